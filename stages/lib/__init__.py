@@ -1,0 +1,1 @@
+"""What several stages share, one module for each noun."""

@@ -1,0 +1,75 @@
+"""The edge between params.yaml and a stage's typed configuration."""
+
+import dataclasses
+import difflib
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+
+from stages.lib.errors import InputError
+
+PARAMS = Path("params.yaml")
+
+Section = TypeVar("Section")
+
+
+def load(sections: type[Section], overrides: list[str], params: Path = PARAMS) -> Section:
+    """Reads the top-level keys of params.yaml that `sections` has as fields, with their types checked.
+
+    Args:
+        sections: a dataclass whose fields are named like top-level keys of params.yaml.
+        overrides: Hydra overrides such as `train.learning_rate=1e-4`, applied to params.yaml.
+
+    Raises:
+        InputError: no params.yaml, a wrong override, an unknown key, a wrong type or a missing value.
+    """
+    if not params.exists():
+        raise InputError(f"{params}: not found; run stages from the project's root, after `make params`")
+    try:
+        with initialize_config_dir(str(params.parent.resolve()), version_base="1.3"):
+            composed = compose(params.stem, overrides)
+        return typed(sections, composed, str(params))
+    except HydraException as error:
+        raise InputError(f"{params}: {one_line(error)} (groups such as base_model=... go to `dvc exp run -S`)") from error
+
+
+def typed(sections: type[Section], config: DictConfig, source: str) -> Section:
+    """Checks `config` against the dataclass `sections` and makes one of it; keys of other sections are not looked at.
+
+    Raises:
+        InputError: an unknown key, a wrong type, a missing section or value, each with its full name.
+    """
+    names = [field.name for field in dataclasses.fields(cast(Any, sections))]
+    absent = [name for name in names if name not in config]
+    if absent:
+        raise InputError(f"{source}: no section {absent[0]!r}")
+    try:
+        checked = OmegaConf.structured(sections)
+        for name in names:  # one at a time, so that the error can say where it was
+            checked = OmegaConf.merge(checked, {name: OmegaConf.to_container(config, resolve=True)[name]})  # type: ignore[index,call-overload]
+    except ConfigKeyError as error:
+        raise InputError(f"{source}: unknown key {error.full_key}{_nearest(error)}") from error
+    except OmegaConfBaseException as error:
+        raise InputError(f"{source}: {error.full_key or name}: {one_line(error)}") from error
+    missing = sorted(OmegaConf.missing_keys(checked))
+    if missing:
+        raise InputError(f"{source}: {missing[0]} has no value; set it in conf/ or with -S {missing[0]}=...")
+    return cast(Section, OmegaConf.to_object(checked))
+
+
+def one_line(error: BaseException) -> str:
+    """The part of an error's text that says what is wrong."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _nearest(error: ConfigKeyError) -> str:
+    """Names the known key that is spelled most like the unknown one."""
+    if error.object_type is None or not dataclasses.is_dataclass(error.object_type):
+        return ""
+    known = [field.name for field in dataclasses.fields(error.object_type)]
+    near = difflib.get_close_matches(str(error.key), known, n=1)
+    return f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(known)}"

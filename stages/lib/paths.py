@@ -1,0 +1,15 @@
+"""Where the stages' outputs lie, relative to the project's root; dvc.yaml names the same paths."""
+
+from pathlib import Path
+
+BASE = Path("models/base")
+ADAPTER = Path("models/adapter")
+MERGED = Path("models/merged")
+ONNX = Path("models/onnx")
+MODEL_CARD = Path("models/MODEL_CARD.md")
+PREPARED = Path("data/prepared")
+PREDICTIONS = Path("predictions")
+METRICS = Path("metrics")
+LOSS_CURVES = METRICS / "loss"
+TIMINGS = METRICS / "timings"  # not in git: they differ from run to run
+REPORT = Path("report")

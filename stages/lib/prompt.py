@@ -1,0 +1,116 @@
+"""The prompt: how a row becomes the text a model is given and the text it should answer.
+
+Made once, by `stages.prepare`, and carried beside the weights as prompt.json through adapter, merged and ONNX model,
+so that training, evaluation and prediction cannot differ.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from string import Formatter
+from typing import Any
+
+from stages.lib.errors import InputError
+from stages.lib.outputs import write_json
+
+FILE_NAME = "prompt.json"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Two templates in Python's format syntax; a name in braces is a column, which may hold spaces.
+
+    Attributes:
+        prompt: what the model is given.
+        completion: what it learns to answer.
+        labels: the answers there are, or None for free text.
+        source_max_len: no training row had more tokens.
+        max_new_tokens: the longest completion of the training rows in tokens, end of sequence included.
+    """
+
+    prompt: str
+    completion: str
+    labels: tuple[str, ...] | None
+    source_max_len: int
+    max_new_tokens: int = 0
+
+    @property
+    def columns(self) -> list[str]:
+        """Columns that the prompt needs."""
+        return column_names(self.prompt)
+
+    def render_prompt(self, row: Mapping[str, Any]) -> str:
+        """The text a model is given for `row`."""
+        return fill(self.prompt, row)
+
+    def render_completion(self, row: Mapping[str, Any]) -> str:
+        """The text a model should answer for `row`."""
+        return fill(self.completion, row)
+
+    def save(self, folder: Path) -> None:
+        """Writes prompt.json to `folder`."""
+        write_json(folder / FILE_NAME, asdict(self))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Prompt":
+        """Reads prompt.json from `folder`.
+
+        Raises:
+            InputError: there is none, or it is not one.
+        """
+        path = folder / FILE_NAME
+        if not path.exists():
+            raise InputError(f"{path}: not found; a model made by this pipeline has it, run `make repro`")
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+            labels = fields.pop("labels")
+            return cls(**fields, labels=None if labels is None else tuple(labels))
+        except (ValueError, TypeError, KeyError) as error:
+            raise InputError(f"{path}: not a prompt file ({error})") from error
+
+
+def split_template(text_template: str, completion_column: str) -> tuple[str, str]:
+    """Cuts a template of a whole row in two where the completion column begins.
+
+    Raises:
+        InputError: the template is malformed, names no prompt column, or not the completion column exactly once.
+    """
+    columns = column_names(text_template)
+    if columns.count(completion_column) != 1:
+        raise InputError(
+            f"data.text_template: must name {{{completion_column}}} (data.completion_column) exactly once; "
+            f"it names {', '.join(columns) or 'no column'}"
+        )
+    cut = text_template.index(f"{{{completion_column}}}")
+    prompt, completion = text_template[:cut], text_template[cut:]
+    if not column_names(prompt):
+        raise InputError(f"data.text_template: names no column before {{{completion_column}}}, so every prompt is alike")
+    return prompt, completion
+
+
+def column_names(template: str) -> list[str]:
+    """Columns that a template names, in order.
+
+    Raises:
+        InputError: its braces don't match.
+    """
+    return [name for _, name in _parts(template) if name is not None]
+
+
+def fill(template: str, row: Mapping[str, Any]) -> str:
+    """The template with the row's values in place of the names."""
+    return "".join(literal + ("" if name is None else str(row[name])) for literal, name in _parts(template))
+
+
+def escape(literal: str) -> str:
+    """Text that a template shows as it is."""
+    return literal.replace("{", "{{").replace("}", "}}")
+
+
+def _parts(template: str) -> list[tuple[str, str | None]]:
+    # Formatter.parse and not str.format: a dot or bracket in a column's name is no attribute access.
+    try:
+        return [(literal, name) for literal, name, _, _ in Formatter().parse(template)]
+    except ValueError as error:
+        raise InputError(f"data.text_template: {error} (a brace that is no column is written twice)") from error

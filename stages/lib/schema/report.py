@@ -1,0 +1,10 @@
+"""`report`: what the report says beside the figures."""
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Report:
+    """Words for the report's and the model card's heading."""
+
+    title: str

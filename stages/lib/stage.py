@@ -1,0 +1,52 @@
+"""Runs a stage from the command line: configuration in, one line out, errors in one line."""
+
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from stages.lib.configuration import load, one_line
+from stages.lib.errors import InputError
+from stages.lib.outputs import write_json
+from stages.lib.paths import TIMINGS
+
+Sections = TypeVar("Sections")
+
+
+def run(name: str, main: Callable[[Sections], str], sections: type[Sections], overrides: list[str]) -> None:
+    """Calls `main` with its sections of params.yaml and ends the process with what it says.
+
+    `main` returns what it made, in a few words. Its seconds and its peak memory go to metrics/timings/<name>.json.
+    """
+    verbose = "--verbose" in overrides or bool(os.environ.get("HYDRA_FULL_ERROR"))
+    start = time.monotonic()
+    try:
+        made = main(load(sections, [override for override in overrides if override != "--verbose"]))
+    except KeyboardInterrupt:
+        sys.exit(f"{name}: interrupted")
+    except Exception as error:
+        if verbose:
+            raise
+        sys.exit(f"{name}: {explanation(error)}")
+    seconds = time.monotonic() - start
+    memory = peak_memory_mb()
+    write_json(TIMINGS / f"{name}.json", {"seconds": round(seconds, 2), "peak_memory_mb": memory})
+    print(f"{name}: {made}, {seconds:.0f} s, peak memory {memory / 1000:.2f} GB")
+
+
+def explanation(error: Exception) -> str:
+    """One line for the user; an error nobody foresaw also says how to see its traceback."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'disk'}: {error.strerror.lower()}"
+    return f"{type(error).__name__}: {one_line(error)} (HYDRA_FULL_ERROR=1 shows the traceback)"
+
+
+def peak_memory_mb() -> int:
+    """Largest resident size of this process so far, in MB of 1,000,000 bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    bytes_per_unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes on macOS, KiB on Linux
+    return peak * bytes_per_unit // 1_000_000

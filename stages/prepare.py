@@ -1,0 +1,173 @@
+"""prepare: turns raw rows into prompts and completions and splits them into train, validation and test.
+
+Reads files (or a dataset on a hub), fills the template, drops duplicates and contradictions, and counts everything it
+leaves out. What is dropped never reaches a model; what is kept never stands in two splits.
+"""
+
+import statistics
+import sys
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import Any
+
+from stages.lib.checkpoint import load_encoder
+from stages.lib.errors import InputError
+from stages.lib.outputs import replacing, write_json, write_jsonl
+from stages.lib.paths import BASE, METRICS, PREPARED
+from stages.lib.prompt import Prompt, column_names, escape, split_template
+from stages.lib.rows import Row, read_files, read_hub
+from stages.lib.schema.data import Data, Overlong
+from stages.lib.split import deduplicate, overlap, split
+from stages.lib.stage import run
+from stages.lib.tokens import Encoder
+
+
+@dataclass
+class Sections:
+    """What this stage reads of params.yaml."""
+
+    data: Data
+    seed: int
+
+
+def main(cfg: Sections) -> str:
+    """Prepares data/prepared from cfg.data."""
+    encoder = load_encoder(BASE)
+    prompt = make_prompt(cfg.data, encoder)
+    splits, metrics = prepare(cfg.data, cfg.seed, prompt, encoder)
+    longest = max(len(encoder.completion(row["completion"])) for row in splits["train"])
+    with replacing(PREPARED) as partial:
+        for name, rows in splits.items():
+            write_jsonl(partial / f"{name}.jsonl", rows)
+        replace(prompt, max_new_tokens=longest).save(partial)
+    write_json(METRICS / "prepare.json", metrics)
+    sizes = ", ".join(f"{len(rows)} {name}" for name, rows in splits.items())
+    dropped = sum(metrics["dropped"].values())
+    return f"{sizes} rows in {PREPARED}, {dropped} of {metrics['rows']} rows dropped"
+
+
+def make_prompt(data: Data, encoder: Encoder) -> Prompt:
+    """Cuts data.text_template in prompt and completion, inside the model's chat template if asked."""
+    prompt, completion = split_template(data.text_template, data.completion_column)
+    if data.use_chat_template:
+        if encoder.tokenizer.chat_template is None:
+            raise InputError("data.use_chat_template: the base model has no chat template; set data.use_chat_template=false")
+        prompt, completion = in_chat_template(prompt, completion, encoder)
+    return Prompt(prompt, completion, tuple(data.labels) if data.labels else None, data.source_max_len)
+
+
+def in_chat_template(prompt: str, completion: str, encoder: Encoder) -> tuple[str, str]:
+    """Puts the two templates where the model's chat template puts the user's and the assistant's words."""
+    asked, answered = "\ue000", "\ue001"  # private-use characters, which no chat template holds
+    messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
+    opening = encoder.tokenizer.apply_chat_template(messages[:1], tokenize=False, add_generation_prompt=True)
+    whole = encoder.tokenizer.apply_chat_template(messages, tokenize=False)
+    before, after = str(opening).split(asked)
+    ending = str(whole).split(answered)[1].rstrip()
+    chat_prompt = escape(before) + prompt.strip() + escape(after)
+    bos = encoder.tokenizer.bos_token
+    if bos and encoder.prompt("")[:1] == [encoder.tokenizer.bos_token_id]:
+        chat_prompt = chat_prompt.removeprefix(escape(bos))  # the tokenizer adds it again
+    return chat_prompt, completion.strip() + escape(ending)
+
+
+def prepare(data: Data, seed: int, prompt: Prompt, encoder: Encoder) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:
+    """Reads, checks, cleans and splits the rows; returns the splits and what to tell about them."""
+    raw = read_files(data.files) if data.files else read_dataset(data)
+    raw_test = read_files(data.test_files)
+    left = deduplicate(render(row, data, prompt) for row in raw)
+    left_test = deduplicate(render(row, data, prompt) for row in raw_test)
+    report_conflicts(left.conflicts + left_test.conflicts)
+    rows, overlong, truncated = fit(left.rows, data, encoder)
+    test, overlong_test, _ = fit(left_test.rows, data, encoder)
+    check_labels(rows, data)
+    splits = split(rows, data.labels is not None, 0.0 if test else data.test_size, data.eval_dataset_size, seed)
+    splits["test"] += test
+    shared = overlap(splits)
+    if shared:
+        raise InputError(f"{shared[0]['source']}: this prompt is also a training row, {len(shared)} in all; drop them from one")
+    lengths = [token_count(row, encoder) for row in rows + test]
+    metrics = {
+        "rows": len(raw) + len(raw_test),
+        "dropped": {
+            "duplicates": len(left.duplicates) + len(left_test.duplicates),
+            "conflicting_labels": len(left.conflicts) + len(left_test.conflicts),
+            "overlong": overlong + overlong_test,
+        },
+        "truncated": truncated,
+        "overlap_between_splits": len(shared),
+        "splits": {name: len(members) for name, members in splits.items()},
+        "tokens": {"min": min(lengths), "median": statistics.median(lengths), "max": max(lengths), "sum": sum(lengths)},
+    }
+    if data.labels:
+        metrics["labels"] = dict(sorted(Counter(row["expected"] for row in rows + test).items()))
+    return splits, metrics
+
+
+def read_dataset(data: Data) -> list[Row]:
+    """Rows of the hub's dataset that data.path names."""
+    if not data.path:
+        raise InputError("data.files: names no file; name one, or a dataset in data.path")
+    return read_hub(data.path, data.name, data.revision, data.split)
+
+
+def render(row: Row, data: Data, prompt: Prompt) -> dict[str, Any]:
+    """A raw row as prompt and completion.
+
+    Raises:
+        InputError: a column is missing or empty, or the label is not in data.labels.
+    """
+    for column in column_names(data.text_template):
+        if row.values.get(column) is None:
+            there = ", ".join(name for name, value in row.values.items() if value is not None)
+            raise InputError(f"{row.source}: no column {column!r}, which data.text_template names; there are: {there}")
+    expected = str(row.values[data.completion_column]).strip()
+    if not expected:
+        raise InputError(f"{row.source}: {data.completion_column!r} is empty")
+    if data.labels and expected not in data.labels:
+        raise InputError(f"{row.source}: label {expected!r} is not in data.labels ({', '.join(data.labels)})")
+    return {
+        "source": row.source,
+        "prompt": prompt.render_prompt(row.values),
+        "completion": prompt.render_completion({**row.values, data.completion_column: expected}),
+        "expected": expected,
+    }
+
+
+def report_conflicts(conflicts: list[dict[str, Any]]) -> None:
+    """Names the rows that contradict another one."""
+    for row in conflicts:
+        print(f"prepare: {row['source']}: dropped, the same prompt stands with another answer than {row['expected']!r}")
+
+
+def fit(rows: list[dict[str, Any]], data: Data, encoder: Encoder) -> tuple[list[dict[str, Any]], int, int]:
+    """Drops rows over source_max_len tokens, or keeps those whose prompt at least fits; counts both."""
+    kept, truncated = [], 0
+    for row in rows:
+        if token_count(row, encoder) <= data.source_max_len:
+            kept.append(row)
+        elif data.overlong is Overlong.truncate and len(encoder.prompt(row["prompt"])) < data.source_max_len:
+            kept.append(row)
+            truncated += 1
+    if rows and not kept:
+        shortest = min(token_count(row, encoder) for row in rows)
+        raise InputError(f"data.source_max_len: every row has over {data.source_max_len} tokens (the shortest {shortest})")
+    return kept, len(rows) - len(kept), truncated
+
+
+def check_labels(rows: list[dict[str, Any]], data: Data) -> None:
+    """Raises InputError unless there are rows, of at least two labels where there are labels."""
+    if not rows:
+        raise InputError("data: no rows are left")
+    found = sorted({row["expected"] for row in rows})
+    if data.labels and len(found) < 2:
+        raise InputError(f"data: all rows have the label {found[0]!r}; a classifier needs two")
+
+
+def token_count(row: dict[str, Any], encoder: Encoder) -> int:
+    """Tokens of prompt, completion and end of the answer."""
+    return len(encoder.prompt(row["prompt"])) + len(encoder.completion(row["completion"]))
+
+
+if __name__ == "__main__":
+    run("prepare", main, Sections, sys.argv[1:])

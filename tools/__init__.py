@@ -1,0 +1,1 @@
+"""Commands a user runs that are not stages."""
