@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages.lib.checkpoint import check
-from stages.lib.configuration import one_line
-from stages.lib.errors import InputError
-from stages.lib.outputs import replacing, size_mb, write_json
-from stages.lib.paths import MERGED, METRICS, ONNX
+from stages.lib.edge.configuration import one_line
+from stages.lib.edge.errors import InputError
+from stages.lib.edge.outputs import replacing, size_mb, write_json
+from stages.lib.edge.paths import MERGED, METRICS, ONNX
+from stages.lib.edge.stage import run
 from stages.lib.prompt import Prompt
 from stages.lib.schema.build import Build
-from stages.lib.stage import run
 
 
 @dataclass
@@ -59,7 +59,8 @@ def build(recipe: Build, merged: Path, folder: Path) -> None:
         try:
             create_model(*arguments, **parse_extra_options(*arguments, extra_options=extra_options))
         except (ValueError, NotImplementedError) as error:
-            raise InputError(f"build: the builder refuses {recipe.precision} for {recipe.execution_provider} ({one_line(error)})") from error
+            target = f"{recipe.precision} for {recipe.execution_provider}"
+            raise InputError(f"build: the builder refuses {target} ({one_line(error)})") from error
 
 
 if __name__ == "__main__":

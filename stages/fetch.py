@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages.lib.checkpoint import check
-from stages.lib.configuration import one_line
-from stages.lib.errors import InputError
-from stages.lib.outputs import replacing, size_mb
-from stages.lib.paths import BASE
+from stages.lib.edge.configuration import one_line
+from stages.lib.edge.errors import InputError
+from stages.lib.edge.outputs import replacing, size_mb
+from stages.lib.edge.paths import BASE
+from stages.lib.edge.stage import run
 from stages.lib.schema.base_model import BaseModel, Source
-from stages.lib.stage import run
 
 NEEDED = {
     Source.wheel: ["requirement", "sha256", "gguf_file", "gguf_sha256"],

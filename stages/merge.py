@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from peft import PeftModel
 
 from stages.lib.checkpoint import load_model, load_tokenizer
-from stages.lib.outputs import replacing, size_mb, write_json
-from stages.lib.paths import ADAPTER, BASE, MERGED, METRICS
+from stages.lib.edge.outputs import replacing, size_mb, write_json
+from stages.lib.edge.paths import ADAPTER, BASE, MERGED, METRICS
+from stages.lib.edge.stage import run
 from stages.lib.prompt import Prompt
 from stages.lib.schema.merge import Merge
-from stages.lib.stage import run
 
 
 @dataclass

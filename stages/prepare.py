@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stages.lib.checkpoint import load_encoder
-from stages.lib.errors import InputError
-from stages.lib.outputs import replacing, write_json, write_jsonl
-from stages.lib.paths import BASE, METRICS, PREPARED
+from stages.lib.edge.errors import InputError
+from stages.lib.edge.outputs import replacing, write_json, write_jsonl
+from stages.lib.edge.paths import BASE, METRICS, PREPARED
+from stages.lib.edge.stage import run
 from stages.lib.prompt import Prompt, column_names, escape, split_template
 from stages.lib.rows import Row, read_files, read_hub
 from stages.lib.schema.data import Data, Overlong
 from stages.lib.split import deduplicate, overlap, split
-from stages.lib.stage import run
 from stages.lib.tokens import Encoder
 
 

@@ -12,15 +12,15 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import DataCollatorWithFlattening, PreTrainedModel, TrainingArguments, set_seed
 
 from stages.lib.checkpoint import load_encoder, load_model
-from stages.lib.errors import InputError
+from stages.lib.edge.errors import InputError
+from stages.lib.edge.outputs import read_jsonl, replacing, size_mb, write_json
+from stages.lib.edge.paths import ADAPTER, BASE, LOSS_CURVES, METRICS, PREPARED
+from stages.lib.edge.stage import run
 from stages.lib.loss_curves import LossCurves
-from stages.lib.outputs import read_jsonl, replacing, size_mb, write_json
 from stages.lib.padding_free import PaddingFreeTrainer
-from stages.lib.paths import ADAPTER, BASE, LOSS_CURVES, METRICS, PREPARED
 from stages.lib.prompt import Prompt
 from stages.lib.schema.adapter import Adapter
 from stages.lib.schema.train import Train
-from stages.lib.stage import run
 from stages.lib.tokens import Encoder
 
 
@@ -38,8 +38,7 @@ def main(cfg: Sections) -> str:
     prompt = Prompt.load(PREPARED)
     encoder = load_encoder(BASE)
     examples = {
-        split: encode(read_jsonl(PREPARED / f"{split}.jsonl"), encoder, prompt, cfg.train)
-        for split in ("train", "validation")
+        split: encode(read_jsonl(PREPARED / f"{split}.jsonl"), encoder, prompt, cfg.train) for split in ("train", "validation")
     }
     model = with_adapter(load_model(BASE, dtype=torch.bfloat16 if cfg.train.bf16 else None), cfg.adapter, cfg.seed)
     curves = LossCurves()
@@ -82,10 +81,10 @@ def with_adapter(model: PreTrainedModel, adapter: Adapter, seed: int) -> PeftMod
     except ValueError as error:
         if "arget modules" not in str(error):
             raise
-        raise InputError(f"adapter.target_modules: {modules} match nothing in the model, which has {', '.join(linear)}") from error
+        raise InputError(f"adapter.target_modules: {modules} match nothing; the model has {', '.join(linear)}") from error
     unmatched = [] if isinstance(modules, str) else [name for name in modules if not matches(model, name)]
-    if unmatched:
-        raise InputError(f"adapter.target_modules: {unmatched} match nothing in the model, which has {', '.join(linear)}")
+    if unmatched:  # peft is content when one of several matches
+        raise InputError(f"adapter.target_modules: {unmatched} match nothing; the model has {', '.join(linear)}")
     return adapted
 
 
@@ -121,7 +120,8 @@ def fit(trainer: PaddingFreeTrainer) -> dict[str, float]:
     """Trains, and returns the last losses."""
     losses = {"train_loss": trainer.train().training_loss}
     if trainer.eval_dataset is not None:
-        losses["eval_loss"] = trainer.evaluate()["eval_loss"]
+        last = [log for log in trainer.state.log_history if "eval_loss" in log and log["step"] == trainer.state.global_step]
+        losses["eval_loss"] = last[0]["eval_loss"] if last else trainer.evaluate()["eval_loss"]
     return {name: round(value, 6) for name, value in losses.items()}
 
 

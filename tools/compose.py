@@ -12,17 +12,17 @@ import argparse
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from dvc.utils.hydra import compose_and_dump
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from hydra_plugins.tunepress import Tunepress
-from stages.lib.configuration import one_line, typed
-from stages.lib.errors import InputError
-from stages.lib.outputs import replacing
+from stages.lib.edge.configuration import one_line, typed
+from stages.lib.edge.errors import InputError
+from stages.lib.edge.outputs import replacing
 
 CONF = Path("conf")
 PARAMS = Path("params.yaml")
@@ -84,7 +84,7 @@ def compose(overrides: list[str] | None = None) -> str:
         except (HydraException, OmegaConfBaseException) as error:
             raise InputError(f"{CONF}/: {one_line(error)}") from error
         text = output.read_text(encoding="utf-8")
-    typed(Tunepress, OmegaConf.create(text), f"{CONF}/")
+    typed(Tunepress, cast(DictConfig, OmegaConf.create(text)), f"{CONF}/")
     return text
 
 

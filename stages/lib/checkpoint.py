@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
-from stages.lib.errors import InputError
+from stages.lib.edge.errors import InputError
 from stages.lib.tokens import Encoder
 
 if TYPE_CHECKING:

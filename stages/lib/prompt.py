@@ -11,8 +11,8 @@ from pathlib import Path
 from string import Formatter
 from typing import Any
 
-from stages.lib.errors import InputError
-from stages.lib.outputs import write_json
+from stages.lib.edge.errors import InputError
+from stages.lib.edge.outputs import write_json
 
 FILE_NAME = "prompt.json"
 

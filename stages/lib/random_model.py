@@ -7,7 +7,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast, set_seed
 
-from stages.lib.errors import InputError
+from stages.lib.edge.errors import InputError
 
 SPECIAL = ["<|endoftext|>", "<|user|>", "<|assistant|>", "<|end|>"]  # Phi-3's markup
 CHAT_TEMPLATE = (
@@ -21,6 +21,8 @@ def write_random_model(architecture: dict[str, Any], seed: int, folder: Path) ->
 
     Args:
         architecture: fields of the model's transformers config; `model_type` picks which.
+        seed: of the weights.
+        folder: an existing folder.
     """
     tokenizer = byte_tokenizer()
     end, pad = tokenizer.convert_tokens_to_ids(["<|end|>", "<|endoftext|>"])
@@ -43,6 +45,4 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
     bpe.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in SPECIAL])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=bpe, eos_token=SPECIAL[0], pad_token=SPECIAL[0], chat_template=CHAT_TEMPLATE
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token=SPECIAL[0], pad_token=SPECIAL[0], chat_template=CHAT_TEMPLATE)

@@ -10,8 +10,8 @@ from typing import Any
 import datasets
 from datasets.exceptions import DatasetGenerationError
 
-from stages.lib.configuration import one_line
-from stages.lib.errors import InputError
+from stages.lib.edge.configuration import one_line
+from stages.lib.edge.errors import InputError
 
 FORMATS = {".json": "json", ".jsonl": "json", ".ndjson": "json", ".csv": "csv", ".parquet": "parquet"}
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from stages.lib.errors import InputError
+from stages.lib.edge.errors import InputError
 
 Row = dict[str, Any]
 
@@ -47,9 +47,11 @@ def split(rows: list[Row], stratify: bool, test_size: float, eval_dataset_size: 
     A row's place follows from a hash of the seed and its prompt, so an added row moves few others.
 
     Args:
+        rows: with `prompt` and `expected`.
         stratify: take the same share of each `expected` value.
         test_size: share of the rows for test; 0 for none.
         eval_dataset_size: share of the rows for validation; 0 for none.
+        seed: of the order within a label.
 
     Raises:
         InputError: a share out of range, or too few rows to fill a split.

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from stages.lib.configuration import load, one_line
-from stages.lib.errors import InputError
-from stages.lib.outputs import write_json
-from stages.lib.paths import TIMINGS
+from stages.lib.edge.configuration import load, one_line
+from stages.lib.edge.errors import InputError
+from stages.lib.edge.outputs import write_json
+from stages.lib.edge.paths import TIMINGS
 
 Sections = TypeVar("Sections")
 

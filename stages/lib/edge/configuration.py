@@ -10,7 +10,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from stages.lib.errors import InputError
+from stages.lib.edge.errors import InputError
 
 PARAMS = Path("params.yaml")
 
@@ -23,6 +23,7 @@ def load(sections: type[Section], overrides: list[str], params: Path = PARAMS) -
     Args:
         sections: a dataclass whose fields are named like top-level keys of params.yaml.
         overrides: Hydra overrides such as `train.learning_rate=1e-4`, applied to params.yaml.
+        params: another file in its place.
 
     Raises:
         InputError: no params.yaml, a wrong override, an unknown key, a wrong type or a missing value.

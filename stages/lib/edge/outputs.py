@@ -1,7 +1,6 @@
 """Outputs of a stage: written beside their place and renamed, so that a failed run leaves the earlier ones whole."""
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ def replacing(path: Path) -> Iterator[Path]:
     try:
         yield partial
         remove(path)
-        os.replace(partial, path)
+        partial.replace(path)
     finally:
         remove(partial)
 

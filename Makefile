@@ -1,0 +1,92 @@
+# Tunepress: fine-tune, then press to int4. `make` prints this file's targets.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+# Packages that only a CUDA build of torch wants: the CPU lock leaves them out.
+CUDA_ONLY := cuda-bindings cuda-pathfinder cuda-toolkit triton nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc \
+	nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse \
+	nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+##@ The pipeline
+
+.PHONY: repro
+repro: setup ## fetch, prepare, train, merge, build, evaluate, report; then the table
+	@python -m tools.compose
+	@# DVC deletes a stage's outputs before it runs; after a failure the cache gives back those of the last good run
+	@dvc repro || { dvc checkout --quiet --force --allow-missing; exit 1; }
+	@python -m tools.results
+
+.PHONY: results
+results: setup ## the table of the last run
+	@python -m tools.results
+
+.PHONY: predict
+predict: export TUNEPRESS_TEXT := $(value TEXT)
+predict: setup ## TEXT="...": the int4 model's answer; without TEXT it reads lines from standard input
+	@python -m tools.predict
+
+##@ Configuration and experiments
+
+.PHONY: params
+params: setup ## compose params.yaml from conf/, keeping what an experiment chose; RESET=1 drops that
+	@python -m tools.compose $(if $(RESET),--reset)
+
+.PHONY: exp-show
+exp-show: setup ## experiments side by side: the figures that decide and the parameters that differ
+	@dvc exp show --no-pager --only-changed --drop 'Created|State|Executor|.*\.tracked|.*/|.*\.(jsonl|csv|html|md|txt|json|py)$$' \
+		--keep '(merged|onnx)\.(accuracy|exact_match)$$|onnx\.(.*_drop|size_mb)$$'
+
+##@ Development
+
+.PHONY: test
+test: setup-dev ## all tests
+	@python -m pytest -q
+
+.PHONY: lint
+lint: setup-dev ## ruff and mypy
+	@ruff check .
+	@ruff format --check .
+	@mypy
+
+.PHONY: format
+format: setup-dev ## rewrite the code as ruff wants it
+	@ruff check --fix .
+	@ruff format .
+
+.PHONY: lock
+lock: setup-dev ## resolve requirements/*.in to exact versions again
+	@uv pip compile --quiet --universal --python-version 3.11 --no-annotate --custom-compile-command 'make lock' \
+		$(addprefix --no-emit-package ,$(CUDA_ONLY)) requirements/cpu.in --output-file requirements/cpu.txt
+	@uv pip compile --quiet --universal --python-version 3.11 --no-annotate --custom-compile-command 'make lock' \
+		requirements/dev.in --output-file requirements/dev.txt
+
+.PHONY: setup
+setup: $(VENV)/.cpu ## the environment in .venv, exactly as requirements/cpu.txt says
+
+.PHONY: setup-dev
+setup-dev: $(VENV)/.dev
+
+$(VENV)/.cpu: requirements/cpu.txt
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.x")'
+	@echo "making the environment in $(VENV), once"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --requirement $<
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.cpu
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --requirement $<
+	@touch $@
+
+.PHONY: clean
+clean: ## remove the environment and what the stages made; DVC's cache stays
+	rm -rf $(VENV) models data/prepared predictions report metrics/timings
+
+.PHONY: help
+help: ## this list
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -1,0 +1,60 @@
+"""Prints what the last run measured: the table at the end of `make repro`."""
+
+import json
+import sys
+
+from rich.console import Console
+from rich.table import Table
+
+from stages.lib.edge.errors import InputError
+from stages.lib.edge.outputs import size_mb
+from stages.lib.edge.paths import BASE, MERGED, ONNX, TIMINGS
+from stages.lib.figures import CANDIDATES, Run
+
+FOLDERS = dict(zip(CANDIDATES, (BASE, MERGED, ONNX), strict=True))
+
+
+def main() -> None:
+    """The command line."""
+    console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
+    try:
+        run = Run.read()
+    except InputError as error:
+        sys.exit(str(error))
+    console.print(table(run))
+    console.print(sentence(run))
+    seconds = timings()
+    if seconds:
+        console.print(f"Seconds of the last runs: {seconds}")
+
+
+def table(run: Run) -> Table:
+    """One line for each candidate."""
+    columns = Table(title=f"{run.evaluate['onnx']['rows']} held-out rows")
+    level = f"{run.evaluate['onnx']['confidence_level']:.0%} interval"
+    for name in ("model", run.score, level, *run.names[1:], "size on disk"):
+        columns.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
+    for name, figures in run.evaluate.items():
+        interval = f"{figures[f'{run.score}_low']:.3f} to {figures[f'{run.score}_high']:.3f}"
+        rest = [f"{figures[key]:.3f}" for key in run.names[1:]]
+        size = f"{size_mb(FOLDERS[name]):.0f} MB" if FOLDERS[name].exists() else "-"
+        columns.add_row(name, f"{figures[run.score]:.3f}", interval, *rest, size)
+    return columns
+
+
+def sentence(run: Run) -> str:
+    """What the precision of the ONNX model cost."""
+    points = run.drop * 100
+    change = "changed nothing" if not points else f"{'lost' if points > 0 else 'gained'} {abs(points):.1f} points"
+    return f"{run.build['precision']} for {run.build['execution_provider']} {change} of {run.score} against merged."
+
+
+def timings() -> str:
+    """Seconds of each stage's last run on this machine."""
+    order = ("fetch", "prepare", "train", "merge", "build", *(f"evaluate_{name}" for name in CANDIDATES), "report")
+    files = [TIMINGS / f"{stage}.json" for stage in order]
+    return ", ".join(f"{file.stem} {json.loads(file.read_text())['seconds']:.0f}" for file in files if file.exists())
+
+
+if __name__ == "__main__":
+    main()
