@@ -10,6 +10,11 @@ CUDA_ONLY := cuda-bindings cuda-pathfinder cuda-toolkit triton nvidia-cublas nvi
 	nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse \
 	nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
 
+# Of `dvc exp show`'s columns (every metric, parameter and dependency there is): the figures that decide always stand,
+# and of the rest only those differ from run to run and tell something that no other column does.
+DECIDING := (merged|onnx)\.(accuracy|exact_match)$$|onnx\.(accuracy_drop|exact_match_drop|size_mb)$$
+DULL_COLUMNS := Created|State|Executor|.*/|base\.|.*\.(macro_f1|rouge_l|invalid_rate|tracked|logging_steps|eval_steps)$$|report\.|base_model\.(?!name)
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -39,8 +44,7 @@ params: setup ## compose params.yaml from conf/, keeping what an experiment chos
 
 .PHONY: exp-show
 exp-show: setup ## experiments side by side: the figures that decide and the parameters that differ
-	@dvc exp show --no-pager --only-changed --drop 'Created|State|Executor|.*\.tracked|.*/|.*\.(jsonl|csv|html|md|txt|json|py)$$' \
-		--keep '(merged|onnx)\.(accuracy|exact_match)$$|onnx\.(.*_drop|size_mb)$$'
+	@dvc exp show --no-pager --only-changed --drop '$(DULL_COLUMNS)' --keep '$(DECIDING)'
 
 ##@ Development
 

@@ -77,9 +77,9 @@ def measure(
 
 
 def write_predictions(path: Path, predictions: list[dict[str, str]]) -> None:
-    """Writes a CSV that `dvc plots` draws as a confusion matrix."""
+    """Writes a CSV that `dvc plots` draws as a confusion matrix. All is quoted: an answer may hold any character."""
     with replacing(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(predictions[0]), lineterminator="\n")
+        writer = csv.DictWriter(file, fieldnames=list(predictions[0]), lineterminator="\n", quoting=csv.QUOTE_ALL)
         writer.writeheader()
         writer.writerows(predictions)
 

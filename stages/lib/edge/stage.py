@@ -4,6 +4,7 @@ import os
 import resource
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -21,6 +22,7 @@ def run(name: str, main: Callable[[Sections], str], sections: type[Sections], ov
     `main` returns what it made, in a few words. Its seconds and its peak memory go to metrics/timings/<name>.json.
     """
     verbose = "--verbose" in overrides or bool(os.environ.get("HYDRA_FULL_ERROR"))
+    warnings.filterwarnings("ignore", category=FutureWarning)  # peft and transformers warn about each other
     start = time.monotonic()
     try:
         made = main(load(sections, [override for override in overrides if override != "--verbose"]))
