@@ -10,23 +10,16 @@ conf/composed.yaml holds what conf/ alone gave when it was last composed, so the
 
 import argparse
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any, cast
 
-from dvc.utils.hydra import compose_and_dump
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from hydra_plugins.tunepress import Tunepress
-from stages.lib.edge.configuration import one_line, typed
+from stages.lib.edge.configuration import COMPOSED, CONF, PARAMS, compose_conf, typed
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import replacing
 
-CONF = Path("conf")
-PARAMS = Path("params.yaml")
-COMPOSED = CONF / "composed.yaml"
 ABSENT = "(absent)"
 
 Flat = dict[str, Any]
@@ -72,18 +65,12 @@ def update(reset: bool) -> None:
 
 
 def compose(overrides: list[str] | None = None) -> str:
-    """What conf/ gives, checked against the schema, in the very bytes that `dvc exp run` would write.
+    """What conf/ gives, checked against the schema.
 
     Raises:
         InputError: conf/ does not compose, or a value is missing.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        output = Path(scratch) / PARAMS.name
-        try:
-            compose_and_dump(output, str(CONF.resolve()), None, "config", str(Path.cwd()), overrides or [])
-        except (HydraException, OmegaConfBaseException) as error:
-            raise InputError(f"{CONF}/: {one_line(error)}") from error
-        text = output.read_text(encoding="utf-8")
+    text = compose_conf(overrides or [])
     typed(Tunepress, cast(DictConfig, OmegaConf.create(text)), f"{CONF}/")
     return text
 

@@ -80,7 +80,7 @@ def _first_bad_json(path: Path) -> str:
     except UnicodeDecodeError as error:
         return f"{path}: not UTF-8 (byte {error.start})"
     whole = text.lstrip().startswith("[")
-    for number, chunk in enumerate([text] if whole else text.splitlines(), start=1):
+    for number, chunk in enumerate([text] if whole else text.split("\n"), start=1):
         try:
             if chunk.strip():
                 value = json.loads(chunk)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import sys
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -13,6 +14,8 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from stages.lib.edge.errors import InputError
 
 PARAMS = Path("params.yaml")
+CONF = Path("conf")
+COMPOSED = CONF / "composed.yaml"  # what conf/ alone gave when params.yaml was last composed
 
 Section = TypeVar("Section")
 
@@ -36,6 +39,29 @@ def load(sections: type[Section], overrides: list[str], params: Path = PARAMS) -
         return typed(sections, composed, str(params))
     except HydraException as error:
         raise InputError(f"{params}: {one_line(error)} (groups such as base_model=... go to `dvc exp run -S`)") from error
+
+
+def compose_conf(overrides: list[str]) -> str:
+    """What conf/ gives, in the very bytes that `dvc exp run` would write to params.yaml.
+
+    Raises:
+        InputError: conf/ does not compose.
+    """
+    try:
+        with initialize_config_dir(str(CONF.resolve()), version_base=None):
+            config = compose("config", overrides)
+        OmegaConf.resolve(config)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise InputError(f"{CONF}/: {one_line(error)}") from error
+    return OmegaConf.to_yaml(config)
+
+
+def warn_if_stale() -> None:
+    """Says so where conf/ was edited and params.yaml still holds what it gave before; a choice of other values is not stale."""
+    if COMPOSED.exists() and PARAMS.exists():
+        params = PARAMS.read_text(encoding="utf-8")
+        if params == COMPOSED.read_text(encoding="utf-8") and params != compose_conf([]):
+            print(f"{PARAMS} is stale: {CONF}/ has changed since it was composed; run `make params`", file=sys.stderr)
 
 
 def typed(sections: type[Section], config: DictConfig, source: str) -> Section:

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
-from stages.lib.edge.configuration import load, one_line
+from stages.lib.edge.configuration import load, one_line, warn_if_stale
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import write_json
 from stages.lib.edge.paths import TIMINGS
@@ -25,6 +25,7 @@ def run(name: str, main: Callable[[Sections], str], sections: type[Sections], ov
     warnings.filterwarnings("ignore", category=FutureWarning)  # peft and transformers warn about each other
     start = time.monotonic()
     try:
+        warn_if_stale()
         made = main(load(sections, [override for override in overrides if override != "--verbose"]))
     except KeyboardInterrupt:
         sys.exit(f"{name}: interrupted")

@@ -1,0 +1,148 @@
+"""The graph as DVC sees it: one clone, the smoke recipe, and which stages run after which change."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+AFTER_PREPARE = ["train", "merge", "build", "evaluate@merged", "evaluate@onnx", "report"]
+SMOKE = ("-S", "+experiment=smoke")
+
+
+class Clone:
+    """A git clone with what the working tree holds, and the commands a user would type in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "HOME": str(folder.parent),  # no git identity, no DVC configuration, no Hugging Face cache of this machine
+            "COLUMNS": "120",
+        }
+
+    def run(self, *command: str, code: int = 0, environment: dict[str, str] | None = None) -> str:
+        result = subprocess.run(
+            command, cwd=self.folder, env=self.environment | (environment or {}), capture_output=True, text=True, timeout=400
+        )
+        assert result.returncode == code, result.stdout[-2000:] + result.stderr[-4000:]
+        return result.stdout + result.stderr
+
+    def ran(self, *command: str, environment: dict[str, str] | None = None) -> list[str]:
+        """The stages that a command ran, in order."""
+        return re.findall(r"Running stage '([^']+)'", self.run(*command, environment=environment))
+
+    def commit(self) -> None:
+        self.run("git", "add", "--all")
+        self.run("git", "-c", "user.name=test", "-c", "user.email=test@example.com", "commit", "--quiet", "-m", "state")
+
+    def outputs(self) -> dict[str, str]:
+        """The hashes of dvc.lock, by output."""
+        from omegaconf import OmegaConf
+
+        lock = OmegaConf.load(self.folder / "dvc.lock")
+        return {out.path: out.md5 for stage in lock.stages.values() for out in stage.outs}
+
+
+@pytest.fixture(scope="module")
+def clone(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """A clone in which the smoke recipe has run and is committed."""
+    folder = tmp_path_factory.mktemp("graph") / "clone"
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=root, capture_output=True, text=True, check=True
+    )
+    for name in listed.stdout.splitlines():
+        if (root / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(root / name, folder / name)
+    clone = Clone(folder)
+    clone.run("git", "init", "--quiet", "--initial-branch", "main")
+    clone.commit()
+    clone.run("dvc", "exp", "run", *SMOKE)
+    clone.commit()
+    return clone
+
+
+def test_a_second_repro_runs_nothing(clone: Clone) -> None:
+    assert clone.ran("dvc", "repro") == []
+    assert clone.run("git", "status", "--porcelain") == ""
+
+
+def test_a_change_of_evaluation_reruns_only_evaluate_and_report(clone: Clone) -> None:
+    ran = clone.ran("dvc", "exp", "run", *SMOKE, "-S", "evaluate.confidence_level=0.9")
+    assert ran == ["evaluate@base", "evaluate@merged", "evaluate@onnx", "report"]
+
+
+def test_a_change_of_training_never_evaluates_the_base_again(clone: Clone) -> None:
+    assert clone.ran("dvc", "exp", "run", *SMOKE, "-S", "train.learning_rate=5e-4") == AFTER_PREPARE
+
+
+def test_an_edited_row_reruns_everything_after_prepare(clone: Clone) -> None:
+    clone.run("git", "checkout", "--quiet", ".")
+    clone.run("dvc", "checkout", "--quiet")
+    held_out = json.loads((clone.folder / "data/prepared/test.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    number = int(held_out["source"].rsplit(" ", 1)[1])
+    raw = clone.folder / "data/raw/tone.jsonl"
+    lines = raw.read_text(encoding="utf-8").splitlines(keepends=True)
+    lines[number - 1] = json.dumps({"phrase": "What a thoroughly unforeseen sentence!", "tone": "surprise"}) + "\n"
+    raw.write_text("".join(lines), encoding="utf-8")
+    ran = clone.ran("dvc", "repro")
+    assert ran[0] == "prepare"
+    assert {"train", "evaluate@base", "evaluate@merged", "evaluate@onnx", "report"} <= set(ran)
+    assert "fetch" not in ran
+
+
+def test_a_bad_row_fails_in_one_line_and_the_last_good_outputs_come_back(clone: Clone) -> None:
+    clone.run("git", "checkout", "--quiet", ".")
+    clone.run("dvc", "checkout", "--quiet")
+    before = (clone.folder / "data/prepared/train.jsonl").read_bytes()
+    with (clone.folder / "data/raw/tone.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"phrase": "no tone"\n')
+    said = clone.run("dvc", "repro", code=255)
+    assert re.search(r"^prepare: data/raw/tone.jsonl line \d+: not JSON", said, flags=re.MULTILINE)
+    assert "Traceback" not in said
+    clone.run("git", "checkout", "--quiet", ".")
+    clone.run("dvc", "checkout", "--quiet")  # what `make repro` does after a failure
+    assert (clone.folder / "data/prepared/train.jsonl").read_bytes() == before
+
+
+def test_a_forced_run_with_one_thread_gives_the_same_bytes_and_a_clean_tree(clone: Clone) -> None:
+    before = clone.outputs()
+    ran = clone.ran("dvc", "repro", "--force", environment={"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "7"})
+    assert len(ran) == 9
+    assert clone.outputs() == before
+    assert clone.run("git", "status", "--porcelain") == ""
+
+
+def test_a_wrong_type_or_key_fails_before_any_stage(clone: Clone) -> None:
+    for override in ("train.learning_rate=fast", "+train.learning_rat=1e-3", "base_model=gpt_5"):
+        said = clone.run("dvc", "exp", "run", "-S", override, code=255)
+        assert "Running stage" not in said
+        assert override.split("=")[0].lstrip("+").split(".")[-1] in said
+
+
+def test_queued_experiments_run_on_two_workers(clone: Clone) -> None:
+    clone.run("git", "checkout", "--quiet", ".")
+    clone.run("dvc", "exp", "run", "--queue", *SMOKE, "-S", "evaluate.confidence_level=0.8,0.85")
+    clone.run("dvc", "queue", "start", "--jobs", "2")
+    names = re.findall(r"^\S+ +(\S+)", clone.run("dvc", "queue", "status"), flags=re.MULTILINE)[1:]
+    for name in names:
+        clone.run("dvc", "queue", "logs", "--follow", name)
+    assert clone.run("dvc", "queue", "status").count("Success") == 2
+
+
+def test_experiments_fit_a_terminal_and_can_be_compared(clone: Clone) -> None:
+    shown = clone.run("make", "--no-print-directory", "exp-show", f"VENV={Path(sys.executable).parent.parent}")
+    assert "onnx.accuracy" in shown
+    assert max(len(line) for line in shown.splitlines()) <= 120
+    experiment = clone.run("dvc", "exp", "list", "--name-only").split()[0]
+    assert "metrics/summary.json" in clone.run("dvc", "metrics", "diff", "--all", "HEAD", experiment)
+    page = clone.run("dvc", "plots", "show").strip().removeprefix("file://")
+    html = Path(page).read_text(encoding="utf-8")
+    assert "Confusion, onnx" in html
+    assert "loss.tsv" in html
