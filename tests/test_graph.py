@@ -39,7 +39,7 @@ class Clone:
 
     def commit(self) -> None:
         self.run("git", "add", "--all")
-        self.run("git", "-c", "user.name=test", "-c", "user.email=test@example.com", "commit", "--quiet", "-m", "state")
+        self.run("git", "commit", "--quiet", "-m", "state")
 
     def outputs(self) -> dict[str, str]:
         """The hashes of dvc.lock, by output."""
@@ -62,6 +62,8 @@ def clone(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Clone:
             shutil.copy2(root / name, folder / name)
     clone = Clone(folder)
     clone.run("git", "init", "--quiet", "--initial-branch", "main")
+    clone.run("git", "config", "user.name", "test")  # DVC stashes a changed tree as a commit
+    clone.run("git", "config", "user.email", "test@example.com")
     clone.commit()
     clone.run("dvc", "exp", "run", *SMOKE)
     clone.commit()
