@@ -29,6 +29,8 @@ def main(cfg: Sections) -> str:
     """Builds models/onnx from models/merged."""
     with replacing(ONNX) as partial:
         build(cfg.build, MERGED, partial)
+        if cfg.build.execution_provider == "cpu":  # the one that every machine has
+            check_loads(partial)
         Prompt.load(MERGED).save(partial)
     written = {"precision": cfg.build.precision, "execution_provider": cfg.build.execution_provider}
     write_json(METRICS / "build.json", {**written, "size_mb": size_mb(ONNX)})
@@ -61,6 +63,16 @@ def build(recipe: Build, merged: Path, folder: Path) -> None:
         except (ValueError, NotImplementedError) as error:
             target = f"{recipe.precision} for {recipe.execution_provider}"
             raise InputError(f"build: the builder refuses {target} ({one_line(error)})") from error
+
+
+def check_loads(folder: Path) -> None:
+    """Raises InputError if onnxruntime cannot load the model: the builder writes some combinations that it cannot."""
+    import onnxruntime_genai as og
+
+    try:
+        og.Model(str(folder))
+    except RuntimeError as error:
+        raise InputError(f"build: these options give a model that does not load ({one_line(error)})") from error
 
 
 if __name__ == "__main__":

@@ -79,9 +79,11 @@ def prepare(data: Data, seed: int, prompt: Prompt, encoder: Encoder) -> tuple[di
     left_test = deduplicate(render(row, data, prompt) for row in raw_test)
     report_conflicts(left.conflicts + left_test.conflicts)
     rows, overlong, truncated = fit(left.rows, data, encoder)
-    test, overlong_test, _ = fit(left_test.rows, data, encoder)
+    test, overlong_test, truncated_test = fit(left_test.rows, data, encoder)
     check_labels(rows, data)
-    splits = split(rows, data.labels is not None, 0.0 if test else data.test_size, data.eval_dataset_size, seed)
+    if data.test_files and not test:
+        raise InputError("data.test_files: no rows are left")
+    splits = split(rows, bool(data.labels), 0.0 if test else data.test_size, data.eval_dataset_size, seed)
     splits["test"] += test
     shared = overlap(splits)
     if shared:
@@ -94,7 +96,7 @@ def prepare(data: Data, seed: int, prompt: Prompt, encoder: Encoder) -> tuple[di
             "conflicting_labels": len(left.conflicts) + len(left_test.conflicts),
             "overlong": overlong + overlong_test,
         },
-        "truncated": truncated,
+        "truncated": truncated + truncated_test,
         "overlap_between_splits": len(shared),
         "splits": {name: len(members) for name, members in splits.items()},
         "tokens": {"min": min(lengths), "median": statistics.median(lengths), "max": max(lengths), "sum": sum(lengths)},
@@ -121,6 +123,8 @@ def render(row: Row, data: Data, prompt: Prompt) -> dict[str, Any]:
         if row.values.get(column) is None:
             there = ", ".join(name for name, value in row.values.items() if value is not None)
             raise InputError(f"{row.source}: no column {column!r}, which data.text_template names; there are: {there}")
+    if not any(str(row.values[column]).strip() for column in prompt.columns):
+        raise InputError(f"{row.source}: {', '.join(map(repr, prompt.columns))} is empty")
     expected = str(row.values[data.completion_column]).strip()
     if not expected:
         raise InputError(f"{row.source}: {data.completion_column!r} is empty")

@@ -17,7 +17,7 @@ from stages.lib.edge.outputs import read_jsonl, replacing, size_mb, write_json
 from stages.lib.edge.paths import ADAPTER, BASE, LOSS_CURVES, METRICS, PREPARED
 from stages.lib.edge.stage import run
 from stages.lib.loss_curves import LossCurves
-from stages.lib.padding_free import PaddingFreeTrainer
+from stages.lib.padding_free import BY_EXAMPLE, PaddingFreeTrainer
 from stages.lib.prompt import Prompt
 from stages.lib.schema.adapter import Adapter
 from stages.lib.schema.train import Train
@@ -40,7 +40,7 @@ def main(cfg: Sections) -> str:
     examples = {
         split: encode(read_jsonl(PREPARED / f"{split}.jsonl"), encoder, prompt, cfg.train) for split in ("train", "validation")
     }
-    model = with_adapter(load_model(BASE, dtype=torch.bfloat16 if cfg.train.bf16 else None), cfg.adapter, cfg.seed)
+    model = with_adapter(load_base(cfg.train), cfg.adapter, cfg.seed)
     curves = LossCurves()
     with tempfile.TemporaryDirectory() as scratch:
         trainer = make_trainer(model, examples, cfg.train, cfg.seed, curves, scratch)
@@ -58,6 +58,12 @@ def main(cfg: Sections) -> str:
 def encode(rows: list[dict[str, Any]], encoder: Encoder, prompt: Prompt, train: Train) -> Dataset:
     """Rows as `input_ids` and `labels`."""
     return Dataset.from_list([encoder.example(row, prompt.source_max_len, train.completion_only_loss) for row in rows])
+
+
+def load_base(train: Train) -> PreTrainedModel:
+    """The base model, with the attention that suits joined examples where it runs."""
+    attention = None if torch.cuda.is_available() else BY_EXAMPLE
+    return load_model(BASE, dtype=torch.bfloat16 if train.bf16 else None, attn_implementation=attention)
 
 
 def with_adapter(model: PreTrainedModel, adapter: Adapter, seed: int) -> PeftModel:
@@ -110,7 +116,7 @@ def make_trainer(
     return PaddingFreeTrainer(
         model=model,
         args=arguments,
-        data_collator=DataCollatorWithFlattening(),
+        data_collator=DataCollatorWithFlattening(return_flash_attn_kwargs=not torch.cuda.is_available()),
         train_dataset=examples["train"],
         eval_dataset=examples["validation"] if len(examples["validation"]) else None,
         callbacks=[curves],

@@ -16,8 +16,8 @@ Figures = dict[str, Any]
 def label_of(answer: str, labels: Sequence[str]) -> str:
     """The label that an answer begins with, whatever its case, as a whole word; INVALID if there is none."""
     longest_first = sorted(labels, key=len, reverse=True)
-    match = re.match(rf"\W*({'|'.join(map(re.escape, longest_first))})\b", answer, flags=re.IGNORECASE)
-    return {label.casefold(): label for label in labels}[match[1].casefold()] if match else INVALID
+    found = (label for label in longest_first if re.match(rf"\W*?{re.escape(label)}(?!\w)", answer, flags=re.IGNORECASE))
+    return next(found, INVALID)
 
 
 def classification(expected: list[str], predicted: list[str], labels: Sequence[str], confidence_level: float) -> Figures:

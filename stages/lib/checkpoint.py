@@ -26,6 +26,8 @@ def check(folder: Path) -> None:
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a model folder."""
+    if not folder.is_dir():  # transformers would take its name for a repo on the hub
+        raise InputError(f"{folder}: no such folder")
     return AutoTokenizer.from_pretrained(folder)
 
 

@@ -14,7 +14,7 @@ BLUE, GREY, INK = "#2f6f9f", "#9aa5ad", "#1f2a30"
 
 def loss_curves(train: Sequence[tuple[int, float]], validation: Sequence[tuple[int, float]]) -> str:
     """Loss over optimizer steps, as (step, loss)."""
-    figure = Figure(figsize=(5.2, 3.0), layout="constrained")
+    figure = Figure(figsize=(4.8, 2.9), layout="constrained")
     axes = figure.add_subplot()
     for points, name, colour in ((train, "training", BLUE), (validation, "validation", GREY)):
         if points:
@@ -27,7 +27,7 @@ def loss_curves(train: Sequence[tuple[int, float]], validation: Sequence[tuple[i
 
 def scores(names: Sequence[str], values: Sequence[float], intervals: Sequence[tuple[float, float]], label: str) -> str:
     """One bar for each candidate, with its confidence interval."""
-    figure = Figure(figsize=(5.2, 3.0), layout="constrained")
+    figure = Figure(figsize=(4.8, 2.9), layout="constrained")
     axes = figure.add_subplot()
     below = [value - low for value, (low, _) in zip(values, intervals, strict=True)]
     above = [high - value for value, (_, high) in zip(values, intervals, strict=True)]
@@ -43,7 +43,7 @@ def confusion(expected: Sequence[str], predicted: Sequence[str], labels: Sequenc
     counts = [[0] * len(labels) for _ in labels]
     for one, other in zip(expected, predicted, strict=True):
         counts[labels.index(one)][labels.index(other)] += 1
-    figure = Figure(figsize=(3.4, 3.2), layout="constrained")
+    figure = Figure(figsize=(3.1, 3.0), layout="constrained")
     axes = figure.add_subplot()
     axes.imshow(counts, cmap="Blues")
     top = max(max(row) for row in counts)

@@ -66,7 +66,7 @@ class Prompt:
             fields = json.loads(path.read_text(encoding="utf-8"))
             labels = fields.pop("labels")
             return cls(**fields, labels=None if labels is None else tuple(labels))
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(f"{path}: not a prompt file ({error})") from error
 
 
@@ -82,7 +82,12 @@ def split_template(text_template: str, completion_column: str) -> tuple[str, str
             f"data.text_template: must name {{{completion_column}}} (data.completion_column) exactly once; "
             f"it names {', '.join(columns) or 'no column'}"
         )
-    cut = text_template.index(f"{{{completion_column}}}")
+    cut = 0
+    for literal, name in _parts(text_template):
+        cut += len(escape(literal))
+        if name == completion_column:
+            break
+        cut += 0 if name is None else len(f"{{{name}}}")
     prompt, completion = text_template[:cut], text_template[cut:]
     if not column_names(prompt):
         raise InputError(f"data.text_template: names no column before {{{completion_column}}}, so every prompt is alike")
@@ -111,6 +116,9 @@ def escape(literal: str) -> str:
 def _parts(template: str) -> list[tuple[str, str | None]]:
     # Formatter.parse and not str.format: a dot or bracket in a column's name is no attribute access.
     try:
-        return [(literal, name) for literal, name, _, _ in Formatter().parse(template)]
+        parts = [(literal, name) for literal, name, _, _ in Formatter().parse(template)]
     except ValueError as error:
         raise InputError(f"data.text_template: {error} (a brace that is no column is written twice)") from error
+    if template != "".join(escape(literal) + ("" if name is None else f"{{{name}}}") for literal, name in parts):
+        raise InputError("data.text_template: a column is its bare name in braces, without ! or :")
+    return parts

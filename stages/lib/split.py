@@ -67,13 +67,14 @@ def split(rows: list[Row], stratify: bool, test_size: float, eval_dataset_size: 
     place: dict[str, str] = {}
     for label, members in strata.items():
         members.sort(key=lambda row: hashlib.sha256(f"{seed}\n{key(row['prompt'])}".encode()).digest())
+        count = len(members)
         sizes = {"test": round(test_size * len(members)), "validation": round(eval_dataset_size * len(members))}
         sizes["train"] = len(members) - sum(sizes.values())
         shares = {"test": test_size, "validation": eval_dataset_size, "train": 1.0}
         for name, size in sizes.items():
             if shares[name] and not size:
                 of_label = f" of label {label!r}" if label else ""
-                raise InputError(f"data: {len(members)} distinct rows{of_label} are too few for a {name} split; add rows")
+                raise InputError(f"data: {count} distinct rows{of_label} are too few for a {name} split; add rows")
             for row in members[:size]:
                 place[row["prompt"]] = name
             del members[:size]

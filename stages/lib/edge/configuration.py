@@ -10,6 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from stages.lib.edge.errors import InputError
 
@@ -37,6 +38,10 @@ def load(sections: type[Section], overrides: list[str], params: Path = PARAMS) -
         with initialize_config_dir(str(params.parent.resolve()), version_base="1.3"):
             composed = compose(params.stem, overrides)
         return typed(sections, composed, str(params))
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        raise InputError(f"{params}{where}: not YAML ({getattr(error, 'problem', None) or one_line(error)})") from error
     except HydraException as error:
         raise InputError(f"{params}: {one_line(error)} (groups such as base_model=... go to `dvc exp run -S`)") from error
 
@@ -75,13 +80,17 @@ def typed(sections: type[Section], config: DictConfig, source: str) -> Section:
     if absent:
         raise InputError(f"{source}: no section {absent[0]!r}")
     try:
-        checked = OmegaConf.structured(sections)
-        for name in names:  # one at a time, so that the error can say where it was
-            checked = OmegaConf.merge(checked, {name: OmegaConf.to_container(config, resolve=True)[name]})  # type: ignore[index,call-overload]
+        checked, where = OmegaConf.structured(sections), ""
+        for name in names:
+            section = config[name]
+            value = OmegaConf.to_container(section, resolve=True) if OmegaConf.is_config(section) else section
+            for key, part in value.items() if isinstance(value, dict) else [(None, value)]:
+                where = f"{name}.{key!s}" if key else name  # one key at a time, so that the error can say where it was
+                checked = OmegaConf.merge(checked, {name: {key: part} if key else part})
     except ConfigKeyError as error:
         raise InputError(f"{source}: unknown key {error.full_key}{_nearest(error)}") from error
     except OmegaConfBaseException as error:
-        raise InputError(f"{source}: {error.full_key or name}: {one_line(error)}") from error
+        raise InputError(f"{source}: {error.full_key or where}: {one_line(error)}") from error
     missing = sorted(OmegaConf.missing_keys(checked))
     if missing:
         raise InputError(f"{source}: {missing[0]} has no value; set it in conf/ or with -S {missing[0]}=...")

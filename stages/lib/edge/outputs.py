@@ -24,6 +24,7 @@ def replacing(path: Path) -> Iterator[Path]:
     remove(partial)
     try:
         yield partial
+        partial.lstat()  # raises where the block wrote nothing, before the earlier output goes
         remove(path)
         partial.replace(path)
     finally:

@@ -1,0 +1,136 @@
+"""Answers as figures, against cases worked out by hand."""
+
+import pytest
+
+from stages.lib.answers import INVALID, classification, generation, interval, label_of
+
+TONES = ["joy", "sadness", "fear"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "label"),
+    [
+        ("joy", "joy"),
+        ("Joy.", "joy"),
+        (" SADNESS\n", "sadness"),
+        ("**fear**", "fear"),
+        ('"Fear", I think', "fear"),
+        ("joy-filled", "joy"),
+        ("joy\nsadness", "joy"),
+        ("joyful", INVALID),
+        ("joy_2", INVALID),
+        ("enjoy", INVALID),
+        ("The tone is joy", INVALID),
+        ("jo", INVALID),
+        ("", INVALID),
+        (" \n...", INVALID),
+    ],
+)
+def test_a_label_is_the_first_whole_word_whatever_its_case(answer: str, label: str) -> None:
+    assert label_of(answer, TONES) == label
+
+
+@pytest.mark.parametrize("labels", [["very", "very sad", "very sad indeed"], ["very sad indeed", "very sad", "very"]])
+def test_of_labels_that_begin_alike_the_longest_counts(labels: list[str]) -> None:
+    for label in labels:
+        assert label_of(f"{label.title()}!", labels) == label
+    assert label_of("very sadly", labels) == "very"
+
+
+@pytest.mark.parametrize(
+    ("answer", "labels", "label"),
+    [
+        ("a.b", ["a.b"], "a.b"),
+        ("axb", ["a.b"], INVALID),
+        ("c++", ["c", "c++"], "c++"),
+        ("C++ it is", ["c", "c++"], "c++"),
+        ("C.", ["c", "c++"], "c"),
+        ("-1", ["1", "-1"], "-1"),
+        (" 1", ["1", "-1"], "1"),
+        ("(none)", ["(none)", "some"], "(none)"),
+        ("yes|no", ["yes|no", "yes"], "yes|no"),
+        ("no?", ["no", "no?"], "no?"),
+        ("[x]", ["[x]", "[ ]"], "[x]"),
+        ("★★★", ["★★", "★★★"], "★★★"),
+    ],
+)
+def test_labels_of_any_characters_are_told_apart(answer: str, labels: list[str], label: str) -> None:
+    assert label_of(answer, labels) == label
+
+
+@pytest.mark.parametrize(
+    ("answer", "labels"), [("\u0131rony", ["irony", "joy"]), ("\u0130yi", ["iyi"]), ("\ufb01ne", ["fine"]), ("\u017fad", ["sad"])]
+)
+def test_letters_with_odd_cases_break_nothing(answer: str, labels: list[str]) -> None:
+    assert label_of(answer, labels) in {*labels, INVALID}
+
+
+def test_a_label_keeps_its_own_spelling() -> None:
+    assert label_of("größte freude", ["Größte Freude"]) == "Größte Freude"
+
+
+def test_figures_of_a_classifier_are_those_worked_out_by_hand() -> None:
+    expected = ["joy", "joy", "joy", "joy", "sadness", "sadness", "sadness", "fear", "fear", "fear"]
+    answered = ["joy", "joy", "joy", INVALID, "sadness", "sadness", "joy", "fear", "sadness", INVALID]
+    # joy: 3 of 4 said, 3 of 4 found; sadness: 2 of 3, 2 of 3; fear: 1 of 1, 1 of 3
+    # macro F1 = (3/4 + 2/3 + 1/2) / 3; Wilson, z = 1.959964: (0.6 + z²/20 ± z·sqrt(0.024 + z²/400)) / (1 + z²/10)
+    assert classification(expected, answered, TONES, 0.95) == {
+        "rows": 10,
+        "accuracy": 0.6,
+        "accuracy_low": 0.3127,
+        "accuracy_high": 0.8318,
+        "confidence_level": 0.95,
+        "macro_f1": 0.6389,
+        "invalid_rate": 0.2,
+        "per_class": {
+            "joy": {"precision": 0.75, "recall": 0.75, "f1": 0.75, "rows": 4},
+            "sadness": {"precision": 0.6667, "recall": 0.6667, "f1": 0.6667, "rows": 3},
+            "fear": {"precision": 1.0, "recall": 0.3333, "f1": 0.5, "rows": 3},
+        },
+    }
+
+
+def test_a_label_that_no_row_has_counts_as_zero_in_macro_f1() -> None:
+    figures = classification(["joy", "sadness"], ["joy", "sadness"], TONES, 0.95)
+    assert figures["accuracy"] == 1.0
+    assert figures["macro_f1"] == 0.6667
+    assert figures["per_class"]["fear"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "rows": 0}
+
+
+def test_answers_without_a_label_are_all_wrong() -> None:
+    figures = classification(TONES, [INVALID] * 3, TONES, 0.95)
+    assert (figures["accuracy"], figures["macro_f1"], figures["invalid_rate"]) == (0.0, 0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("hits", "rows", "level", "low", "high"),
+    [
+        (0, 10, 0.95, 0.0, 0.2775),  # z²/(n + z²)
+        (10, 10, 0.95, 0.7225, 1.0),  # n/(n + z²)
+        (50, 100, 0.95, 0.4038, 0.5962),
+        (50, 100, 0.9, 0.4188, 0.5812),
+    ],
+)
+def test_the_interval_is_wilsons(hits: int, rows: int, level: float, low: float, high: float) -> None:
+    assert interval(hits, rows, level, "share") == {"share_low": low, "share_high": high, "confidence_level": level}
+
+
+def test_figures_of_free_answers_are_those_worked_out_by_hand() -> None:
+    expected = ["the cat sat", "one two three four", "yes", "Paris"]
+    answered = [" the  cat\nsat ", "one three five", "no", "paris"]
+    # ROUGE-L ignores case, exact_match does not: 1, 2·(2/3)·(2/4)/(2/3 + 2/4) = 4/7, 0, 1
+    assert generation(expected, answered, 0.95) == {
+        "rows": 4,
+        "exact_match": 0.25,
+        "exact_match_low": 0.0456,
+        "exact_match_high": 0.6994,
+        "confidence_level": 0.95,
+        "rouge_l": 0.6429,
+    }
+
+
+def test_as_many_answers_as_rows_are_needed() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        classification(["joy", "fear"], ["joy"], TONES, 0.95)
+    with pytest.raises(ValueError, match="shorter"):
+        generation(["joy", "fear"], ["joy"], 0.95)

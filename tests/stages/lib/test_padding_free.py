@@ -1,0 +1,103 @@
+"""padding_free: joined examples are the examples, and the loss is the mean over all their labels."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import DataCollatorWithFlattening, PreTrainedModel, TrainingArguments
+
+from stages.lib.checkpoint import load_encoder, load_model
+from stages.lib.padding_free import PaddingFreeTrainer
+from stages.lib.tokens import IGNORED
+
+ROWS = [
+    {"prompt": "The tone is: ", "completion": "joy"},
+    {"prompt": "A longer prompt, with words in it: ", "completion": "sadness and then some"},
+    {"prompt": "?", "completion": "fear"},
+]
+
+Example = dict[str, list[int]]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_phi3: Path) -> PreTrainedModel:
+    return load_model(tiny_phi3).eval()
+
+
+@pytest.fixture(params=[True, False], ids=["completion only", "prompt too"])
+def examples(request: pytest.FixtureRequest, tiny_phi3: Path) -> list[Example]:
+    encoder = load_encoder(tiny_phi3)
+    return [encoder.example(row, 1000, completion_only_loss=request.param) for row in ROWS]
+
+
+def joined(examples: list[Example]) -> dict[str, torch.Tensor]:
+    batch: dict[str, torch.Tensor] = DataCollatorWithFlattening()(examples)
+    return batch
+
+
+@torch.inference_mode()
+def logits_of(model: PreTrainedModel, examples: list[Example]) -> list[torch.Tensor]:
+    """The logits of each example of a joined batch."""
+    batch = joined(examples)
+    # as the Trainer runs it: with a cache, transformers takes position_ids that start over for one sequence
+    logits = model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).logits[0]
+    return list(logits.split([len(example["input_ids"]) for example in examples]))
+
+
+def alone(model: PreTrainedModel, example: Example) -> Any:
+    """The model's outputs for one example, as transformers has them without any joining."""
+    with torch.inference_mode():
+        return model(input_ids=torch.tensor([example["input_ids"]]), labels=torch.tensor([example["labels"]]))
+
+
+def label_count(example: Example) -> int:
+    return sum(label != IGNORED for label in example["labels"][1:])
+
+
+def test_a_joined_batch_gives_the_logits_of_each_example_alone(model: PreTrainedModel, examples: list[Example]) -> None:
+    for example, logits in zip(examples, logits_of(model, examples), strict=True):
+        torch.testing.assert_close(logits, alone(model, example).logits[0], atol=1e-4, rtol=0)
+
+
+def test_a_change_of_an_example_leaves_its_neighbours_logits_alone(model: PreTrainedModel, examples: list[Example]) -> None:
+    changed = {**examples[1], "input_ids": [(token + 1) % 256 for token in examples[1]["input_ids"]]}
+    before = logits_of(model, examples)
+    after = logits_of(model, [examples[0], changed, examples[2]])
+    torch.testing.assert_close(after[0], before[0], atol=1e-4, rtol=0)
+    torch.testing.assert_close(after[2], before[2], atol=1e-4, rtol=0)
+    assert (after[1] - before[1]).abs().max() > 0.01
+
+
+def test_the_loss_is_the_mean_over_all_labels_of_the_batch(
+    model: PreTrainedModel, examples: list[Example], tmp_path: Path
+) -> None:
+    trainer = make_trainer(model, tmp_path)
+    counts = [label_count(example) for example in examples]
+    losses = [alone(model, example).loss.item() for example in examples]
+    expected = sum(loss * count for loss, count in zip(losses, counts, strict=True)) / sum(counts)
+    with torch.inference_mode():
+        loss, outputs = trainer.compute_loss(model, joined(examples), return_outputs=True)
+        of_larger_step = trainer.compute_loss(model, joined(examples), num_items_in_batch=2 * sum(counts))
+    assert loss.item() == pytest.approx(expected, abs=1e-5)
+    assert of_larger_step.item() == pytest.approx(expected / 2, abs=1e-5)
+    assert outputs.logits.shape[1] == sum(counts)  # the head ran only where there is something to learn
+
+
+def test_the_trainer_joins_examples_without_a_cache(model: PreTrainedModel, tmp_path: Path) -> None:
+    model.config.use_cache = True
+    assert not make_trainer(model, tmp_path).model.config.use_cache
+
+
+def test_a_batch_with_nothing_to_learn_has_no_loss(model: PreTrainedModel, examples: list[Example], tmp_path: Path) -> None:
+    nothing = {**examples[0], "labels": [IGNORED] * len(examples[0]["labels"])}
+    with torch.inference_mode():
+        loss = make_trainer(model, tmp_path).compute_loss(model, joined([nothing]), num_items_in_batch=7)
+    assert loss.item() == 0
+
+
+def make_trainer(model: PreTrainedModel, folder: Path, **arguments: Any) -> PaddingFreeTrainer:
+    settings = TrainingArguments(
+        output_dir=str(folder), report_to="none", use_cpu=True, disable_tqdm=True, prediction_loss_only=True, **arguments
+    )
+    return PaddingFreeTrainer(model=model, args=settings, data_collator=DataCollatorWithFlattening())

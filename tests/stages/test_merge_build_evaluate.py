@@ -1,0 +1,248 @@
+"""merge, build and evaluate: the model that is shipped says what the model that was trained says."""
+
+import csv
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import onnxruntime_genai as og
+import pytest
+import torch
+from omegaconf import OmegaConf
+from peft import PeftModel
+from sklearn.metrics import accuracy_score
+
+from stages import build, evaluate, merge, train
+from stages.lib.checkpoint import load_encoder, load_model
+from stages.lib.edge.errors import InputError
+from stages.lib.edge.outputs import read_jsonl, size_mb, write_jsonl
+from stages.lib.edge.paths import ADAPTER, BASE, MERGED, METRICS, ONNX, PREDICTIONS, PREPARED
+from stages.lib.onnx_model import OnnxModel
+from stages.lib.prompt import Prompt
+from stages.lib.schema.build import Build
+from stages.lib.schema.evaluate import Evaluate
+from stages.lib.schema.merge import Merge
+from stages.lib.torch_model import TorchModel
+
+LABELS = ("joy", "fear")
+PHRASES = ["A fine day", "Über die Straße", "雨が降る", "🎉 at last!", "?"] * 4
+PROMPTS = [f"Text: number {number}, {phrase}\nTone: " for number, phrase in enumerate(PHRASES)]
+TONES = ["joy" if phrase.endswith(("!", "day")) else "fear" for phrase in PHRASES]
+FP32 = Build("fp32", "cpu", algo_config=None, block_size=None, accuracy_level=None, is_symmetric=None)
+INT4 = Build("int4", "cpu", algo_config=None, block_size=32, accuracy_level=4, is_symmetric=True)
+
+
+@pytest.fixture(scope="module")
+def project(root: Path, tiny_phi3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project's folder in which train, merge and an fp32 build have run."""
+    folder = tmp_path_factory.mktemp("press")
+    for command in (
+        ["git", "init", "--quiet"],
+        ["git", "-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "--quiet", "--allow-empty", "-m", "first"],
+        [sys.executable, "-m", "dvc", "init", "--quiet"],
+    ):
+        subprocess.run(command, cwd=folder, check=True)
+    (folder / "models").mkdir()
+    (folder / BASE).symlink_to(tiny_phi3)
+    prepared = folder / PREPARED
+    prepared.mkdir(parents=True)
+    Prompt("Text: {phrase}\nTone: ", "{tone}", LABELS, source_max_len=100, max_new_tokens=8).save(prepared)
+    rows = [
+        {"source": f"rows.jsonl row {number}", "prompt": prompt, "completion": tone, "expected": tone}
+        for number, (prompt, tone) in enumerate(zip(PROMPTS, TONES, strict=True), start=1)
+    ]
+    for name, members in {"train": rows, "validation": [], "test": rows}.items():
+        write_jsonl(prepared / f"{name}.jsonl", members)
+    given: Any = {
+        name: OmegaConf.load(root / f"conf/{name}/{file}.yaml") for name, file in {"adapter": "lora", "train": "default"}.items()
+    }
+    quick = {"seed": 0, "train": {"num_train_epochs": 40, "per_device_train_batch_size": 10, "learning_rate": 0.01}}
+    cfg: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(train.Sections), given, quick))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        train.main(cfg)
+        merge.main(merge.Sections(Merge(max_shard_size="5GB")))
+        build.main(build.Sections(FP32))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def inside(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+
+
+@pytest.fixture(scope="module")
+def int4(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("int4") / "onnx"
+    build.build(INT4, project / MERGED, folder)
+    return folder
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
+
+
+def metrics(name: str) -> Any:
+    return json.loads((METRICS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+@torch.inference_mode()
+def logits(model: Any, prompt: str) -> torch.Tensor:
+    found: torch.Tensor = model(torch.tensor([load_encoder(BASE).prompt(prompt)])).logits
+    return found
+
+
+# merge
+
+
+def test_the_merged_model_gives_the_logits_of_base_and_adapter_and_not_of_the_base() -> None:
+    base, merged = load_model(BASE).eval(), load_model(MERGED).eval()
+    untrained = [logits(base, prompt) for prompt in PROMPTS[:5]]
+    adapted = PeftModel.from_pretrained(base, ADAPTER).eval()
+    for prompt, before in zip(PROMPTS[:5], untrained, strict=True):
+        found = logits(merged, prompt)
+        torch.testing.assert_close(found, logits(adapted, prompt), atol=1e-5, rtol=0)
+        assert (found - before).abs().max() > 0.1
+
+
+def test_the_merged_weights_are_those_of_pefts_own_merge() -> None:
+    expected = PeftModel.from_pretrained(load_model(BASE), ADAPTER).merge_and_unload().state_dict()
+    found = load_model(MERGED).state_dict()
+    assert found.keys() == expected.keys()
+    for name, tensor in found.items():
+        assert tensor.dtype is torch.float32
+        assert torch.equal(tensor, expected[name]), name
+
+
+def test_the_merged_model_is_a_plain_model_with_tokenizer_and_figures() -> None:
+    names = {path.name for path in MERGED.iterdir()}
+    assert {"config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "prompt.json"} <= names
+    assert not {name for name in names if name.startswith("adapter") or name.endswith((".bin", ".partial"))}
+    assert metrics("merge") == {"merged_modules": 8, "size_mb": size_mb(MERGED)}
+
+
+def test_a_second_merge_gives_the_same_bytes() -> None:
+    first = hashes(MERGED)
+    merge.main(merge.Sections(Merge(max_shard_size="5GB")))
+    assert hashes(MERGED) == first
+
+
+def test_one_prompt_file_goes_from_the_rows_to_the_shipped_model() -> None:
+    prompts = {(folder / "prompt.json").read_bytes() for folder in (PREPARED, ADAPTER, MERGED, ONNX)}
+    assert len(prompts) == 1
+
+
+# build
+
+
+def test_the_fp32_model_answers_as_torch_does() -> None:
+    expected = TorchModel(MERGED, batch_size=4).answers(PROMPTS, 8)
+    assert OnnxModel(ONNX).answers(PROMPTS, 8) == expected
+    assert set(expected) >= set(LABELS)  # training told them apart, so they can differ
+
+
+def test_the_int4_model_is_smaller_and_answers(int4: Path) -> None:
+    assert (int4 / "model.onnx.data").stat().st_size < (ONNX / "model.onnx.data").stat().st_size
+    answers = OnnxModel(int4).answers(PROMPTS, 8)
+    assert len(answers) == len(PROMPTS)
+    assert any(answers)
+
+
+def test_a_second_build_gives_the_same_bytes(int4: Path, tmp_path: Path) -> None:
+    build.build(INT4, MERGED, tmp_path / "again")
+    assert hashes(tmp_path / "again") == hashes(int4)
+
+
+def test_the_built_model_holds_nothing_of_this_machine(project: Path, int4: Path) -> None:
+    for file in int4.iterdir():
+        assert str(project).encode() not in file.read_bytes(), file.name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "plain words",
+        "Text: two\nlines\r\nand\ttabs\n\n",
+        "  spaces before, after and   between  ",
+        "Grüße, œuvre, Ångström; e\u0301 is not \u00e9",
+        "雨が降る。Привет, мир! مرحبا",
+        "🎉👩‍👩‍👧‍👦🇪🇺 1️⃣",
+        '<|user|>\nWhat\'s $5 + "5"?<|end|>\n<|assistant|>\n',
+        "<|endoftext|>",
+        "\u200b\ufeff\u00a0\x07",
+        "it's we've I'LL 12345 3.14 ...!?",
+    ],
+)
+def test_the_shipped_tokenizer_gives_the_tokens_of_training(text: str) -> None:
+    shipped = og.Tokenizer(og.Model(str(ONNX)))
+    assert list(shipped.encode(text)) == load_encoder(BASE).prompt(text)
+
+
+@pytest.mark.parametrize(
+    "recipe", [Build("int3", "cpu", None, None, None, None), Build("int4", "abacus", None, None, None, None)]
+)
+def test_what_the_builder_does_not_know_is_refused_and_the_earlier_model_stays(recipe: Build) -> None:
+    before = hashes(ONNX)
+    with pytest.raises(InputError) as refused:
+        build.main(build.Sections(recipe))
+    assert str(refused.value).startswith(f"build: the builder refuses {recipe.precision} for {recipe.execution_provider} (")
+    assert "\n" not in str(refused.value)
+    assert hashes(ONNX) == before
+
+
+def test_a_build_without_a_merged_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such folder"):
+        build.build(INT4, tmp_path / "merged", tmp_path / "onnx")
+
+
+# evaluate
+
+
+def evaluated(candidate: str, **settings: Any) -> tuple[list[dict[str, str]], Any]:
+    """A candidate's predictions and figures."""
+    evaluate.main(candidate, evaluate.Sections(Evaluate(**({"batch_size": 4, "confidence_level": 0.95} | settings))))
+    with (PREDICTIONS / f"{candidate}.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file)), metrics(f"evaluate/{candidate}")
+
+
+@pytest.mark.parametrize("candidate", ["base", "merged", "onnx"])
+def test_every_candidate_is_measured_on_every_test_row(candidate: str) -> None:
+    predictions, figures = evaluated(candidate)
+    rows = read_jsonl(PREPARED / "test.jsonl")
+    for name in ("source", "prompt", "expected"):
+        assert [row[name] for row in predictions] == [row[name] for row in rows]
+    said = [row["predicted"] for row in predictions]
+    assert set(said) <= {*LABELS, "(invalid)"}
+    assert figures["rows"] == len(rows)
+    assert figures["accuracy"] == pytest.approx(accuracy_score([row["expected"] for row in rows], said), abs=1e-4)
+    assert figures["accuracy_low"] <= figures["accuracy"] <= figures["accuracy_high"]
+
+
+def test_training_is_seen_in_the_figures_and_fp32_onnx_changes_none_of_them() -> None:
+    (_, base), (merged_said, merged), (onnx_said, onnx) = (evaluated(candidate) for candidate in evaluate.CANDIDATES)
+    assert merged["accuracy"] > base["accuracy"]
+    assert (onnx_said, onnx) == (merged_said, merged)
+
+
+def test_the_batch_size_changes_no_answer() -> None:
+    assert evaluated("merged", batch_size=1) == evaluated("merged", batch_size=16)
+
+
+def test_settings_and_rows_that_cannot_be_measured_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for settings in ({"batch_size": 0}, {"confidence_level": 1.0}, {"confidence_level": 0.0}):
+        with pytest.raises(InputError, match="batch_size must be 1 or more and confidence_level between 0 and 1"):
+            evaluated("onnx", **settings)
+    monkeypatch.chdir(tmp_path)
+    Prompt("{a}", "{b}", None, 10).save(tmp_path / PREPARED)
+    write_jsonl(PREPARED / "test.jsonl", [])
+    with pytest.raises(InputError, match=r"no rows; set data\.test_size or data\.test_files"):
+        evaluated("onnx")
+
+
+def test_an_unknown_candidate_is_refused_in_one_line(root: Path) -> None:
+    done = subprocess.run([sys.executable, "-m", "stages.evaluate", "gpt"], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "evaluate: names no candidate; use python -m stages.evaluate {base,merged,onnx}\n"
