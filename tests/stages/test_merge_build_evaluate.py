@@ -5,6 +5,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,17 @@ FP32 = Build("fp32", "cpu", algo_config=None, block_size=None, accuracy_level=No
 INT4 = Build("int4", "cpu", algo_config=None, block_size=32, accuracy_level=4, is_symmetric=True)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Two threads only get in each other's way on a model this small."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
-def project(root: Path, tiny_phi3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project(root: Path, tiny_phi3: Path, one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project's folder in which train, merge and an fp32 build have run."""
     folder = tmp_path_factory.mktemp("press")
     for command in (
@@ -59,7 +69,15 @@ def project(root: Path, tiny_phi3: Path, tmp_path_factory: pytest.TempPathFactor
     given: Any = {
         name: OmegaConf.load(root / f"conf/{name}/{file}.yaml") for name, file in {"adapter": "lora", "train": "default"}.items()
     }
-    quick = {"seed": 0, "train": {"num_train_epochs": 40, "per_device_train_batch_size": 10, "learning_rate": 0.01}}
+    quick = {
+        "seed": 0,
+        "train": {
+            "num_train_epochs": 40,
+            "per_device_train_batch_size": 10,
+            "gradient_accumulation_steps": 1,
+            "learning_rate": 0.01,
+        },
+    }
     cfg: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(train.Sections), given, quick))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

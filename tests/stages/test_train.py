@@ -24,7 +24,19 @@ from stages.lib.prompt import Prompt
 
 WEIGHTS, CONFIG = ADAPTER / "adapter_model.safetensors", ADAPTER / "adapter_config.json"
 TONES = ("joy", "fear", "surprise")
-SHORT = {"per_device_train_batch_size": 4, "logging_steps": 1, "eval_steps": 2}  # four steps an epoch
+SHORT = {  # four steps an epoch, whatever the default recipe becomes
+    "num_train_epochs": 1,
+    "max_steps": -1,
+    "per_device_train_batch_size": 4,
+    "gradient_accumulation_steps": 1,
+    "gradient_checkpointing": False,
+    "learning_rate": 1e-3,
+    "lr_scheduler_type": "linear",
+    "warmup_steps": 0,
+    "logging_steps": 1,
+    "eval_strategy": "steps",
+    "eval_steps": 2,
+}
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +57,15 @@ def project(root: Path, tiny_phi3: Path, tmp_path_factory: pytest.TempPathFactor
     for name, count in (("train", 16), ("validation", 6)):
         write_jsonl(prepared / f"{name}.jsonl", [row(number, name) for number in range(count)])
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Two threads only get in each other's way on a model this small."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)
