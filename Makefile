@@ -44,7 +44,8 @@ params: setup ## compose params.yaml from conf/, keeping what an experiment chos
 
 .PHONY: exp-show
 exp-show: setup ## experiments side by side: the figures that decide and the parameters that differ
-	@dvc exp show --no-pager --only-changed --drop '$(DULL_COLUMNS)' --keep '$(DECIDING)'
+	@test -t 1 || export COLUMNS=$${COLUMNS:-120}; \
+		dvc exp show --no-pager --only-changed --drop '$(DULL_COLUMNS)' --keep '$(DECIDING)'
 
 ##@ Development
 

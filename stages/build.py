@@ -60,7 +60,7 @@ def build(recipe: Build, merged: Path, folder: Path) -> None:
         arguments = ("", str(merged), str(folder), recipe.precision, recipe.execution_provider, f"{scratch}/cache")
         try:
             create_model(*arguments, **parse_extra_options(*arguments, extra_options=extra_options))
-        except (ValueError, NotImplementedError) as error:
+        except (ValueError, NotImplementedError, KeyError, RuntimeError) as error:
             target = f"{recipe.precision} for {recipe.execution_provider}"
             raise InputError(f"build: the builder refuses {target} ({one_line(error)})") from error
 

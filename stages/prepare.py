@@ -10,12 +10,13 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
+from stages.lib.chat_template import in_chat_template
 from stages.lib.checkpoint import load_encoder
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import replacing, write_json, write_jsonl
 from stages.lib.edge.paths import BASE, METRICS, PREPARED
 from stages.lib.edge.stage import run
-from stages.lib.prompt import Prompt, column_names, escape, split_template
+from stages.lib.prompt import Prompt, column_names, split_template
 from stages.lib.rows import Row, read_files, read_hub
 from stages.lib.schema.data import Data, Overlong
 from stages.lib.split import deduplicate, overlap, split
@@ -54,21 +55,6 @@ def make_prompt(data: Data, encoder: Encoder) -> Prompt:
             raise InputError("data.use_chat_template: the base model has no chat template; set data.use_chat_template=false")
         prompt, completion = in_chat_template(prompt, completion, encoder)
     return Prompt(prompt, completion, tuple(data.labels) if data.labels else None, data.source_max_len)
-
-
-def in_chat_template(prompt: str, completion: str, encoder: Encoder) -> tuple[str, str]:
-    """Puts the two templates where the model's chat template puts the user's and the assistant's words."""
-    asked, answered = "\ue000", "\ue001"  # private-use characters, which no chat template holds
-    messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
-    opening = encoder.tokenizer.apply_chat_template(messages[:1], tokenize=False, add_generation_prompt=True)
-    whole = encoder.tokenizer.apply_chat_template(messages, tokenize=False)
-    before, after = str(opening).split(asked)
-    ending = str(whole).split(answered)[1].rstrip()
-    chat_prompt = escape(before) + prompt.strip() + escape(after)
-    bos = encoder.tokenizer.bos_token
-    if bos and encoder.prompt("")[:1] == [encoder.tokenizer.bos_token_id]:
-        chat_prompt = chat_prompt.removeprefix(escape(bos))  # the tokenizer adds it again
-    return chat_prompt, completion.strip() + escape(ending)
 
 
 def prepare(data: Data, seed: int, prompt: Prompt, encoder: Encoder) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:
@@ -126,6 +112,8 @@ def render(row: Row, data: Data, prompt: Prompt) -> dict[str, Any]:
     if not any(str(row.values[column]).strip() for column in prompt.columns):
         raise InputError(f"{row.source}: {', '.join(map(repr, prompt.columns))} is empty")
     expected = str(row.values[data.completion_column]).strip()
+    if any("\0" in str(row.values[column]) for column in column_names(data.text_template)):
+        raise InputError(f"{row.source}: holds a NUL character, at which onnxruntime-genai's tokenizer stops reading")
     if not expected:
         raise InputError(f"{row.source}: {data.completion_column!r} is empty")
     if data.labels and expected not in data.labels:

@@ -3,6 +3,7 @@
 import csv
 import sys
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def facts(cfg: Sections, figures: Run, prompt: Prompt) -> dict[str, Any]:
         **{f"build.{name}": value for name, value in vars(cfg.build).items()},
         "seed": cfg.seed,
     }
-    recipe["adapter.method"] = cfg.adapter.method.value
+    recipe |= {name: value.value for name, value in recipe.items() if isinstance(value, Enum)}
     return {
         "title": cfg.report.title,
         "base_model": cfg.base_model.repo_id or cfg.base_model.name,

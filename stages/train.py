@@ -104,6 +104,7 @@ def make_trainer(
 ) -> PaddingFreeTrainer:
     """A trainer with the fields of `train` as its arguments."""
     given = {field.name: getattr(train, field.name) for field in fields(train) if field.name != "completion_only_loss"}
+    given["train_sampling_strategy"] = train.train_sampling_strategy.value
     given["activation_checkpointing"] = given.pop("gradient_checkpointing")  # transformers 5.23's name for it
     if not len(examples["validation"]):
         given["eval_strategy"] = "no"

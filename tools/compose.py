@@ -41,7 +41,7 @@ def main() -> None:
 
 def check() -> int:
     """Says whether conf/ and params.yaml belong together: 0 yes (a choice is named), 1 drift."""
-    if not COMPOSED.exists() or compose() != COMPOSED.read_text(encoding="utf-8"):
+    if not PARAMS.exists() or not COMPOSED.exists() or compose() != COMPOSED.read_text(encoding="utf-8"):
         print("params.yaml is stale: conf/ has changed since it was composed; run `make params`", file=sys.stderr)
         return 1
     name_choice(choice(read(PARAMS), read(COMPOSED)))
@@ -93,20 +93,21 @@ def flatten(tree: Any, prefix: str = "") -> Flat:
 
 def choice(params: Flat, composed: Flat) -> Flat:
     """The keys of params.yaml that differ from what conf/ gave, with their values."""
-    keys = list(params) + [key for key in composed if key not in params]
+    branches = {key[:dot] for key in params for dot in range(len(key)) if key[dot] == "."}
+    keys = list(params) + [key for key in composed if key not in params and key not in branches]
     return {key: params.get(key, ABSENT) for key in keys if params.get(key, ABSENT) != composed.get(key, ABSENT)}
 
 
 def with_choice(fresh: str, chosen: Flat) -> str:
     """What conf/ gives with the chosen values in place."""
     config = OmegaConf.create(fresh)
+    for key in [key for key, value in chosen.items() if value == ABSENT]:
+        parent, _, name = key.rpartition(".")
+        node = OmegaConf.select(config, parent)
+        if node is not None:
+            node.pop(name, None)
     for key, value in chosen.items():
-        if value == ABSENT:
-            parent, _, name = key.rpartition(".")
-            node = OmegaConf.select(config, parent)
-            if node is not None:
-                node.pop(name, None)
-        else:
+        if value != ABSENT:
             OmegaConf.update(config, key, value, force_add=True)
     return OmegaConf.to_yaml(config)
 

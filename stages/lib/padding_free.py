@@ -32,7 +32,8 @@ class PaddingFreeTrainer(Trainer):
         following = inputs["labels"][0, 1:]  # the collator ignores each example's first token, so none predicts the next's
         predicting = (following != IGNORED).nonzero().squeeze(-1)
         rest = {name: value for name, value in inputs.items() if name != "labels"}
-        outputs = model(**rest, logits_to_keep=predicting)
+        # with a cache transformers would take the joined row for one sequence
+        outputs = model(**rest, logits_to_keep=predicting, use_cache=False)
         count = len(predicting) if num_items_in_batch is None else num_items_in_batch
         loss = cross_entropy(outputs.logits[0].float(), following[predicting], reduction="sum") / count
         return (loss, outputs) if return_outputs else loss

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast, set_seed
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast, set_seed
 
 from stages.lib.edge.errors import InputError
 
@@ -29,6 +29,8 @@ def write_random_model(architecture: dict[str, Any], seed: int, folder: Path) ->
     fields = dict(architecture)
     if "model_type" not in fields:
         raise InputError("base_model.architecture: no model_type")
+    if fields["model_type"] not in CONFIG_MAPPING:
+        raise InputError(f"base_model.architecture.model_type: transformers knows no {fields['model_type']!r}")
     special = {"bos_token_id": pad, "eos_token_id": pad, "pad_token_id": pad}
     config = AutoConfig.for_model(fields.pop("model_type"), **fields, vocab_size=len(tokenizer), **special)
     set_seed(seed)

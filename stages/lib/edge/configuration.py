@@ -39,9 +39,7 @@ def load(sections: type[Section], overrides: list[str], params: Path = PARAMS) -
             composed = compose(params.stem, overrides)
         return typed(sections, composed, str(params))
     except YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark else ""
-        raise InputError(f"{params}{where}: not YAML ({getattr(error, 'problem', None) or one_line(error)})") from error
+        raise InputError(not_yaml(params, error)) from error
     except HydraException as error:
         raise InputError(f"{params}: {one_line(error)} (groups such as base_model=... go to `dvc exp run -S`)") from error
 
@@ -57,7 +55,10 @@ def compose_conf(overrides: list[str]) -> str:
             config = compose("config", overrides)
         OmegaConf.resolve(config)
     except (HydraException, OmegaConfBaseException) as error:
-        raise InputError(f"{CONF}/: {one_line(error)}") from error
+        said = [line.strip() for line in str(error).splitlines() if line.strip()][:3]  # in which file, what, at which key
+        raise InputError(f"{CONF}/: {' '.join(said)}") from error
+    except YAMLError as error:
+        raise InputError(not_yaml(CONF, error)) from error
     return OmegaConf.to_yaml(config)
 
 
@@ -95,6 +96,15 @@ def typed(sections: type[Section], config: DictConfig, source: str) -> Section:
     if missing:
         raise InputError(f"{source}: {missing[0]} has no value; set it in conf/ or with -S {missing[0]}=...")
     return cast(Section, OmegaConf.to_object(checked))
+
+
+def not_yaml(path: Path, error: YAMLError) -> str:
+    """Names the file and the line where YAML breaks off."""
+    mark = getattr(error, "problem_mark", None)
+    named = Path(mark.name) if mark and mark.name and Path(mark.name).exists() else path
+    file = named.relative_to(Path.cwd()) if named.is_relative_to(Path.cwd()) else named
+    where = f" line {mark.line + 1}" if mark else ""
+    return f"{file}{where}: not YAML ({getattr(error, 'problem', None) or one_line(error)})"
 
 
 def one_line(error: BaseException) -> str:

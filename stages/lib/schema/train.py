@@ -1,6 +1,15 @@
 """`train`: how the adapter is trained, in the words of transformers' TrainingArguments."""
 
 from dataclasses import dataclass
+from enum import Enum
+
+
+class SamplingStrategy(Enum):
+    """In which order rows are learned."""
+
+    random = "random"
+    sequential = "sequential"
+    group_by_length = "group_by_length"
 
 
 @dataclass
@@ -24,7 +33,7 @@ class Train:
     adam_beta2: float
     max_grad_norm: float
     bf16: bool
-    train_sampling_strategy: str
+    train_sampling_strategy: SamplingStrategy
     logging_steps: int
     eval_strategy: str
     eval_steps: int | None
