@@ -132,7 +132,7 @@ def test_queued_experiments_run_on_two_workers(clone: Clone) -> None:
     clone.run("git", "checkout", "--quiet", ".")
     clone.run("dvc", "exp", "run", "--queue", *SMOKE, "-S", "evaluate.confidence_level=0.8,0.85")
     clone.run("dvc", "queue", "start", "--jobs", "2")
-    names = re.findall(r"^\S+ +(\S+)", clone.run("dvc", "queue", "status"), flags=re.MULTILINE)[1:]
+    names = re.findall(r"^[0-9a-f]{7} +(\S+)", clone.run("dvc", "queue", "status"), flags=re.MULTILINE)
     for name in names:
         clone.run("dvc", "queue", "logs", "--follow", name)
     assert clone.run("dvc", "queue", "status").count("Success") == 2
