@@ -10,10 +10,11 @@ CUDA_ONLY := cuda-bindings cuda-pathfinder cuda-toolkit triton nvidia-cublas nvi
 	nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse \
 	nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
 
-# Of `dvc exp show`'s columns (every metric, parameter and dependency there is): the figures that decide always stand,
-# and of the rest only those differ from run to run and tell something that no other column does.
+# Of `dvc exp show`'s columns (every metric, parameter and dependency there is) stand the figures that decide, always,
+# and those parameters that differ from run to run and tell something that no other column does.
 DECIDING := (merged|onnx)\.(accuracy|exact_match)$$|onnx\.(accuracy_drop|exact_match_drop|size_mb)$$
-DULL_COLUMNS := Created|State|Executor|.*/|base\.|.*\.(macro_f1|rouge_l|invalid_rate|tracked|logging_steps|eval_steps)$$|report\.|base_model\.(?!name)
+PARAMETERS := (base_model|data|adapter|train|merge|build|evaluate)\.|seed$$
+DULL := base_model\.(?!name)|.*\.(tracked|logging_steps|eval_steps)$$
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -45,7 +46,7 @@ params: setup ## compose params.yaml from conf/, keeping what an experiment chos
 .PHONY: exp-show
 exp-show: setup ## experiments side by side: the figures that decide and the parameters that differ
 	@test -t 1 || export COLUMNS=$${COLUMNS:-120}; \
-		dvc exp show --no-pager --only-changed --drop '$(DULL_COLUMNS)' --keep '$(DECIDING)'
+		dvc exp show --no-pager --only-changed --drop '(?!Experiment$$|$(PARAMETERS))|$(DULL)' --keep '$(DECIDING)'
 
 ##@ Development
 
