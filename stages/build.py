@@ -3,8 +3,10 @@
 import contextlib
 import io
 import logging
+import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,13 +58,30 @@ def build(recipe: Build, merged: Path, folder: Path) -> None:
     logging.getLogger("onnxruntime").setLevel(logging.WARNING)  # two lines for each node otherwise
     said = io.StringIO()
     # The builder deletes its cache folder when it is empty, so it gets one of its own.
-    with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(said):
+    with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(said), hidden_git():
         arguments = ("", str(merged), str(folder), recipe.precision, recipe.execution_provider, f"{scratch}/cache")
         try:
             create_model(*arguments, **parse_extra_options(*arguments, extra_options=extra_options))
         except (ValueError, NotImplementedError, KeyError, RuntimeError) as error:
             target = f"{recipe.precision} for {recipe.execution_provider}"
             raise InputError(f"build: the builder refuses {target} ({one_line(error)})") from error
+
+
+@contextlib.contextmanager
+def hidden_git() -> Iterator[None]:
+    """Keeps git from the builder, which else writes into the model the commit of whatever repo the environment lies in.
+
+    With .venv in this project that is the project's own HEAD, and every commit would give other bytes
+    (onnxruntime_genai 0.18, models/builders/base.py, get_genai_commit). Without git it takes its own package's commit.
+    """
+    earlier = os.environ.get("GIT_DIR")
+    os.environ["GIT_DIR"] = os.devnull
+    try:
+        yield
+    finally:
+        del os.environ["GIT_DIR"]
+        if earlier is not None:
+            os.environ["GIT_DIR"] = earlier
 
 
 def check_loads(folder: Path) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import onnx
 import onnxruntime_genai as og
 import pytest
 import torch
@@ -264,3 +265,9 @@ def test_an_unknown_candidate_is_refused_in_one_line(root: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "stages.evaluate", "gpt"], cwd=root, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == "evaluate: names no candidate; use python -m stages.evaluate {base,merged,onnx}\n"
+
+
+def test_the_model_does_not_hold_the_commit_of_the_repo_that_the_environment_lies_in(tiny_phi3: Path, tmp_path: Path) -> None:
+    build.build(Build("int4", "cpu", None, 32, 4, None), tiny_phi3, tmp_path / "onnx")
+    stamped = onnx.load(tmp_path / "onnx/model.onnx", load_external_data=False).producer_version
+    assert stamped == f"{og.__version__}+{og.__commit__[:7]}"
