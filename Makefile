@@ -24,8 +24,11 @@ DULL := base_model\.(?!name)|.*\.(tracked|logging_steps|eval_steps)$$
 .PHONY: repro
 repro: setup ## fetch, prepare, train, merge, build, evaluate, report; then the table
 	@python -m tools.compose
-	@# DVC deletes a stage's outputs before it runs; after a failure the cache gives back those of the last good run
-	@dvc repro || { dvc checkout --quiet --force --allow-missing; exit 1; }
+	@# DVC deletes a stage's outputs before it runs; after a failure those of the last good run come back, from its cache
+	@# or, for the metrics, which are in git and not there, from a copy
+	@rm -rf .metrics.partial && mkdir -p metrics && cp -R metrics .metrics.partial
+	@dvc repro || { dvc checkout --quiet --force --allow-missing; cp -Rn .metrics.partial/. metrics; rm -rf .metrics.partial; exit 1; }
+	@rm -rf .metrics.partial
 	@python -m tools.results
 
 .PHONY: results
