@@ -94,7 +94,7 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.cpu
 
 .PHONY: clean
 clean: ## remove the environment and what the stages made; DVC's cache stays
-	rm -rf $(VENV) models data/prepared predictions report metrics/timings
+	rm -rf $(VENV) .checkpoints models data/prepared predictions report metrics/timings
 
 .PHONY: help
 help: ## this list

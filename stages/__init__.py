@@ -9,8 +9,12 @@ A variable that the user has set wins.
   "Conditional Numerical Reproducibility").
 - ONEDNN_MAX_CPU_ISA: oneDNN's products (bfloat16 and int8).
 - TOKENIZERS_PARALLELISM: only silences a warning about forked processes.
+
+bitsandbytes says at each import that it has not found a faster kernel on the model hub; where the CPU has no AVX512-BF16
+it doesn't even look, so it could only make CPUs differ. It is told to say errors alone.
 """
 
+import logging
 import os
 
 KERNELS = {
@@ -22,3 +26,5 @@ KERNELS = {
 
 for _name, _value in KERNELS.items():
     os.environ.setdefault(_name, _value)
+
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

@@ -4,13 +4,16 @@ import sys
 from dataclasses import dataclass
 
 from peft import PeftModel
+from transformers import PreTrainedModel
 
 from stages.lib.checkpoint import load_model, load_tokenizer
+from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import replacing, size_mb, write_json
 from stages.lib.edge.paths import ADAPTER, BASE, MERGED, METRICS
 from stages.lib.edge.stage import run
 from stages.lib.prompt import Prompt
-from stages.lib.schema.merge import Merge
+from stages.lib.quantization import Quantization
+from stages.lib.schema.merge import Merge, MergeBase
 
 
 @dataclass
@@ -22,7 +25,7 @@ class Sections:
 
 def main(cfg: Sections) -> str:
     """Merges models/base and models/adapter into models/merged."""
-    adapted = PeftModel.from_pretrained(load_model(BASE), ADAPTER)
+    adapted = PeftModel.from_pretrained(load_base(cfg.merge.base), ADAPTER)
     modules = sum(hasattr(module, "merge") for module in adapted.base_model.model.modules())
     merged = adapted.merge_and_unload(safe_merge=True)  # safe_merge: an adapter with NaN is an error
     with replacing(MERGED) as partial:
@@ -31,6 +34,21 @@ def main(cfg: Sections) -> str:
         Prompt.load(ADAPTER).save(partial)
     write_json(METRICS / "merge.json", {"merged_modules": modules, "size_mb": size_mb(MERGED)})
     return f"{modules} modules merged in {MERGED} ({size_mb(MERGED):.0f} MB)"
+
+
+def load_base(base: MergeBase) -> PreTrainedModel:
+    """The weights that the adapter is added to.
+
+    Raises:
+        InputError: the adapter makes up for a quantization that these weights have not gone through.
+    """
+    quantization = Quantization.load(ADAPTER)
+    if base is MergeBase.original and quantization and quantization.compensated:
+        raise InputError("merge.base: an adapter initialised by loftq fits the rounded weights only; set merge.base=dequantized")
+    model = load_model(BASE)
+    if base is MergeBase.dequantized and quantization:
+        quantization.round_trip(model)
+    return model
 
 
 if __name__ == "__main__":

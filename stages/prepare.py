@@ -12,6 +12,7 @@ from typing import Any
 
 from stages.lib.chat_template import in_chat_template
 from stages.lib.checkpoint import load_encoder
+from stages.lib.corpus import Corpus, assign
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import replacing, write_json, write_jsonl
 from stages.lib.edge.paths import BASE, METRICS, PREPARED
@@ -40,6 +41,7 @@ def main(cfg: Sections) -> str:
     with replacing(PREPARED) as partial:
         for name, rows in splits.items():
             write_jsonl(partial / f"{name}.jsonl", rows)
+        Corpus(cfg.data.source_max_len if cfg.data.pad_to_max_len else None, cfg.data.use_attention_mask).save(partial)
         replace(prompt, max_new_tokens=longest).save(partial)
     write_json(METRICS / "prepare.json", metrics)
     sizes = ", ".join(f"{len(rows)} {name}" for name, rows in splits.items())
@@ -75,16 +77,21 @@ def prepare(data: Data, seed: int, prompt: Prompt, encoder: Encoder) -> tuple[di
     if shared:
         raise InputError(f"{shared[0]['source']}: this prompt is also a training row, {len(shared)} in all; drop them from one")
     lengths = [token_count(row, encoder) for row in rows + test]
+    left_out = len(splits["train"])
+    splits["train"] = in_sequences(splits["train"], data, seed, encoder)
+    left_out -= len(splits["train"])
     metrics = {
         "rows": len(raw) + len(raw_test),
         "dropped": {
             "duplicates": len(left.duplicates) + len(left_test.duplicates),
             "conflicting_labels": len(left.conflicts) + len(left_test.conflicts),
             "overlong": overlong + overlong_test,
+            "max_samples": left_out,
         },
         "truncated": truncated + truncated_test,
         "overlap_between_splits": len(shared),
         "splits": {name: len(members) for name, members in splits.items()},
+        "train_sequences": splits["train"][-1]["sequence"] + 1,
         "tokens": {"min": min(lengths), "median": statistics.median(lengths), "max": max(lengths), "sum": sum(lengths)},
     }
     if data.labels:
@@ -124,6 +131,15 @@ def render(row: Row, data: Data, prompt: Prompt) -> dict[str, Any]:
         "completion": prompt.render_completion({**row.values, data.completion_column: expected}),
         "expected": expected,
     }
+
+
+def in_sequences(rows: list[dict[str, Any]], data: Data, seed: int, encoder: Encoder) -> list[dict[str, Any]]:
+    """Training rows in the order in which they are joined, each with the number of its sequence."""
+    if data.max_samples is not None and data.max_samples < 1:
+        raise InputError(f"data.max_samples: {data.max_samples} leaves no rows; 1 or more, or null")
+    lengths = [min(token_count(row, encoder), data.source_max_len) for row in rows]
+    assigned = assign(lengths, data.corpus_strategy.value, data.source_max_len, data.max_samples, seed)
+    return [{**rows[number], "sequence": sequence} for sequence, numbers in enumerate(assigned) for number in numbers]
 
 
 def report_conflicts(conflicts: list[dict[str, Any]]) -> None:

@@ -1,27 +1,39 @@
-"""train: learns a LoRA adapter of the base model from the prepared rows, through peft and transformers' Trainer."""
+"""train: learns an adapter of the base model from the prepared rows, through peft and transformers' Trainer."""
 
 import sys
-import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from datasets import Dataset
-from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import DataCollatorWithFlattening, PreTrainedModel, TrainingArguments, set_seed
+from accelerate import PartialState
+from peft import PeftModel
+from transformers import EarlyStoppingCallback, PreTrainedModel, PrinterCallback, ProgressCallback, TrainingArguments
+from transformers.utils import is_liger_kernel_available
 
-from stages.lib.checkpoint import load_encoder, load_model
+from stages.lib import adapter as adapters
+from stages.lib.checkpoint import check, load_encoder, load_model
+from stages.lib.corpus import Corpus, Sequence, sequences
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import read_jsonl, replacing, size_mb, write_json
 from stages.lib.edge.paths import ADAPTER, BASE, LOSS_CURVES, METRICS, PREPARED
 from stages.lib.edge.stage import run
-from stages.lib.loss_curves import LossCurves
-from stages.lib.padding_free import BY_EXAMPLE, PaddingFreeTrainer
+from stages.lib.loss_curves import write_loss_curves
+from stages.lib.memory import peak_gpu_bytes
+from stages.lib.order import Order
+from stages.lib.padding_free import BY_EXAMPLE, EMPTY, Joiner, PaddingFreeTrainer
+from stages.lib.plan import Plan
+from stages.lib.processes import launch, launched, use_all_cores
+from stages.lib.progress import Progress
 from stages.lib.prompt import Prompt
+from stages.lib.quantization import Quantization
+from stages.lib.resumption import LogAtCheckpoints, checkpoints, key, last_checkpoint
+from stages.lib.schema import adapter as adapter_schema
+from stages.lib.schema import train as train_schema
 from stages.lib.schema.adapter import Adapter
-from stages.lib.schema.train import Train
-from stages.lib.tokens import Encoder
+from stages.lib.schema.train import OURS, Train
 
 
 @dataclass
@@ -35,112 +47,167 @@ class Sections:
 
 def main(cfg: Sections) -> str:
     """Trains models/adapter on data/prepared."""
-    prompt = Prompt.load(PREPARED)
-    encoder = load_encoder(BASE)
-    examples = {
-        split: encode(read_jsonl(PREPARED / f"{split}.jsonl"), encoder, prompt, cfg.train) for split in ("train", "validation")
+    for wrong in (adapter_schema.refusal(cfg.adapter), train_schema.refusal(cfg.train)):
+        if wrong:
+            raise InputError(wrong)
+    check(BASE)
+    use_all_cores()
+    examples = read_examples(cfg.train)
+    plan = make_plan(cfg, examples["train"])
+    if not launched():
+        print(f"train: {plan}, {plan.check_memory(cfg.train, cfg.adapter.method.quantized)}", flush=True)
+        if cfg.train.num_processes > 1:
+            launch("stages.train", sys.argv[1:], cfg.train.num_processes)
+    state = PartialState(cpu=not torch.cuda.is_available())
+    with ExitStack() as kept:
+        folder = kept.enter_context(checkpoints(key(cfg, [BASE, PREPARED / "prompt.json", *prepared_files()])))
+        arguments = training_arguments(cfg.train, cfg.seed, folder, bool(examples["validation"]))
+        model = adapters.with_adapter(load_base(cfg), cfg.adapter, cfg.seed, BASE)
+        initial = keep_initial(model, cfg.adapter, Path(kept.enter_context(TemporaryDirectory())))
+        trainer = make_trainer(model, examples, cfg.train, arguments)
+        trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+        metrics = {"parameters": plan.parameters, "trainable_parameters": plan.trainable, **outcome(trainer)}
+        write_outputs(trainer, cfg, initial, metrics)
+        state.wait_for_everyone()
+    return f"{plan.trainable / 1e6:.2f} M parameters trained in {ADAPTER} ({size_mb(ADAPTER)} MB){on_gpu()}"
+
+
+def prepared_files() -> list[Path]:
+    """What is read of data/prepared besides the prompt."""
+    return [PREPARED / name for name in ("corpus.json", "train.jsonl", "validation.jsonl")]
+
+
+def read_examples(train: Train) -> dict[str, list[Sequence]]:
+    """The prepared rows as sequences of examples; validation rows stand alone, as a deployed model meets them."""
+    encoder, prompt, corpus = load_encoder(BASE), Prompt.load(PREPARED), Corpus.load(PREPARED)
+    padding = encoder.tokenizer.pad_token_id or 0
+
+    def example(row: dict[str, Any]) -> dict[str, list[int]]:
+        return encoder.example(row, prompt.source_max_len, train.completion_only_loss)
+
+    learned = sequences(read_jsonl(PREPARED / "train.jsonl"))
+    return {
+        "train": [corpus.sequence([example(row) for row in rows], padding) for rows in learned],
+        "validation": [[example(row)] for row in read_jsonl(PREPARED / "validation.jsonl")],
     }
-    model = with_adapter(load_base(cfg.train), cfg.adapter, cfg.seed)
-    curves = LossCurves()
-    with tempfile.TemporaryDirectory() as scratch:
-        trainer = make_trainer(model, examples, cfg.train, cfg.seed, curves, scratch)
-        losses = fit(trainer)
-    with replacing(ADAPTER) as partial:
-        save_adapter(model, prompt, partial)
-    with replacing(LOSS_CURVES) as partial:
-        curves.write(partial)
-    trainable, parameters = model.get_nb_trainable_parameters()
-    shape = {"parameters": parameters, "trainable_parameters": trainable, "steps": trainer.state.global_step}
-    write_json(METRICS / "train.json", {**shape, **losses})
-    return f"{trainable / 1e6:.2f} of {parameters / 1e6:.0f} M parameters trained in {ADAPTER} ({size_mb(ADAPTER)} MB)"
 
 
-def encode(rows: list[dict[str, Any]], encoder: Encoder, prompt: Prompt, train: Train) -> Dataset:
-    """Rows as `input_ids` and `labels`."""
-    return Dataset.from_list([encoder.example(row, prompt.source_max_len, train.completion_only_loss) for row in rows])
+def make_plan(cfg: Sections, learned: list[Sequence]) -> Plan:
+    """What the training will do; processes on a CPU share its memory, on GPUs each has its own."""
+    sharing = 1 if torch.cuda.is_available() else cfg.train.num_processes
+    return Plan.of(adapters.outline(BASE, cfg.adapter), learned, cfg.adapter, cfg.train, sharing)
 
 
-def load_base(train: Train) -> PreTrainedModel:
-    """The base model, with the attention that suits joined examples where it runs."""
-    attention = None if torch.cuda.is_available() else BY_EXAMPLE
-    return load_model(BASE, dtype=torch.bfloat16 if train.bf16 else None, attn_implementation=attention)
-
-
-def with_adapter(model: PreTrainedModel, adapter: Adapter, seed: int) -> PeftModel:
-    """Freezes the model and adds an adapter, whose first weights depend on `seed` alone.
-
-    Raises:
-        InputError: adapter.target_modules names no module of the model.
-    """
-    modules = adapter.target_modules if isinstance(adapter.target_modules, str) else list(adapter.target_modules)
-    config = LoraConfig(
-        task_type="CAUSAL_LM",
-        r=adapter.r,
-        lora_alpha=adapter.lora_alpha,
-        lora_dropout=adapter.lora_dropout,
-        target_modules=modules,
-    )
-    linear = sorted({name.rsplit(".")[-1] for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)})
-    set_seed(seed)  # before the weights are made, not after
+def training_arguments(train: Train, seed: int, folder: Path, validated: bool) -> TrainingArguments:
+    """The fields of `train` as the Trainer's arguments."""
+    given = {field.name: getattr(train, field.name) for field in fields(train) if field.name not in OURS}
+    given["train_sampling_strategy"] = train.train_sampling_strategy.value
+    given["activation_checkpointing"] = given.pop("gradient_checkpointing")  # transformers 5.23's name for it
+    on_gpu = torch.cuda.is_available()
+    if not validated:
+        given["eval_strategy"] = "no"
+    if train.use_liger_kernel and not (on_gpu and is_liger_kernel_available()):
+        raise InputError("train.use_liger_kernel: wants a GPU and the package liger-kernel; set it to false")
     try:
-        adapted = get_peft_model(model, config)
-    except ValueError as error:
-        if "arget modules" not in str(error):
-            raise
-        raise InputError(f"adapter.target_modules: {modules} match nothing; the model has {', '.join(linear)}") from error
-    unmatched = [] if isinstance(modules, str) else [name for name in modules if not matches(model, name)]
-    if unmatched:  # peft is content when one of several matches
-        raise InputError(f"adapter.target_modules: {unmatched} match nothing; the model has {', '.join(linear)}")
-    return adapted
+        return TrainingArguments(
+            output_dir=str(folder),
+            seed=seed,
+            report_to="none",
+            metric_for_best_model="eval_loss",
+            greater_is_better=False,
+            restore_callback_states_from_checkpoint=True,
+            include_num_input_tokens_seen="all",
+            remove_unused_columns=False,
+            use_cpu=not on_gpu,
+            ddp_backend="gloo" if launched() and not on_gpu else None,
+            dataloader_pin_memory=on_gpu,
+            **given,
+        )
+    except (ValueError, ImportError) as error:
+        raise InputError(f"train: {str(error).splitlines()[0]}") from error
 
 
-def matches(model: torch.nn.Module, name: str) -> bool:
-    """Whether a module is called `name`, as peft compares them."""
-    return any(key == name or key.endswith(f".{name}") for key, _ in model.named_modules())
+def load_base(cfg: Sections) -> PreTrainedModel:
+    """The base model, in 4 bits if the adapter's method says so, with the attention that suits joined examples."""
+    dtype = torch.bfloat16 if cfg.train.bf16 else torch.float32
+    quantization = Quantization.of(cfg.adapter)
+    options: dict[str, Any] = {"attn_implementation": attention(cfg.train), "dtype": dtype}
+    if quantization:
+        compute = cfg.adapter.bnb_4bit_compute_dtype
+        options["quantization_config"] = quantization.config(getattr(torch, compute) if compute else dtype)
+    return load_model(BASE, **options)
+
+
+def attention(train: Train) -> str | None:
+    """The attention's name in transformers; None: its own choice."""
+    return train.attn_implementation or (None if torch.cuda.is_available() else BY_EXAMPLE)
+
+
+def keep_initial(model: PeftModel, adapter: Adapter, scratch: Path) -> Path | None:
+    """The adapter before training, for the initialisations that took it out of the base model's weights."""
+    if not adapters.moves_the_base(adapter.init_lora_weights):
+        return None
+    model.save_pretrained(scratch / "initial")
+    return scratch / "initial"
 
 
 def make_trainer(
-    model: PeftModel, examples: dict[str, Dataset], train: Train, seed: int, curves: LossCurves, scratch: str
+    model: PeftModel, examples: dict[str, list[Sequence]], train: Train, arguments: TrainingArguments
 ) -> PaddingFreeTrainer:
-    """A trainer with the fields of `train` as its arguments."""
-    given = {field.name: getattr(train, field.name) for field in fields(train) if field.name != "completion_only_loss"}
-    given["train_sampling_strategy"] = train.train_sampling_strategy.value
-    given["activation_checkpointing"] = given.pop("gradient_checkpointing")  # transformers 5.23's name for it
-    if not len(examples["validation"]):
-        given["eval_strategy"] = "no"
-    try:
-        arguments = TrainingArguments(
-            output_dir=scratch, seed=seed, save_strategy="no", report_to="none", prediction_loss_only=True, **given
-        )
-    except ValueError as error:
-        raise InputError(f"train: {str(error).splitlines()[0]}") from error
-    return PaddingFreeTrainer(
+    """A trainer that joins examples, shows its progress and can be resumed."""
+    lengths = [sum(len(example["input_ids"]) for example in sequence) for sequence in examples["train"]]
+    order = Order(lengths, train.train_sampling_strategy, train.data_seed, arguments.train_batch_size, arguments.world_size)
+    by_boundaries = (attention(train) or "").startswith((BY_EXAMPLE, "flash"))
+    trainer = PaddingFreeTrainer(
+        order=order,
         model=model,
         args=arguments,
-        data_collator=DataCollatorWithFlattening(return_flash_attn_kwargs=not torch.cuda.is_available()),
-        train_dataset=examples["train"],
-        eval_dataset=examples["validation"] if len(examples["validation"]) else None,
-        callbacks=[curves],
+        data_collator=Joiner(by_boundaries),
+        train_dataset=[*examples["train"], EMPTY],
+        eval_dataset=examples["validation"] or None,
+        callbacks=[order.callback(), LogAtCheckpoints()],
     )
+    trainer.remove_callback(ProgressCallback)
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(Progress())
+    if train.early_stopping_patience is not None:
+        trainer.add_callback(EarlyStoppingCallback(train.early_stopping_patience, train.early_stopping_threshold))
+    return trainer
 
 
-def fit(trainer: PaddingFreeTrainer) -> dict[str, float]:
-    """Trains, and returns the last losses."""
-    losses = {"train_loss": trainer.train().training_loss}
+def outcome(trainer: PaddingFreeTrainer) -> dict[str, Any]:
+    """Steps and losses, from what was logged: the same whether or not the run was resumed."""
+    state = trainer.state
+    logged = [(log["step"], log["loss"]) for log in state.log_history if "loss" in log]
+    before = [0, *(step for step, _ in logged)]
+    total = sum(loss * (step - earlier) for earlier, (step, loss) in zip(before, logged, strict=False))
+    figures = {"steps": state.global_step, "train_loss": round(total / state.global_step, 6)}
     if trainer.eval_dataset is not None:
-        last = [log for log in trainer.state.log_history if "eval_loss" in log and log["step"] == trainer.state.global_step]
-        losses["eval_loss"] = last[0]["eval_loss"] if last else trainer.evaluate()["eval_loss"]
-    return {name: round(value, 6) for name, value in losses.items()}
+        losses = {log["step"]: log["eval_loss"] for log in state.log_history if "eval_loss" in log}
+        best = state.best_global_step if trainer.args.load_best_model_at_end else None
+        loss = losses[best] if best else losses.get(state.global_step) or trainer.evaluate()["eval_loss"]
+        figures |= {"eval_loss": round(loss, 6)} | ({"best_step": best} if best else {})
+    return figures
 
 
-def save_adapter(model: PeftModel, prompt: Prompt, folder: Path) -> None:
-    """Writes the adapter in peft's layout, with the prompt it was trained on."""
-    for config in model.peft_config.values():
-        if isinstance(config.target_modules, set):
-            config.target_modules = sorted(config.target_modules)  # a set's order differs from run to run
-    model.save_pretrained(folder)
-    (folder / "README.md").unlink(missing_ok=True)  # peft's empty card; ours is written by `report`
-    prompt.save(folder)
+def write_outputs(trainer: PaddingFreeTrainer, cfg: Sections, initial: Path | None, metrics: dict[str, Any]) -> None:
+    """Writes the adapter, its prompt, the loss curves and the metrics, from the first of several processes."""
+    spread = trainer.accelerator.get_state_dict(trainer.model_wrapped) if trainer.is_fsdp_enabled else None
+    if not trainer.accelerator.is_main_process:
+        return
+    with replacing(ADAPTER) as partial:
+        adapters.save(trainer.accelerator.unwrap_model(trainer.model), spread, initial, partial)
+        if quantization := Quantization.of(cfg.adapter):
+            quantization.save(partial)
+        Prompt.load(PREPARED).save(partial)
+    with replacing(LOSS_CURVES) as partial:
+        write_loss_curves(trainer.state.log_history, partial)
+    write_json(METRICS / "train.json", metrics)
+
+
+def on_gpu() -> str:
+    """What to say of the GPU's memory."""
+    return f", GPU peak {peak_gpu_bytes() / 1e9:.2f} GB" if peak_gpu_bytes() else ""
 
 
 if __name__ == "__main__":

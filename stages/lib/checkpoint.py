@@ -3,12 +3,14 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import safe_open
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
 
 from stages.lib.edge.errors import InputError
 from stages.lib.tokens import Encoder
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel
 
 
@@ -46,3 +48,16 @@ def load_model(folder: Path, **options: Any) -> "PreTrainedModel":
 
     check(folder)
     return AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, **options)
+
+
+def read_tensor(folder: Path, name: str) -> "torch.Tensor":
+    """One tensor of a model folder's files.
+
+    Raises:
+        InputError: none of the files has it.
+    """
+    for shard in sorted(folder.glob("*.safetensors")):
+        with safe_open(shard, framework="pt") as tensors:
+            if name in tensors.keys():  # noqa: SIM118  (not a dict)
+                return tensors.get_tensor(name)
+    raise InputError(f"{folder}: no tensor {name!r} in its safetensors files")

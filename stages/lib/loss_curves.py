@@ -5,38 +5,28 @@ from pathlib import Path
 from typing import Any
 
 from dvclive import Live
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 CURVES = {"loss": "train/loss", "eval_loss": "eval/loss", "learning_rate": "train/learning_rate", "grad_norm": "train/grad_norm"}
 
 
-class LossCurves(TrainerCallback):
-    """Writes what repeats from run to run; transformers' own DVCLive callback logs seconds too, and counts logs, not steps."""
+def write_loss_curves(log_history: list[dict[str, Any]], folder: Path) -> None:
+    """Writes one TSV for each curve, of what repeats from run to run.
 
-    def __init__(self) -> None:
-        self.scratch = tempfile.TemporaryDirectory()
+    transformers' own DVCLive callback writes seconds too, counts logs instead of steps, and begins anew on a resumed run.
+
+    Args:
+        log_history: of the Trainer's state, which a checkpoint keeps.
+        folder: where the tables go.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
         # DVCLive would otherwise rewrite dvc.yaml and make an experiment of its own
-        self.live = Live(self.scratch.name, dvcyaml=None, save_dvc_exp=False, report=None)
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Called by the Trainer with each of its logs."""
-        self.live.step = state.global_step
-        for name in CURVES.keys() & (logs or {}).keys():
-            self.live.log_metric(CURVES[name], float((logs or {})[name]))
-
-    def write(self, folder: Path) -> None:
-        """Ends the run and moves its tables to `folder`, one TSV for each curve."""
-        self.live.end()
-        tables = Path(self.live.plots_dir) / "metrics"
+        with Live(scratch, dvcyaml=None, save_dvc_exp=False, report=None) as live:
+            for log in log_history:
+                live.step = log["step"]
+                for name in CURVES.keys() & log.keys():
+                    live.log_metric(CURVES[name], float(log[name]))
+        tables = Path(live.plots_dir) / "metrics"
         for table in sorted(tables.rglob("*.tsv")):
             target = folder / table.relative_to(tables)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(table.read_bytes())
-        self.scratch.cleanup()

@@ -1,25 +1,55 @@
 """Training without a wasted product: no padding, no attention across examples, the head only where there is a label."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import AttentionInterface, Trainer
+from transformers import AttentionInterface, DataCollatorWithFlattening, TrainerControl
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from stages.lib.corpus import Sequence
+from stages.lib.order import Order
+from stages.lib.resumption import ResumableTrainer
 from stages.lib.tokens import IGNORED
 
 BY_EXAMPLE = "sdpa_by_example"  # an attn_implementation for from_pretrained
 
+EMPTY: Sequence = [{"input_ids": [0], "labels": [IGNORED]}]  # what a process computes when there is no row left for it
 
-class PaddingFreeTrainer(Trainer):
-    """A Trainer for batches of transformers' DataCollatorWithFlattening, and no others.
 
-    The examples of a batch stand in one row, `input_ids` and `labels` [1, tokens], with `position_ids` that start over
-    at each example, by which transformers keeps them from seeing each other.
+@dataclass
+class Joiner:
+    """The collator: a batch of sequences as one row of examples.
+
+    Attributes:
+        boundaries: whether to tell where the examples begin, for attention that goes example by example.
     """
+
+    boundaries: bool
+
+    def __call__(self, batch: list[Sequence]) -> dict[str, Any]:
+        """`input_ids`, `labels` and `position_ids` [1, tokens], the positions starting over at each example."""
+        collate = DataCollatorWithFlattening(return_flash_attn_kwargs=self.boundaries)
+        joined: dict[str, Any] = collate([example for sequence in batch for example in sequence])
+        return joined
+
+
+class PaddingFreeTrainer(ResumableTrainer):
+    """A Trainer for batches of `Joiner`, and no others.
+
+    Its datasets are lists of sequences with EMPTY behind them, and `order` says which come when.
+    """
+
+    def __init__(self, *, order: Order, **arguments: Any) -> None:
+        """Takes the arguments of Trainer and the order of the training sequences."""
+        super().__init__(**arguments)
+        self.order = order
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Order:
+        return self.order
 
     def compute_loss(
         self,
@@ -29,14 +59,46 @@ class PaddingFreeTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """Cross-entropy, summed over the labels and divided by the number of labels in the whole step."""
-        following = inputs["labels"][0, 1:]  # the collator ignores each example's first token, so none predicts the next's
-        predicting = (following != IGNORED).nonzero().squeeze(-1)
-        rest = {name: value for name, value in inputs.items() if name != "labels"}
-        # with a cache transformers would take the joined row for one sequence
-        outputs = model(**rest, logits_to_keep=predicting, use_cache=False)
-        count = len(predicting) if num_items_in_batch is None else num_items_in_batch
-        loss = cross_entropy(outputs.logits[0].float(), following[predicting], reduction="sum") / count
+        loss, count, outputs = summed_loss(model, inputs)
+        # transformers counts the labels of all processes, and DDP then takes the mean of their gradients
+        loss = loss / count if num_items_in_batch is None else loss * self.accelerator.num_processes / num_items_in_batch
         return (loss, outputs) if return_outputs else loss
+
+    def evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
+        """Cross-entropy over all labels of the validation rows, whatever the batch size and the number of processes.
+
+        transformers' own takes the mean of the batches' means, and several processes would see some rows twice.
+        """
+        model = self.model_wrapped if self.is_fsdp_enabled else self.model
+        model.eval()
+        total = torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            for batch in self.eval_batches():
+                loss, count, _ = summed_loss(model, self._prepare_inputs(self.data_collator(batch)))
+                total += torch.tensor([loss.item(), count], dtype=torch.float64, device=self.args.device)
+        loss, count = self.accelerator.reduce(total).tolist()
+        metrics = {"eval_loss": loss / max(count, 1)}
+        self.log(metrics)
+        self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def eval_batches(self) -> Iterator[list[Sequence]]:
+        """This process's share of the validation rows, in as many batches as each of the others has."""
+        size, processes = self.args.eval_batch_size, self.accelerator.num_processes
+        sequences: list[Sequence] = list(self.eval_dataset)
+        sequences += [EMPTY] * (-len(sequences) % (size * processes) if processes > 1 else 0)
+        for start in range(self.accelerator.process_index * size, len(sequences), size * processes):
+            yield sequences[start : start + size]
+
+
+def summed_loss(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, int, Any]:
+    """The cross-entropy of a joined batch summed over its labels, how many those are, and the model's outputs."""
+    following = inputs["labels"][0, 1:]  # the collator ignores each example's first token, so none predicts the next's
+    predicting = (following != IGNORED).nonzero().squeeze(-1)
+    rest = {name: value for name, value in inputs.items() if name != "labels"}
+    # with a cache transformers would take the joined row for one sequence
+    outputs = model(**rest, logits_to_keep=predicting, use_cache=False)
+    return cross_entropy(outputs.logits[0].float(), following[predicting], reduction="sum"), len(predicting), outputs
 
 
 def attention_by_example(
@@ -68,7 +130,7 @@ def attention_by_example(
         [1, tokens, heads, head_dim] and no weights.
     """
     if cu_seq_lens_q is None:
-        raise ValueError(f"{BY_EXAMPLE} wants the boundaries of DataCollatorWithFlattening(return_flash_attn_kwargs=True)")
+        raise ValueError(f"{BY_EXAMPLE} wants the boundaries of Joiner(boundaries=True)")
     parts = []
     for start, end in pairwise(cu_seq_lens_q.tolist()):
         seen = None

@@ -5,6 +5,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+Example = dict[str, list[int]]  # `input_ids` and `labels` of the same length
+
 IGNORED = -100  # transformers' label of a position without loss
 
 
@@ -28,7 +30,7 @@ class Encoder:
         tokens = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         return tokens if tokens and tokens[-1] in self.eos_token_ids else [*tokens, self.eos_token_ids[0]]
 
-    def example(self, row: dict[str, Any], source_max_len: int, completion_only_loss: bool) -> dict[str, list[int]]:
+    def example(self, row: dict[str, Any], source_max_len: int, completion_only_loss: bool) -> Example:
         """One training example: `input_ids` and `labels` of the same length, at most `source_max_len`."""
         prompt, completion = self.prompt(row["prompt"]), self.completion(row["completion"])
         learned = [IGNORED] * len(prompt) + completion if completion_only_loss else prompt + completion

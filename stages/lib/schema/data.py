@@ -11,6 +11,12 @@ class Overlong(Enum):
     truncate = "truncate"
 
 
+CorpusStrategy = Enum(
+    "CorpusStrategy",
+    {"line-by-line": "line-by-line", "line-by-line-random": "line-by-line-random", "join": "join", "join-random": "join-random"},
+)
+
+
 @dataclass
 class Data:
     """Rows and their template."""
@@ -28,6 +34,10 @@ class Data:
     labels: list[str] | None
     source_max_len: int
     overlong: Overlong
+    corpus_strategy: CorpusStrategy
+    max_samples: int | None
+    pad_to_max_len: bool
+    use_attention_mask: bool
     eval_dataset_size: float
     test_size: float
     # the path that DVC watches, derived from `files` in conf/config.yaml

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 
 class SamplingStrategy(Enum):
@@ -14,9 +15,8 @@ class SamplingStrategy(Enum):
 
 @dataclass
 class Train:
-    """Fields of TrainingArguments of the same names; `completion_only_loss` is trl's name for the same choice."""
+    """Fields of TrainingArguments of the same names, but for those under the line."""
 
-    completion_only_loss: bool
     data_seed: int
     num_train_epochs: float
     max_steps: int
@@ -26,6 +26,7 @@ class Train:
     gradient_checkpointing: bool
     learning_rate: float
     lr_scheduler_type: str
+    lr_scheduler_kwargs: dict[str, Any] | None
     warmup_steps: float
     weight_decay: float
     optim: str
@@ -33,7 +34,45 @@ class Train:
     adam_beta2: float
     max_grad_norm: float
     bf16: bool
+    tf32: bool
+    torch_compile: bool
+    use_liger_kernel: bool
     train_sampling_strategy: SamplingStrategy
     logging_steps: int
     eval_strategy: str
     eval_steps: int | None
+    save_strategy: str
+    save_steps: int
+    load_best_model_at_end: bool
+    fsdp: bool
+    fsdp_config: dict[str, Any] | None
+    # ----
+    completion_only_loss: bool  # trl's SFTConfig
+    attn_implementation: str | None  # transformers' from_pretrained
+    early_stopping_patience: int | None  # transformers' EarlyStoppingCallback
+    early_stopping_threshold: float
+    num_processes: int  # accelerate launch
+
+
+OURS = (  # not of TrainingArguments
+    "completion_only_loss",
+    "attn_implementation",
+    "early_stopping_patience",
+    "early_stopping_threshold",
+    "num_processes",
+)
+
+
+def refusal(train: Train) -> str | None:
+    """Why these values cannot go together, in one line that says what to do; None if they can."""
+    if train.num_processes < 1:
+        return f"train.num_processes: {train.num_processes} is none; 1 or more"
+    if train.fsdp and train.num_processes == 1:
+        return "train.fsdp: spreads the model over processes, and train.num_processes is 1; set it to the number of GPUs"
+    if train.fsdp_config is not None and not train.fsdp:
+        return "train.fsdp_config: set, but train.fsdp is false; set that to true, or null here"
+    if train.early_stopping_patience is not None and not train.load_best_model_at_end:
+        return "train.early_stopping_patience: wants train.load_best_model_at_end=true, else the worse, later weights are kept"
+    if train.load_best_model_at_end and "no" in (train.eval_strategy, train.save_strategy):
+        return "train.load_best_model_at_end: wants evaluations and checkpoints; set eval_strategy and save_strategy to steps"
+    return None

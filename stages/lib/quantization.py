@@ -1,0 +1,91 @@
+"""The base model in 4 bits, as bitsandbytes holds it while a QLoRA adapter is trained, and the same weights as floats again."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from transformers import BitsAndBytesConfig, PreTrainedModel
+
+from stages.lib.edge.errors import InputError
+from stages.lib.edge.outputs import write_json
+from stages.lib.schema.adapter import Adapter
+
+FILE_NAME = "quantization.json"  # beside the adapter's weights: what it was trained on
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """What the base model's linear weights were rounded to.
+
+    Attributes:
+        bnb_4bit_quant_type: nf4 or fp4.
+        bnb_4bit_use_double_quant: whether the scales are quantized too.
+        compensated: whether the adapter's first weights make up for the rounding, so that it fits no other weights.
+    """
+
+    bnb_4bit_quant_type: str
+    bnb_4bit_use_double_quant: bool
+    compensated: bool
+
+    @classmethod
+    def of(cls, adapter: Adapter) -> "Quantization | None":
+        """What `adapter` is trained on; None: the base model's own weights."""
+        if not adapter.method.quantized:
+            return None
+        double = adapter.bnb_4bit_use_double_quant
+        return cls(adapter.bnb_4bit_quant_type or "nf4", double is not False, adapter.init_lora_weights == "loftq")
+
+    def save(self, folder: Path) -> None:
+        """Writes it to an adapter's folder."""
+        write_json(folder / FILE_NAME, asdict(self))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Quantization | None":
+        """What `save` wrote to an adapter's folder, None where it wrote nothing.
+
+        Raises:
+            InputError: the file is not one.
+        """
+        path = folder / FILE_NAME
+        if not path.exists():
+            return None
+        try:
+            return cls(**json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{path}: does not say how the base model was quantized ({error}); train again") from error
+
+    def config(self, compute_dtype: torch.dtype) -> BitsAndBytesConfig:
+        """The argument for from_pretrained.
+
+        The quantized weights are stored in elements of the compute type, which is what FSDP wants to spread them.
+        """
+        return BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=self.bnb_4bit_quant_type,
+            bnb_4bit_use_double_quant=self.bnb_4bit_use_double_quant,
+            bnb_4bit_compute_dtype=compute_dtype,
+            bnb_4bit_quant_storage=compute_dtype,
+        )
+
+    @torch.no_grad()
+    def round_trip(self, model: PreTrainedModel) -> int:
+        """Quantizes each linear weight of a float model and dequantizes it again, in place.
+
+        What is left is, bit for bit, the weights that training multiplied with. The head stays, as transformers leaves it.
+
+        Returns:
+            How many weights were rounded.
+        """
+        from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+        head = model.get_output_embeddings()
+        linear = [module for module in model.modules() if isinstance(module, torch.nn.Linear) and module is not head]
+        for module in linear:
+            packed, state = quantize_4bit(
+                module.weight.data,
+                compress_statistics=self.bnb_4bit_use_double_quant,
+                quant_type=self.bnb_4bit_quant_type,
+            )
+            module.weight.data = dequantize_4bit(packed, state).to(module.weight.dtype)
+        return len(linear)

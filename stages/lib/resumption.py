@@ -1,0 +1,146 @@
+"""Resuming after a kill: whole checkpoints only, found by what the training depends on.
+
+DVC deletes a stage's outputs before it runs, so checkpoints lie outside them, in .checkpoints/<key>/, where the key is
+a hash of the parameters, the inputs' bytes, the code and the packages: a changed run never picks up an old checkpoint.
+"""
+
+import fcntl
+import hashlib
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
+
+from stages.lib.edge.outputs import remove
+
+FOLDER = ".checkpoints"
+PARTIAL = "partial"
+PACKAGES = ("torch", "transformers", "accelerate", "peft", "bitsandbytes")
+
+
+class ResumableTrainer(Trainer):
+    """A Trainer whose output_dir holds whole checkpoints: the last one, and the best where that is wanted."""
+
+    def _run_epoch(self, *arguments: Any, **options: Any) -> None:
+        """Runs an epoch, or nothing if the checkpoint was the last one: transformers would train one more step."""
+        control = self.state.stateful_callbacks.get("TrainerControl", {}).get("args", {})
+        if self.state.global_step >= self.state.max_steps or control.get("should_training_stop"):
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*arguments, **options)
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """Writes a checkpoint beside its place and renames it when every process has written its part."""
+        whole = Path(self.args.output_dir)
+        partial = whole / PARTIAL
+        name = f"checkpoint-{self.state.global_step}"
+        self.args.output_dir = str(partial)
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.output_dir = str(whole)
+        if self.state.best_global_step == self.state.global_step:
+            self.state.best_model_checkpoint = str(whole / name)
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            self.state.save_to_json(str(partial / name / "trainer_state.json"))  # names the best checkpoint
+            remove(whole / name)
+            (partial / name).rename(whole / name)
+            rotate_checkpoints(str(whole), save_total_limit=1, best_model_checkpoint=self.state.best_model_checkpoint)
+        self.accelerator.wait_for_everyone()
+
+
+class LogAtCheckpoints(TrainerCallback):
+    """Has the loss logged where a checkpoint can be written and at the last step, so that no sum of losses is under way there.
+
+    The Trainer doesn't keep that sum in a checkpoint; a resumed run would log another mean than an undisturbed one.
+    """
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Called after each step, behind the Trainer's own callback that decides on saving."""
+        control.should_log |= control.should_save or control.should_evaluate or control.should_training_stop
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Called after each epoch."""
+        control.should_log |= control.should_save or control.should_evaluate
+
+
+def key(sections: Any, inputs: list[Path]) -> str:
+    """A hash of all that the training depends on.
+
+    Args:
+        sections: a dataclass of the stage's parameters.
+        inputs: files and folders that it reads.
+    """
+    digest = hashlib.sha256(json.dumps(asdict(sections), default=str, sort_keys=True).encode())
+    code = [Path(module.__file__) for name, module in sorted(sys.modules.items()) if of_the_stages(name) and module.__file__]
+    for path in inputs + code:
+        for file in [path] if path.is_file() else sorted(path.rglob("*")):
+            if file.is_file():
+                with file.open("rb") as stream:
+                    digest.update(file.name.encode() + hashlib.file_digest(stream, "sha256").digest())
+    digest.update("".join(version(package) for package in PACKAGES).encode())
+    digest.update(torch.cuda.get_device_name().encode() if torch.cuda.is_available() else b"cpu")
+    return digest.hexdigest()[:20]
+
+
+def of_the_stages(module: str) -> bool:
+    """Whether a module is this project's."""
+    return module == "stages" or module.startswith("stages.")
+
+
+@contextmanager
+def checkpoints(named: str) -> Iterator[Path]:
+    """Yields the folder of the checkpoints of one key; it goes when the block ends well, and stays when it doesn't.
+
+    Two runs of the same key (DVC's queue starts such) don't share it: the second has a folder of its own for the while.
+    """
+    root = project_root() / FOLDER
+    root.mkdir(exist_ok=True)
+    if PartialState().process_index:
+        yield shared(None)
+        return
+    lock = root / f"{named}.lock"
+    with lock.open("w") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with tempfile.TemporaryDirectory(dir=root) as own:
+                yield shared(Path(own))
+            return
+        try:
+            folder = root / named
+            remove(folder / PARTIAL)
+            yield shared(folder)
+            remove(folder)
+        finally:
+            lock.unlink()
+
+
+def shared(folder: Path | None) -> Path:
+    """The first process's folder, in all processes."""
+    (first,) = broadcast_object_list([folder]) if PartialState().num_processes > 1 else [folder]
+    return first
+
+
+def project_root() -> Path:
+    """The folder that outlives the run: DVC's queue works in copies below .dvc/tmp/exps, which it throws away."""
+    here = Path.cwd()
+    outer = [parent for parent in here.parents if here.is_relative_to(parent / ".dvc/tmp/exps")]
+    return outer[0] if outer else Path()
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The checkpoint to go on from, if there is one."""
+    return get_last_checkpoint(str(folder)) if folder.is_dir() else None
