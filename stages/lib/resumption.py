@@ -130,8 +130,10 @@ def checkpoints(named: str) -> Iterator[Path]:
 
 def shared(folder: Path | None) -> Path:
     """The first process's folder, in all processes."""
-    (first,) = broadcast_object_list([folder]) if PartialState().num_processes > 1 else [folder]
-    return first
+    first = [folder]
+    if PartialState().num_processes > 1:
+        broadcast_object_list(first)
+    return Path(first[0] or "")
 
 
 def project_root() -> Path:

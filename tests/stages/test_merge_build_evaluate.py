@@ -26,7 +26,7 @@ from stages.lib.onnx_model import OnnxModel
 from stages.lib.prompt import Prompt
 from stages.lib.schema.build import Build
 from stages.lib.schema.evaluate import Evaluate
-from stages.lib.schema.merge import Merge
+from stages.lib.schema.merge import Merge, MergeBase
 from stages.lib.torch_model import TorchModel
 
 LABELS = ("joy", "fear")
@@ -83,7 +83,7 @@ def project(root: Path, tiny_phi3: Path, one_thread: None, tmp_path_factory: pyt
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         train.main(cfg)
-        merge.main(merge.Sections(Merge(max_shard_size="5GB")))
+        merge.main(merge.Sections(Merge(MergeBase.original, max_shard_size="5GB")))
         build.main(build.Sections(FP32))
     return folder
 
@@ -145,7 +145,7 @@ def test_the_merged_model_is_a_plain_model_with_tokenizer_and_figures() -> None:
 
 def test_a_second_merge_gives_the_same_bytes() -> None:
     first = hashes(MERGED)
-    merge.main(merge.Sections(Merge(max_shard_size="5GB")))
+    merge.main(merge.Sections(Merge(MergeBase.original, max_shard_size="5GB")))
     assert hashes(MERGED) == first
 
 

@@ -1,13 +1,10 @@
 """train: the same adapter to the byte for the same inputs, whatever the machine's mood, and one line for a wrong setting."""
 
-import csv
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,106 +15,12 @@ from omegaconf.errors import ValidationError
 from safetensors.torch import load_file
 
 from stages import train
-from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import read_jsonl, write_jsonl
 from stages.lib.edge.paths import ADAPTER, LOSS_CURVES, METRICS, PREPARED
-from stages.lib.prompt import Prompt
+from stages.lib.resumption import FOLDER
+from tests.stages.training import CONFIG, WEIGHTS, curve, hashes, metrics, refusal, sections
 
-WEIGHTS, CONFIG = ADAPTER / "adapter_model.safetensors", ADAPTER / "adapter_config.json"
-TONES = ("joy", "fear", "surprise")
-SHORT = {  # four steps an epoch, whatever the default recipe becomes
-    "num_train_epochs": 1,
-    "max_steps": -1,
-    "per_device_train_batch_size": 4,
-    "gradient_accumulation_steps": 1,
-    "gradient_checkpointing": False,
-    "learning_rate": 1e-3,
-    "lr_scheduler_type": "linear",
-    "warmup_steps": 0,
-    "logging_steps": 1,
-    "eval_strategy": "steps",
-    "eval_steps": 2,
-}
-
-
-@pytest.fixture(scope="module")
-def project(root: Path, tiny_phi3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project's folder with a base model and prepared rows: DVCLive wants a git repo with a commit and DVC in it."""
-    folder = tmp_path_factory.mktemp("train")
-    for command in (
-        ["git", "init", "--quiet"],
-        ["git", "-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "--quiet", "--allow-empty", "-m", "first"],
-        [sys.executable, "-m", "dvc", "init", "--quiet"],
-    ):
-        subprocess.run(command, cwd=folder, check=True)
-    (folder / "models").mkdir()
-    (folder / "models/base").symlink_to(tiny_phi3)
-    prepared = folder / PREPARED
-    prepared.mkdir(parents=True)
-    Prompt("Text: {phrase}\nTone: ", "{tone}", TONES, source_max_len=100, max_new_tokens=9).save(prepared)
-    for name, count in (("train", 16), ("validation", 6)):
-        write_jsonl(prepared / f"{name}.jsonl", [row(number, name) for number in range(count)])
-    return folder
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Two threads only get in each other's way on a model this small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(autouse=True)
-def inside(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(project)
-    yield
-    for made in (ADAPTER, METRICS):
-        shutil.rmtree(made, ignore_errors=True)
-
-
-def row(number: int, name: str) -> dict[str, Any]:
-    tone = TONES[number % 3]
-    prompt = f"Text: {'so ' * (number % 5)}{tone[:2]} of {name} {number}\nTone: "
-    return {"source": f"{name} row {number}", "prompt": prompt, "completion": tone, "expected": tone}
-
-
-def sections(root: Path, seed: int = 0, target_modules: Any = "all-linear", **settings: Any) -> train.Sections:
-    given: Any = {
-        "adapter": OmegaConf.load(root / "conf/adapter/lora.yaml"),
-        "train": OmegaConf.load(root / "conf/train/default.yaml"),
-        "seed": seed,
-    }
-    changed = {"adapter": {"target_modules": target_modules, "r": 4}, "train": SHORT | settings}
-    cfg = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(train.Sections), given, changed))
-    assert isinstance(cfg, train.Sections)
-    return cfg
-
-
-def hashes() -> dict[str, str]:
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(ADAPTER.iterdir())}
-
-
-def curve(name: str) -> dict[int, float]:
-    """A loss curve as DVCLive wrote it, by step."""
-    path = LOSS_CURVES / f"{name}.tsv"
-    if not path.exists():
-        return {}
-    with path.open(encoding="utf-8") as file:
-        return {int(line["step"]): float(line[path.stem]) for line in csv.DictReader(file, delimiter="\t")}
-
-
-def metrics() -> Any:
-    return json.loads((METRICS / "train.json").read_text(encoding="utf-8"))
-
-
-def refusal(cfg: train.Sections) -> str:
-    """The one line that train refuses its sections with."""
-    with pytest.raises(InputError) as refused:
-        train.main(cfg)
-    assert "\n" not in str(refused.value)
-    return str(refused.value)
+pytestmark = pytest.mark.usefixtures("inside")
 
 
 # the same bytes
@@ -170,14 +73,14 @@ def test_training_lowers_the_loss_and_moves_every_targeted_module(root: Path) ->
 
 
 def test_only_the_targeted_modules_are_trained(root: Path) -> None:
-    train.main(sections(root, target_modules=["qkv_proj", "o_proj"], max_steps=1))
+    train.main(sections(root, adapter={"target_modules": ["qkv_proj", "o_proj"]}, max_steps=1))
     names = {name.split(".")[-3] for name in load_file(WEIGHTS)}
     assert names == {"qkv_proj", "o_proj"}
     assert json.loads(CONFIG.read_text(encoding="utf-8"))["target_modules"] == ["o_proj", "qkv_proj"]
 
 
 def test_a_regular_expression_picks_modules(root: Path) -> None:
-    train.main(sections(root, target_modules=r".*layers\.1\..*down_proj", max_steps=1))
+    train.main(sections(root, adapter={"target_modules": r".*layers\.1\..*down_proj"}, max_steps=1))
     assert all(".layers.1.mlp.down_proj." in name for name in load_file(WEIGHTS))
 
 
@@ -260,7 +163,8 @@ def test_without_validation_rows_there_is_no_validation_loss(root: Path, project
 def test_training_leaves_the_working_folder_clean(root: Path, project: Path) -> None:
     before = {path.name for path in project.iterdir()}
     train.main(sections(root, max_steps=1))
-    assert {path.name for path in project.iterdir()} - before == {METRICS.name}
+    assert {path.name for path in project.iterdir()} - before == {METRICS.name, FOLDER}
+    assert list(Path(FOLDER).iterdir()) == []
     assert not (project / "dvc.yaml").exists()
 
 
@@ -273,7 +177,7 @@ def test_training_leaves_the_working_folder_clean(root: Path, project: Path) -> 
     ids=["none", "one of two", "part of a name", "expression"],
 )
 def test_modules_that_are_not_there_are_refused_with_those_that_are(target_modules: list[str] | str, root: Path) -> None:
-    said = refusal(sections(root, target_modules=target_modules))
+    said = refusal(sections(root, adapter={"target_modules": target_modules}))
     assert said.startswith("adapter.target_modules: ")
     assert "o_proj'" not in said
     assert said.endswith("; the model has down_proj, gate_up_proj, lm_head, o_proj, qkv_proj")
@@ -294,6 +198,9 @@ def test_an_unknown_sampling_strategy_is_refused(root: Path) -> None:
         sections(root, train_sampling_strategy="by_mood")
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU trains in bfloat16")
-def test_bfloat16_without_a_gpu_is_refused(root: Path) -> None:
-    assert "bf16" in refusal(sections(root, bf16=True))
+def test_bfloat16_learns_what_float32_learns_but_for_rounding(root: Path) -> None:
+    train.main(sections(root))
+    exact = metrics()["train_loss"]
+    train.main(sections(root, bf16=True))
+    assert metrics()["train_loss"] == pytest.approx(exact, rel=0.02)
+    assert all(tensor.dtype == torch.float32 for tensor in load_file(WEIGHTS).values())

@@ -8,7 +8,9 @@ import torch
 from transformers import DataCollatorWithFlattening, PreTrainedModel, TrainingArguments
 
 from stages.lib.checkpoint import load_encoder, load_model
+from stages.lib.order import Order
 from stages.lib.padding_free import PaddingFreeTrainer
+from stages.lib.schema.train import SamplingStrategy
 from stages.lib.tokens import IGNORED
 
 ROWS = [
@@ -100,4 +102,5 @@ def make_trainer(model: PreTrainedModel, folder: Path, **arguments: Any) -> Padd
     settings = TrainingArguments(
         output_dir=str(folder), report_to="none", use_cpu=True, disable_tqdm=True, prediction_loss_only=True, **arguments
     )
-    return PaddingFreeTrainer(model=model, args=settings, data_collator=DataCollatorWithFlattening())
+    order = Order([], SamplingStrategy.random, 0, 1, 1)
+    return PaddingFreeTrainer(order=order, model=model, args=settings, data_collator=DataCollatorWithFlattening())

@@ -1,0 +1,57 @@
+"""Fixtures of the stages' tests."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from stages.lib.corpus import Corpus
+from stages.lib.edge.outputs import write_jsonl
+from stages.lib.edge.paths import ADAPTER, METRICS, PREPARED
+from stages.lib.prompt import Prompt
+from stages.lib.resumption import FOLDER
+from tests.stages.training import TONES, row
+
+
+@pytest.fixture(scope="module")
+def project(tiny_phi3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project's folder with a base model and prepared rows: DVCLive wants a git repo with a commit and DVC in it."""
+    folder = tmp_path_factory.mktemp("train")
+    for command in (
+        ["git", "init", "--quiet"],
+        ["git", "-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "--quiet", "--allow-empty", "-m", "first"],
+        [sys.executable, "-m", "dvc", "init", "--quiet"],
+    ):
+        subprocess.run(command, cwd=folder, check=True)
+    (folder / "models").mkdir()
+    (folder / "models/base").symlink_to(tiny_phi3)
+    prepared = folder / PREPARED
+    prepared.mkdir(parents=True)
+    Prompt("Text: {phrase}\nTone: ", "{tone}", TONES, source_max_len=100, max_new_tokens=9).save(prepared)
+    Corpus(pad_to_max_len=None, use_attention_mask=True).save(prepared)
+    for name, count in (("train", 16), ("validation", 6)):
+        write_jsonl(prepared / f"{name}.jsonl", [row(number, name) for number in range(count)])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Two threads only get in each other's way on a model this small."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def inside(project: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The project as the working folder, without what an earlier test has made."""
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    yield project
+    for made in (ADAPTER, METRICS, Path(FOLDER)):
+        shutil.rmtree(made, ignore_errors=True)

@@ -1,0 +1,77 @@
+"""A small training, for the tests of what `stages.train` does: rows, sections and what came out."""
+
+import csv
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from stages import train
+from stages.lib.edge.errors import InputError
+from stages.lib.edge.paths import ADAPTER, LOSS_CURVES, METRICS
+
+WEIGHTS, CONFIG = ADAPTER / "adapter_model.safetensors", ADAPTER / "adapter_config.json"
+TONES = ("joy", "fear", "surprise")
+SHORT = {  # four steps an epoch, whatever the default recipe becomes
+    "num_train_epochs": 1,
+    "max_steps": -1,
+    "per_device_train_batch_size": 4,
+    "gradient_accumulation_steps": 1,
+    "gradient_checkpointing": False,
+    "learning_rate": 1e-3,
+    "lr_scheduler_type": "linear",
+    "warmup_steps": 0,
+    "logging_steps": 1,
+    "eval_strategy": "steps",
+    "eval_steps": 2,
+}
+
+
+def row(number: int, name: str) -> dict[str, Any]:
+    """A prepared row, in a sequence of its own."""
+    tone = TONES[number % 3]
+    prompt = f"Text: {'so ' * (number % 5)}{tone[:2]} of {name} {number}\nTone: "
+    return {"source": f"{name} row {number}", "prompt": prompt, "completion": tone, "expected": tone, "sequence": number}
+
+
+def sections(root: Path, seed: int = 0, adapter: dict[str, Any] | None = None, **settings: Any) -> train.Sections:
+    """The default recipe on SHORT, with some values of `adapter` and of `train` changed."""
+    given: Any = {
+        "adapter": OmegaConf.load(root / "conf/adapter/lora.yaml"),
+        "train": OmegaConf.load(root / "conf/train/default.yaml"),
+        "seed": seed,
+    }
+    changed = {"adapter": {"r": 4} | (adapter or {}), "train": SHORT | settings}
+    cfg = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(train.Sections), given, changed))
+    assert isinstance(cfg, train.Sections)
+    return cfg
+
+
+def hashes() -> dict[str, str]:
+    """Of the adapter's files, by name."""
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(ADAPTER.iterdir())}
+
+
+def curve(name: str) -> dict[int, float]:
+    """A loss curve as DVCLive wrote it, by step."""
+    path = LOSS_CURVES / f"{name}.tsv"
+    if not path.exists():
+        return {}
+    with path.open(encoding="utf-8") as file:
+        return {int(line["step"]): float(line[path.stem]) for line in csv.DictReader(file, delimiter="\t")}
+
+
+def metrics() -> Any:
+    """What training measured."""
+    return json.loads((METRICS / "train.json").read_text(encoding="utf-8"))
+
+
+def refusal(cfg: train.Sections) -> str:
+    """The one line that train refuses its sections with."""
+    with pytest.raises(InputError) as refused:
+        train.main(cfg)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
