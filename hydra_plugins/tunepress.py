@@ -9,15 +9,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, is_dataclass
 from typing import Any, cast, get_type_hints
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.types import Override
+from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf
 
+from stages.lib.edge.keys import unknown_key
+from stages.lib.schema import adapter as adapter_schema
+from stages.lib.schema import train as train_schema
 from stages.lib.schema.adapter import Adapter
 from stages.lib.schema.base_model import BaseModel
 from stages.lib.schema.build import Build
 from stages.lib.schema.data import Data
 from stages.lib.schema.evaluate import Evaluate
-from stages.lib.schema.merge import Merge
+from stages.lib.schema.merge import Merge, MergeBase
 from stages.lib.schema.report import Report
 from stages.lib.schema.train import Train
 
@@ -41,9 +47,11 @@ def tracked(otherwise: str, *paths: str | Sequence[str] | None, _root_: DictConf
     """The one path that covers `paths`, for a dependency in dvc.yaml, whose list of dependencies has a fixed length.
 
     A single path is itself; several are their closest common folder; none is `otherwise`. Every composition comes by
-    here, so here is also where a key that the schema does not know is refused: Hydra's `+key=value` adds any.
+    here, so here is also where a key that the schema does not know is refused (Hydra's `+key=value` adds any), and where
+    values are that cannot go together.
     """
     refuse_unknown(_root_)
+    refuse_together(_root_)
     flat: list[str] = []
     for path in paths:
         flat += [] if path is None else [path] if isinstance(path, str) else list(path)
@@ -53,15 +61,47 @@ def tracked(otherwise: str, *paths: str | Sequence[str] | None, _root_: DictConf
 def refuse_unknown(root: DictConfig) -> None:
     """Raises ValueError for a key that is in no dataclass of the schema."""
     tree = cast(dict[str, Any], OmegaConf.to_container(root, resolve=False))
+    for name, section in tree.items():
+        for key in section if isinstance(section, dict) else [""]:
+            refuse_unknown_key(f"{name}.{key}" if key else name)
+
+
+def refuse_unknown_key(key: str) -> None:
+    """Raises ValueError unless the schema knows a key, given with its section."""
     sections = get_type_hints(Tunepress)
-    for name in tree:
-        if name not in sections:
-            raise ValueError(f"unknown key {name}; known: {', '.join(sections)}")
-        known = get_type_hints(sections[name]) if is_dataclass(sections[name]) else {}
-        for key in tree[name] if known else ():
-            if key not in known:
-                raise ValueError(f"unknown key {name}.{key}; known: {', '.join(known)}")
+    section, _, rest = key.partition(".")
+    if section not in sections:
+        raise ValueError(unknown_key(section, list(sections)))
+    known = get_type_hints(sections[section]) if is_dataclass(sections[section]) else {}
+    name = rest.partition(".")[0]
+    if name and name not in known:
+        raise ValueError(unknown_key(f"{section}.{name}", list(known)))
 
 
+def refuse_together(root: DictConfig) -> None:
+    """Raises ValueError for values that cannot go together, which no single type shows."""
+    if OmegaConf.missing_keys(root.adapter) or OmegaConf.missing_keys(root.train):
+        return
+    wrong = adapter_schema.refusal(cast(Any, OmegaConf.to_object(root.adapter)))
+    wrong = wrong or train_schema.refusal(cast(Any, OmegaConf.to_object(root.train)))
+    if root.adapter.init_lora_weights == "loftq" and root.merge.base is MergeBase.original:
+        wrong = wrong or "merge.base: an adapter initialised by loftq fits the rounded weights only; set merge.base=dequantized"
+    if wrong:
+        raise ValueError(wrong)
+
+
+def apply_overrides(overrides: list[Override], cfg: DictConfig, apply: Any = ConfigLoaderImpl._apply_overrides_to_config) -> None:
+    """Hydra's own, after a look at the keys: it would say that one is not there, and not what was meant."""
+    for override in overrides:
+        if override.package is None and "@" not in override.key_or_group and not override.key_or_group.startswith("hydra"):
+            try:
+                refuse_unknown_key(override.key_or_group)
+            except ValueError as error:
+                raise ConfigCompositionException(str(error)) from error
+    apply(overrides, cfg)
+
+
+if ConfigLoaderImpl._apply_overrides_to_config is not apply_overrides:
+    ConfigLoaderImpl._apply_overrides_to_config = staticmethod(apply_overrides)  # type: ignore[method-assign]
 ConfigStore.instance().store(name="tunepress", node=Tunepress)
 OmegaConf.register_new_resolver("tracked", tracked, replace=True)

@@ -37,6 +37,7 @@ def outline(folder: Path, adapter: Adapter) -> PeftModel:
     """
     with init_empty_weights():
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+        model.tie_weights()  # a head that is the embedding counts once
         linear = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
         there = ", ".join(sorted({name.rsplit(".")[-1] for name in linear}))
         modules = adapter.target_modules

@@ -101,7 +101,7 @@ def test_what_is_left_out_is_counted(data: Data, run: Callable[[Data], Prepared]
     rewrite(data, phrases(10) + extra)
     splits, metrics = run(data)
     assert metrics["rows"] == 46
-    assert metrics["dropped"] == {"duplicates": 2, "conflicting_labels": 3, "overlong": 1}
+    assert metrics["dropped"] == {"duplicates": 2, "conflicting_labels": 3, "overlong": 1, "max_samples": 0}
     assert metrics["truncated"] == 0
     assert metrics["overlap_between_splits"] == 0
     assert sum(metrics["splits"].values()) + sum(metrics["dropped"].values()) == metrics["rows"]
@@ -169,7 +169,7 @@ def test_test_files_are_the_test_split_and_nothing_else(data: Data, tmp_path: Pa
     assert [row["source"] for row in splits["test"]] == [f"{tmp_path / 'test.jsonl'} row {number}" for number in range(1, 13)]
     assert metrics["splits"] == {"train": 36, "validation": 4, "test": 12}
     assert metrics["rows"] == 54
-    assert metrics["dropped"] == {"duplicates": 1, "conflicting_labels": 0, "overlong": 1}
+    assert metrics["dropped"] == {"duplicates": 1, "conflicting_labels": 0, "overlong": 1, "max_samples": 0}
 
 
 def test_truncated_test_rows_are_counted_too(data: Data, tmp_path: Path, run: Callable[[Data], Prepared]) -> None:
@@ -421,7 +421,8 @@ def project(root: Path, tiny_phi3: Path, tmp_path_factory: pytest.TempPathFactor
 
 def test_a_run_leaves_the_splits_the_prompt_and_the_figures(project: Project, encoder: Encoder) -> None:
     prepared = project.folder / "data/prepared"
-    assert sorted(path.name for path in prepared.iterdir()) == ["prompt.json", "test.jsonl", "train.jsonl", "validation.jsonl"]
+    names = ["corpus.json", "prompt.json", "test.jsonl", "train.jsonl", "validation.jsonl"]
+    assert sorted(path.name for path in prepared.iterdir()) == names
     train = read_jsonl(prepared / "train.jsonl")
     prompt = Prompt.load(prepared)
     assert prompt.max_new_tokens == max(len(encoder.completion(row["completion"])) for row in train) == len("surprise") + 1
@@ -442,7 +443,7 @@ def test_a_failed_run_says_one_line_and_leaves_the_earlier_outputs(
     project: Project, name: str, content: bytes | None, override: str, error: str
 ) -> None:
     before = project.outputs()
-    assert len(before) == 6
+    assert len(before) == 7
     if content is not None:
         (project.folder / name).write_bytes(content)
     code, said, errors = project.prepare(f"data.files=[{name}]", override)

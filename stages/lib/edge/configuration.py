@@ -1,7 +1,6 @@
 """The edge between params.yaml and a stage's typed configuration."""
 
 import dataclasses
-import difflib
 import sys
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -13,6 +12,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
 from stages.lib.edge.errors import InputError
+from stages.lib.edge.keys import unknown_key
 
 PARAMS = Path("params.yaml")
 CONF = Path("conf")
@@ -41,7 +41,9 @@ def load(sections: type[Section], overrides: list[str], params: Path = PARAMS) -
     except YAMLError as error:
         raise InputError(not_yaml(params, error)) from error
     except HydraException as error:
-        raise InputError(f"{params}: {one_line(error)} (groups such as base_model=... go to `dvc exp run -S`)") from error
+        said = one_line(error)
+        hint = "" if "unknown key" in said else " (groups such as base_model=... go to `dvc exp run -S`)"
+        raise InputError(f"{params}: {said}{hint}") from error
 
 
 def compose_conf(overrides: list[str]) -> str:
@@ -89,7 +91,8 @@ def typed(sections: type[Section], config: DictConfig, source: str) -> Section:
                 where = f"{name}.{key!s}" if key else name  # one key at a time, so that the error can say where it was
                 checked = OmegaConf.merge(checked, {name: {key: part} if key else part})
     except ConfigKeyError as error:
-        raise InputError(f"{source}: unknown key {error.full_key}{_nearest(error)}") from error
+        known = [field.name for field in dataclasses.fields(error.object_type)] if error.object_type else names
+        raise InputError(f"{source}: {unknown_key(str(error.full_key), known)}") from error
     except OmegaConfBaseException as error:
         raise InputError(f"{source}: {error.full_key or where}: {one_line(error)}") from error
     missing = sorted(OmegaConf.missing_keys(checked))
@@ -110,12 +113,3 @@ def not_yaml(path: Path, error: YAMLError) -> str:
 def one_line(error: BaseException) -> str:
     """The part of an error's text that says what is wrong."""
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-
-
-def _nearest(error: ConfigKeyError) -> str:
-    """Names the known key that is spelled most like the unknown one."""
-    if error.object_type is None or not dataclasses.is_dataclass(error.object_type):
-        return ""
-    known = [field.name for field in dataclasses.fields(error.object_type)]
-    near = difflib.get_close_matches(str(error.key), known, n=1)
-    return f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(known)}"

@@ -26,7 +26,7 @@ class Train:
     gradient_checkpointing: bool
     learning_rate: float
     lr_scheduler_type: str
-    lr_scheduler_kwargs: dict[str, Any] | None
+    lr_scheduler_kwargs: dict[str, Any]
     warmup_steps: float
     weight_decay: float
     optim: str
@@ -45,7 +45,7 @@ class Train:
     save_steps: int
     load_best_model_at_end: bool
     fsdp: bool
-    fsdp_config: dict[str, Any] | None
+    fsdp_config: dict[str, Any]
     # ----
     completion_only_loss: bool  # trl's SFTConfig
     attn_implementation: str | None  # transformers' from_pretrained
@@ -69,8 +69,8 @@ def refusal(train: Train) -> str | None:
         return f"train.num_processes: {train.num_processes} is none; 1 or more"
     if train.fsdp and train.num_processes == 1:
         return "train.fsdp: spreads the model over processes, and train.num_processes is 1; set it to the number of GPUs"
-    if train.fsdp_config is not None and not train.fsdp:
-        return "train.fsdp_config: set, but train.fsdp is false; set that to true, or null here"
+    if train.fsdp_config and not train.fsdp:
+        return "train.fsdp_config: set, but train.fsdp is false; set that to true, or {} here"
     if train.early_stopping_patience is not None and not train.load_best_model_at_end:
         return "train.early_stopping_patience: wants train.load_best_model_at_end=true, else the worse, later weights are kept"
     if train.load_best_model_at_end and "no" in (train.eval_strategy, train.save_strategy):
