@@ -37,19 +37,19 @@ def outline(folder: Path, adapter: Adapter) -> PeftModel:
     """
     with init_empty_weights():
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
-        model.tie_weights()  # a head that is the embedding counts once
-        linear = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
-        there = ", ".join(sorted({name.rsplit(".")[-1] for name in linear}))
-        modules = adapter.target_modules
-        unmatched = [] if isinstance(modules, str) else [name for name in modules if not matches(model, name)]
-        if unmatched:  # peft is content when one of several matches
-            raise InputError(f"adapter.target_modules: {unmatched} match nothing; the model has {there}")
-        try:
-            adapted = get_peft_model(model, lora_config(adapter, init_lora_weights=False), low_cpu_mem_usage=True)
-        except ValueError as error:
-            if "arget modules" not in str(error):
-                raise
-            raise InputError(f"adapter.target_modules: {modules} match nothing; the model has {there}") from error
+    model.tie_weights()  # a head that is the embedding counts once
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    there = ", ".join(sorted({name.rsplit(".")[-1] for name in linear}))
+    modules = adapter.target_modules
+    unmatched = [] if isinstance(modules, str) else [name for name in modules if not matches(model, name)]
+    if unmatched:  # peft is content when one of several matches
+        raise InputError(f"adapter.target_modules: {unmatched} match nothing; the model has {there}")
+    try:
+        adapted = get_peft_model(model, lora_config(adapter, init_lora_weights=False), low_cpu_mem_usage=True)
+    except ValueError as error:
+        if "arget modules" not in str(error):
+            raise
+        raise InputError(f"adapter.target_modules: {modules} match nothing; the model has {there}") from error
     if moves_the_base(adapter.init_lora_weights):
         rank = min(min(layer.in_features, layer.out_features) for layer in lora_layers(adapted))
         if adapter.r > rank:
