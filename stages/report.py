@@ -19,6 +19,7 @@ from stages.lib.prompt import Prompt
 from stages.lib.schema.adapter import Adapter
 from stages.lib.schema.base_model import BaseModel
 from stages.lib.schema.build import Build
+from stages.lib.schema.merge import Merge
 from stages.lib.schema.report import Report
 from stages.lib.schema.train import Train
 
@@ -32,6 +33,7 @@ class Sections:
     base_model: BaseModel
     adapter: Adapter
     train: Train
+    merge: Merge
     build: Build
     report: Report
     seed: int
@@ -82,6 +84,7 @@ def facts(cfg: Sections, figures: Run, prompt: Prompt) -> dict[str, Any]:
         "base_model": cfg.base_model.name,
         **{f"adapter.{name}": value for name, value in vars(cfg.adapter).items()},
         **{f"train.{name}": value for name, value in vars(cfg.train).items()},
+        "merge.base": cfg.merge.base,
         **{f"build.{name}": value for name, value in vars(cfg.build).items()},
         "seed": cfg.seed,
     }

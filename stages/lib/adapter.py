@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, set_
 
 from stages.lib.checkpoint import read_tensor
 from stages.lib.edge.errors import InputError
+from stages.lib.quantization import hold_still
 from stages.lib.schema.adapter import Adapter, moves_the_base
 
 
@@ -33,7 +34,8 @@ def outline(folder: Path, adapter: Adapter) -> PeftModel:
     """The adapted model of a folder without any weights: its shapes, and whether the adapter can be put on it.
 
     Raises:
-        InputError: adapter.target_modules names no module of the model, or adapter.r is more than a weight has.
+        InputError: adapter.target_modules names no module of the model or one that cannot have this adapter, or adapter.r is
+            more than a weight has.
     """
     with init_empty_weights():
         model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
@@ -47,14 +49,26 @@ def outline(folder: Path, adapter: Adapter) -> PeftModel:
     try:
         adapted = get_peft_model(model, lora_config(adapter, init_lora_weights=False), low_cpu_mem_usage=True)
     except ValueError as error:
+        if "not supported" in str(error):
+            raise InputError(f"adapter.target_modules: {modules} match more than layers; the model has {there}") from error
         if "arget modules" not in str(error):
             raise
         raise InputError(f"adapter.target_modules: {modules} match nothing; the model has {there}") from error
-    if moves_the_base(adapter.init_lora_weights):
-        rank = min(min(layer.in_features, layer.out_features) for layer in lora_layers(adapted))
-        if adapter.r > rank:
-            raise InputError(f"adapter.r: init_lora_weights={adapter.init_lora_weights} has at most {rank} here, not {adapter.r}")
+    check_initialisation(adapted, adapter)
     return adapted
+
+
+def check_initialisation(model: PeftModel, adapter: Adapter) -> None:
+    """Raises InputError if adapter.init_lora_weights decomposes weights and cannot do so with those of `model`."""
+    init = adapter.init_lora_weights
+    if not moves_the_base(init) and init != "loftq":
+        return
+    layers = lora_layers(model)
+    if any(layer.lora_embedding_A for layer in layers):  # peft starts these as LoRA does, and its conversion loses them
+        raise InputError(f"adapter.target_modules: init_lora_weights={init} wants linear layers, and one is an embedding")
+    rank = min(min(layer.in_features, layer.out_features) for layer in layers)
+    if adapter.r > rank:
+        raise InputError(f"adapter.r: init_lora_weights={init} has at most {rank} here, not {adapter.r}")
 
 
 def matches(model: torch.nn.Module, name: str) -> bool:
@@ -76,6 +90,7 @@ def with_adapter(model: PreTrainedModel, adapter: Adapter, seed: int, folder: Pa
         seed: of the adapter's first weights.
         folder: the base model's folder, whose unquantized weights loftq compares with.
     """
+    hold_still(model)
     set_seed(seed)  # before the weights are made, not after
     loftq = adapter.init_lora_weights == "loftq"
     adapted = get_peft_model(model, lora_config(adapter, init_lora_weights=True if loftq else adapter.init_lora_weights))
@@ -94,7 +109,7 @@ def fit_to_quantization(model: PeftModel, folder: Path) -> None:
     from bitsandbytes.functional import dequantize_4bit
 
     for name, layer in model.get_base_model().named_modules():
-        if not hasattr(layer, "lora_A"):
+        if not hasattr(layer, "lora_A") or not hasattr(layer.base_layer.weight, "quant_state"):  # the head has lost nothing
             continue
         (active,) = layer.lora_A
         packed, rank = layer.base_layer.weight, layer.r[active]

@@ -89,3 +89,14 @@ class Quantization:
             )
             module.weight.data = dequantize_4bit(packed, state).to(module.weight.dtype)
         return len(linear)
+
+
+def hold_still(model: torch.nn.Module) -> None:
+    """Keeps bitsandbytes from repacking a model's 4-bit weights when it is first evaluated.
+
+    On a CPU with AVX512-BF16 it would (0.50, Linear4bit.forward), and training could not go on: no gradient passes its
+    product of repacked weights, their scales are rounded to bfloat16 for good, and DoRA misreads them.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010  (no attribute that torch's types know)

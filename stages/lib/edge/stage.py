@@ -33,6 +33,8 @@ def run(name: str, main: Callable[[Sections], str], sections: type[Sections], ov
         if verbose:
             raise
         sys.exit(f"{name}: {explanation(error)}")
+    if int(os.environ.get("RANK", "0")):  # of several processes the first one speaks and writes
+        return
     seconds = time.monotonic() - start
     memory = peak_memory_mb()
     write_json(TIMINGS / f"{name}.json", {"seconds": round(seconds, 2), "peak_memory_mb": memory})

@@ -67,6 +67,8 @@ def refusal(adapter: Adapter) -> str | None:
         return f"adapter.bnb_4bit_quant_type: {adapter.bnb_4bit_quant_type!r} is none of {', '.join(QUANT_TYPES)}"
     if adapter.bnb_4bit_compute_dtype not in (None, *COMPUTE_DTYPES):
         return f"adapter.bnb_4bit_compute_dtype: {adapter.bnb_4bit_compute_dtype!r} is none of {', '.join(COMPUTE_DTYPES)}"
+    if not names_modules(adapter.target_modules):
+        return f"adapter.target_modules: {adapter.target_modules!r} is no list of names, regular expression or all-linear"
     if adapter.r < 1:
         return f"adapter.r: {adapter.r} is no rank; 1 or more"
     if not 0 <= adapter.lora_dropout < 1:
@@ -76,7 +78,17 @@ def refusal(adapter: Adapter) -> str | None:
 
 def is_initialisation(name: Any) -> bool:
     """Whether `name` is one of INITIALISATIONS."""
-    return isinstance(name, str) and (name in INITIALISATIONS or re.fullmatch(r"pissa_niter_\d+", name) is not None)
+    return isinstance(name, str) and re.fullmatch("|".join(INITIALISATIONS).replace("<n>", r"\d+"), name) is not None
+
+
+def names_modules(given: Any) -> bool:
+    """Whether `given` is one of the ways to name modules."""
+    if isinstance(given, str):
+        try:
+            return bool(re.compile(given).pattern)
+        except re.error:
+            return False
+    return isinstance(given, list | tuple) and bool(given) and all(isinstance(name, str) and name for name in given)
 
 
 def moves_the_base(init: Any) -> bool:

@@ -5,7 +5,7 @@ from enum import Enum
 
 
 class MergeBase(Enum):
-    """The base model's weights; the two differ for an adapter of a quantized method."""
+    """What the adapter is added to: the base model's own weights, or those it was trained on; for QLoRA the two differ."""
 
     original = "original"
     dequantized = "dequantized"

@@ -65,8 +65,11 @@ OURS = (  # not of TrainingArguments
 
 def refusal(train: Train) -> str | None:
     """Why these values cannot go together, in one line that says what to do; None if they can."""
-    if train.num_processes < 1:
-        return f"train.num_processes: {train.num_processes} is none; 1 or more"
+    for name in ("num_processes", "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
+        if getattr(train, name) < 1:
+            return f"train.{name}: {getattr(train, name)} is none; 1 or more"
+    if train.max_steps <= 0 and train.num_train_epochs <= 0:
+        return f"train.num_train_epochs: {train.num_train_epochs} is no training; above 0, or set train.max_steps"
     if train.fsdp and train.num_processes == 1:
         return "train.fsdp: spreads the model over processes, and train.num_processes is 1; set it to the number of GPUs"
     if train.fsdp_config and not train.fsdp:

@@ -23,6 +23,10 @@ data:
   labels: null
   source_max_len: 256
   overlong: drop
+  corpus_strategy: line-by-line
+  max_samples: null
+  pad_to_max_len: false
+  use_attention_mask: true
   eval_dataset_size: 0.1
   test_size: 0.25
   tracked: a.jsonl
@@ -111,7 +115,7 @@ def test_a_wrong_override_is_shown(params: Path, override: str, says: str) -> No
     ],
 )
 def test_an_unknown_key_comes_with_the_nearest_one(params: Path, key: str, nearest: str) -> None:
-    expected = f"{params}: unknown key data.{key}; did you mean {nearest}?"
+    expected = f"{params}: unknown key data.{key}; did you mean data.{nearest}?"
     assert refused(params, f"+data.{key}=1") == expected
     edit(params, "  tracked:", f"  {key}: 1\n  tracked:")
     assert refused(params) == expected

@@ -1,0 +1,67 @@
+"""hydra_plugins: a wrong key or combination fails while the configuration is composed, and says what to write instead."""
+
+import pytest
+
+from stages.lib.edge.errors import InputError
+from stages.lib.edge.keys import FORMER
+from tools.compose import compose
+
+
+def refused(*overrides: str) -> str:
+    with pytest.raises(InputError) as raised:
+        compose(list(overrides))
+    message = str(raised.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("plus", ["", "+", "++"])
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("train.learning_rat=1e-4", "did you mean train.learning_rate?"),
+        ("adapter.lora_alfa=3", "did you mean adapter.lora_alpha?"),
+        ("tarin.bf16=true", "did you mean train?"),
+        ("train.evaluation_strategy=steps", "use train.eval_strategy"),
+        ("train.group_by_length=true", "use train.train_sampling_strategy=group_by_length"),
+        ("train.warmup_ratio=0.1", "use train.warmup_steps, where a value below 1 is a share of all steps"),
+        ("adapter.lora_r=8", "use adapter.r"),
+    ],
+)
+def test_an_unknown_key_says_what_is_meant(plus: str, written: str, meant: str) -> None:
+    assert meant in refused(plus + written)
+
+
+def test_a_key_like_no_other_comes_with_those_there_are() -> None:
+    assert "known here: base, max_shard_size" in refused("merge.zzzz=1")
+
+
+def test_what_a_former_name_points_to_is_there() -> None:
+    composed = compose()
+    for meant in FORMER.values():
+        key = meant.partition("=")[0].partition(",")[0]
+        if "." in key:
+            assert f"\n  {key.partition('.')[2]}:" in composed
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["adapter.init_lora_weights=loftq"], "adapter.init_lora_weights: loftq makes up for quantization"),
+        (["adapter=loftq", "merge.base=original"], "set merge.base=dequantized"),
+        (["adapter=qlora", "adapter.init_lora_weights=pissa"], "pissa wants float weights"),
+        (["train.fsdp=true"], "train.num_processes is 1"),
+        (["train.early_stopping_patience=2"], "wants train.load_best_model_at_end=true"),
+    ],
+)
+def test_values_that_cannot_go_together_are_refused_before_any_stage(overrides: list[str], said: str) -> None:
+    assert said in refused(*overrides)
+
+
+@pytest.mark.parametrize("name", ["lora", "rslora", "dora", "qlora", "qdora", "loftq", "pissa"])
+def test_every_adapter_composes(name: str) -> None:
+    assert "method: " in compose([f"adapter={name}"])
+
+
+def test_a_schedule_takes_its_own_arguments() -> None:
+    assert "num_cycles: 2" in compose(["train.lr_scheduler_type=cosine", "+train.lr_scheduler_kwargs.num_cycles=2"])
