@@ -10,8 +10,17 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from peft import PeftModel
-from transformers import EarlyStoppingCallback, PreTrainedModel, PrinterCallback, ProgressCallback, TrainingArguments
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    PrinterCallback,
+    ProgressCallback,
+    TrainingArguments,
+    get_scheduler,
+)
 from transformers.utils import is_liger_kernel_available
+from transformers.utils.logging import disable_progress_bar
 
 from stages.lib import adapter as adapters
 from stages.lib.checkpoint import check, load_encoder, load_model
@@ -25,7 +34,7 @@ from stages.lib.memory import peak_gpu_bytes
 from stages.lib.order import Order
 from stages.lib.padding_free import BY_EXAMPLE, EMPTY, Joiner, PaddingFreeTrainer
 from stages.lib.plan import Plan
-from stages.lib.processes import launch, launched, use_all_cores
+from stages.lib.processes import first, launch, launched, let_fsdp_run_on_cpus, to_launch, use_all_cores
 from stages.lib.progress import Progress
 from stages.lib.prompt import Prompt
 from stages.lib.quantization import Quantization
@@ -54,10 +63,14 @@ def main(cfg: Sections) -> str:
     use_all_cores()
     examples = read_examples(cfg.train)
     plan = make_plan(cfg, examples["train"])
-    if not launched():
+    if to_launch(cfg.train.num_processes):
+        training_arguments(cfg.train, cfg.seed, Path(), bool(examples["validation"]))  # refuses once and not in each process
+        plan.check_memory(cfg.train, cfg.adapter.method.quantized)
+        launch("stages.train", sys.argv[1:], cfg.train.num_processes)
+    if first():
         print(f"train: {plan}, {plan.check_memory(cfg.train, cfg.adapter.method.quantized)}", flush=True)
-        if cfg.train.num_processes > 1:
-            launch("stages.train", sys.argv[1:], cfg.train.num_processes)
+    else:
+        disable_progress_bar()
     state = PartialState(cpu=not torch.cuda.is_available())
     with ExitStack() as kept:
         folder = kept.enter_context(checkpoints(key(cfg, [BASE, PREPARED / "prompt.json", *prepared_files()])))
@@ -104,12 +117,15 @@ def training_arguments(train: Train, seed: int, folder: Path, validated: bool) -
     given["train_sampling_strategy"] = train.train_sampling_strategy.value
     given["activation_checkpointing"] = given.pop("gradient_checkpointing")  # transformers 5.23's name for it
     on_gpu = torch.cuda.is_available()
+    if train.fsdp_config.get("cpu_offload") and not on_gpu:
+        raise InputError("train.fsdp_config.cpu_offload: wants a GPU; leave it out")
+    given["fsdp_config"] = dict(train.fsdp_config)  # which TrainingArguments fills in
     if not validated:
         given["eval_strategy"] = "no"
     if train.use_liger_kernel and not (on_gpu and is_liger_kernel_available()):
         raise InputError("train.use_liger_kernel: wants a GPU and the package liger-kernel; set it to false")
     try:
-        return TrainingArguments(
+        arguments = TrainingArguments(
             output_dir=str(folder),
             seed=seed,
             report_to="none",
@@ -119,12 +135,25 @@ def training_arguments(train: Train, seed: int, folder: Path, validated: bool) -
             include_num_input_tokens_seen="all",
             remove_unused_columns=False,
             use_cpu=not on_gpu,
+            ddp_find_unused_parameters=False,
             ddp_backend="gloo" if launched() and not on_gpu else None,
             dataloader_pin_memory=on_gpu,
             **given,
         )
     except (ValueError, ImportError) as error:
         raise InputError(f"train: {str(error).splitlines()[0]}") from error
+    check_schedule(train)
+    return arguments
+
+
+def check_schedule(train: Train) -> None:
+    """Raises InputError unless the schedule takes train.lr_scheduler_kwargs, by making it once for a weight of no use."""
+    unused = torch.optim.SGD([torch.zeros(1, requires_grad=True)])
+    try:
+        get_scheduler(train.lr_scheduler_type, unused, 1, 10, dict(train.lr_scheduler_kwargs))
+    except (TypeError, ValueError) as error:
+        said = str(error).splitlines()[0].replace("get_", "").replace("_schedule_with_warmup()", "")
+        raise InputError(f"train.lr_scheduler_kwargs: {said} (train.lr_scheduler_type={train.lr_scheduler_type})") from error
 
 
 def load_base(cfg: Sections) -> PreTrainedModel:
@@ -157,6 +186,8 @@ def make_trainer(
     """A trainer that joins examples, shows its progress and can be resumed."""
     lengths = [sum(len(example["input_ids"]) for example in sequence) for sequence in examples["train"]]
     order = Order(lengths, train.train_sampling_strategy, train.data_seed, arguments.train_batch_size, arguments.world_size)
+    if train.fsdp:
+        let_fsdp_run_on_cpus()
     by_boundaries = (attention(train) or "").startswith((BY_EXAMPLE, "flash"))
     trainer = PaddingFreeTrainer(
         order=order,
@@ -192,7 +223,8 @@ def outcome(trainer: PaddingFreeTrainer) -> dict[str, Any]:
 
 def write_outputs(trainer: PaddingFreeTrainer, cfg: Sections, initial: Path | None, metrics: dict[str, Any]) -> None:
     """Writes the adapter, its prompt, the loss curves and the metrics, from the first of several processes."""
-    spread = trainer.accelerator.get_state_dict(trainer.model_wrapped) if trainer.is_fsdp_enabled else None
+    whole = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+    spread: dict[str, Any] | None = get_model_state_dict(trainer.model, options=whole) if trainer.is_fsdp_enabled else None
     if not trainer.accelerator.is_main_process:
         return
     with replacing(ADAPTER) as partial:

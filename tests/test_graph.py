@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -158,3 +159,29 @@ def test_experiments_fit_a_terminal_and_can_be_compared(clone: Clone) -> None:
     html = Path(page).read_text(encoding="utf-8")
     assert "Confusion, onnx" in html
     assert "loss.tsv" in html
+
+
+def test_a_run_killed_while_it_trains_goes_on_from_its_checkpoint(clone: Clone) -> None:
+    clone.run("git", "checkout", "--quiet", ".")
+    command = ["dvc", "exp", "run", *SMOKE, "-S", "train.max_steps=1000", "-S", "train.save_steps=20"]
+    run = subprocess.Popen(
+        command,
+        cwd=clone.folder,
+        env=clone.environment | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    checkpoints = clone.folder / ".checkpoints"
+    while run.poll() is None and not list(checkpoints.glob("*/checkpoint-*")):
+        time.sleep(0.05)
+    os.killpg(run.pid, signal.SIGKILL)
+    assert run.wait() == -signal.SIGKILL
+    assert not (clone.folder / "models/adapter").exists()
+    started = re.findall(r"(\d+)/1000", clone.run(*command, environment={"OMP_NUM_THREADS": "1"}))
+    assert int(started[0]) > 0  # where the progress bar began
+    assert list(checkpoints.iterdir()) == []
+    weights = clone.folder / "models/adapter/adapter_model.safetensors"
+    resumed = weights.read_bytes()
+    clone.run(sys.executable, "-m", "stages.train", environment={"OMP_NUM_THREADS": "1"})
+    assert weights.read_bytes() == resumed

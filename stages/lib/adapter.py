@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from accelerate import init_empty_weights
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils import SAFETENSORS_WEIGHTS_NAME
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, set_seed
 
 from stages.lib.checkpoint import read_tensor
@@ -129,7 +131,7 @@ def save(model: PeftModel, weights: dict[str, torch.Tensor] | None, initial: Pat
 
     Args:
         model: the trained model.
-        weights: the model's state, where FSDP has spread it over several processes.
+        weights: the adapter's state, where FSDP has spread the model over several processes.
         initial: folder of the adapter before training, needed only then.
         folder: an existing folder.
     """
@@ -137,6 +139,9 @@ def save(model: PeftModel, weights: dict[str, torch.Tensor] | None, initial: Pat
         if isinstance(config.target_modules, set):
             config.target_modules = sorted(config.target_modules)  # a set's order differs from run to run
     options = {"path_initial_model_for_weight_conversion": str(initial)} if initial else {}
+    if initial and weights:  # peft then looks for the first adapter among them, named as in the model below its own
+        first = load_file(initial / SAFETENSORS_WEIGHTS_NAME)
+        weights |= {name.removeprefix("base_model.").replace(".weight", f".{initial.name}.weight"): first[name] for name in first}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # peft advises to convert the adapter while it is converting it
         model.save_pretrained(folder, state_dict=weights, **options)

@@ -13,12 +13,12 @@ import onnx
 import onnxruntime_genai as og
 import pytest
 import torch
-from omegaconf import OmegaConf
 from peft import PeftModel
 from sklearn.metrics import accuracy_score
 
 from stages import build, evaluate, merge, train
 from stages.lib.checkpoint import load_encoder, load_model
+from stages.lib.corpus import Corpus
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import read_jsonl, size_mb, write_jsonl
 from stages.lib.edge.paths import ADAPTER, BASE, MERGED, METRICS, ONNX, PREDICTIONS, PREPARED
@@ -28,6 +28,7 @@ from stages.lib.schema.build import Build
 from stages.lib.schema.evaluate import Evaluate
 from stages.lib.schema.merge import Merge, MergeBase
 from stages.lib.torch_model import TorchModel
+from tests.stages.training import sections
 
 LABELS = ("joy", "fear")
 PHRASES = ["A fine day", "Über die Straße", "雨が降る", "🎉 at last!", "?"] * 4
@@ -61,25 +62,15 @@ def project(root: Path, tiny_phi3: Path, one_thread: None, tmp_path_factory: pyt
     prepared = folder / PREPARED
     prepared.mkdir(parents=True)
     Prompt("Text: {phrase}\nTone: ", "{tone}", LABELS, source_max_len=100, max_new_tokens=8).save(prepared)
+    Corpus(pad_to_max_len=None, use_attention_mask=True).save(prepared)
     rows = [
-        {"source": f"rows.jsonl row {number}", "prompt": prompt, "completion": tone, "expected": tone}
+        {"source": f"rows.jsonl row {number}", "prompt": prompt, "completion": tone, "expected": tone, "sequence": number}
         for number, (prompt, tone) in enumerate(zip(PROMPTS, TONES, strict=True), start=1)
     ]
     for name, members in {"train": rows, "validation": [], "test": rows}.items():
         write_jsonl(prepared / f"{name}.jsonl", members)
-    given: Any = {
-        name: OmegaConf.load(root / f"conf/{name}/{file}.yaml") for name, file in {"adapter": "lora", "train": "default"}.items()
-    }
-    quick = {
-        "seed": 0,
-        "train": {
-            "num_train_epochs": 40,
-            "per_device_train_batch_size": 10,
-            "gradient_accumulation_steps": 1,
-            "learning_rate": 0.01,
-        },
-    }
-    cfg: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(train.Sections), given, quick))
+    quick: dict[str, Any] = {"num_train_epochs": 40, "per_device_train_batch_size": 10, "learning_rate": 0.01}
+    cfg = sections(root, adapter={"r": 16}, **quick)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         train.main(cfg)

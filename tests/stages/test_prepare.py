@@ -14,17 +14,19 @@ from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
+from omegaconf.errors import ValidationError
 from tokenizers import processors
 
 from stages.lib.checkpoint import load_encoder, load_tokenizer
+from stages.lib.corpus import Corpus
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import read_jsonl, write_jsonl
 from stages.lib.prompt import Prompt
 from stages.lib.rows import Row
-from stages.lib.schema.data import Data, Overlong
+from stages.lib.schema.data import CorpusStrategy, Data, Overlong
 from stages.lib.split import overlap
 from stages.lib.tokens import Encoder
-from stages.prepare import fit, make_prompt, prepare, render, token_count
+from stages.prepare import Sections, fit, in_sequences, main, make_prompt, prepare, render, token_count
 
 TONES = ["joy", "sadness", "fear", "surprise"]
 Splits = dict[str, list[dict[str, Any]]]
@@ -379,6 +381,91 @@ def test_the_prompt_carries_labels_and_limit(data: Data, encoder: Encoder) -> No
     prompt = make_prompt(data, encoder)
     assert (prompt.labels, prompt.source_max_len) == (tuple(TONES), 256)
     assert make_prompt(replace(data, labels=None), encoder).labels is None
+
+
+# the corpus
+
+
+def by_sequence(splits: Splits) -> list[list[dict[str, Any]]]:
+    """The training rows by sequence, whose numbers go up from 0."""
+    numbers = [row["sequence"] for row in splits["train"]]
+    assert numbers == sorted(numbers)
+    assert sorted(set(numbers)) == list(range(numbers[-1] + 1))
+    return [[row for row in splits["train"] if row["sequence"] == number] for number in range(numbers[-1] + 1)]
+
+
+def sources(splits: Splits) -> list[str]:
+    return [row["source"] for row in splits["train"]]
+
+
+def test_each_strategy_puts_the_same_rows_in_sequences(data: Data, run: Callable[[Data], Prepared], encoder: Encoder) -> None:
+    plain, _ = run(replace(data, corpus_strategy=CorpusStrategy("line-by-line")))
+    assert all("sequence" not in row for row in plain["validation"] + plain["test"])
+    for kind in CorpusStrategy:
+        splits, metrics = run(replace(data, corpus_strategy=kind))
+        assert (splits["validation"], splits["test"]) == (plain["validation"], plain["test"])
+        assert sorted(sources(splits)) == sorted(sources(plain))
+        assert (sources(splits) == sources(plain)) is not kind.value.endswith("-random")
+        grouped = by_sequence(splits)
+        assert (metrics["train_sequences"], metrics["dropped"]["max_samples"]) == (len(grouped), 0)
+        assert max(sum(token_count(row, encoder) for row in rows) for rows in grouped) <= 256
+        assert len(grouped) < 28 / 3 if kind.value.startswith("join") else len(grouped) == 28
+
+
+def test_a_random_corpus_is_that_of_the_seed(data: Data, encoder: Encoder) -> None:
+    chosen = replace(data, corpus_strategy=CorpusStrategy("join-random"))
+    rows = [{"source": str(number), "prompt": "p" * number, "completion": "joy"} for number in range(20)]
+    first, again, other = (in_sequences(rows, chosen, seed, encoder) for seed in (3, 3, 4))
+    assert first == again
+    assert first != other
+
+
+@pytest.mark.parametrize(("name", "most"), [("line-by-line", 10), ("line-by-line-random", 10), ("join", 2), ("join-random", 2)])
+def test_max_samples_keeps_so_many_sequences_and_counts_the_rows_it_drops(
+    data: Data, run: Callable[[Data], Prepared], name: str, most: int
+) -> None:
+    every, _ = run(replace(data, corpus_strategy=CorpusStrategy(name)))
+    splits, metrics = run(replace(data, corpus_strategy=CorpusStrategy(name), max_samples=most))
+    assert splits["train"] == [row for row in every["train"] if row["sequence"] < most]
+    assert metrics["train_sequences"] == most
+    assert metrics["dropped"]["max_samples"] == 28 - len(splits["train"]) > 0
+    assert sum(metrics["splits"].values()) + sum(metrics["dropped"].values()) == metrics["rows"]
+    assert metrics["splits"]["test"] == 8
+
+
+def test_more_max_samples_than_sequences_drop_none(data: Data, run: Callable[[Data], Prepared]) -> None:
+    assert run(replace(data, max_samples=1000)) == run(data)
+
+
+@pytest.mark.parametrize("most", [0, -1])
+def test_max_samples_that_leave_nothing_are_refused(data: Data, refused: Callable[[Data], str], most: int) -> None:
+    assert refused(replace(data, max_samples=most)) == f"data.max_samples: {most} leaves no rows; 1 or more, or null"
+
+
+def test_a_truncated_row_counts_as_what_is_left_of_it(data: Data, encoder: Encoder) -> None:
+    chosen = replace(data, corpus_strategy=CorpusStrategy("join"), overlong=Overlong.truncate, source_max_len=30)
+    rows = [{"prompt": "p" * length, "completion": "joy"} for length in (25, 29, 6, 16)]  # 29, 33 (cut to 30), 10, 20 tokens
+    assert [row["sequence"] for row in in_sequences(rows, chosen, 0, encoder)] == [0, 1, 2, 2]
+
+
+@pytest.mark.parametrize(("padded", "masked"), [(False, True), (True, True), (True, False)])
+def test_what_is_prepared_says_how_its_sequences_are_made(
+    data: Data, tiny_phi3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, padded: bool, masked: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("models").mkdir()
+    Path("models/base").symlink_to(tiny_phi3)
+    joined = replace(data, corpus_strategy=CorpusStrategy("join"), pad_to_max_len=padded, use_attention_mask=masked)
+    main(Sections(joined, seed=0))
+    assert Corpus.load(Path("data/prepared")) == Corpus(256 if padded else None, masked)
+    rows = read_jsonl(Path("data/prepared/train.jsonl"))
+    figures = json.loads(Path("metrics/prepare.json").read_text(encoding="utf-8"))
+    assert len(by_sequence({"train": rows})) == figures["train_sequences"] < figures["splits"]["train"] == len(rows)
+
+
+def test_a_strategy_that_does_not_exist_is_refused(root: Path) -> None:
+    with pytest.raises(ValidationError, match="by-mood"):
+        OmegaConf.merge(OmegaConf.structured(Data), OmegaConf.load(root / "conf/data/tone.yaml"), {"corpus_strategy": "by-mood"})
 
 
 PROGRESS = re.compile(r"Generating \w+ split: [^\]\r\n]*\]")

@@ -71,6 +71,8 @@ def refusal(adapter: Adapter) -> str | None:
         return f"adapter.target_modules: {adapter.target_modules!r} is no list of names, regular expression or all-linear"
     if adapter.r < 1:
         return f"adapter.r: {adapter.r} is no rank; 1 or more"
+    if adapter.lora_alpha < 1:
+        return f"adapter.lora_alpha: with {adapter.lora_alpha} nothing is learned; 1 or more"
     if not 0 <= adapter.lora_dropout < 1:
         return f"adapter.lora_dropout: {adapter.lora_dropout} is no share; from 0 to below 1"
     return None

@@ -74,6 +74,8 @@ def refusal(train: Train) -> str | None:
         return "train.fsdp: spreads the model over processes, and train.num_processes is 1; set it to the number of GPUs"
     if train.fsdp_config and not train.fsdp:
         return "train.fsdp_config: set, but train.fsdp is false; set that to true, or {} here"
+    if train.fsdp_config.get("activation_checkpointing"):  # it renames the layers, and nothing of the adapter would be saved
+        return "train.fsdp_config.activation_checkpointing: set train.gradient_checkpointing=true instead"
     if train.early_stopping_patience is not None and not train.load_best_model_at_end:
         return "train.early_stopping_patience: wants train.load_best_model_at_end=true, else the worse, later weights are kept"
     if train.load_best_model_at_end and "no" in (train.eval_strategy, train.save_strategy):
