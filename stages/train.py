@@ -17,7 +17,6 @@ from transformers import (
     PrinterCallback,
     ProgressCallback,
     TrainingArguments,
-    get_scheduler,
 )
 from transformers.utils.logging import disable_progress_bar
 
@@ -34,7 +33,7 @@ from stages.lib.memory import peak_gpu_bytes
 from stages.lib.order import Order
 from stages.lib.padding_free import BY_EXAMPLE, EMPTY, Joiner, PaddingFreeTrainer
 from stages.lib.plan import Plan
-from stages.lib.processes import first, launch, launched, let_fsdp_run_on_cpus, to_launch, use_all_cores
+from stages.lib.processes import first, launch, let_fsdp_run_on_cpus, to_launch, use_all_cores
 from stages.lib.progress import Progress
 from stages.lib.prompt import Prompt
 from stages.lib.quantization import Quantization
