@@ -113,17 +113,12 @@ def make_plan(cfg: Sections, learned: list[Sequence]) -> Plan:
 def load_base(cfg: Sections) -> PreTrainedModel:
     """The base model, in 4 bits if the adapter's method says so, with the attention that suits joined examples."""
     dtype = torch.bfloat16 if cfg.train.bf16 else torch.float32
-    quantization = Quantization.of(cfg.adapter)
-    options: dict[str, Any] = {"attn_implementation": attention(cfg.train), "dtype": dtype}
+    quantization = Quantization.of(cfg.adapter, cfg.train.bf16)
+    options: dict[str, Any] = {"attn_implementation": cfg.train.attn_implementation, "dtype": dtype}
     if quantization:
         compute = cfg.adapter.bnb_4bit_compute_dtype
         options["quantization_config"] = quantization.config(getattr(torch, compute) if compute else dtype)
     return load_model(BASE, **options)
-
-
-def attention(train: Train) -> str | None:
-    """The attention's name in transformers; None: its own choice."""
-    return train.attn_implementation or (None if torch.cuda.is_available() else BY_EXAMPLE)
 
 
 def keep_initial(model: PeftModel, adapter: Adapter, scratch: Path) -> Path | None:
@@ -142,7 +137,7 @@ def make_trainer(
     order = Order(lengths, train.train_sampling_strategy, train.data_seed, arguments.train_batch_size, arguments.world_size)
     if train.fsdp:
         let_fsdp_run_on_cpus()
-    by_boundaries = (attention(train) or "").startswith((BY_EXAMPLE, "flash"))
+    by_boundaries = train.attn_implementation.startswith((BY_EXAMPLE, "flash"))
     trainer = PaddingFreeTrainer(
         order=order,
         model=model,
@@ -183,7 +178,7 @@ def write_outputs(trainer: PaddingFreeTrainer, cfg: Sections, initial: Path | No
         return
     with replacing(ADAPTER) as partial:
         adapters.save(trainer.accelerator.unwrap_model(trainer.model), spread, initial, partial)
-        if quantization := Quantization.of(cfg.adapter):
+        if quantization := Quantization.of(cfg.adapter, cfg.train.bf16):
             quantization.save(partial)
         Prompt.load(PREPARED).save(partial)
     with replacing(LOSS_CURVES) as partial:

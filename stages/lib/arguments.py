@@ -28,8 +28,8 @@ def training_arguments(train: Train, seed: int, folder: Path, validated: bool) -
     given["train_sampling_strategy"] = train.train_sampling_strategy.value
     given["activation_checkpointing"] = given.pop("gradient_checkpointing")  # transformers 5.23's name for it
     on_gpu = torch.cuda.is_available()
-    if train.fsdp_config.get("cpu_offload") and not on_gpu:
-        raise InputError("train.fsdp_config.cpu_offload: wants a GPU; leave it out")
+    if train.fsdp_config.get("cpu_offload"):  # wants a backend for both devices, and could not be tried
+        raise InputError("train.fsdp_config.cpu_offload: not supported; leave it out, adapter=qlora needs less memory")
     given["fsdp_config"] = dict(train.fsdp_config)  # which TrainingArguments fills in
     if not validated:
         given["eval_strategy"] = "no"
@@ -54,6 +54,8 @@ def training_arguments(train: Train, seed: int, folder: Path, validated: bool) -
     except (ValueError, ImportError) as error:
         raise InputError(f"train: {str(error).splitlines()[0]}") from error
     check_schedule(train)
+    if on_gpu and not launched():
+        arguments._n_gpu = 1  # or transformers cuts the batch, which is one row, over all GPUs (DataParallel)
     return arguments
 
 

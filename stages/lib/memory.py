@@ -12,11 +12,14 @@ from stages.lib.schema.train import Train
 OPTIMIZER_BYTES = {"sgd": 0, "adafactor": 0.1, "lion_32bit": 4, "adagrad": 4, "rmsprop": 4}
 MOMENTS, MOMENTS_8BIT = 8, 2
 FOUR_BITS = 4.5 / 8  # bytes of a 4-bit weight with a float32 scale for each 64
-RUNTIME = 0.45e9  # Python with torch, transformers and peft, before there is a model
+RUNTIME = 0.62e9  # Python with torch, transformers, peft and a tokenizer, before there is a model
 
 # Kept for the backward pass, for each value that a linear layer gives: itself, and what the norm, the activation or the
-# product behind it keep. Measured on SmolLM2-135M and on a random Phi-3, in float32 on a CPU.
-KEPT_PER_OUTPUT = 2.6
+# product behind it keep. Measured on SmolLM2-135M in float32. A CPU's is more, for C's heap is full of holes, and
+# checkpointing lowers it by half alone: blocks below 32 MB stay in the heap when they are freed (mallopt(3)).
+KEPT_PER_OUTPUT, KEPT_PER_OUTPUT_ON_CPU = 2.6, 3.5
+CHECKPOINTED_ON_CPU = 0.5
+HEAP_BLOCK = 32 << 20
 LOGIT_COPIES = 3  # logits in float32, their log-softmax, their gradient
 
 
@@ -38,13 +41,26 @@ def estimated_bytes(model: PeftModel, train: Train, quantized: bool, tokens: int
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     moments = OPTIMIZER_BYTES.get(train.optim, MOMENTS_8BIT if "8bit" in train.optim else MOMENTS)
     layers = frozen_linear(model)
-    outputs = sum(layer.out_features for layer in layers)
-    kept = tokens * outputs * width * KEPT_PER_OUTPUT
+    on_cpu = not torch.cuda.is_available()
+    kept = tokens * sum(layer.out_features for layer in layers) * width * (KEPT_PER_OUTPUT_ON_CPU if on_cpu else KEPT_PER_OUTPUT)
     if train.gradient_checkpointing:
         blocks = model.config.num_hidden_layers
-        kept = kept / blocks + tokens * model.config.hidden_size * blocks * width
+        least = kept / blocks + tokens * model.config.hidden_size * blocks * width
+        kept = max(least, kept * CHECKPOINTED_ON_CPU) if on_cpu else least
+    if quantized:
+        kept += dequantized_bytes([layer.weight.numel() * width for layer in layers], on_cpu)
     logits = labels * model.config.vocab_size * 4 * LOGIT_COPIES
     return int(RUNTIME + frozen + trained * (4 + 4 + moments) + kept + logits)
+
+
+def dequantized_bytes(sizes: list[int], on_cpu: bool) -> int:
+    """Memory for the products with 4-bit weights, which bitsandbytes makes floats of each time anew.
+
+    Args:
+        sizes: of the weights as floats, in bytes.
+        on_cpu: whether they come from C's heap, where small ones leave holes.
+    """
+    return 2 * (max(sizes, default=0) + sum(size for size in sizes if on_cpu and size < HEAP_BLOCK))
 
 
 def frozen_linear(model: PeftModel) -> list[torch.nn.Linear]:

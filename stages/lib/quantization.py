@@ -22,19 +22,26 @@ class Quantization:
         bnb_4bit_quant_type: nf4 or fp4.
         bnb_4bit_use_double_quant: whether the scales are quantized too.
         compensated: whether the adapter's first weights make up for the rounding, so that it fits no other weights.
+        dtype: torch's name of the type that the weights had before.
     """
 
     bnb_4bit_quant_type: str
     bnb_4bit_use_double_quant: bool
     compensated: bool
+    dtype: str
 
     @classmethod
-    def of(cls, adapter: Adapter) -> "Quantization | None":
+    def of(cls, adapter: Adapter, bf16: bool) -> "Quantization | None":
         """What `adapter` is trained on; None: the base model's own weights."""
         if not adapter.method.quantized:
             return None
         double = adapter.bnb_4bit_use_double_quant
-        return cls(adapter.bnb_4bit_quant_type or "nf4", double is not False, adapter.init_lora_weights == "loftq")
+        return cls(
+            bnb_4bit_quant_type=adapter.bnb_4bit_quant_type or "nf4",
+            bnb_4bit_use_double_quant=double is not False,
+            compensated=adapter.init_lora_weights == "loftq",
+            dtype="bfloat16" if bf16 else "float32",
+        )
 
     def save(self, folder: Path) -> None:
         """Writes it to an adapter's folder."""
@@ -83,7 +90,7 @@ class Quantization:
         linear = [module for module in model.modules() if isinstance(module, torch.nn.Linear) and module is not head]
         for module in linear:
             packed, state = quantize_4bit(
-                module.weight.data,
+                module.weight.data.to(getattr(torch, self.dtype)),
                 compress_statistics=self.bnb_4bit_use_double_quant,
                 quant_type=self.bnb_4bit_quant_type,
             )

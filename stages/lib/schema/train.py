@@ -48,7 +48,7 @@ class Train:
     fsdp_config: dict[str, Any]
     # ----
     completion_only_loss: bool  # trl's SFTConfig
-    attn_implementation: str | None  # transformers' from_pretrained
+    attn_implementation: str  # transformers' from_pretrained
     early_stopping_patience: int | None  # transformers' EarlyStoppingCallback
     early_stopping_threshold: float
     num_processes: int  # accelerate launch

@@ -26,7 +26,7 @@ def adapter(method: Method = Method.lora, **changed: Any) -> Adapter:
 
 
 def base(folder: Path, chosen: Adapter) -> Any:
-    quantization = Quantization.of(chosen)
+    quantization = Quantization.of(chosen, bf16=False)
     options = {"quantization_config": quantization.config(torch.float32)} if quantization else {}
     return load_model(folder, dtype=torch.float32, **options)
 

@@ -13,7 +13,11 @@ from stages.lib.edge.errors import InputError
 from stages.lib.quantization import FILE_NAME, Quantization, hold_still
 from stages.lib.schema.adapter import Adapter, Method
 
-KINDS = [Quantization(quant_type, double, compensated=False) for quant_type in ("nf4", "fp4") for double in (True, False)]
+KINDS = [
+    Quantization(quant_type, double, compensated=False, dtype="float32")
+    for quant_type in ("nf4", "fp4")
+    for double in (True, False)
+]
 
 
 @pytest.fixture(params=KINDS, ids=[f"{kind.bnb_4bit_quant_type} {kind.bnb_4bit_use_double_quant}" for kind in KINDS])
@@ -130,14 +134,14 @@ def test_the_configuration_holds_and_stores_in_the_compute_type(kind: Quantizati
 
 @pytest.mark.parametrize("method", [Method.lora, Method.rslora, Method.dora])
 def test_a_method_on_float_weights_has_none(method: Method) -> None:
-    assert Quantization.of(adapter(method)) is None
+    assert Quantization.of(adapter(method), bf16=False) is None
 
 
 @pytest.mark.parametrize("method", [Method.qlora, Method.qdora])
 def test_a_quantized_method_has_nf4_and_double_quantization_unless_told(method: Method) -> None:
-    assert Quantization.of(adapter(method)) == Quantization("nf4", True, compensated=False)
+    assert Quantization.of(adapter(method), bf16=False) == Quantization("nf4", True, compensated=False, dtype="float32")
     chosen = adapter(method, bnb_4bit_quant_type="fp4", bnb_4bit_use_double_quant=False, init_lora_weights="loftq")
-    assert Quantization.of(chosen) == Quantization("fp4", False, compensated=True)
+    assert Quantization.of(chosen, bf16=False) == Quantization("fp4", False, compensated=True, dtype="float32")
 
 
 def test_it_is_written_beside_the_adapter_and_read_again(kind: Quantization, tmp_path: Path) -> None:
