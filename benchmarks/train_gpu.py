@@ -94,7 +94,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=4, help="sequences of a step")
     parser.add_argument("--compile", action="store_true", help="torch_compile")
     parser.add_argument("--liger", action="store_true", help="use_liger_kernel")
-    parser.add_argument("--attn", help="attn_implementation of this project's contenders")
+    parser.add_argument("--attn", default="sdpa_by_example", help="attn_implementation of this project's contenders")
     parser.add_argument("--output", type=Path, default=RESULTS, help="where the figures go as JSON")
     asked = parser.parse_args(arguments)
     if not 0 <= asked.warmup < asked.steps or asked.batch < 1:

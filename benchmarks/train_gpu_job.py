@@ -25,7 +25,7 @@ class Job:
     batch: int
     compile: bool
     liger: bool
-    attn: str | None
+    attn: str
 
     @property
     def plain(self) -> bool:

@@ -22,7 +22,7 @@ EXAMPLES = torch.tensor([0, 5, 18, 20], dtype=torch.int32)
 
 
 def job(contender: str) -> Job:
-    return Job(contender, "tiny", steps=2, warmup=1, batch=2, compile=False, liger=False, attn=None)
+    return Job(contender, "tiny", steps=2, warmup=1, batch=2, compile=False, liger=False, attn=BY_EXAMPLE)
 
 
 @pytest.fixture(scope="module")

@@ -36,6 +36,7 @@ SMALL: dict[str, Any] = {  # 8 steps in 3 epochs: of two accumulated batches, tw
 }
 BEST: dict[str, Any] = {"load_best_model_at_end": True, "eval_steps": 2, "save_steps": 2, "num_train_epochs": 4}
 WORSE: dict[str, Any] = BEST | {"learning_rate": 0.5, "lr_scheduler_type": "constant"}  # too fast to go on learning
+UNDISTURBED: dict[str, dict[str, bytes]] = {}  # by sections
 
 
 class KilledError(Exception):
@@ -112,10 +113,11 @@ def outputs() -> dict[str, bytes]:
 
 def undisturbed(cfg: train.Sections) -> dict[str, bytes]:
     """What a training writes that is left in peace; nothing of it stays."""
-    train.main(cfg)
-    found = outputs()
-    forget()
-    return found
+    if repr(cfg) not in UNDISTURBED:
+        train.main(cfg)
+        UNDISTURBED[repr(cfg)] = outputs()
+        forget()
+    return UNDISTURBED[repr(cfg)]
 
 
 def forget() -> None:
@@ -188,17 +190,12 @@ def test_ten_kills_in_a_row_at_random_moments_change_no_byte(root: Path, tmp_pat
     total, apart = 210, 4
     settings: dict[str, Any] = {"num_train_epochs": 70, "save_steps": apart, "logging_steps": 5, "eval_steps": 7}
     batches = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 3}  # 8 batches an epoch: steps of 3, 3, 2
-    OmegaConf.save(OmegaConf.structured(sections(root, adapter=DROPOUT, **batches, **settings)), "params.yaml")
+    cfg = sections(root, adapter=DROPOUT, **batches, **settings)
+    OmegaConf.save(OmegaConf.structured(cfg), "params.yaml")
+    begun = time.monotonic()
+    expected = undisturbed(cfg)
+    pace = (time.monotonic() - begun) / total  # seconds a step
     chance = random.Random(7)
-
-    peaceful = Run.start(root, tmp_path / "peaceful")
-    peaceful.wait_for(lambda: last_step() >= 20)
-    begun, before = time.monotonic(), last_step()
-    peaceful.wait_for(lambda: last_step() >= 120)
-    pace = (time.monotonic() - begun) / (last_step() - before)  # seconds a step
-    peaceful.end()
-    expected = outputs()
-    forget()
 
     while_writing, started_from = [], []
     for kill in range(10):
@@ -249,3 +246,273 @@ def test_ten_kills_in_a_row_at_random_moments_change_no_byte(root: Path, tmp_pat
 def test_a_kill_after_any_event_changes_no_byte(event: str, step: int, checkpoint: int, root: Path) -> None:
     steps = assert_resumes(sections(root, adapter=DROPOUT, **SMALL), event, step, checkpoint)
     assert steps == list(range(checkpoint + 1, 9))
+
+
+@pytest.mark.parametrize("written", [0, 1, 2, 3])
+def test_a_kill_while_the_outputs_are_written_changes_no_byte(
+    written: int, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = sections(root, adapter=DROPOUT, **SMALL)
+    expected = undisturbed(cfg)
+    with monkeypatch.context() as patched:
+        for name in ("adapters.save", "write_loss_curves", "write_json", "size_mb")[written : written + 1]:
+            patched.setattr(train.adapters if "." in name else train, name.rpartition(".")[2], killed)
+        with pytest.raises(KilledError):
+            train.main(cfg)
+    forget()
+    if written < 3:
+        assert last_step() == 8
+        assert train_watched(cfg) == []
+    else:
+        train.main(cfg)  # the checkpoints had gone
+    assert outputs() == expected
+
+
+def killed(*arguments: Any, **options: Any) -> None:
+    raise KilledError
+
+
+@pytest.mark.parametrize("spared", range(5))
+def test_a_kill_while_the_checkpoints_are_removed_changes_no_byte(
+    spared: int, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = sections(root, adapter=DROPOUT, **SMALL)
+    expected = undisturbed(cfg)
+    remove = resumption.remove
+
+    def removed_in_part(path: Path) -> None:
+        """Deletes all files but one in five."""
+        if path.name == PARTIAL:
+            remove(path)
+            return
+        for number, file in enumerate(sorted(file for file in path.rglob("*") if file.is_file())):
+            if number % 5 != spared:
+                file.unlink()
+        raise KilledError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(resumption, "remove", removed_in_part)
+        with pytest.raises(KilledError):
+            train.main(cfg)
+    forget()
+    train.main(cfg)
+    assert outputs() == expected
+    assert list(Path(FOLDER).iterdir()) == []
+
+
+def test_several_kills_in_one_epoch_change_no_byte(root: Path) -> None:
+    cfg = sections(root, adapter=DROPOUT, **SMALL | {"save_steps": 1})
+    expected = undisturbed(cfg)
+    steps = [train_watched(cfg, "save", step) for step in range(1, 9)]
+    assert steps == [[step] for step in range(1, 9)]
+    assert train_watched(cfg) == []
+    assert outputs() == expected
+
+
+# what is being trained
+
+
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        {"method": "dora"},
+        {"init_lora_weights": "pissa"},
+        {"init_lora_weights": "olora"},
+        {"method": "qlora"},
+        {"method": "qlora", "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": False, "init_lora_weights": "loftq"},
+    ],
+    ids=str,
+)
+def test_every_kind_of_adapter_resumes(adapter: dict[str, Any], root: Path) -> None:
+    steps = assert_resumes(sections(root, adapter=DROPOUT | adapter, **SMALL), "step", 5, 4)
+    assert steps == [5, 6, 7, 8]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"train_sampling_strategy": "group_by_length"},
+        {"lr_scheduler_type": "cosine", "warmup_steps": 3},
+        {"lr_scheduler_type": "reduce_lr_on_plateau"},
+        {"gradient_checkpointing": True},
+        {"bf16": True},
+        {"max_steps": 7},
+        {"optim": "adafactor"},
+        {"eval_strategy": "no"},
+        {"logging_steps": 100},
+    ],
+    ids=str,
+)
+def test_other_settings_resume(settings: dict[str, Any], root: Path) -> None:
+    assert_resumes(sections(root, adapter=DROPOUT, **SMALL | settings), "step", 5, 4)
+
+
+def test_checkpoints_can_stand_at_the_ends_of_epochs(root: Path) -> None:
+    cfg = sections(root, adapter=DROPOUT, **SMALL | {"save_strategy": "epoch"})
+    assert assert_resumes(cfg, "step", 2, 0) == list(range(1, 9))
+    assert assert_resumes(cfg, "save", 3, 3) == [4, 5, 6, 7, 8]
+    assert assert_resumes(cfg, "step", 7, 6) == [7, 8]
+    assert assert_resumes(cfg, "end", 8, 8) == []
+
+
+@pytest.mark.parametrize(("step", "checkpoint"), [(3, 3), (4, 3), (6, 6), (8, 8)])
+def test_evaluations_at_the_ends_of_epochs_are_not_lost(step: int, checkpoint: int, root: Path) -> None:
+    cfg = sections(root, adapter=DROPOUT, **SMALL | {"eval_strategy": "epoch", "save_steps": 3})
+    assert_resumes(cfg, "save" if step == checkpoint else "step", step, checkpoint)
+
+
+def test_without_checkpoints_a_training_begins_anew(root: Path) -> None:
+    cfg = sections(root, adapter=DROPOUT, **SMALL | {"save_strategy": "no"})
+    assert assert_resumes(cfg, "step", 7, 0) == list(range(1, 9))
+
+
+# the best checkpoint
+
+
+@pytest.mark.parametrize("step", [2, 4, 6, 8, 10, 12, 16])
+def test_the_best_adapter_is_kept_over_a_kill(step: int, root: Path) -> None:
+    cfg = sections(root, adapter=DROPOUT, **WORSE)
+    assert_resumes(cfg, "save", step, step)
+    losses = curve("eval/loss")
+    assert len(losses) == 8
+    assert metrics()["eval_loss"] == pytest.approx(min(losses.values()), abs=1e-6)
+    assert losses[metrics()["best_step"]] == min(losses.values())
+    assert metrics()["best_step"] < 16
+
+
+def test_the_best_adapter_is_that_of_its_step(root: Path) -> None:
+    cfg = sections(root, adapter=DROPOUT, **WORSE)
+    train.main(cfg)
+    best, weights = metrics()["best_step"], WEIGHTS.read_bytes()
+    train.main(sections(root, adapter=DROPOUT, **WORSE | {"load_best_model_at_end": False, "max_steps": best}))
+    assert WEIGHTS.read_bytes() == weights
+
+
+def test_the_best_evaluation_between_checkpoints_has_a_checkpoint_too(root: Path) -> None:
+    settings = WORSE | {"eval_steps": 1, "save_steps": 16}
+    cfg = sections(root, adapter=DROPOUT, **settings)
+    train.main(cfg)
+    best, weights = metrics()["best_step"], WEIGHTS.read_bytes()
+    assert best < 16
+    train.main(sections(root, adapter=DROPOUT, **settings | {"load_best_model_at_end": False, "max_steps": best}))
+    assert WEIGHTS.read_bytes() == weights
+
+
+@pytest.mark.parametrize("event", ["save", "end"])
+def test_a_training_that_has_stopped_early_does_not_go_on(event: str, root: Path) -> None:
+    cfg = sections(root, adapter=DROPOUT, **WORSE, early_stopping_patience=2)
+    undisturbed(cfg)
+    train.main(cfg)
+    stop = metrics()["steps"]
+    assert stop < 16
+    assert stop == metrics()["best_step"] + 4
+    assert assert_resumes(cfg, event, stop, stop) == []
+
+
+@pytest.mark.parametrize("strategy", ["steps", "epoch"])
+def test_patience_outlasts_a_kill(strategy: str, root: Path) -> None:
+    more = {"eval_strategy": strategy, "save_strategy": strategy, "early_stopping_patience": 2, "num_train_epochs": 10}
+    cfg = sections(root, adapter=DROPOUT, **WORSE | more)
+    train.main(cfg)
+    stop, best = metrics()["steps"], metrics()["best_step"]
+    assert best < stop < 40
+    forget()
+    waited = (stop + best) // 2  # the first of the two evaluations without a better loss
+    assert len(assert_resumes(cfg, "save", waited, waited)) == stop - waited
+    assert metrics()["steps"] == stop
+
+
+def test_the_best_checkpoint_is_found_again_where_the_project_has_moved(
+    root: Path, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = sections(root, adapter=DROPOUT, **WORSE)
+    expected = undisturbed(cfg)
+    train_watched(cfg, "save", 12)
+    queued = project / ".dvc/tmp/exps/tmp1"
+    queued.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(project, tmp_path / "copy", symlinks=True, ignore=shutil.ignore_patterns(FOLDER))
+    (tmp_path / "copy").rename(queued)
+    try:
+        monkeypatch.chdir(queued)
+        assert train_watched(cfg) == [13, 14, 15, 16]
+        assert outputs() == expected
+    finally:
+        monkeypatch.chdir(project)
+        shutil.rmtree(queued)
+    assert list(Path(FOLDER).iterdir()) == []
+
+
+# what a checkpoint belongs to
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"learning_rate": 2e-3}, {"num_train_epochs": 3}, {"data_seed": 1}, {"seed": 1}, {"adapter": {"r": 3} | DROPOUT}],
+    ids=str,
+)
+def test_changed_parameters_begin_anew_and_the_old_ones_still_resume(changed: dict[str, Any], root: Path) -> None:
+    given: dict[str, Any] = {"adapter": DROPOUT} | SMALL
+    expected = undisturbed(sections(root, **given))
+    train_watched(sections(root, **given), "step", 5)
+    other = sections(root, **given | changed)
+    assert train_watched(other)[:2] == [1, 2]
+    found = outputs()
+    assert last_step() == 4
+    forget()
+    assert train_watched(sections(root, **given)) == [5, 6, 7, 8]
+    assert outputs() == expected
+    assert undisturbed(other) == found
+
+
+def test_changed_rows_begin_anew(root: Path) -> None:
+    cfg = sections(root, adapter=DROPOUT, **SMALL)
+    train_watched(cfg, "step", 5)
+    path = PREPARED / "train.jsonl"
+    rows = read_jsonl(path)
+    try:
+        write_jsonl(path, [*rows[:-1], rows[-1] | {"completion": "fear"}])
+        assert train_watched(cfg)[0] == 1
+    finally:
+        write_jsonl(path, rows)
+    assert train_watched(cfg)[0] == 5
+
+
+# what else may lie there
+
+
+def test_half_a_checkpoint_that_was_being_written_does_no_harm(root: Path) -> None:
+    cfg = sections(root, adapter=DROPOUT, **SMALL)
+    expected = undisturbed(cfg)
+    train_watched(cfg, "step", 5)
+    (folder,) = Path(FOLDER).iterdir()
+    shutil.copytree(folder / "checkpoint-4", folder / PARTIAL / "checkpoint-6")
+    for file in (folder / PARTIAL / "checkpoint-6").iterdir():
+        file.write_bytes(file.read_bytes()[:100])
+    assert train_watched(cfg) == [5, 6, 7, 8]
+    assert outputs() == expected
+    assert list(Path(FOLDER).iterdir()) == []
+
+
+def test_an_older_checkpoint_that_was_being_removed_does_no_harm(root: Path) -> None:
+    cfg = sections(root, adapter=DROPOUT, **SMALL)
+    expected = undisturbed(cfg)
+    train_watched(cfg, "step", 5)
+    (folder,) = Path(FOLDER).iterdir()
+    shutil.copytree(folder / "checkpoint-4", folder / "checkpoint-2")
+    for file in list((folder / "checkpoint-2").iterdir())[::2]:
+        file.unlink()
+    assert train_watched(cfg) == [5, 6, 7, 8]
+    assert outputs() == expected
+
+
+def test_a_refused_or_failed_start_leaves_the_checkpoints(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = sections(root, adapter=DROPOUT, **SMALL)
+    expected = undisturbed(cfg)
+    train_watched(cfg, "step", 5)
+    with monkeypatch.context() as patched:
+        patched.setattr(train, "load_base", killed)
+        with pytest.raises(KilledError):
+            train.main(cfg)
+    assert last_step() == 4
+    assert train_watched(cfg) == [5, 6, 7, 8]
+    assert outputs() == expected
