@@ -20,7 +20,7 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint, rotate_checkpoints
+from transformers.trainer_utils import IntervalStrategy, get_last_checkpoint, rotate_checkpoints
 
 from stages.lib.edge.outputs import remove
 
@@ -39,6 +39,19 @@ class ResumableTrainer(Trainer):
             self.control.should_training_stop = True
         else:
             super()._run_epoch(*arguments, **options)
+
+    def _init_training_state(self, *arguments: Any, **options: Any) -> tuple[int, int]:
+        """Finds the best checkpoint again where the project has moved, or DVC's queue now works in a copy of it."""
+        begun: tuple[int, int] = super()._init_training_state(*arguments, **options)
+        best = Path(self.args.output_dir) / f"checkpoint-{self.state.best_global_step}"
+        self.state.best_model_checkpoint = str(best) if best.is_dir() else None
+        return begun
+
+    def _determine_best_metric(self, *arguments: Any, **options: Any) -> bool:
+        """Has a checkpoint written of the best evaluation, which otherwise could not be loaded at the end."""
+        best: bool = super()._determine_best_metric(*arguments, **options)
+        self.control.should_save |= best and self.args.load_best_model_at_end
+        return best
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """Writes a checkpoint beside its place and renames it when every process has written its part."""
@@ -65,14 +78,21 @@ class LogAtCheckpoints(TrainerCallback):
     """Has the loss logged where a checkpoint can be written and at the last step, so that no sum of losses is under way there.
 
     The Trainer doesn't keep that sum in a checkpoint; a resumed run would log another mean than an undisturbed one.
+    Nor does it make up for an evaluation at the end of an epoch; a checkpoint that is due just before waits for it.
     """
+
+    save_later = False
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Called after each step, behind the Trainer's own callback that decides on saving."""
         control.should_log |= control.should_save or control.should_evaluate or control.should_training_stop
+        last = control.should_training_stop or (state.epoch or 0) % 1 == 0
+        self.save_later = control.should_save and last and args.eval_strategy == IntervalStrategy.EPOCH
+        control.should_save &= not self.save_later
 
     def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Called after each epoch."""
+        control.should_save |= self.save_later
         control.should_log |= control.should_save or control.should_evaluate
 
 
@@ -84,20 +104,22 @@ def key(sections: Any, inputs: list[Path]) -> str:
         inputs: files and folders that it reads.
     """
     digest = hashlib.sha256(json.dumps(asdict(sections), default=str, sort_keys=True).encode())
-    code = [Path(module.__file__) for name, module in sorted(sys.modules.items()) if of_the_stages(name) and module.__file__]
-    for path in inputs + code:
+    for path in inputs + code():
         for file in [path] if path.is_file() else sorted(path.rglob("*")):
             if file.is_file():
                 with file.open("rb") as stream:
                     digest.update(file.name.encode() + hashlib.file_digest(stream, "sha256").digest())
     digest.update("".join(version(package) for package in PACKAGES).encode())
+    digest.update(str(PartialState().num_processes).encode())  # of all machines
     digest.update(torch.cuda.get_device_name().encode() if torch.cuda.is_available() else b"cpu")
     return digest.hexdigest()[:20]
 
 
-def of_the_stages(module: str) -> bool:
-    """Whether a module is this project's."""
-    return module == "stages" or module.startswith("stages.")
+def code() -> list[Path]:
+    """The files of this project's modules, of the one that runs as the program too."""
+    modules = [module for name, module in sys.modules.items() if name.partition(".")[0] in ("stages", "__main__")]
+    specs = [module.__spec__ for module in modules if module.__spec__]
+    return sorted({Path(spec.origin) for spec in specs if spec.origin and spec.name.partition(".")[0] == "stages"})
 
 
 @contextmanager
@@ -120,10 +142,13 @@ def checkpoints(named: str) -> Iterator[Path]:
                 yield shared(Path(own))
             return
         try:
-            folder = root / named
+            folder, done = root / named, root / f"{named}.done"
             remove(folder / PARTIAL)
+            remove(done)
             yield shared(folder)
-            remove(folder)
+            if folder.exists():
+                folder.rename(done)  # a kill leaves no checkpoint without some of its files
+                remove(done)
         finally:
             lock.unlink()
 

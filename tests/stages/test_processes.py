@@ -151,7 +151,10 @@ def test_a_killed_process_ends_the_run_and_the_next_run_goes_on_to_the_same_adap
     OmegaConf.save(OmegaConf.structured(sections(root, num_processes=2, **settings)), "params.yaml")
     killed = start("stages.train")
     until = time.monotonic() + 120
-    while not any(Path(FOLDER).glob("*/checkpoint-*")) and time.monotonic() < until:
+    while not any(Path(FOLDER).glob("*/checkpoint-*")):
+        if killed.poll() is not None or time.monotonic() > until:
+            killed.kill()
+            pytest.fail(f"ended without a checkpoint: {killed.communicate()}")
         time.sleep(0.02)
     workers = psutil.Process(killed.pid).children()
     assert len(workers) == 2

@@ -18,10 +18,12 @@ from omegaconf import OmegaConf
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from stages import train
-from stages.lib.edge.paths import ADAPTER, LOSS_CURVES, METRICS
+from stages.lib import resumption
+from stages.lib.edge.outputs import read_jsonl, write_jsonl
+from stages.lib.edge.paths import ADAPTER, LOSS_CURVES, METRICS, PREPARED
 from stages.lib.padding_free import PaddingFreeTrainer
 from stages.lib.resumption import FOLDER, PARTIAL
-from tests.stages.training import metrics, sections
+from tests.stages.training import WEIGHTS, metrics, sections
 
 pytestmark = pytest.mark.usefixtures("inside")
 
@@ -34,8 +36,7 @@ SMALL: dict[str, Any] = {  # 8 steps in 3 epochs: of two accumulated batches, tw
     "eval_steps": 3,
     "save_steps": 2,
 }
-BEST: dict[str, Any] = {"load_best_model_at_end": True, "eval_steps": 2, "save_steps": 2, "num_train_epochs": 4}
-WORSE: dict[str, Any] = BEST | {"learning_rate": 0.5, "lr_scheduler_type": "constant"}  # too fast to go on learning
+BEST: dict[str, Any] = {"load_best_model_at_end": True, "eval_steps": 2, "save_steps": 2, "num_train_epochs": 4}  # 16 steps
 UNDISTURBED: dict[str, dict[str, bytes]] = {}  # by sections
 
 
@@ -147,6 +148,13 @@ def assert_resumes(cfg: train.Sections, event: str, step: int, checkpoint: int) 
 # real kills
 
 
+AHEAD = """# python runs this at its start: seconds of imports, and a wait for the run before it to be killed
+import os, sys
+import stages, bitsandbytes, datasets, dvclive, peft, transformers
+sys.stdin.readline() or os._exit(1)
+"""
+
+
 @dataclass
 class Run:
     """A training in a process of its own, whose checkpoints can be waited for."""
@@ -155,12 +163,21 @@ class Run:
     complaints: Path
 
     @classmethod
-    def start(cls, root: Path, complaints: Path) -> "Run":
-        environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "stages.train"]
+    def prepare(cls, root: Path, complaints: Path) -> "Run":
+        """Starts `python -m stages.train`, which imports and waits for `go`."""
+        ahead = complaints.with_suffix(".imports") / "sitecustomize.py"
+        ahead.parent.mkdir()
+        ahead.write_text(AHEAD)
+        environment = os.environ | {"PYTHONPATH": f"{ahead.parent}:{root}", "OMP_NUM_THREADS": "1"}
+        streams: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.DEVNULL}
         with complaints.open("w") as stream:
-            process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=stream, text=True)
-        return cls(process, complaints)
+            command = [sys.executable, "-m", "stages.train"]
+            return cls(subprocess.Popen(command, env=environment, stderr=stream, text=True, **streams), complaints)
+
+    def go(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.write("\n")
+        self.process.stdin.close()
 
     def wait_for(self, what: Callable[[], bool]) -> None:
         until = time.monotonic() + 120
@@ -187,8 +204,8 @@ def writing() -> bool:
 
 
 def test_ten_kills_in_a_row_at_random_moments_change_no_byte(root: Path, tmp_path: Path) -> None:
-    total, apart = 210, 4
-    settings: dict[str, Any] = {"num_train_epochs": 70, "save_steps": apart, "logging_steps": 5, "eval_steps": 7}
+    total, apart = 240, 4
+    settings: dict[str, Any] = {"num_train_epochs": 80, "save_steps": apart, "logging_steps": 5, "eval_steps": 7}
     batches = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 3}  # 8 batches an epoch: steps of 3, 3, 2
     cfg = sections(root, adapter=DROPOUT, **batches, **settings)
     OmegaConf.save(OmegaConf.structured(cfg), "params.yaml")
@@ -197,11 +214,12 @@ def test_ten_kills_in_a_row_at_random_moments_change_no_byte(root: Path, tmp_pat
     pace = (time.monotonic() - begun) / total  # seconds a step
     chance = random.Random(7)
 
-    while_writing, started_from = [], []
+    while_writing, started_from, ahead = [], [], Run.prepare(root, tmp_path / "run 0")
     for kill in range(10):
+        run, ahead = ahead, Run.prepare(root, tmp_path / f"run {kill + 1}")
         started_from.append(last_step())
-        run = Run.start(root, tmp_path / f"killed {kill}")
-        awaited = started_from[-1] + apart * chance.randint(1, 2)
+        run.go()
+        awaited = started_from[-1] + apart * chance.randint(1, 4)
         run.wait_for(lambda least=awaited: last_step() >= least)  # type: ignore[misc]
         if kill % 2:
             run.wait_for(writing)
@@ -211,14 +229,13 @@ def test_ten_kills_in_a_row_at_random_moments_change_no_byte(root: Path, tmp_pat
         while_writing.append(writing())
         assert [step for step in run.steps(total) if 0 < step < started_from[-1]] == []
         assert not ADAPTER.exists()
-    print(pace, started_from, while_writing)
     assert started_from == sorted(set(started_from))
     assert any(while_writing)
 
-    last = Run.start(root, tmp_path / "last")
     started_from.append(last_step())
-    last.end()
-    assert [step for step in last.steps(total) if 0 < step < started_from[-1]] == []
+    ahead.go()
+    ahead.end()
+    assert [step for step in ahead.steps(total) if 0 < step < started_from[-1]] == []
     assert outputs() == expected
     assert metrics()["steps"] == total
     assert list(Path(FOLDER).iterdir()) == []
@@ -235,7 +252,6 @@ def test_ten_kills_in_a_row_at_random_moments_change_no_byte(root: Path, tmp_pat
         ("save", 2, 2),
         ("step", 3, 2),
         ("evaluate", 3, 2),  # the last step of the first epoch
-        ("save", 4, 4),
         ("save", 6, 6),  # the last step of the second epoch
         ("epoch", 6, 6),
         ("step", 8, 6),
@@ -248,10 +264,8 @@ def test_a_kill_after_any_event_changes_no_byte(event: str, step: int, checkpoin
     assert steps == list(range(checkpoint + 1, 9))
 
 
-@pytest.mark.parametrize("written", [0, 1, 2, 3])
-def test_a_kill_while_the_outputs_are_written_changes_no_byte(
-    written: int, root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("written", [0, 2, 3])
+def test_a_kill_while_the_outputs_are_written_changes_no_byte(written: int, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = sections(root, adapter=DROPOUT, **SMALL)
     expected = undisturbed(cfg)
     with monkeypatch.context() as patched:
@@ -272,7 +286,7 @@ def killed(*arguments: Any, **options: Any) -> None:
     raise KilledError
 
 
-@pytest.mark.parametrize("spared", range(5))
+@pytest.mark.parametrize("spared", [0, 2])
 def test_a_kill_while_the_checkpoints_are_removed_changes_no_byte(
     spared: int, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,9 +294,9 @@ def test_a_kill_while_the_checkpoints_are_removed_changes_no_byte(
     expected = undisturbed(cfg)
     remove = resumption.remove
 
-    def removed_in_part(path: Path) -> None:
-        """Deletes all files but one in five."""
-        if path.name == PARTIAL:
+    def remove_in_part(path: Path) -> None:
+        """Deletes all files of the finished training's folder but one in five."""
+        if path.name == PARTIAL or not path.exists() or not ADAPTER.exists():
             remove(path)
             return
         for number, file in enumerate(sorted(file for file in path.rglob("*") if file.is_file())):
@@ -291,9 +305,10 @@ def test_a_kill_while_the_checkpoints_are_removed_changes_no_byte(
         raise KilledError
 
     with monkeypatch.context() as patched:
-        patched.setattr(resumption, "remove", removed_in_part)
+        patched.setattr(resumption, "remove", remove_in_part)
         with pytest.raises(KilledError):
             train.main(cfg)
+    assert any(path.is_file() for path in Path(FOLDER).rglob("*"))
     forget()
     train.main(cfg)
     assert outputs() == expected
@@ -303,9 +318,9 @@ def test_a_kill_while_the_checkpoints_are_removed_changes_no_byte(
 def test_several_kills_in_one_epoch_change_no_byte(root: Path) -> None:
     cfg = sections(root, adapter=DROPOUT, **SMALL | {"save_steps": 1})
     expected = undisturbed(cfg)
-    steps = [train_watched(cfg, "save", step) for step in range(1, 9)]
-    assert steps == [[step] for step in range(1, 9)]
-    assert train_watched(cfg) == []
+    steps = [train_watched(cfg, "save", step) for step in range(1, 6)]
+    assert steps == [[step] for step in range(1, 6)]
+    assert train_watched(cfg) == [6, 7, 8]
     assert outputs() == expected
 
 
@@ -335,9 +350,7 @@ def test_every_kind_of_adapter_resumes(adapter: dict[str, Any], root: Path) -> N
         {"lr_scheduler_type": "cosine", "warmup_steps": 3},
         {"lr_scheduler_type": "reduce_lr_on_plateau"},
         {"gradient_checkpointing": True},
-        {"bf16": True},
         {"max_steps": 7},
-        {"optim": "adafactor"},
         {"eval_strategy": "no"},
         {"logging_steps": 100},
     ],
@@ -355,7 +368,7 @@ def test_checkpoints_can_stand_at_the_ends_of_epochs(root: Path) -> None:
     assert assert_resumes(cfg, "end", 8, 8) == []
 
 
-@pytest.mark.parametrize(("step", "checkpoint"), [(3, 3), (4, 3), (6, 6), (8, 8)])
+@pytest.mark.parametrize(("step", "checkpoint"), [(3, 3), (4, 3), (8, 8)])
 def test_evaluations_at_the_ends_of_epochs_are_not_lost(step: int, checkpoint: int, root: Path) -> None:
     cfg = sections(root, adapter=DROPOUT, **SMALL | {"eval_strategy": "epoch", "save_steps": 3})
     assert_resumes(cfg, "save" if step == checkpoint else "step", step, checkpoint)
@@ -369,72 +382,85 @@ def test_without_checkpoints_a_training_begins_anew(root: Path) -> None:
 # the best checkpoint
 
 
-@pytest.mark.parametrize("step", [2, 4, 6, 8, 10, 12, 16])
-def test_the_best_adapter_is_kept_over_a_kill(step: int, root: Path) -> None:
-    cfg = sections(root, adapter=DROPOUT, **WORSE)
+class BestAtFour(PaddingFreeTrainer):
+    """Takes the fourth step for the best one."""
+
+    def evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
+        found = {"eval_loss": 1.0 + abs(self.state.global_step - 4)}
+        self.log(found)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
+        return found
+
+
+@pytest.fixture
+def best_at_four(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "PaddingFreeTrainer", BestAtFour)
+
+
+def four_steps_of(cfg: train.Sections) -> bytes:
+    """The weights of a training that ends at the fourth step, all else the same."""
+    cut = OmegaConf.structured(cfg)
+    cut.train.update(max_steps=4, load_best_model_at_end=False, early_stopping_patience=None)
+    cut = OmegaConf.to_object(cut)
+    assert isinstance(cut, train.Sections)
+    return undisturbed(cut)[str(WEIGHTS)]
+
+
+@pytest.mark.parametrize("step", [2, 4, 6, 16])
+def test_the_best_adapter_is_kept_over_a_kill(step: int, root: Path, best_at_four: None) -> None:
+    cfg = sections(root, adapter=DROPOUT, **BEST, lr_scheduler_type="constant")
     assert_resumes(cfg, "save", step, step)
-    losses = curve("eval/loss")
-    assert len(losses) == 8
-    assert metrics()["eval_loss"] == pytest.approx(min(losses.values()), abs=1e-6)
-    assert losses[metrics()["best_step"]] == min(losses.values())
-    assert metrics()["best_step"] < 16
+    assert metrics() | {"steps": 16, "best_step": 4, "eval_loss": 1.0} == metrics()
+    assert WEIGHTS.read_bytes() == four_steps_of(cfg)
 
 
-def test_the_best_adapter_is_that_of_its_step(root: Path) -> None:
-    cfg = sections(root, adapter=DROPOUT, **WORSE)
-    train.main(cfg)
-    best, weights = metrics()["best_step"], WEIGHTS.read_bytes()
-    train.main(sections(root, adapter=DROPOUT, **WORSE | {"load_best_model_at_end": False, "max_steps": best}))
-    assert WEIGHTS.read_bytes() == weights
-
-
-def test_the_best_evaluation_between_checkpoints_has_a_checkpoint_too(root: Path) -> None:
-    settings = WORSE | {"eval_steps": 1, "save_steps": 16}
-    cfg = sections(root, adapter=DROPOUT, **settings)
-    train.main(cfg)
-    best, weights = metrics()["best_step"], WEIGHTS.read_bytes()
-    assert best < 16
-    train.main(sections(root, adapter=DROPOUT, **settings | {"load_best_model_at_end": False, "max_steps": best}))
-    assert WEIGHTS.read_bytes() == weights
+@pytest.mark.parametrize(("step", "checkpoint"), [(3, 0), (7, 4), (16, 16)])
+def test_the_best_evaluation_between_two_checkpoints_has_one_too(
+    step: int, checkpoint: int, root: Path, best_at_four: None
+) -> None:
+    cfg = sections(root, adapter=DROPOUT, **BEST | {"eval_steps": 4, "save_steps": 16}, lr_scheduler_type="constant")
+    assert_resumes(cfg, "save" if step == checkpoint else "step", step, checkpoint)
+    assert metrics()["best_step"] == 4
+    assert WEIGHTS.read_bytes() == four_steps_of(cfg)
 
 
 @pytest.mark.parametrize("event", ["save", "end"])
-def test_a_training_that_has_stopped_early_does_not_go_on(event: str, root: Path) -> None:
-    cfg = sections(root, adapter=DROPOUT, **WORSE, early_stopping_patience=2)
-    undisturbed(cfg)
-    train.main(cfg)
-    stop = metrics()["steps"]
-    assert stop < 16
-    assert stop == metrics()["best_step"] + 4
-    assert assert_resumes(cfg, event, stop, stop) == []
-
-
-@pytest.mark.parametrize("strategy", ["steps", "epoch"])
-def test_patience_outlasts_a_kill(strategy: str, root: Path) -> None:
-    more = {"eval_strategy": strategy, "save_strategy": strategy, "early_stopping_patience": 2, "num_train_epochs": 10}
-    cfg = sections(root, adapter=DROPOUT, **WORSE | more)
-    train.main(cfg)
-    stop, best = metrics()["steps"], metrics()["best_step"]
-    assert best < stop < 40
-    forget()
-    waited = (stop + best) // 2  # the first of the two evaluations without a better loss
-    assert len(assert_resumes(cfg, "save", waited, waited)) == stop - waited
-    assert metrics()["steps"] == stop
-
-
-def test_the_best_checkpoint_is_found_again_where_the_project_has_moved(
-    root: Path, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("strategy", "stop"), [("steps", 8), ("epoch", 12)])
+def test_a_training_that_has_stopped_early_does_not_go_on(
+    event: str, strategy: str, stop: int, root: Path, best_at_four: None
 ) -> None:
-    cfg = sections(root, adapter=DROPOUT, **WORSE)
+    often = {"eval_strategy": strategy, "save_strategy": strategy, "early_stopping_patience": 2}
+    assert assert_resumes(sections(root, adapter=DROPOUT, **BEST | often), event, stop, stop) == []
+    assert metrics() | {"steps": stop, "best_step": 4} == metrics()
+
+
+@pytest.mark.parametrize(
+    ("strategy", "save_steps", "kill", "checkpoint", "stop"),
+    [("steps", 2, 6, 6, 8), ("steps", 2, 7, 6, 8), ("steps", 16, 7, 4, 8), ("steps", 16, 8, 4, 8), ("epoch", 2, 11, 8, 12)],
+)
+def test_patience_outlasts_a_kill(
+    strategy: str, save_steps: int, kill: int, checkpoint: int, stop: int, root: Path, best_at_four: None
+) -> None:
+    often = {"eval_strategy": strategy, "save_strategy": strategy, "save_steps": save_steps, "early_stopping_patience": 2}
+    cfg = sections(root, adapter=DROPOUT, **BEST | often)
+    assert assert_resumes(cfg, "step", kill, checkpoint if kill != checkpoint else checkpoint - 2)[-1] == stop
+    assert metrics() | {"steps": stop, "best_step": 4} == metrics()
+
+
+@pytest.mark.parametrize("queued_first", [False, True])
+def test_a_training_goes_on_in_the_queue_or_out_of_it(
+    queued_first: bool, root: Path, project: Path, monkeypatch: pytest.MonkeyPatch, best_at_four: None
+) -> None:
+    cfg = sections(root, adapter=DROPOUT, **BEST)
     expected = undisturbed(cfg)
-    train_watched(cfg, "save", 12)
-    queued = project / ".dvc/tmp/exps/tmp1"
-    queued.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(project, tmp_path / "copy", symlinks=True, ignore=shutil.ignore_patterns(FOLDER))
-    (tmp_path / "copy").rename(queued)
+    queued = project / ".dvc/tmp/exps/tmp1"  # DVC's queue works in such copies
+    for name in ("data", "models"):
+        shutil.copytree(project / name, queued / name, symlinks=True)
     try:
-        monkeypatch.chdir(queued)
-        assert train_watched(cfg) == [13, 14, 15, 16]
+        for folder, step in zip([queued, project] if queued_first else [project, queued], (12, 0), strict=True):
+            monkeypatch.chdir(folder)
+            steps = train_watched(cfg, "save" if step else "", step)
+        assert steps == [13, 14, 15, 16]
         assert outputs() == expected
     finally:
         monkeypatch.chdir(project)
@@ -447,7 +473,7 @@ def test_the_best_checkpoint_is_found_again_where_the_project_has_moved(
 
 @pytest.mark.parametrize(
     "changed",
-    [{"learning_rate": 2e-3}, {"num_train_epochs": 3}, {"data_seed": 1}, {"seed": 1}, {"adapter": {"r": 3} | DROPOUT}],
+    [{"learning_rate": 2e-3}, {"seed": 1}, {"adapter": {"r": 3} | DROPOUT}],
     ids=str,
 )
 def test_changed_parameters_begin_anew_and_the_old_ones_still_resume(changed: dict[str, Any], root: Path) -> None:
@@ -461,7 +487,7 @@ def test_changed_parameters_begin_anew_and_the_old_ones_still_resume(changed: di
     forget()
     assert train_watched(sections(root, **given)) == [5, 6, 7, 8]
     assert outputs() == expected
-    assert undisturbed(other) == found
+    assert found[str(WEIGHTS)] != expected[str(WEIGHTS)]
 
 
 def test_changed_rows_begin_anew(root: Path) -> None:
