@@ -54,8 +54,8 @@ exp-show: setup ## experiments side by side: the figures that decide and the par
 ##@ Development
 
 .PHONY: test
-test: setup-dev ## all tests
-	@python -m pytest -q
+test: setup-dev ## all tests, on all cores
+	@OMP_NUM_THREADS=1 python -m pytest -q --numprocesses auto --maxprocesses 8 --dist loadfile
 
 .PHONY: lint
 lint: setup-dev ## ruff and mypy

@@ -39,7 +39,7 @@ class Clock:
 
     def install(self) -> None:
         """Puts the clock into the Trainer class."""
-        for name, timed in (("train", self._train), ("evaluate", self._evaluate), ("training_step", self._step)):
+        for name, timed in (("train", self._train), ("_evaluate", self._evaluate), ("training_step", self._step)):
             setattr(Trainer, name, wrapped(getattr(Trainer, name), timed))
 
     def report(self) -> dict[str, Any]:
@@ -95,8 +95,10 @@ def wrapped(method: Callable[..., Any], timed: Callable[..., Any]) -> Callable[.
     return replacement
 
 
-def real_tokens(example: dict[str, Any]) -> int:
-    """Tokens of an example or of a batch that are no padding."""
+def real_tokens(example: dict[str, Any] | list[dict[str, Any]]) -> int:
+    """Tokens of an example, of a sequence of examples or of a batch that are no padding."""
+    if isinstance(example, list):
+        return sum(real_tokens(one) for one in example)
     mask = example.get("attention_mask")
     if mask is None:
         return size(example["input_ids"])
