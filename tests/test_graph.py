@@ -178,7 +178,7 @@ def test_a_run_killed_while_it_trains_goes_on_from_its_checkpoint(clone: Clone) 
     os.killpg(run.pid, signal.SIGKILL)
     assert run.wait() == -signal.SIGKILL
     assert not (clone.folder / "models/adapter").exists()
-    started = re.findall(r"(\d+)/1000", clone.run(*command, environment={"OMP_NUM_THREADS": "1"}))
+    started = re.findall(r"train: .*?(\d+)/1000", clone.run(*command, environment={"OMP_NUM_THREADS": "1"}))
     assert int(started[0]) > 0  # where the progress bar began
     assert list(checkpoints.iterdir()) == []
     weights = clone.folder / "models/adapter/adapter_model.safetensors"
