@@ -1,8 +1,6 @@
 """Fixtures of the stages' tests."""
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,26 +9,17 @@ import torch
 
 from stages.lib.corpus import Corpus
 from stages.lib.edge.outputs import write_jsonl
-from stages.lib.edge.paths import ADAPTER, METRICS, PREPARED
+from stages.lib.edge.paths import ADAPTER, METRICS
 from stages.lib.prompt import Prompt
 from stages.lib.resumption import FOLDER
-from tests.stages.training import TONES, row
+from tests.stages.training import TONES, new_project, row
 
 
 @pytest.fixture(scope="module")
 def project(tiny_phi3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project's folder with a base model and prepared rows: DVCLive wants a git repo with a commit and DVC in it."""
+    """A project's folder with a base model and prepared rows."""
     folder = tmp_path_factory.mktemp("train")
-    for command in (
-        ["git", "init", "--quiet"],
-        ["git", "-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "--quiet", "--allow-empty", "-m", "first"],
-        [sys.executable, "-m", "dvc", "init", "--quiet"],
-    ):
-        subprocess.run(command, cwd=folder, check=True)
-    (folder / "models").mkdir()
-    (folder / "models/base").symlink_to(tiny_phi3)
-    prepared = folder / PREPARED
-    prepared.mkdir(parents=True)
+    prepared = new_project(folder, tiny_phi3)
     Prompt("Text: {phrase}\nTone: ", "{tone}", TONES, source_max_len=100, max_new_tokens=9).save(prepared)
     Corpus(pad_to_max_len=None, use_attention_mask=True).save(prepared)
     for name, count in (("train", 16), ("validation", 6)):

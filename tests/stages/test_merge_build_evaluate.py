@@ -5,7 +5,6 @@ import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from stages.lib.schema.build import Build
 from stages.lib.schema.evaluate import Evaluate
 from stages.lib.schema.merge import Merge, MergeBase
 from stages.lib.torch_model import TorchModel
-from tests.stages.training import sections
+from tests.stages.training import new_project, sections
 
 LABELS = ("joy", "fear")
 PHRASES = ["A fine day", "Über die Straße", "雨が降る", "🎉 at last!", "?"] * 4
@@ -38,29 +37,14 @@ FP32 = Build("fp32", "cpu", algo_config=None, block_size=None, accuracy_level=No
 INT4 = Build("int4", "cpu", algo_config=None, block_size=32, accuracy_level=4, is_symmetric=True)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Two threads only get in each other's way on a model this small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
 def project(root: Path, tiny_phi3: Path, one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project's folder in which train, merge and an fp32 build have run."""
     folder = tmp_path_factory.mktemp("press")
-    for command in (
-        ["git", "init", "--quiet"],
-        ["git", "-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "--quiet", "--allow-empty", "-m", "first"],
-        [sys.executable, "-m", "dvc", "init", "--quiet"],
-    ):
-        subprocess.run(command, cwd=folder, check=True)
-    (folder / "models").mkdir()
-    (folder / BASE).symlink_to(tiny_phi3)
-    prepared = folder / PREPARED
-    prepared.mkdir(parents=True)
+    prepared = new_project(folder, tiny_phi3)
     Prompt("Text: {phrase}\nTone: ", "{tone}", LABELS, source_max_len=100, max_new_tokens=8).save(prepared)
     Corpus(pad_to_max_len=None, use_attention_mask=True).save(prepared)
     rows = [

@@ -3,6 +3,8 @@
 import csv
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from omegaconf import OmegaConf
 
 from stages import train
 from stages.lib.edge.errors import InputError
-from stages.lib.edge.paths import ADAPTER, LOSS_CURVES, METRICS
+from stages.lib.edge.paths import ADAPTER, BASE, LOSS_CURVES, METRICS, PREPARED
 
 WEIGHTS, CONFIG = ADAPTER / "adapter_model.safetensors", ADAPTER / "adapter_config.json"
 TONES = ("joy", "fear", "surprise")
@@ -28,6 +30,21 @@ SHORT = {  # four steps an epoch, whatever the default recipe becomes
     "eval_strategy": "steps",
     "eval_steps": 2,
 }
+
+
+def new_project(folder: Path, base: Path) -> Path:
+    """Makes a project with a base model in `folder`, a git repo with a commit as DVCLive wants it; returns data/prepared."""
+    for command in (
+        ["git", "init", "--quiet"],
+        ["git", "-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "--quiet", "--allow-empty", "-m", "first"],
+        [sys.executable, "-m", "dvc", "init", "--quiet"],
+    ):
+        subprocess.run(command, cwd=folder, check=True)
+    (folder / BASE).parent.mkdir()
+    (folder / BASE).symlink_to(base)
+    prepared = folder / PREPARED
+    prepared.mkdir(parents=True)
+    return prepared
 
 
 def row(number: int, name: str) -> dict[str, Any]:
