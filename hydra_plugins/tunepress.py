@@ -7,6 +7,7 @@ Hydra imports every module of a `hydra_plugins` package, DVC's own process inclu
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, is_dataclass
+from pathlib import Path
 from typing import Any, cast, get_type_hints
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -20,6 +21,7 @@ from stages.lib.schema import adapter as adapter_schema
 from stages.lib.schema import train as train_schema
 from stages.lib.schema.adapter import Adapter
 from stages.lib.schema.base_model import BaseModel
+from stages.lib.schema.benchmark import Benchmark
 from stages.lib.schema.build import Build
 from stages.lib.schema.data import Data
 from stages.lib.schema.evaluate import Evaluate
@@ -39,6 +41,7 @@ class Tunepress:
     merge: Merge
     build: Build
     evaluate: Evaluate
+    benchmark: Benchmark
     report: Report
     seed: int
 
@@ -58,24 +61,36 @@ def tracked(otherwise: str, *paths: str | Sequence[str] | None, _root_: DictConf
     return os.path.commonpath(flat) if flat else otherwise
 
 
+def module_file(function: str | None) -> str | None:
+    """The file of a function of this project named package.module.function, None for one that is installed."""
+    path = Path(*(function or "").split(".")[:-1]).with_suffix(".py") if function and "." in function else None
+    return path.as_posix() if path and path.exists() else None
+
+
 def refuse_unknown(root: DictConfig) -> None:
     """Raises ValueError for a key that is in no dataclass of the schema."""
-    tree = cast(dict[str, Any], OmegaConf.to_container(root, resolve=False))
-    for name, section in tree.items():
-        for key in section if isinstance(section, dict) else [""]:
-            refuse_unknown_key(f"{name}.{key}" if key else name)
+    for key in keys(OmegaConf.to_container(root, resolve=False)):
+        refuse_unknown_key(key)
+
+
+def keys(tree: Any, prefix: str = "") -> list[str]:
+    """All keys of nested mappings, dotted."""
+    if not isinstance(tree, dict):
+        return []
+    return [f"{prefix}{name}" for name in tree] + [key for name in tree for key in keys(tree[name], f"{prefix}{name}.")]
 
 
 def refuse_unknown_key(key: str) -> None:
     """Raises ValueError unless the schema knows a key, given with its section."""
-    sections = get_type_hints(Tunepress)
-    section, _, rest = key.partition(".")
-    if section not in sections:
-        raise ValueError(unknown_key(section, list(sections)))
-    known = get_type_hints(sections[section]) if is_dataclass(sections[section]) else {}
-    name = rest.partition(".")[0]
-    if name and name not in known:
-        raise ValueError(unknown_key(f"{section}.{name}", list(known)))
+    known: Any = Tunepress
+    names = key.split(".")
+    for depth, name in enumerate(names, start=1):
+        if not is_dataclass(known):
+            return
+        fields = get_type_hints(known)
+        if name not in fields:
+            raise ValueError(unknown_key(".".join(names[:depth]), list(fields)))
+        known = fields[name]
 
 
 def refuse_together(root: DictConfig) -> None:
@@ -105,3 +120,4 @@ if ConfigLoaderImpl._apply_overrides_to_config is not apply_overrides:
     ConfigLoaderImpl._apply_overrides_to_config = staticmethod(apply_overrides)  # type: ignore[method-assign]
 ConfigStore.instance().store(name="tunepress", node=Tunepress)
 OmegaConf.register_new_resolver("tracked", tracked, replace=True)
+OmegaConf.register_new_resolver("module_file", module_file, replace=True)

@@ -53,6 +53,8 @@ def build(recipe: Build, merged: Path, folder: Path) -> None:
         "block_size": recipe.block_size,
         "accuracy_level": recipe.accuracy_level,
         "is_symmetric": recipe.is_symmetric,
+        "matmul_mixed_precision": recipe.matmul_mixed_precision,
+        "nodes_to_exclude": ",".join(recipe.nodes_to_exclude) or None,
     }
     extra_options = [f"{name}={value}" for name, value in optional.items() if value is not None]
     logging.getLogger("onnxruntime").setLevel(logging.WARNING)  # two lines for each node otherwise

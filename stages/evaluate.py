@@ -1,22 +1,23 @@
-"""evaluate: asks one candidate (base, merged or onnx) the test rows' prompts and measures its answers.
+"""evaluate: asks one candidate (base, merged or onnx) the test rows' prompts, and measures answers and likelihoods.
 
     python -m stages.evaluate onnx
 
 Each candidate runs in a process of its own, so its peak memory is its own.
 """
 
-import csv
 import sys
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from stages.lib.answers import Figures, classification, generation, label_of
+from hydra.utils import get_method
+
+from stages.lib.answers import Figures, Metric, classification, generation, label_of
 from stages.lib.edge.errors import InputError
-from stages.lib.edge.outputs import read_jsonl, replacing, write_json
+from stages.lib.edge.outputs import read_jsonl, write_csv, write_json
 from stages.lib.edge.paths import BASE, MERGED, METRICS, ONNX, PREDICTIONS, PREPARED
 from stages.lib.edge.stage import run
+from stages.lib.likelihood import Scorer, score
 from stages.lib.prompt import Prompt
 from stages.lib.schema.evaluate import Evaluate
 
@@ -30,32 +31,73 @@ class Sections:
     evaluate: Evaluate
 
 
+class Candidate(Scorer, Protocol):
+    """What is evaluated."""
+
+    def answers(self, prompts: list[str], max_new_tokens: int) -> list[str]:
+        """Greedy answers, in the order of `prompts`."""
+
+
 def main(candidate: str, cfg: Sections) -> str:
     """Evaluates one candidate on data/prepared/test.jsonl."""
     if cfg.evaluate.batch_size < 1 or not 0 < cfg.evaluate.confidence_level < 1:
         raise InputError("evaluate: batch_size must be 1 or more and confidence_level between 0 and 1")
+    metric = own_metric(cfg.evaluate.metric)
     prompt = Prompt.load(PREPARED)
     rows = read_jsonl(PREPARED / "test.jsonl")
     if not rows:
         raise InputError(f"{PREPARED / 'test.jsonl'}: no rows; set data.test_size or data.test_files")
-    answers = ask(candidate, [row["prompt"] for row in rows], prompt.max_new_tokens, cfg.evaluate.batch_size)
+    model = load(candidate, cfg.evaluate.batch_size)
+    answers = model.answers([row["prompt"] for row in rows], prompt.max_new_tokens)
+    likeliest, likelihoods = score(model, rows, prompt.labels)
     predictions, figures = measure(rows, answers, prompt, cfg.evaluate.confidence_level)
-    write_predictions(PREDICTIONS / f"{candidate}.csv", predictions)
+    figures |= likelihoods
+    if metric:
+        figures[metric.__name__] = measured(metric, rows, answers)
+    table = [one | other for one, other in zip(predictions, likeliest, strict=True)]
+    write_csv(PREDICTIONS / f"{candidate}.csv", table, list(table[0]))
     write_json(METRICS / "evaluate" / f"{candidate}.json", figures)
     name = "accuracy" if prompt.labels else "exact_match"
     return f"{name} {figures[name]:.3f} on {len(rows)} rows"
 
 
-def ask(candidate: str, prompts: list[str], max_new_tokens: int, batch_size: int) -> list[str]:
-    """The candidate's greedy answers. Only its own runtime is imported: the int4 model needs no torch."""
-    folder = CANDIDATES[candidate]
+def load(candidate: str, batch_size: int) -> Candidate:
+    """The candidate's model. Only its own runtime is imported: the int4 model needs no torch."""
     if candidate == "onnx":
         from stages.lib.onnx_model import OnnxModel
 
-        return OnnxModel(folder).answers(prompts, max_new_tokens)
+        return OnnxModel(ONNX)
     from stages.lib.torch_model import TorchModel
 
-    return TorchModel(folder, batch_size).answers(prompts, max_new_tokens)
+    return TorchModel(CANDIDATES[candidate], batch_size)
+
+
+def own_metric(name: str | None) -> Metric | None:
+    """The user's own metric, None where none is named.
+
+    Raises:
+        InputError: there is no such function.
+    """
+    if name is None:
+        return None
+    try:
+        return get_method(name)
+    except Exception as error:  # whatever importing the user's module raises
+        said = str(error.__cause__ or error).splitlines()[0]
+        raise InputError(f"evaluate.metric: {name} is no function that can be imported ({said})") from error
+
+
+def measured(metric: Metric, rows: list[dict[str, Any]], answers: list[str]) -> float:
+    """What the user's own metric says.
+
+    Raises:
+        InputError: it fails or returns no number.
+    """
+    try:
+        return round(float(metric([row["expected"] for row in rows], answers)), 4)
+    except Exception as error:
+        said = (str(error).splitlines() or [""])[0]
+        raise InputError(f"evaluate.metric: {metric.__name__} failed ({type(error).__name__}: {said})") from error
 
 
 def measure(
@@ -74,14 +116,6 @@ def measure(
         for row, said, answer in zip(rows, predicted, answers, strict=True)
     ]
     return predictions, figures
-
-
-def write_predictions(path: Path, predictions: list[dict[str, str]]) -> None:
-    """Writes a CSV that `dvc plots` draws as a confusion matrix. All is quoted: an answer may hold any character."""
-    with replacing(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(predictions[0]), lineterminator="\n", quoting=csv.QUOTE_ALL)
-        writer.writeheader()
-        writer.writerows(predictions)
 
 
 if __name__ == "__main__":

@@ -3,13 +3,14 @@
 import ast
 import dataclasses
 import importlib
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
 
-STAGES = ["fetch", "prepare", "train", "merge", "build", "evaluate", "report"]
+STAGES = ["fetch", "prepare", "train", "merge", "build", "evaluate", "compare", "benchmark", "judge", "report", "enforce"]
 EDGE = "stages/lib/edge"
 
 
@@ -56,11 +57,23 @@ def test_a_stage_depends_on_the_environment(stage: str, root: Path) -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_the_sections_it_reads(stage: str, root: Path) -> None:
     sections = importlib.import_module(f"stages.{stage}").Sections
-    assert sorted(stage_of(root, stage)["params"]) == sorted(field.name for field in dataclasses.fields(sections))
+    listed = {name.partition(".")[0] for name in stage_of(root, stage).get("params", [])}
+    assert listed == {field.name for field in dataclasses.fields(sections)}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_those_keys_of_a_section_that_it_reads(stage: str, root: Path) -> None:
+    """Where it names keys and not the whole section, they are those that its code reads."""
+    named = {tuple(name.split(".")) for name in stage_of(root, stage).get("params", []) if "." in name}
+    code = (root / "stages" / f"{stage}.py").read_text(encoding="utf-8")
+    for section in {section for section, _ in named}:
+        read = set(re.findall(rf"cfg\.{section}\.(\w+)", code))
+        assert {key for name, key in named if name == section} == read
 
 
 def test_every_key_of_the_schema_is_read_by_a_stage(root: Path) -> None:
-    code = "\n".join(path.read_text(encoding="utf-8") for path in (root / "stages").glob("*.py"))
+    modules = [*(root / "stages").glob("*.py"), *(root / "stages/lib").glob("*.py")]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in modules)
     generic = {"adapter", "train"}  # sections handed on whole: asserted by the field names that peft and transformers know
     for module in sorted((root / "stages/lib/schema").glob("[a-z]*.py")):
         if module.stem in generic:

@@ -1,11 +1,16 @@
-"""Greedy answers of an ONNX model folder through onnxruntime-genai: the candidate onnx, and `make predict`."""
+"""Answers and logits of an ONNX model folder through onnxruntime-genai: the candidate onnx, and `make predict`."""
 
+import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import onnxruntime_genai as og
 from tqdm import tqdm
 
+from stages.lib.cores import cores
 from stages.lib.edge.errors import InputError
+from stages.lib.likelihood import Logits, Tokens
 
 
 class OnnxModel:
@@ -14,8 +19,13 @@ class OnnxModel:
     def __init__(self, folder: Path) -> None:
         if not (folder / "genai_config.json").exists():
             raise InputError(f"{folder}: no genai_config.json, so there is no ONNX model; run `make repro`")
-        self.model = og.Model(str(folder))
+        config = og.Config(str(folder))
+        # onnxruntime by itself takes a thread for each core that it believes to be physical: on virtual machines too few
+        config.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": cores()}}}}))
+        self.model = og.Model(config)
         self.tokenizer = og.Tokenizer(self.model)
+        self.bare_tokenizer = og.Tokenizer(self.model)  # without the first token (BOS) that some models want
+        self.bare_tokenizer.update_options(add_special_tokens="false")
 
     def answers(self, prompts: list[str], max_new_tokens: int) -> list[str]:
         """The model's greedy answers, in the order of `prompts`."""
@@ -23,11 +33,50 @@ class OnnxModel:
 
     def answer(self, prompt: str, max_new_tokens: int) -> str:
         """The model's greedy answer to one prompt, without the tokens that end it."""
-        tokens = self.tokenizer.encode(prompt)
-        parameters = og.GeneratorParams(self.model)
-        parameters.set_search_options(do_sample=False, max_length=len(tokens) + max_new_tokens)
-        generator = og.Generator(self.model, parameters)
+        tokens = self.encode_prompt(prompt)
+        generator = self._generator(len(tokens) + max_new_tokens)
         generator.append_tokens(tokens)
         while not generator.is_done():
             generator.generate_next_token()
         return str(self.tokenizer.decode(generator.get_sequence(0)[len(tokens) :]))
+
+    def encode_prompt(self, text: str) -> Tokens:
+        """Tokens of a prompt, the model's first token (BOS) included where its tokenizer adds one."""
+        return list(self.tokenizer.encode(text))
+
+    def encode_completion(self, text: str) -> Tokens:
+        """Tokens of a completion and the end of the answer."""
+        tokens, ends = list(self.bare_tokenizer.encode(text)), list(self.tokenizer.eos_token_ids)
+        return tokens if tokens and tokens[-1] in ends else [*tokens, ends[0]]
+
+    def logits(self, asked: Sequence[tuple[Tokens, list[Tokens]]]) -> Iterator[tuple[int, list[Logits]]]:
+        """As `Scorer.logits`: a prompt is computed once, and after each completion the model goes back to it."""
+        for number, (prompt, completions) in enumerate(asked):
+            generator = self._generator(len(prompt) + max(len(completion) for completion in completions))
+            generator.append_tokens(prompt)
+            first = np.array(generator.get_output("logits")[0, -1:], dtype=np.float32)
+            yield number, [np.concatenate([first, self._behind(generator, completion)]) for completion in completions]
+
+    def _behind(self, generator: og.Generator, completion: Tokens) -> Logits:
+        """The logits that choose a completion's tokens but the first, [tokens - 1, vocabulary]; then the model goes back."""
+        if len(completion) == 1:
+            return np.empty((0, generator.get_output("logits").shape[-1]), dtype=np.float32)
+        before = generator.token_count()
+        generator.append_tokens(completion[:-1])
+        found = np.array(generator.get_output("logits")[0], dtype=np.float32)
+        generator.rewind_to(before)
+        return found
+
+    def stream(self, prompts: list[Tokens], new_tokens: int) -> Iterator[list[int]]:
+        """As `Runtime.stream`."""
+        length = len(prompts[0]) + new_tokens
+        generator = self._generator(length, min_length=length, batch_size=len(prompts))
+        generator.append_tokens(np.array(prompts, dtype=np.int32))
+        for _ in range(new_tokens):
+            generator.generate_next_token()
+            yield generator.get_next_tokens().tolist()
+
+    def _generator(self, max_length: int, **options: int) -> og.Generator:
+        parameters = og.GeneratorParams(self.model)
+        parameters.set_search_options(do_sample=False, max_length=max_length, **options)
+        return og.Generator(self.model, parameters)

@@ -2,13 +2,14 @@
 
 import os
 import sys
-from pathlib import Path
 from typing import NoReturn
 
 import torch
 from accelerate import DistributedType, PartialState
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main as torchrun_main
+
+from stages.lib.cores import cores
 
 
 def launched() -> bool:
@@ -49,14 +50,6 @@ def use_all_cores() -> None:
     """Gives torch as many threads as this process may use cores: by itself it takes all of the machine's."""
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, min(torch.get_num_threads(), cores())))
-
-
-def cores() -> int:
-    """Cores that this process may use: those it is bound to, or a container's share of them (Linux, cgroup 2)."""
-    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    share = Path("/sys/fs/cgroup/cpu.max")
-    quota, _, period = share.read_text().partition(" ") if share.exists() else ("max", "", "")
-    return bound if quota == "max" else max(1, min(bound, round(int(quota) / int(period))))
 
 
 if __name__ == "__main__":

@@ -15,26 +15,26 @@ import torch
 from peft import PeftModel
 from sklearn.metrics import accuracy_score
 
-from stages import build, evaluate, merge, train
+from stages import build, compare, evaluate, merge, train
 from stages.lib.checkpoint import load_encoder, load_model
 from stages.lib.corpus import Corpus
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import read_jsonl, size_mb, write_jsonl
-from stages.lib.edge.paths import ADAPTER, BASE, MERGED, METRICS, ONNX, PREDICTIONS, PREPARED
+from stages.lib.edge.paths import ADAPTER, BASE, CHANGED, MERGED, METRICS, ONNX, PREDICTIONS, PREPARED
 from stages.lib.onnx_model import OnnxModel
 from stages.lib.prompt import Prompt
 from stages.lib.schema.build import Build
-from stages.lib.schema.evaluate import Evaluate
 from stages.lib.schema.merge import Merge, MergeBase
 from stages.lib.torch_model import TorchModel
+from tests.stages.recipes import evaluation, recipe
 from tests.stages.training import new_project, sections
 
 LABELS = ("joy", "fear")
 PHRASES = ["A fine day", "Über die Straße", "雨が降る", "🎉 at last!", "?"] * 4
 PROMPTS = [f"Text: number {number}, {phrase}\nTone: " for number, phrase in enumerate(PHRASES)]
 TONES = ["joy" if phrase.endswith(("!", "day")) else "fear" for phrase in PHRASES]
-FP32 = Build("fp32", "cpu", algo_config=None, block_size=None, accuracy_level=None, is_symmetric=None)
-INT4 = Build("int4", "cpu", algo_config=None, block_size=32, accuracy_level=4, is_symmetric=True)
+FP32 = recipe("fp32")
+INT4 = recipe(block_size=32, accuracy_level=4, is_symmetric=True)
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -176,13 +176,13 @@ def test_the_shipped_tokenizer_gives_the_tokens_of_training(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "recipe", [Build("int3", "cpu", None, None, None, None), Build("int4", "abacus", None, None, None, None)]
+    "unknown", [recipe("int3"), recipe(execution_provider="abacus"), recipe(matmul_mixed_precision="all:int8")]
 )
-def test_what_the_builder_does_not_know_is_refused_and_the_earlier_model_stays(recipe: Build) -> None:
+def test_what_the_builder_does_not_know_is_refused_and_the_earlier_model_stays(unknown: Build) -> None:
     before = hashes(ONNX)
     with pytest.raises(InputError) as refused:
-        build.main(build.Sections(recipe))
-    assert str(refused.value).startswith(f"build: the builder refuses {recipe.precision} for {recipe.execution_provider} (")
+        build.main(build.Sections(unknown))
+    assert str(refused.value).startswith(f"build: the builder refuses {unknown.precision} for {unknown.execution_provider} (")
     assert "\n" not in str(refused.value)
     assert hashes(ONNX) == before
 
@@ -197,7 +197,7 @@ def test_a_build_without_a_merged_model_is_refused(tmp_path: Path) -> None:
 
 def evaluated(candidate: str, **settings: Any) -> tuple[list[dict[str, str]], Any]:
     """A candidate's predictions and figures."""
-    evaluate.main(candidate, evaluate.Sections(Evaluate(**({"batch_size": 4, "confidence_level": 0.95} | settings))))
+    evaluate.main(candidate, evaluate.Sections(evaluation(**settings)))
     with (PREDICTIONS / f"{candidate}.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file)), metrics(f"evaluate/{candidate}")
 
@@ -219,6 +219,82 @@ def test_training_is_seen_in_the_figures_and_fp32_onnx_changes_none_of_them() ->
     (_, base), (merged_said, merged), (onnx_said, onnx) = (evaluated(candidate) for candidate in evaluate.CANDIDATES)
     assert merged["accuracy"] > base["accuracy"]
     assert (onnx_said, onnx) == (merged_said, merged)
+
+
+def test_a_full_precision_build_agrees_to_numerical_noise_and_int4_does_not(project: Path, int4: Path) -> None:
+    for candidate in ("merged", "onnx"):
+        evaluated(candidate)
+    compare.main(compare.Sections(evaluation()))
+    figures = metrics("compare")
+    rows = read_jsonl(PREPARED / "test.jsonl")
+    tokens = sum(len(load_encoder(BASE).completion(row["completion"])) for row in rows)
+    assert figures.pop("mean_kl") < 1e-7
+    assert figures == {
+        "rows": len(rows),
+        "changed": 0,
+        "only_merged_right": 0,
+        "only_onnx_right": 0,
+        "p_value": 1.0,
+        "tokens": tokens,
+        "top1_agreement": 1.0,
+        "tokenized_otherwise": 0,
+    }
+    assert CHANGED.read_text(encoding="utf-8").splitlines() == ['"source","prompt","expected","merged","onnx"']
+    rounded = compare.agreement_figures(TorchModel(MERGED), OnnxModel(int4), rows)
+    assert rounded["mean_kl"] > 1e-4
+
+
+def test_rows_that_the_two_models_answer_differently_are_listed() -> None:
+    one = [
+        {"source": f"row {n}", "prompt": "p", "expected": "joy", "predicted": said}
+        for n, said in enumerate(("joy", "fear", "joy"))
+    ]
+    other = [row | {"predicted": tone} for row, tone in zip(one, ("joy", "joy", "fear"), strict=True)]
+    assert [(row["source"], row["merged"], row["onnx"]) for row in compare.differing(one, other)] == [
+        ("row 1", "fear", "joy"),
+        ("row 2", "joy", "fear"),
+    ]
+    assert compare.paired_figures(one, other) == {"only_merged_right": 1, "only_onnx_right": 1, "p_value": 1.0}
+
+
+def test_the_likeliest_label_stands_beside_the_answer() -> None:
+    predictions, figures = evaluated("merged")
+    assert {row["likeliest"] for row in predictions} <= set(LABELS)
+    assert all(1 / len(LABELS) <= float(row["confidence"]) <= 1 for row in predictions)
+    right = sum(row["likeliest"] == row["expected"] for row in predictions)
+    assert figures["likelihood_accuracy"] == pytest.approx(right / len(predictions), abs=1e-4)
+    assert figures["perplexity"] >= 1
+    assert 0 <= figures["calibration_error"] <= 1
+
+
+def test_a_metric_of_the_users_own_is_a_function_named_in_the_configuration(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "of_mine.py").write_text("def brevity(expected, answers):\n    return sum(map(len, answers)) / len(expected)\n")
+    monkeypatch.syspath_prepend(str(project))
+    predictions, figures = evaluated("onnx", metric="of_mine.brevity")
+    assert figures["brevity"] == pytest.approx(sum(len(row["answer"]) for row in predictions) / len(predictions), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("of_mine_too.absent", "evaluate.metric: of_mine_too.absent is no function that can be imported"),
+        ("nowhere.at_all", "evaluate.metric: nowhere.at_all is no function that can be imported"),
+        ("of_mine_too.broken", "evaluate.metric: broken failed (ZeroDivisionError: division by zero)"),
+        ("of_mine_too.wordy", "evaluate.metric: wordy failed (ValueError: could not convert string to float: 'good')"),
+    ],
+)
+def test_a_metric_that_cannot_be_used_is_refused_in_one_line(
+    project: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str
+) -> None:
+    functions = ("def broken(expected, answers):\n    return 1 / 0\n", "def wordy(expected, answers):\n    return 'good'\n")
+    (project / "of_mine_too.py").write_text("".join(functions))
+    monkeypatch.syspath_prepend(str(project))
+    with pytest.raises(InputError) as refused:
+        evaluated("onnx", metric=name)
+    assert str(refused.value).startswith(said)
+    assert "\n" not in str(refused.value)
 
 
 def test_the_batch_size_changes_no_answer() -> None:
@@ -243,6 +319,6 @@ def test_an_unknown_candidate_is_refused_in_one_line(root: Path) -> None:
 
 
 def test_the_model_does_not_hold_the_commit_of_the_repo_that_the_environment_lies_in(tiny_phi3: Path, tmp_path: Path) -> None:
-    build.build(Build("int4", "cpu", None, 32, 4, None), tiny_phi3, tmp_path / "onnx")
+    build.build(recipe(block_size=32, accuracy_level=4), tiny_phi3, tmp_path / "onnx")
     stamped = onnx.load(tmp_path / "onnx/model.onnx", load_external_data=False).producer_version
     assert stamped == f"{og.__version__}+{og.__commit__[:7]}"

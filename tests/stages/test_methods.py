@@ -23,10 +23,9 @@ from stages.lib.edge.paths import ADAPTER, BASE, MERGED, METRICS, ONNX, PREPARED
 from stages.lib.onnx_model import OnnxModel
 from stages.lib.quantization import hold_still
 from stages.lib.schema.adapter import moves_the_base
-from stages.lib.schema.build import Build
-from stages.lib.schema.evaluate import Evaluate
 from stages.lib.schema.merge import Merge, MergeBase
 from tests.conftest import ROOT
+from tests.stages.recipes import evaluation, recipe
 from tests.stages.training import CONFIG, WEIGHTS, curve, hashes, row, sections
 
 CASES: dict[str, dict[str, Any]] = {
@@ -226,11 +225,11 @@ def test_a_qlora_adapter_goes_into_the_original_weights_and_an_int4_onnx_model_t
     write_jsonl(PREPARED / "test.jsonl", [row(number, "test") for number in range(6)])
     train.main(sections(ROOT, adapter=settings("qlora"), num_train_epochs=4, **QUICK))
     merge.main(merge.Sections(Merge(MergeBase.original, max_shard_size="5GB")))
-    build.main(build.Sections(Build("int4", "cpu", algo_config=None, block_size=32, accuracy_level=4, is_symmetric=True)))
+    build.main(build.Sections(recipe(block_size=32, accuracy_level=4, is_symmetric=True)))
     assert not list(ONNX.glob("quantization.json"))
     answers = OnnxModel(ONNX).answers(TEXTS, 9)
     assert len(answers) == len(TEXTS)
     assert any(answers)
     for candidate in ("merged", "onnx"):
-        evaluate.main(candidate, evaluate.Sections(Evaluate(batch_size=4, confidence_level=0.95)))
+        evaluate.main(candidate, evaluate.Sections(evaluation()))
         assert json.loads((METRICS / f"evaluate/{candidate}.json").read_text(encoding="utf-8"))["rows"] == 6

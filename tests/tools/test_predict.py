@@ -15,8 +15,7 @@ from stages.lib.edge.outputs import write_jsonl
 from stages.lib.edge.paths import ONNX, PREDICTIONS, PREPARED
 from stages.lib.onnx_model import OnnxModel
 from stages.lib.prompt import Prompt
-from stages.lib.schema.build import Build
-from stages.lib.schema.evaluate import Evaluate
+from tests.stages.recipes import evaluation, recipe
 from tools.predict import VARIABLE
 
 ONE = Prompt("### Text: {phrase}\n### The tone is:\n", "{tone}", None, source_max_len=100, max_new_tokens=12)
@@ -28,7 +27,7 @@ TEXTS = ["What a day!", 'It\'s "fine", $HOME and `pwd` \\n {phrase}', "Ã‡a va? ð
 def project(tiny_phi3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project's folder with an int4 model of a one-column prompt, and one of two columns in models/two."""
     folder = tmp_path_factory.mktemp("predict")
-    build(Build("int4", "cpu", None, 32, 4, True), tiny_phi3, folder / ONNX)
+    build(recipe(block_size=32, accuracy_level=4, is_symmetric=True), tiny_phi3, folder / ONNX)
     (folder / "models/two").mkdir()
     for file in (folder / ONNX).iterdir():
         (folder / "models/two" / file.name).symlink_to(file)
@@ -127,7 +126,7 @@ def test_answers_are_those_that_evaluate_recorded(project: Path, root: Path, mon
     monkeypatch.chdir(project)
     write_jsonl(PREPARED / "test.jsonl", rows)
     ONE.save(PREPARED)
-    evaluate.main("onnx", evaluate.Sections(Evaluate(batch_size=1, confidence_level=0.95)))
+    evaluate.main("onnx", evaluate.Sections(evaluation()))
     with (PREDICTIONS / "onnx.csv").open(newline="", encoding="utf-8") as file:
         recorded = [row["answer"].strip() for row in csv.DictReader(file)]
     assert answered(run_predict(project, root, *TEXTS)) == "".join(f"{answer}\n" for answer in recorded)

@@ -1,11 +1,14 @@
 """Outputs of a stage: written beside their place and renamed, so that a failed run leaves the earlier ones whole."""
 
+import csv
 import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from stages.lib.edge.errors import InputError
 
 
 def remove(path: Path) -> None:
@@ -35,6 +38,31 @@ def write_json(path: Path, content: Any) -> None:
     """Writes `content` as indented JSON."""
     with replacing(path) as partial:
         partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    """Reads what `write_json` wrote.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: not found; run `make repro`")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def write_csv(path: Path, rows: list[dict[str, str]], columns: list[str]) -> None:
+    """Writes a CSV with a header. All is quoted: a model's answer may hold any character."""
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=columns, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Reads what `write_csv` wrote."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:

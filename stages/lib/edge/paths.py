@@ -9,6 +9,7 @@ ONNX = Path("models/onnx")
 MODEL_CARD = Path("models/MODEL_CARD.md")
 PREPARED = Path("data/prepared")
 PREDICTIONS = Path("predictions")
+CHANGED = PREDICTIONS / "changed.csv"  # rows that merged and onnx answer differently
 METRICS = Path("metrics")
 LOSS_CURVES = METRICS / "loss"
 TIMINGS = METRICS / "timings"  # not in git: they differ from run to run

@@ -13,3 +13,5 @@ class Build:
     block_size: int | None
     accuracy_level: int | None
     is_symmetric: bool | None
+    matmul_mixed_precision: str | None
+    nodes_to_exclude: list[str]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from stages.lib.answers import INVALID, classification, generation, interval, label_of
+from stages.lib.answers import INVALID, classification, generation, interval, label_of, paired
 
 TONES = ["joy", "sadness", "fear"]
 
@@ -125,8 +125,37 @@ def test_figures_of_free_answers_are_those_worked_out_by_hand() -> None:
         "exact_match_low": 0.0456,
         "exact_match_high": 0.6994,
         "confidence_level": 0.95,
+        "token_f1": 0.6429,
         "rouge_l": 0.6429,
     }
+
+
+def test_single_words_count_in_any_order_and_as_often_as_they_come() -> None:
+    figures = generation(["red green blue blue"], ["blue red"], 0.95)
+    # words: 2 of 2 and 2 of 4, so 2·1·0.5 / 1.5; in their order only one is common, 2·0.5·0.25 / 0.75
+    assert (figures["token_f1"], figures["rouge_l"]) == (0.6667, 0.3333)
+
+
+def test_words_of_any_script_count() -> None:
+    figures = generation(["Größe und Länge", "雨が 降る"], ["größe und länge", "雨が 止む"], 0.95)
+    assert (figures["token_f1"], figures["rouge_l"]) == (0.75, 0.75)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "p_value"),
+    [
+        ("1111", "1111", 1.0),
+        ("1110", "0001", 0.625),  # 3 to 1: 2 · (1 + 4) / 16
+        ("111111", "000000", 0.0312),  # 6 to 0: 2 / 64
+        ("1100", "0011", 1.0),
+    ],
+)
+def test_the_paired_test_counts_only_rows_that_one_alone_has_right(first: str, second: str, p_value: float) -> None:
+    found = paired([one == "1" for one in first], [one == "1" for one in second])
+    pairs = list(zip(first, second, strict=True))
+    assert found["only_first_right"] == pairs.count(("1", "0"))
+    assert found["only_second_right"] == pairs.count(("0", "1"))
+    assert found["p_value"] == pytest.approx(p_value, abs=1e-4)
 
 
 def test_as_many_answers_as_rows_are_needed() -> None:
