@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, set_
 
 from stages.lib.checkpoint import read_tensor
 from stages.lib.edge.errors import InputError
+from stages.lib.fused_linear import FusedLinear
 from stages.lib.quantization import hold_still
 from stages.lib.schema.adapter import Adapter, moves_the_base
 
@@ -20,7 +21,7 @@ from stages.lib.schema.adapter import Adapter, moves_the_base
 def lora_config(adapter: Adapter, init_lora_weights: bool | str) -> LoraConfig:
     """Peft's configuration of `adapter`."""
     modules = adapter.target_modules if isinstance(adapter.target_modules, str) else list(adapter.target_modules)
-    return LoraConfig(
+    config = LoraConfig(
         task_type="CAUSAL_LM",
         r=adapter.r,
         lora_alpha=adapter.lora_alpha,
@@ -30,6 +31,9 @@ def lora_config(adapter: Adapter, init_lora_weights: bool | str) -> LoraConfig:
         use_dora=adapter.method.use_dora,
         init_lora_weights=init_lora_weights,
     )
+    if not adapter.method.quantized:  # whose layers are torch.nn.Linear too
+        config._register_custom_module({torch.nn.Linear: FusedLinear})
+    return config
 
 
 def outline(folder: Path, adapter: Adapter) -> PeftModel:

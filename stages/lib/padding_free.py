@@ -131,12 +131,13 @@ def attention_by_example(
     """
     if cu_seq_lens_q is None:
         raise ValueError(f"{BY_EXAMPLE} wants the boundaries of Joiner(boundaries=True)")
+    lengths = [end - start for start, end in pairwise(cu_seq_lens_q.tolist())]
     parts = []
-    for start, end in pairwise(cu_seq_lens_q.tolist()):
+    # split, for the gradient of a slice is a row of zeros as long as the joined one, for each example
+    for length, *one in zip(lengths, *(states.split(lengths, dim=2) for states in (query, key, value)), strict=True):
         seen = None
-        if sliding_window is not None and end - start > sliding_window:
-            seen = torch.ones(end - start, end - start, dtype=torch.bool, device=query.device).tril().triu(1 - sliding_window)
-        one = (states[:, :, start:end] for states in (query, key, value))
+        if sliding_window is not None and length > sliding_window:
+            seen = torch.ones(length, length, dtype=torch.bool, device=query.device).tril().triu(1 - sliding_window)
         parts.append(sdpa_attention_forward(module, *one, seen, is_causal=seen is None, **options)[0])
     return torch.cat(parts, dim=1), None
 

@@ -1,5 +1,6 @@
 """padding_free: joined examples are the examples, and the loss is the mean over all their labels."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from transformers import DataCollatorWithFlattening, PreTrainedModel, TrainingAr
 
 from stages.lib.checkpoint import load_encoder, load_model
 from stages.lib.order import Order
-from stages.lib.padding_free import PaddingFreeTrainer
+from stages.lib.padding_free import PaddingFreeTrainer, attention_by_example
 from stages.lib.schema.train import SamplingStrategy
 from stages.lib.tokens import IGNORED
 
@@ -69,6 +70,23 @@ def test_a_change_of_an_example_leaves_its_neighbours_logits_alone(model: PreTra
     torch.testing.assert_close(after[0], before[0], atol=1e-4, rtol=0)
     torch.testing.assert_close(after[2], before[2], atol=1e-4, rtol=0)
     assert (after[1] - before[1]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("window", [None, 4])
+def test_attention_and_its_gradients_are_those_of_each_example_alone(window: int | None) -> None:
+    def attention(states: torch.Tensor, boundaries: list[int]) -> list[torch.Tensor]:
+        given = states.detach().requires_grad_()
+        ends = torch.tensor(boundaries)
+        found, _ = attention_by_example(torch.nn.Module(), *given, None, ends, window, scaling=0.3)
+        found.square().sum().backward()
+        assert given.grad is not None
+        return [found, given.grad]
+
+    joined = torch.randn(3, 1, 4, 20, 8, generator=torch.Generator().manual_seed(0))
+    found, gradient = attention(joined, [0, 5, 18, 20])
+    for start, end in pairwise([0, 5, 18, 20]):
+        alone = attention(joined[:, :, :, start:end], [0, end - start])
+        torch.testing.assert_close([found[:, start:end], gradient[:, :, :, start:end]], alone)
 
 
 def test_the_loss_is_the_mean_over_all_labels_of_the_batch(

@@ -1,0 +1,78 @@
+"""A frozen linear layer and its LoRA product as one operation, with a backward pass of its own.
+
+peft computes `base(x) + B(A(x)) * scale` in separate operations, which read and write an intermediate as wide as the output
+twice over, forward and backward. Here both products add up in one output, and so do their gradients.
+"""
+
+from typing import Any
+
+import torch
+from peft.tuners.lora import Linear
+from torch.autograd.function import once_differentiable
+
+
+class FusedLinear(Linear):
+    """peft's LoRA layer, for `LoraConfig._register_custom_module`; what `_exact` refuses goes peft's own way."""
+
+    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """The layer's output [..., out_features] for x [..., in_features]."""
+        name, *others = self.active_adapters
+        if args or kwargs or others or not self._exact(name, x):
+            return super().forward(x, *args, **kwargs)
+        base, dtype = self.base_layer, compute_dtype(x)
+        a, b = self.lora_A[name].weight.to(dtype), self.lora_B[name].weight.to(dtype)
+        return _LinearWithLora.apply(x.to(dtype), base.weight, base.bias, a, b, self.scaling[name])
+
+    def _exact(self, name: str, x: torch.Tensor) -> bool:
+        """Whether the layer is a frozen product, plain LoRA and nothing else, in one floating-point type."""
+        if self.disable_adapters or self.merged or name not in self.lora_A or name in self.lora_variant:
+            return False
+        base, a, b = self.base_layer, self.lora_A[name], self.lora_B[name]
+        frozen = not any(parameter.requires_grad for parameter in base.parameters())
+        plain = type(base) is torch.nn.Linear and b.bias is None and isinstance(self.lora_dropout[name], torch.nn.Identity)
+        one_type = base.weight.dtype == compute_dtype(x) and (autocast(x) or a.weight.dtype == x.dtype)
+        return frozen and plain and one_type and not torch.compiler.is_compiling()  # which fuses them itself
+
+
+def autocast(x: torch.Tensor) -> bool:
+    """Whether products on the device of `x` are computed in another type than that of their factors."""
+    return torch.is_autocast_enabled(x.device.type)
+
+
+def compute_dtype(x: torch.Tensor) -> torch.dtype:
+    """The type in which a product with `x` is computed."""
+    return torch.get_autocast_dtype(x.device.type) if autocast(x) else x.dtype
+
+
+class _LinearWithLora(torch.autograd.Function):
+    """x W^T + bias + scale x A^T B^T, with gradients of x, A and B."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        scale: float,
+    ) -> torch.Tensor:
+        """The output [..., out] of x [..., in], weight [out, in], bias [out], a [r, in] and b [out, r]."""
+        rows = x.reshape(-1, x.shape[-1])
+        thin = (rows @ a.t()).mul_(scale)
+        out = torch.nn.functional.linear(rows, weight, bias).addmm_(thin, b.t())
+        ctx.save_for_backward(x, weight, a, b, thin)
+        ctx.scale = scale
+        return out.view(*x.shape[:-1], weight.shape[0])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """The gradients of forward's arguments, those of the frozen ones being None."""
+        x, weight, a, b, thin = ctx.saved_tensors
+        grad = grad.reshape(-1, grad.shape[-1])
+        grad_thin = (grad @ b).mul_(ctx.scale)
+        grad_x = (grad @ weight).addmm_(grad_thin, a).view_as(x) if ctx.needs_input_grad[0] else None
+        grad_a = grad_thin.t() @ x.reshape(-1, x.shape[-1]) if ctx.needs_input_grad[3] else None
+        grad_b = (thin.t() @ grad).t() if ctx.needs_input_grad[4] else None  # this way round a CPU is faster
+        return grad_x, None, None, grad_a, grad_b, None
