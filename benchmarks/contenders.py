@@ -33,6 +33,7 @@ TITLES = {
     "tunepress": "Tunepress, python -m stages.train",
     "trainer": "transformers Trainer, padded",
     "olive": f"Olive LoRA, join {JOINED_TOKENS}",
+    "olive-checkpointing": f"Olive LoRA, join {JOINED_TOKENS}, checkpointing",
     "olive-lines": "Olive LoRA, line-by-line",
 }
 
@@ -108,7 +109,8 @@ def job(name: str, folder: Path, setting: Setting) -> dict[str, Any]:
     if given["target_modules"] == "all-linear":  # Olive takes names only
         given["target_modules"] = setting.recipe["linear_modules"]
     arguments = {field: setting.params["train"][field] for field in SAME_ARGUMENTS} | {"max_steps": setting.max_steps}
-    if name == "olive":
+    joined = name in ("olive", "olive-checkpointing")
+    if joined:
         tokens = arguments["per_device_train_batch_size"] * setting.recipe["row_tokens"] / setting.recipe["rows"]
         arguments["per_device_train_batch_size"] = max(1, round(tokens / JOINED_TOKENS))
     return {
@@ -119,7 +121,8 @@ def job(name: str, folder: Path, setting: Setting) -> dict[str, Any]:
         "seed": setting.params["seed"],
         "adapter": given,
         "training_arguments": arguments,
-        "strategy": "join" if name == "olive" else "line-by-line",
+        "gradient_checkpointing": name == "olive-checkpointing",
+        "strategy": "join" if joined else "line-by-line",
         "max_seq_len": JOINED_TOKENS,
     }
 

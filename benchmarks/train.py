@@ -1,6 +1,6 @@
 """Measures training: this project's stage, transformers' Trainer and Olive's LoRA pass, on the same rows in the same run.
 
-    python -m benchmarks.train                        # tunepress, trainer, olive: some ten minutes on two cores
+    python -m benchmarks.train                        # tunepress, trainer, olive twice: some fifteen minutes on two cores
     python -m benchmarks.train --contender tunepress --contender trainer --steps 5
     python -m benchmarks.train --profile              # where the time of one step of the stage goes
 
@@ -8,6 +8,7 @@ Contenders run one after the other, each in a process of its own, from the proje
 data/prepared, on the CPU. Training arguments and tokens of the rows are the same, and for stage and Trainer the initial
 adapter, the order of the rows and the positions with a loss. Olive creates its adapter before it seeds, learns the prompts
 along with the answers, and where it joins rows, its batch size is the one with the most similar number of tokens a step.
+It is measured without gradient checkpointing, as the others, and with it, which is its default.
 The peers run with the kernels that torch chooses; the stage pins its own (stages/__init__.py), and what that costs a
 product shows below the table.
 
@@ -51,7 +52,7 @@ from stages.lib.edge.outputs import write_json
 from stages.lib.edge.paths import BASE, PREPARED
 
 RESULTS = Path(__file__).resolve().parent / "results" / "train.json"
-DEFAULT = ("tunepress", "trainer", "olive")
+DEFAULT = ("tunepress", "trainer", "olive", "olive-checkpointing")
 FLOPS = 4  # per active parameter and token
 BUSY = 0.7  # load of the last minute at which another process must be running
 PROFILED = (4, 5)  # steps: the first, and the one after the last; one alone has one number of tokens, so few shapes

@@ -16,10 +16,9 @@ class FusedLinear(Linear):
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """The layer's output [..., out_features] for x [..., in_features]."""
-        name, *others = self.active_adapters
-        if args or kwargs or others or not self._exact(name, x):
+        if args or kwargs or len(self.active_adapters) != 1 or not self._exact(self.active_adapters[0], x):
             return super().forward(x, *args, **kwargs)
-        base, dtype = self.base_layer, compute_dtype(x)
+        base, dtype, (name,) = self.base_layer, compute_dtype(x), self.active_adapters
         a, b = self.lora_A[name].weight.to(dtype), self.lora_B[name].weight.to(dtype)
         return _LinearWithLora.apply(x.to(dtype), base.weight, base.bias, a, b, self.scaling[name])
 

@@ -76,8 +76,8 @@ def test_a_change_of_an_example_leaves_its_neighbours_logits_alone(model: PreTra
 def test_attention_and_its_gradients_are_those_of_each_example_alone(window: int | None) -> None:
     def attention(states: torch.Tensor, boundaries: list[int]) -> list[torch.Tensor]:
         given = states.detach().requires_grad_()
-        ends = torch.tensor(boundaries)
-        found, _ = attention_by_example(torch.nn.Module(), *given, None, ends, window, scaling=0.3)
+        query, key, value = given
+        found, _ = attention_by_example(torch.nn.Module(), query, key, value, None, torch.tensor(boundaries), window, scaling=0.3)
         found.square().sum().backward()
         assert given.grad is not None
         return [found, given.grad]
