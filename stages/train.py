@@ -28,6 +28,7 @@ from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import read_jsonl, replacing, size_mb, write_json
 from stages.lib.edge.paths import ADAPTER, BASE, LOSS_CURVES, METRICS, PREPARED
 from stages.lib.edge.stage import run
+from stages.lib.last_layer import skip_unread_positions
 from stages.lib.loss_curves import write_loss_curves
 from stages.lib.memory import peak_gpu_bytes
 from stages.lib.order import Order
@@ -75,6 +76,7 @@ def main(cfg: Sections) -> str:
         folder = kept.enter_context(checkpoints(key(cfg, [BASE, PREPARED / "prompt.json", *prepared_files()])))
         arguments = training_arguments(cfg.train, cfg.seed, folder, bool(examples["validation"]))
         model = adapters.with_adapter(load_base(cfg), cfg.adapter, cfg.seed, BASE)
+        skip_unread_positions(model.get_base_model())
         initial = keep_initial(model, cfg.adapter, Path(kept.enter_context(TemporaryDirectory())))
         trainer = make_trainer(model, examples, cfg.train, arguments)
         trainer.train(resume_from_checkpoint=last_checkpoint(folder))
