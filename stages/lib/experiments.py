@@ -1,0 +1,47 @@
+"""Experiments: what DVC knows of other runs."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One run that ended.
+
+    Attributes:
+        name: of the experiment, or the branch or commit that holds its metrics.
+        size_mb: of the ONNX model's folder.
+        score: accuracy or exact match of the ONNX model.
+        workspace: whether it is the working tree's.
+    """
+
+    name: str
+    size_mb: float
+    score: float
+    workspace: bool
+
+
+def experiments_of(table: Iterable[dict[str, Any]], score: str) -> list[Experiment]:
+    """The runs of `dvc.api.exp_show()` that have both figures; a commit only where no run before it has the same two.
+
+    Args:
+        table: a mapping of each row's columns; a column of a metric is named with its file where two files have it.
+        score: accuracy or exact_match.
+    """
+    found: list[Experiment] = []
+    for row in table:
+        size, value = (cell(row, f"onnx.{name}") for name in ("size_mb", score))
+        if size is None or value is None:
+            continue
+        name = row["Experiment"] or row["rev"]
+        seen = {(one.size_mb, one.score) for one in found}
+        if row["Experiment"] or (size, value) not in seen:
+            found.append(Experiment(name, size, value, workspace=row["rev"] == "workspace"))
+    return found
+
+
+def cell(row: dict[str, Any], name: str) -> float | None:
+    """A figure of metrics/summary.json."""
+    value = row.get(name, row.get(f"metrics/summary.json:{name}"))
+    return None if value is None else float(value)

@@ -1,0 +1,78 @@
+"""The model card: what a stranger must know to use the model, with a snippet that runs."""
+
+import json
+import re
+from typing import Any
+
+from stages.lib import tables
+from stages.lib.examples import columns_of, parts
+from stages.lib.page import Findings, environment
+from stages.lib.prompt import Prompt
+
+
+def card(findings: Findings) -> str:
+    """The Markdown of models/MODEL_CARD.md."""
+    run, prompt, parameters = findings.run, findings.prompt, findings.parameters
+    return environment().get_template("model_card.md.jinja").render(
+        title=findings.title,
+        verdict=findings.verdict,
+        parameters=parameters,
+        every_parameter=fenced(json.dumps(parameters, indent=2, ensure_ascii=False), "json"),
+        base_model=parameters["base_model.repo_id"] or parameters["base_model.name"],
+        source=source(parameters),
+        run=run,
+        scores=tables.scores(run),
+        gate=tables.gate(run),
+        speed=run.speed(),
+        labels=prompt.labels,
+        max_new_tokens=prompt.max_new_tokens,
+        prompt=fenced(prompt.prompt),
+        snippet=fenced(snippet(prompt, findings.predictions["onnx"][0]), "python"),
+    )  # fmt: skip
+
+
+def source(parameters: dict[str, Any]) -> str:
+    """Where the rows came from."""
+    if parameters["data.files"]:
+        return ", ".join(parameters["data.files"])
+    named = [parameters[f"data.{name}"] for name in ("path", "name", "split", "revision")]
+    return " ".join(part for part in named if part)
+
+
+def snippet(prompt: Prompt, row: dict[str, str]) -> str:
+    """Python that asks the model one row of the test set.
+
+    Args:
+        prompt: the template.
+        row: what the shipped model predicted for a row.
+    """
+    columns = columns_of(row["prompt"], prompt)
+    terms = []
+    for literal, name in parts(prompt.prompt):
+        terms += [repr(literal)] if literal else []
+        terms += [f"row[{name!r}]"] if name is not None else []
+    return "\n".join(
+        [
+            "import onnxruntime_genai as og",
+            "",
+            'model = og.Model("onnx")  # the folder beside this card',
+            "tokenizer = og.Tokenizer(model)",
+            "",
+            f"row = {columns!r}",
+            f"tokens = tokenizer.encode({' + '.join(terms)})",
+            "",
+            "parameters = og.GeneratorParams(model)",
+            f"parameters.set_search_options(do_sample=False, max_length=len(tokens) + {prompt.max_new_tokens})",
+            "generator = og.Generator(model, parameters)",
+            "generator.append_tokens(tokens)",
+            "while not generator.is_done():",
+            "    generator.generate_next_token()",
+            f"print(tokenizer.decode(generator.get_sequence(0)[len(tokens):]))  # {row['answer'].strip()!r}",
+        ]
+    )
+
+
+def fenced(text: str, language: str = "") -> str:
+    """A code block, whatever stands in it."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}{language}\n{text}\n{fence}"

@@ -1,0 +1,53 @@
+"""Provenance: the exact versions, inputs and commands that a run was made with."""
+
+import hashlib
+import platform
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+
+PACKAGES = (  # those that decide what a run gives; a build for a GPU goes by another name
+    "accelerate", "bitsandbytes", "datasets", "dvc", "gguf", "hydra-core", "numpy", "onnx", "onnx-ir", "onnxruntime",
+    "onnxruntime-gpu", "onnxruntime-genai", "onnxruntime-genai-cuda", "peft", "rouge-score", "safetensors", "scikit-learn",
+    "scipy", "sentencepiece", "tokenizers", "torch", "transformers",
+)  # fmt: skip
+
+COMMANDS = (  # of dvc.yaml's stages, in the order in which `dvc repro` runs them
+    "python -m stages.fetch",
+    "python -m stages.prepare",
+    "python -m stages.train",
+    "python -m stages.merge",
+    "python -m stages.build",
+    "python -m stages.evaluate base",
+    "python -m stages.evaluate merged",
+    "python -m stages.evaluate onnx",
+    "python -m stages.compare",
+    "python -m stages.benchmark merged",
+    "python -m stages.benchmark onnx",
+    "python -m stages.judge",
+    "python -m stages.report",
+    "python -m stages.enforce",
+)
+
+
+def versions() -> dict[str, str]:
+    """Python's version and those of the packages that are installed."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hashes(places: Iterable[Path]) -> dict[str, str]:
+    """The sha256 of each file, and of each file in a folder, by its path."""
+    files = [file for place in places for file in (sorted(place.rglob("*")) if place.is_dir() else [place]) if file.is_file()]
+    return {file.as_posix(): sha256(file) for file in files}
+
+
+def sha256(path: Path) -> str:
+    """Of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,168 @@
+"""The files of a run that has ended, made by hand: what `stages.report` reads, without a model."""
+
+import csv
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from stages.lib.answers import INVALID, classification, generation
+from stages.lib.calibration import bins_of
+from stages.lib.edge.configuration import load
+from stages.lib.edge.outputs import write_json, write_jsonl
+from stages.lib.edge.paths import ADAPTER, LOSS_CURVES, METRICS, ONNX, PREDICTIONS, PREPARED
+from stages.lib.prompt import Prompt
+from stages.report import Sections
+
+TONES = ("joy", "sadness", "fear", "surprise")
+TONE = Prompt("### Text: {phrase}\n### The tone is:\n", "{tone}", TONES, source_max_len=256, max_new_tokens=4)
+QUESTION = Prompt("Q ({Subject}): {Question}\nA: ", "{Best Answer}", None, source_max_len=64, max_new_tokens=12)
+PHRASES = (
+    "Our old dog still does his little tap dance every time I pick up the lead",
+    "The house is so quiet since the twins moved out that I leave the radio on for company",
+    "There was a second set of footprints beside mine all the way back to the tent",
+    "You mean to tell me that the whole street has been in on this since June",
+    "My tomatoes are ripe and I have been eating them <straight> off the vine & sharing none",
+)
+WRONG = {"merged": range(7, 240, 22), "onnx": (*range(7, 200, 22), 31, 62, 93, 124, 155)}  # rows answered wrongly
+
+
+def new_run(folder: Path, labels: bool = True) -> None:
+    """Writes a whole run to `folder`: of the tone task, or of one that answers in free text."""
+    prompt = TONE if labels else QUESTION
+    prompt.save(folder / PREPARED)
+    write_jsonl(folder / PREPARED / "test.jsonl", [])
+    for path, content in ((ADAPTER / "adapter_model.safetensors", b"adapter"), (ONNX / "model.onnx", b"onnx")):
+        (folder / path).parent.mkdir(parents=True)
+        (folder / path).write_bytes(content)
+    write_curves(folder / LOSS_CURVES)
+    tables = {name: predictions(name, labels) for name in ("base", "merged", "onnx")}
+    changed = [
+        {**{key: one[key] for key in ("source", "prompt", "expected")}, "merged": one["predicted"], "onnx": other["predicted"]}
+        for one, other in zip(tables["merged"], tables["onnx"], strict=True)
+        if one["predicted"] != other["predicted"]
+    ]
+    for name, rows in (*tables.items(), ("changed", changed)):
+        write_table(folder / PREDICTIONS / f"{name}.csv", rows)
+    for name, rows in tables.items():
+        write_json(folder / METRICS / "evaluate" / f"{name}.json", evaluated(name, rows, labels))
+    write_metrics(folder / METRICS, tables, len(changed), labels)
+
+
+def sections(root: Path, labels: bool = True, overrides: tuple[str, ...] = ()) -> Sections:
+    """The parameters of such a run."""
+    return load(Sections, [*([] if labels else ["data.labels=null"]), *overrides], root / "params.yaml")
+
+
+def predictions(name: str, labels: bool) -> list[dict[str, str]]:
+    """240 rows; base is wrong in all of the tones, the others in those of WRONG."""
+    random = Random(0 if name == "merged" else 1)
+    rows = []
+    for number in range(240):
+        phrase = f"{PHRASES[number % len(PHRASES)]}, number {number}."
+        right, other = (TONES[number % 4], TONES[(number + 1) % 4]) if labels else (f"answer {number}", f"no answer {number}")
+        wrong = name == "base" or number in WRONG[name]
+        rendered = (TONE if labels else QUESTION).render_prompt({"phrase": phrase, "Question": phrase, "Subject": "life"})
+        said = (INVALID if labels and name == "base" else other) if wrong else right
+        row = {"source": f"data/raw/rows.jsonl row {number + 1}", "prompt": rendered, "expected": right, "predicted": said}
+        row["answer"] = "I think" if said == INVALID else said
+        if labels:
+            confidence = random.uniform(0.3, 0.9) if wrong else 1 - random.uniform(0, 0.6) ** 2
+            row |= {"likeliest": other if wrong else right, "confidence": f"{confidence:.4f}"}
+        rows.append(row)
+    return rows
+
+
+def evaluated(name: str, rows: list[dict[str, str]], labels: bool) -> dict[str, Any]:
+    """The figures of predictions, as `stages.evaluate` writes them, and one of the user's own metric."""
+    expected, predicted = ([row[key] for row in rows] for key in ("expected", "predicted"))
+    perplexity = {"base": 31.7, "merged": 1.0581, "onnx": 1.0694}[name]
+    if not labels:
+        return generation(expected, predicted, 0.95) | {"token_f1": 0.6127, "perplexity": perplexity, "own_metric": 0.25}
+    error = sum(abs(one.confidence - one.right) * one.rows for one in bins_of(rows)) / len(rows)
+    figures = classification(expected, predicted, TONES, 0.95)
+    likelihood = {"perplexity": perplexity, "likelihood_accuracy": figures["accuracy"], "calibration_error": round(error, 4)}
+    return figures | likelihood | {"own_metric": 0.25}
+
+
+def write_metrics(folder: Path, tables: dict[str, list[dict[str, str]]], changed: int, labels: bool) -> None:
+    """The metrics of all stages but evaluate."""
+    right = {name: [row["predicted"] == row["expected"] for row in rows] for name, rows in tables.items()}
+    pairs = list(zip(right["merged"], right["onnx"], strict=True))
+    write_json(folder / "prepare.json", prepared(labels))
+    trained = {"parameters": 139399488, "trainable_parameters": 4884480, "steps": 86, "train_loss": 0.2394, "eval_loss": 0.072}
+    write_json(folder / "train.json", trained)
+    write_json(folder / "build.json", {"precision": "int4", "execution_provider": "cpu", "size_mb": 117.15})
+    compared = {"rows": 240, "changed": changed, "p_value": 0.5811}
+    compared |= {"only_merged_right": pairs.count((True, False)), "only_onnx_right": pairs.count((False, True))}
+    write_json(folder / "compare.json", compared | {"tokens": 512, "top1_agreement": 0.9746, "mean_kl": 0.0394})
+    drop = round((sum(right["merged"]) - sum(right["onnx"])) / 240, 4)
+    bounds = [
+        {"name": "max_drop", "bound": 0.05, "value": drop, "passed": True},
+        {"name": "min_gain", "bound": 0.2, "value": 0.9542, "passed": True},
+        {"name": "max_size_mb", "bound": 100.0, "value": 117.15, "passed": False},
+    ]
+    write_json(folder / "gate.json", {"passed": False, "bounds": bounds} if labels else {"passed": True, "bounds": []})
+    for name, factor in (("merged", 1.0), ("onnx", 2.1)):
+        write_json(folder / "benchmark" / f"{name}.json", timed(factor))
+
+
+def prepared(labels: bool) -> dict[str, Any]:
+    """What `stages.prepare` counts."""
+    counts = [60, 190, 420, 310, 150, 50, 20]
+    figures: dict[str, Any] = {
+        "rows": 1206,
+        "dropped": {"duplicates": 4, "conflicting_labels": 2, "overlong": 0, "max_samples": 0},
+        "truncated": 0,
+        "overlap_between_splits": 0,
+        "splits": {"train": 900, "validation": 60, "test": 240},
+        "train_sequences": 900,
+        "tokens": {"min": 19, "median": 25.0, "max": 40, "sum": 31327},
+        "lengths": {"edges": [19, 22, 25, 28, 31, 34, 37, 41], "counts": counts},
+        "source_max_len": 256 if labels else 64,
+    }
+    return figures | ({"labels": dict.fromkeys(sorted(TONES), 300)} if labels else {})
+
+
+def timed(factor: float) -> dict[str, Any]:
+    """What `stages.benchmark` measures; the speed of the merged model times `factor`."""
+
+    def spread(median: float) -> dict[str, float]:
+        return {"median": round(median, 1), "min": round(0.95 * median, 1), "max": round(1.08 * median, 1)}
+
+    batches = {
+        f"batch_{size}": {
+            "time_to_first_token_ms": spread(1900 * size / factor),
+            "prefill_tokens_per_second": spread(130 * factor),
+            "decode_tokens_per_second": spread(38.6 * factor * size**0.5),
+        }
+        for size in (1, 4)
+    }
+    return {
+        "machine": {"cpu": "AMD EPYC 7B13", "cores": 2, "gpu": None},
+        "prompt_tokens": 256,
+        "new_tokens": 32,
+        "repetitions": 5,
+        "load_seconds": round(2.4 / factor, 2),
+        "peak_memory_mb": round(1460 / factor),
+        "size_mb": 541.62 if factor == 1 else 117.15,
+        **batches,
+    }
+
+
+def write_curves(folder: Path) -> None:
+    """Loss curves as DVCLive writes them."""
+    random = Random(2)
+    train = [(step, 2.2 * 0.86 ** (step / 4) + random.uniform(0.02, 0.12)) for step in range(5, 90, 5)]
+    for name, points in (("train", train), ("eval", [(40, 0.12), (80, 0.064), (86, 0.072)])):
+        (folder / name).mkdir(parents=True)
+        lines = [f"{step}\t{loss}\n" for step, loss in points]
+        (folder / name / "loss.tsv").write_text("step\tloss\n" + "".join(lines), encoding="utf-8")
+
+
+def write_table(path: Path, rows: list[dict[str, str]]) -> None:
+    """A CSV as `stages.evaluate` writes it."""
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n", quoting=csv.QUOTE_ALL)
+        writer.writeheader()
+        writer.writerows(rows)
