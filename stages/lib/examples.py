@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from string import Formatter
 
 from stages.lib.prompt import Prompt
@@ -52,10 +51,10 @@ def changed(rows: Rows, prompt: Prompt) -> list[Example]:
         Example(
             row["source"],
             text_of(row["prompt"], prompt),
-            row["expected"],
+            shown(row["expected"]),
             {name: shown(row[name]) for name in ("merged", "onnx")},
         )
-        for row in islice(rows, COUNT)
+        for row in rows[:COUNT]
     ]
 
 

@@ -8,6 +8,7 @@ from stages.lib import tables
 from stages.lib.examples import columns_of, parts
 from stages.lib.page import Findings, environment
 from stages.lib.prompt import Prompt
+from stages.lib.provenance import versions
 
 
 def card(findings: Findings) -> str:
@@ -17,6 +18,7 @@ def card(findings: Findings) -> str:
         title=findings.title,
         verdict=findings.verdict,
         parameters=parameters,
+        requirement=requirement(parameters["build.execution_provider"]),
         every_parameter=fenced(json.dumps(parameters, indent=2, ensure_ascii=False), "json"),
         base_model=parameters["base_model.repo_id"] or parameters["base_model.name"],
         source=source(parameters),
@@ -37,6 +39,13 @@ def source(parameters: dict[str, Any]) -> str:
         return ", ".join(parameters["data.files"])
     named = [parameters[f"data.{name}"] for name in ("path", "name", "split", "revision")]
     return " ".join(part for part in named if part)
+
+
+def requirement(execution_provider: str) -> str:
+    """The package that runs the model, in the version that it was measured with."""
+    name = {"cuda": "onnxruntime-genai-cuda", "dml": "onnxruntime-genai-directml"}.get(execution_provider, "onnxruntime-genai")
+    installed = versions()
+    return f"{name}=={installed.get('onnxruntime-genai') or installed['onnxruntime-genai-cuda']}"
 
 
 def snippet(prompt: Prompt, row: dict[str, str]) -> str:

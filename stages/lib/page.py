@@ -18,6 +18,7 @@ from stages.lib.figures import CANDIDATES, TIMED, Run
 from stages.lib.prompt import Prompt
 from stages.lib.provenance import COMMANDS, versions
 
+MINUS = "\N{MINUS SIGN}"
 TEMPLATES = Path(__file__).parent.parent / "templates"
 
 Rows = list[dict[str, str]]
@@ -77,24 +78,24 @@ def page(findings: Findings) -> str:
             "Changed by the rounding": (examples.changed(findings.changed, prompt), len(findings.changed)),
         },
         commands=COMMANDS,
+        parameters={name: tables.parameter(value) for name, value in findings.parameters.items()},
         experiments=findings.experiments,
     )  # fmt: skip
 
 
-def key_figures(findings: Findings) -> list[tuple[str, str, str]]:
-    """The figures at the head of the page: what, how much, and what to hold it against."""
-    run, compare = findings.run, findings.run.compare
+def key_figures(findings: Findings) -> list[tuple[str, str, str, str]]:
+    """The figures at the head of the page: what, how much, its unit, and what to hold it against."""
+    run = findings.run
     low, high = run.interval("onnx")
     level = f"{run.evaluate['onnx']['confidence_level']:.0%}"
-    merged, onnx = (run.benchmark[name]["size_mb"] for name in TIMED)
-    speed = run.speed()
-    fast, slow = speed["onnx"]["tokens_per_second"], speed["merged"]["tokens_per_second"]
+    before, size = (run.benchmark[name]["size_mb"] for name in TIMED)
+    slow, fast = (run.speed()[name]["tokens_per_second"] for name in TIMED)
     return [
-        (tables.words(run.score), tables.figure(run.evaluate["onnx"][run.score]), f"{low:.3f} to {high:.3f} at {level}"),
-        ("by the rounding", f"{-run.drop:+.3f}".replace("-", "−"), f"{compare['changed']:,} answers changed, p = {compare['p_value']:.2f}"),
-        ("size", f"{onnx:,.0f} MB", f"{merged:,.0f} MB before, {merged / onnx:.1f} times"),
-        ("speed", f"{fast:,.0f} tokens/s", f"{slow:,.0f} before, {fast / slow:.1f} times"),
-    ]  # fmt: skip
+        (tables.words(run.score), tables.figure(run.evaluate["onnx"][run.score]), "", f"{low:.3f} to {high:.3f} at {level}"),
+        ("by the rounding", f"{-run.drop:+.3f}".replace("-", MINUS), "", f"{run.compare['changed']:,} answers changed"),
+        ("size on disk", f"{size:,.0f}", "MB", f"{before:,.0f} before, {before / size:.1f} times"),
+        ("speed", f"{fast:,.0f}", "tokens/s", f"{slow:,.0f} before, {fast / slow:.1f} times"),
+    ]
 
 
 def gate_in_words(run: Run) -> str:
@@ -116,9 +117,9 @@ def tables_of(findings: Findings) -> dict[str, tables.Table]:
         tables.agreement(run),
         tables.speed(run),
         tables.data(run),
-        tables.pairs("versions", "Versions", ["package", "version"], versions()),
+        tables.training(run),
+        tables.pairs("versions", "Installed when this report was made", ["package", "version"], versions()),
         tables.pairs("hashes", "What went in and what is shipped", ["file", "sha256"], findings.hashes),
-        tables.pairs("parameters", "Parameters", ["parameter", "value"], findings.parameters),
     ]
     return {table.name: table for table in found}
 

@@ -62,7 +62,7 @@ def lengths(edges: Sequence[int], counts: Sequence[int], limit: int) -> Markup:
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set(xlabel="tokens of a row, each tick twice the one before", ylabel="rows", ylim=(0, max(counts) * 1.2))
+    axes.set(xlabel="tokens of a row (log scale)", ylabel="rows", ylim=(0, max(counts) * 1.2))
     said = f"{sum(counts)} rows between {edges[0]} and {edges[-1]} tokens; the limit is {limit}."
     return inline(figure, "lengths", "Lengths of the rows in tokens", said)
 
@@ -74,11 +74,10 @@ def reliability(bins: dict[str, list[Bin]]) -> Markup:
     rows = max(sum(one.rows for one in members) for members in bins.values())
     for (name, members), colour in zip(bins.items(), (MUTED, ACCENT), strict=True):
         x, y = [one.confidence for one in members], [one.right for one in members]
-        axes.plot(x, y, color=colour, linewidth=1.2)
-        axes.scatter(x, y, [18 + 220 * one.rows / rows for one in members], color=colour, label=name, gid=name)
-    axes.set(xlim=(0, 1.04), ylim=(0, 1.04), xlabel="confidence", ylabel="share that is right")
-    for handle in axes.legend(loc="upper left").legend_handles:
-        handle.set_sizes([40])
+        axes.plot(x, y, color=colour, linewidth=1.2, label=name)
+        axes.scatter(x, y, [18 + 220 * one.rows / rows for one in members], color=colour, gid=name)
+    axes.set(xlim=(0, 1.04), ylim=(-0.04, 1.04), xlabel="confidence", ylabel="share that is right")
+    axes.legend(loc="upper left")
     said = "; ".join(
         f"{name}: " + ", ".join(f"{one.right:.2f} right at {one.confidence:.2f}" for one in members)
         for name, members in bins.items()

@@ -1,5 +1,6 @@
 """Tables of the report: what was measured, as the words and figures of its cells."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,25 +38,18 @@ class Confusion:
 
 
 def scores(run: Run) -> Table:
-    """All figures of each candidate."""
+    """All figures of each candidate, one candidate a column."""
     level = f"{run.evaluate['onnx']['confidence_level']:.0%} interval"
-    head = ["model", run.score, level, *(words(name) for name in run.all_names[1:])]
-    rows = [
-        [
-            name,
-            figure(run.evaluate[name][run.score]),
-            "{:.3f} to {:.3f}".format(*run.interval(name)),
-            *(figure(run.evaluate[name][key]) for key in run.all_names[1:]),
-        ]
-        for name in CANDIDATES
-    ]
-    return Table("scores", f"{run.evaluate['onnx']['rows']} rows that no model was trained on", head, rows)
+    keys = {run.score: words(run.score), f"{run.score}_low": f"{level}, from", f"{run.score}_high": f"{level}, to"}
+    keys |= {key: words(key) for key in run.all_names[1:]}
+    rows = [[said, *(figure(run.evaluate[name][key]) for name in CANDIDATES)] for key, said in keys.items()]
+    return Table("scores", f"{run.evaluate['onnx']['rows']:,} rows that no model was trained on", ["", *CANDIDATES], rows)
 
 
 def gate(run: Run) -> Table:
     """Each bound and what was measured."""
     rows = [
-        [words(one["name"]), f"{one['bound']:g}", f"{one['value']:g}", "kept" if one["passed"] else "broken"]
+        [one["name"], f"{one['bound']:g}", f"{one['value']:g}", "kept" if one["passed"] else "broken"]
         for one in run.gate["bounds"]
     ]
     return Table("gate", "Bounds of evaluate.gate", ["bound", "set to", "measured", "verdict"], rows)
@@ -127,18 +121,26 @@ def data(run: Run) -> Table:
         ["prompts in two splits", f"{prepare['overlap_between_splits']:,}"],
         ["tokens of a row, median and longest", f"{prepare['tokens']['median']:g}, {prepare['tokens']['max']:,}"],
     ]
-    return Table("data", "Rows", ["", "rows"], rows)
+    return Table("data", "Where they went", ["", "rows"], rows)
 
 
-def pairs(name: str, caption: str, head: Sequence[str], values: Mapping[str, Any]) -> Table:
+def training(run: Run) -> Table:
+    """What was trained, and how far."""
+    names = {"parameters": "parameters", "trainable_parameters": "trained of them", "steps": "optimizer steps"}
+    rows = [[said, f"{run.train[key]:,}"] for key, said in names.items()]
+    losses = {"train_loss": "mean loss of training", "eval_loss": "loss of validation at the end"}
+    rows += [[said, figure(run.train[key])] for key, said in losses.items() if run.train.get(key) is not None]
+    return Table("training", "What was trained", ["", "figure"], rows)
+
+
+def pairs(name: str, caption: str, head: Sequence[str], values: Mapping[str, str]) -> Table:
     """A table of names and values."""
-    return Table(name, caption, head, [[key, text(value)] for key, value in values.items()])
+    return Table(name, caption, head, list(values.items()))
 
 
-def text(value: Any) -> str:
-    """A parameter as YAML would write it."""
-    named = {None: "null", True: "true", False: "false"}
-    return named[value] if value is None or isinstance(value, bool) else str(value)
+def parameter(value: Any) -> str:
+    """A parameter's value: a text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def figure(value: float) -> str:
