@@ -8,9 +8,9 @@ to machine; they lie apart from the reproducible ones, and nothing reproducible 
 
 import platform
 import sys
-import time
 from dataclasses import dataclass
 from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,9 +19,8 @@ from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import read_jsonl, size_mb, write_json
 from stages.lib.edge.paths import MERGED, METRICS, ONNX, PREPARED
 from stages.lib.edge.stage import peak_memory_mb, run
-from stages.lib.likelihood import Tokens
 from stages.lib.schema.benchmark import Benchmark
-from stages.lib.speed import Runtime, measure, prompt_of
+from stages.lib.speed import Runtime, Workload, measure
 
 MODELS = {"merged": MERGED, "onnx": ONNX}
 
@@ -33,63 +32,56 @@ class Sections:
     benchmark: Benchmark
 
 
-class Model(Runtime, Protocol):
-    """What is measured."""
+class Reader(Runtime, Protocol):
+    """A runtime that reads texts."""
 
-    def encode_prompt(self, text: str) -> Tokens:
-        """Tokens of a prompt."""
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text."""
 
 
 def main(name: str, cfg: Sections) -> str:
     """Writes metrics/benchmark/<name>.json."""
-    load = cfg.benchmark
-    check(load)
-    folder = MODELS[name]
-    rows = read_jsonl(PREPARED / "test.jsonl")
-    start = time.perf_counter()
-    model = open_model(name)
-    load_seconds = round(time.perf_counter() - start, 2)
-    prompt = prompt_of([model.encode_prompt(row["prompt"]) for row in rows], load.prompt_tokens)
-    batches = {
-        f"batch_{size}": measure(model, prompt, load.new_tokens, size, load.warm_up, load.repetitions)
-        for size in load.batch_sizes
-    }
+    workload = workload_of(cfg.benchmark)
+    text = "\n".join(row["prompt"] for row in read_jsonl(PREPARED / "test.jsonl"))
+    runtime = open_runtime(name)
+    prompt = list(islice(cycle(runtime.encode(text)), workload.prompt_tokens))
     figures = {
         "machine": machine(),
-        "prompt_tokens": load.prompt_tokens,
-        "new_tokens": load.new_tokens,
-        "repetitions": load.repetitions,
-        "load_seconds": load_seconds,
+        "prompt_tokens": workload.prompt_tokens,
+        "new_tokens": workload.new_tokens,
+        "repetitions": workload.repetitions,
+        **measure(runtime, prompt, workload),
         "peak_memory_mb": peak_memory_mb(),
-        "size_mb": size_mb(folder),
+        "size_mb": size_mb(MODELS[name]),
     }
-    write_json(METRICS / "benchmark" / f"{name}.json", figures | batches)
-    alone = batches["batch_1"]
-    return (
-        f"{alone['decode_tokens_per_second']['median']:.1f} tokens/s, the first after "
-        f"{alone['time_to_first_token_ms']['median']:.0f} ms of {load.prompt_tokens} tokens"
-    )
+    write_json(METRICS / "benchmark" / f"{name}.json", figures)
+    first, rest = (figures["batch_1"][key]["median"] for key in ("time_to_first_token_ms", "decode_tokens_per_second"))
+    return f"{rest:.1f} tokens/s, the first after {first:.0f} ms of {workload.prompt_tokens} tokens"
 
 
-def check(load: Benchmark) -> None:
-    """Raises InputError unless the work can be measured."""
-    least = {"prompt_tokens": 1, "new_tokens": 2, "warm_up": 0, "repetitions": 1}  # new_tokens: the first is apart
-    for name, bound in least.items():
-        if getattr(load, name) < bound:
-            raise InputError(f"benchmark.{name}: {getattr(load, name)} is too few; {bound} or more")
-    if 1 not in load.batch_sizes or min(load.batch_sizes) < 1:
-        raise InputError(f"benchmark.batch_sizes: {list(load.batch_sizes)} wants 1 among them, the figure that is compared")
+def workload_of(benchmark: Benchmark) -> Workload:
+    """The work that is measured.
+
+    Raises:
+        InputError: there would be nothing to measure.
+    """
+    if 1 not in benchmark.batch_sizes:
+        raise InputError(f"benchmark.batch_sizes: {list(benchmark.batch_sizes)} wants 1 among them, the figure that is compared")
+    try:
+        return Workload(**vars(benchmark) | {"batch_sizes": tuple(benchmark.batch_sizes)})
+    except InputError as error:
+        raise InputError(f"benchmark.{error}") from error
 
 
-def open_model(name: str) -> Model:
-    """The model. Only its own runtime is imported: the int4 model needs no torch."""
+def open_runtime(name: str) -> Reader:
+    """The model, on all cores. Only its own runtime is imported: the int4 model needs no torch."""
     if name == "onnx":
-        from stages.lib.onnx_model import OnnxModel
+        from stages.lib.onnx_runtime import OnnxRuntime
 
-        return OnnxModel(ONNX)
-    from stages.lib.torch_model import TorchModel
+        return OnnxRuntime(ONNX, cores())
+    from stages.lib.torch_runtime import TorchRuntime
 
-    return TorchModel(MERGED)
+    return TorchRuntime(MERGED, cores())
 
 
 def machine() -> dict[str, Any]:

@@ -4,7 +4,6 @@ Reads files (or a dataset on a hub), fills the template, drops duplicates and co
 leaves out. What is dropped never reaches a model; what is kept never stands in two splits.
 """
 
-import statistics
 import sys
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import replacing, write_json, write_jsonl
 from stages.lib.edge.paths import BASE, METRICS, PREPARED
 from stages.lib.edge.stage import run
+from stages.lib.lengths import histogram, summary
 from stages.lib.prompt import Prompt, column_names, split_template
 from stages.lib.rows import Row, read_files, read_hub
 from stages.lib.schema.data import Data, Overlong
@@ -92,7 +92,9 @@ def prepare(data: Data, seed: int, prompt: Prompt, encoder: Encoder) -> tuple[di
         "overlap_between_splits": len(shared),
         "splits": {name: len(members) for name, members in splits.items()},
         "train_sequences": splits["train"][-1]["sequence"] + 1,
-        "tokens": {"min": min(lengths), "median": statistics.median(lengths), "max": max(lengths), "sum": sum(lengths)},
+        "tokens": summary(lengths),
+        "lengths": histogram(lengths),
+        "source_max_len": data.source_max_len,
     }
     if data.labels:
         metrics["labels"] = dict(sorted(Counter(row["expected"] for row in rows + test).items()))

@@ -72,7 +72,7 @@ def test_a_stage_depends_on_those_keys_of_a_section_that_it_reads(stage: str, ro
 
 
 def test_every_key_of_the_schema_is_read_by_a_stage(root: Path) -> None:
-    modules = [*(root / "stages").glob("*.py"), *(root / "stages/lib").glob("*.py")]
+    modules = [file for pattern in ("*.py", "lib/*.py", "templates/*.jinja") for file in (root / "stages").glob(pattern)]
     code = "\n".join(path.read_text(encoding="utf-8") for path in modules)
     generic = {"adapter", "train"}  # sections handed on whole: asserted by the field names that peft and transformers know
     for module in sorted((root / "stages/lib/schema").glob("[a-z]*.py")):

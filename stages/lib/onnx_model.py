@@ -13,16 +13,30 @@ from stages.lib.edge.errors import InputError
 from stages.lib.likelihood import Logits, Tokens
 
 
+def load(folder: Path, threads: int | None) -> og.Model:
+    """Loads an ONNX model folder.
+
+    Args:
+        folder: onnxruntime-genai's layout.
+        threads: of its products; None leaves the number to onnxruntime, which takes one for each core that it believes to be
+            physical: on virtual machines too few.
+
+    Raises:
+        InputError: there is no such model.
+    """
+    if not (folder / "genai_config.json").exists():
+        raise InputError(f"{folder}: no genai_config.json, so there is no ONNX model; run `make repro`")
+    config = og.Config(str(folder))
+    if threads:
+        config.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}}))
+    return og.Model(config)
+
+
 class OnnxModel:
     """A model that answers one prompt at a time, as it does where it is shipped."""
 
     def __init__(self, folder: Path) -> None:
-        if not (folder / "genai_config.json").exists():
-            raise InputError(f"{folder}: no genai_config.json, so there is no ONNX model; run `make repro`")
-        config = og.Config(str(folder))
-        # onnxruntime by itself takes a thread for each core that it believes to be physical: on virtual machines too few
-        config.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": cores()}}}}))
-        self.model = og.Model(config)
+        self.model = load(folder, cores())
         self.tokenizer = og.Tokenizer(self.model)
         self.bare_tokenizer = og.Tokenizer(self.model)  # without the first token (BOS) that some models want
         self.bare_tokenizer.update_options(add_special_tokens="false")
@@ -67,16 +81,7 @@ class OnnxModel:
         generator.rewind_to(before)
         return found
 
-    def stream(self, prompts: list[Tokens], new_tokens: int) -> Iterator[list[int]]:
-        """As `Runtime.stream`."""
-        length = len(prompts[0]) + new_tokens
-        generator = self._generator(length, min_length=length, batch_size=len(prompts))
-        generator.append_tokens(np.array(prompts, dtype=np.int32))
-        for _ in range(new_tokens):
-            generator.generate_next_token()
-            yield generator.get_next_tokens().tolist()
-
-    def _generator(self, max_length: int, **options: int) -> og.Generator:
+    def _generator(self, max_length: int) -> og.Generator:
         parameters = og.GeneratorParams(self.model)
-        parameters.set_search_options(do_sample=False, max_length=max_length, **options)
+        parameters.set_search_options(do_sample=False, max_length=max_length)
         return og.Generator(self.model, parameters)

@@ -65,15 +65,6 @@ class TorchModel:
         whole = torch.cat([first, rest.float().cpu()], dim=1)
         return [one[: len(completion)].numpy() for one, completion in zip(whole, completions, strict=True)]
 
-    @torch.inference_mode()
-    def stream(self, prompts: list[Tokens], new_tokens: int) -> Iterator[list[int]]:
-        """As `Runtime.stream`."""
-        given, cache = torch.tensor(prompts, device=self.model.device), None
-        for _ in range(new_tokens):
-            found = self.model(input_ids=given, past_key_values=cache, logits_to_keep=1, use_cache=True)
-            cache, given = found.past_key_values, found.logits[:, -1:].argmax(-1)
-            yield given[:, 0].tolist()
-
     def _batches(self, encoded: list[Tokens], size: int) -> Iterator[tuple[list[int], list[Tokens]]]:
         """Prompts of one length together: no padding, whose rounding would depend on a row's neighbours."""
         by_length: dict[int, list[int]] = defaultdict(list)
