@@ -12,8 +12,8 @@ CUDA_ONLY := cuda-bindings cuda-pathfinder cuda-toolkit triton nvidia-cublas nvi
 
 # Of `dvc exp show`'s columns (every metric, parameter and dependency there is) stand the figures that decide, always,
 # and those parameters that differ from run to run and tell something that no other column does.
-DECIDING := (merged|onnx)\.(accuracy|exact_match)$$|onnx\.(accuracy_drop|exact_match_drop|size_mb)$$
-PARAMETERS := (base_model|data|adapter|train|merge|build|evaluate)\.|seed$$
+DECIDING := (merged|onnx)\.(accuracy|exact_match)$$|onnx\.(mean_kl|size_mb|tokens_per_second)$$|gate\.passed$$
+PARAMETERS := (base_model|data|adapter|train|merge|build|evaluate|benchmark)\.|seed$$
 DULL := base_model\.(?!name)|.*\.(tracked|logging_steps|eval_steps)$$
 
 .DEFAULT_GOAL := help
@@ -22,7 +22,7 @@ DULL := base_model\.(?!name)|.*\.(tracked|logging_steps|eval_steps)$$
 ##@ The pipeline
 
 .PHONY: repro
-repro: setup ## fetch, prepare, train, merge, build, evaluate, report; then the table
+repro: setup ## all stages, from the base model to the report; then the table
 	@python -m tools.compose
 	@# DVC deletes a stage's outputs before it runs; after a failure those of the last good run come back, from its cache
 	@# or, for the metrics, which are in git and not there, from a copy
@@ -34,6 +34,10 @@ repro: setup ## fetch, prepare, train, merge, build, evaluate, report; then the 
 .PHONY: results
 results: setup ## the table of the last run
 	@python -m tools.results
+
+.PHONY: report
+report: setup ## report.html: the last run's report with all experiments beside it, one file to send
+	@python -m tools.report
 
 .PHONY: predict
 predict: export TUNEPRESS_TEXT := $(value TEXT)

@@ -12,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
-AFTER_PREPARE = ["train", "merge", "build", "evaluate@merged", "evaluate@onnx", "report"]
+from tools.hashes import hashes
+
+MEASURED = ["evaluate@merged", "evaluate@onnx", "compare", "benchmark@merged", "benchmark@onnx", "judge", "report", "enforce"]
+AFTER_PREPARE = ["train", "merge", "build", *MEASURED]
 SMOKE = ("-S", "+experiment=smoke")
 
 
@@ -39,16 +42,18 @@ class Clone:
         """The stages that a command ran, in order."""
         return re.findall(r"Running stage '([^']+)'", self.run(*command, environment=environment))
 
+    def restore(self) -> None:
+        """Goes back to what is committed."""
+        self.run("git", "checkout", "--quiet", ".")
+        self.run("dvc", "checkout", "--quiet", "--force")
+
     def commit(self) -> None:
         self.run("git", "add", "--all")
         self.run("git", "commit", "--quiet", "-m", "state")
 
     def outputs(self) -> dict[str, str]:
-        """The hashes of dvc.lock, by output."""
-        from omegaconf import OmegaConf
-
-        lock = OmegaConf.load(self.folder / "dvc.lock")
-        return {out.path: out.md5 for stage in lock.stages.values() for out in stage.outs}
+        """The hashes of dvc.lock, by output, but for those that tell seconds."""
+        return hashes(self.folder / "dvc.lock")
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +84,7 @@ def test_a_second_repro_runs_nothing(clone: Clone) -> None:
 
 def test_a_change_of_evaluation_reruns_only_evaluate_and_report(clone: Clone) -> None:
     ran = clone.ran("dvc", "exp", "run", *SMOKE, "-S", "evaluate.confidence_level=0.9")
-    assert ran == ["evaluate@base", "evaluate@merged", "evaluate@onnx", "report"]
+    assert ran == ["evaluate@base", "evaluate@merged", "evaluate@onnx", "judge", "report"]
 
 
 def test_a_change_of_training_never_evaluates_the_base_again(clone: Clone) -> None:
@@ -87,8 +92,7 @@ def test_a_change_of_training_never_evaluates_the_base_again(clone: Clone) -> No
 
 
 def test_an_edited_row_reruns_everything_after_prepare(clone: Clone) -> None:
-    clone.run("git", "checkout", "--quiet", ".")
-    clone.run("dvc", "checkout", "--quiet")
+    clone.restore()
     held_out = json.loads((clone.folder / "data/prepared/test.jsonl").read_text(encoding="utf-8").splitlines()[0])
     number = int(held_out["source"].rsplit(" ", 1)[1])
     raw = clone.folder / "data/raw/tone.jsonl"
@@ -102,8 +106,7 @@ def test_an_edited_row_reruns_everything_after_prepare(clone: Clone) -> None:
 
 
 def test_a_bad_row_fails_in_one_line_and_the_last_good_outputs_come_back(clone: Clone) -> None:
-    clone.run("git", "checkout", "--quiet", ".")
-    clone.run("dvc", "checkout", "--quiet")
+    clone.restore()
     before = (clone.folder / "data/prepared/train.jsonl").read_bytes()
     with (clone.folder / "data/raw/tone.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"phrase": "no tone"\n')
@@ -118,9 +121,32 @@ def test_a_bad_row_fails_in_one_line_and_the_last_good_outputs_come_back(clone: 
 def test_a_forced_run_with_one_thread_gives_the_same_bytes_and_a_clean_tree(clone: Clone) -> None:
     before = clone.outputs()
     ran = clone.ran("dvc", "repro", "--force", environment={"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "7"})
-    assert len(ran) == 9
+    assert len(ran) == 14
     assert clone.outputs() == before
-    assert clone.run("git", "status", "--porcelain") == ""
+    changed = {line[3:] for line in clone.run("git", "status", "--porcelain").splitlines()}
+    assert changed <= {"dvc.lock", "metrics/speed.json", "metrics/benchmark/merged.json", "metrics/benchmark/onnx.json"}
+
+
+def test_a_broken_bound_fails_repro_behind_the_report(clone: Clone) -> None:
+    clone.restore()
+    params = clone.folder / "params.yaml"
+    params.write_text(params.read_text(encoding="utf-8").replace("max_size_mb: null", "max_size_mb: 0.01"), encoding="utf-8")
+    shutil.rmtree(clone.folder / "report")
+    said = clone.run("dvc", "repro", code=255)
+    assert re.search(
+        r"^enforce: evaluate\.gate\.max_size_mb: [\d.]+ is [\d.]+ over the bound of 0\.01$", said, flags=re.MULTILINE
+    )
+    assert (clone.folder / "report/index.html").exists()
+    assert json.loads((clone.folder / "metrics/summary.json").read_text(encoding="utf-8"))["gate"] == {"passed": False}
+
+
+def test_an_experiment_with_a_broken_bound_is_kept_and_told_again_where_it_is_taken_over(clone: Clone) -> None:
+    clone.restore()
+    said = clone.run("dvc", "exp", "run", *SMOKE, "--name", "too-large", "-S", "evaluate.gate.max_size_mb=0.02")
+    assert "enforce: not passed: evaluate.gate.max_size_mb" in said
+    clone.restore()
+    clone.run("dvc", "exp", "apply", "too-large")
+    assert "over the bound of 0.02" in clone.run(sys.executable, "-m", "tools.results", code=1)
 
 
 def test_a_wrong_type_or_key_fails_before_any_stage(clone: Clone) -> None:

@@ -10,6 +10,7 @@ from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import size_mb
 from stages.lib.edge.paths import BASE, MERGED, ONNX, TIMINGS
 from stages.lib.figures import CANDIDATES, Run
+from stages.lib.gate import Verdict
 
 FOLDERS = dict(zip(CANDIDATES, (BASE, MERGED, ONNX), strict=True))
 
@@ -23,22 +24,27 @@ def main() -> None:
         sys.exit(str(error))
     console.print(table(run))
     console.print(sentence(run))
+    console.print(agreement(run))
     seconds = timings()
     if seconds:
         console.print(f"Seconds of the last runs: {seconds}")
+    failed = [str(Verdict(**bound)) for bound in run.gate["bounds"] if not bound["passed"]]
+    if failed:  # `dvc repro` has said so already, but not of an experiment that was taken over
+        sys.exit("; ".join(failed))
 
 
 def table(run: Run) -> Table:
     """One line for each candidate."""
     columns = Table(title=f"{run.evaluate['onnx']['rows']} held-out rows")
     level = f"{run.evaluate['onnx']['confidence_level']:.0%} interval"
-    for name in ("model", run.score, level, *run.names[1:], "size on disk"):
+    for name in ("model", run.score, level, *run.names[1:], "size on disk", "tokens/s"):
         columns.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
     for name, figures in run.evaluate.items():
         interval = f"{figures[f'{run.score}_low']:.3f} to {figures[f'{run.score}_high']:.3f}"
         rest = [f"{figures[key]:.3f}" for key in run.names[1:]]
         size = f"{size_mb(FOLDERS[name]):.0f} MB" if FOLDERS[name].exists() else "-"
-        columns.add_row(name, f"{figures[run.score]:.3f}", interval, *rest, size)
+        speed = f"{run.speed()[name]['tokens_per_second']:.1f}" if name in run.speed() else "-"
+        columns.add_row(name, f"{figures[run.score]:.3f}", interval, *rest, size, speed)
     return columns
 
 
@@ -49,9 +55,18 @@ def sentence(run: Run) -> str:
     return f"{run.build['precision']} for {run.build['execution_provider']} {change} of {run.score} against merged."
 
 
+def agreement(run: Run) -> str:
+    """How like the two models are, in answers and in tokens."""
+    compared = run.compare
+    return (
+        f"They answer {compared['changed']} of {compared['rows']} rows differently (paired test: p = {compared['p_value']:.2g}) "
+        f"and agree on {compared['top1_agreement']:.1%} of the tokens."
+    )
+
+
 def timings() -> str:
     """Seconds of each stage's last run on this machine."""
-    order = ("fetch", "prepare", "train", "merge", "build", *(f"evaluate_{name}" for name in CANDIDATES), "report")
+    order = ("fetch", "prepare", "train", "merge", "build", *(f"evaluate_{name}" for name in CANDIDATES), "compare")
     files = [TIMINGS / f"{stage}.json" for stage in order]
     return ", ".join(f"{file.stem} {json.loads(file.read_text())['seconds']:.0f}" for file in files if file.exists())
 
