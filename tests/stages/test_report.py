@@ -1,0 +1,229 @@
+"""report: the same bytes for the same run, figures for DVC to compare, and a model card whose snippet runs."""
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+from yaml import safe_load  # type: ignore[import-untyped]
+
+from stages import report
+from stages.build import build
+from stages.lib.edge.errors import InputError
+from stages.lib.edge.outputs import write_json
+from stages.lib.edge.paths import METRICS, MODEL_CARD, ONNX, PREDICTIONS, PREPARED, REPORT
+from stages.lib.onnx_model import OnnxModel
+from stages.lib.prompt import Prompt
+from stages.lib.provenance import COMMANDS, PACKAGES
+from stages.lib.schema.build import Build
+from tests.stages.run_files import TONE, new_run, predictions, sections, write_table
+
+INPUTS = (
+    "data/prepared/prompt.json", "metrics/benchmark/merged.json", "metrics/benchmark/onnx.json", "metrics/build.json",
+    "metrics/compare.json", "metrics/evaluate/base.json", "metrics/gate.json", "metrics/prepare.json", "metrics/train.json",
+    "predictions/changed.csv", "predictions/merged.csv",
+)  # fmt: skip
+
+
+@pytest.fixture(params=[True, False], ids=["labels", "free text"])
+def labels(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+@pytest.fixture
+def project(tmp_path: Path, labels: bool, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, in which a run has ended."""
+    new_run(tmp_path / "project", labels)
+    monkeypatch.chdir(tmp_path / "project")
+    return tmp_path / "project"
+
+
+def made() -> dict[str, str]:
+    """The hashes of what the stage writes."""
+    files = (REPORT / "index.html", MODEL_CARD, METRICS / "summary.json", METRICS / "speed.json")
+    return {file.as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def metrics(name: str) -> Any:
+    return json.loads((METRICS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def page_of(folder: Path) -> str:
+    return (folder / REPORT / "index.html").read_text(encoding="utf-8")
+
+
+def test_the_same_run_gives_the_same_bytes_in_another_process_and_folder(project: Path, labels: bool, root: Path) -> None:
+    report.main(sections(root, labels))
+    first = made()
+    for path in first:
+        Path(path).unlink()
+    other = project.rename(project.parent / "another")
+    given = [] if labels else ["data.labels=null"]
+    shutil.copy(root / "params.yaml", other)
+    command = [sys.executable, "-m", "stages.report", *given]
+    environment = {"PYTHONPATH": str(root), "PYTHONHASHSEED": "7", "PATH": "", "HOME": str(project.parent), "COLUMNS": "40"}
+    done = subprocess.run(command, cwd=other, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    project.symlink_to(other)
+    assert made() == first
+
+
+def test_nothing_of_this_machine_and_no_address_is_in_it(project: Path, labels: bool, root: Path) -> None:
+    report.main(sections(root, labels))
+    html = page_of(project)
+    assert str(project) not in html
+    addresses = set(re.findall(r"https?://[^\s\"'<]+", html))
+    assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}  # names of XML, which nobody asks for
+    assert not re.search(r"<(script|img|iframe|object|link(?! rel=\"icon\" href=\"data:,\"))|@import|url\((?!#)", html)
+
+
+def test_the_summary_and_the_speed_are_those_that_dvc_compares(project: Path, labels: bool, root: Path) -> None:
+    report.main(sections(root, labels))
+    onnx, compare = metrics("evaluate/onnx"), metrics("compare")
+    rest = {name: compare[name] for name in ("top1_agreement", "mean_kl")} | {"size_mb": 117.15}
+    names = ("accuracy", "macro_f1", "invalid_rate") if labels else ("exact_match", "token_f1", "rouge_l", "perplexity")
+    score = names[0]
+    drop = round(metrics("evaluate/merged")[score] - onnx[score], 4)
+    assert metrics("summary") == {
+        "base": {name: metrics("evaluate/base")[name] for name in names[:2]},
+        "merged": {name: metrics("evaluate/merged")[name] for name in names[:2]},
+        "onnx": {name: onnx[name] for name in names} | rest | {f"{score}_drop": drop},
+        "gate": {"passed": not labels},
+    }
+    fast = {"tokens_per_second": 81.1, "first_token_ms": 904.8}
+    assert metrics("speed") == {"merged": {"tokens_per_second": 38.6}, "onnx": fast}
+
+
+@pytest.mark.parametrize("missing", INPUTS)
+def test_a_missing_input_is_named_in_one_line_and_the_earlier_report_stays(missing: str, tmp_path: Path, root: Path) -> None:
+    new_run(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        report.main(sections(root))
+        before = made()
+        Path(missing).unlink()
+        with pytest.raises(InputError) as refused:
+            report.main(sections(root))
+        assert str(refused.value).startswith(f"{missing}: not found;")
+        assert "\n" not in str(refused.value)
+        assert made() == before
+
+
+def test_labels_and_texts_of_any_kind_are_shown_as_they_are(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    renamed = {"joy": "$a^2$ & <b>", "sadness": "$", "fear": "雨 🎉", "surprise": "a label of very many words, as some are"}
+    new_run(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for name in ("base", "merged", "onnx"):
+        rows = [{key: renamed.get(value, value) for key, value in row.items()} for row in predictions(name, labels=True)]
+        rows[0]["prompt"] = TONE.render_prompt({"phrase": "</p><script>alert(1)</script> $x$"})
+        write_table(PREDICTIONS / f"{name}.csv", rows)
+        figures = metrics(f"evaluate/{name}")
+        figures["per_class"] = {renamed[label]: one for label, one in figures["per_class"].items()}
+        write_json(METRICS / "evaluate" / f"{name}.json", figures)
+    Prompt(TONE.prompt, TONE.completion, tuple(renamed.values()), 256, 4).save(PREPARED)
+    report.main(sections(root))
+    html = page_of(tmp_path)
+    assert "<script>" not in html
+    assert "&lt;/p&gt;&lt;script&gt;alert(1)&lt;/script&gt; $x$" in html
+    assert html.count("$a^2$ &amp; &lt;b&gt;") >= 2
+    assert "雨 🎉" in html
+
+
+def test_runs_without_curves_or_changed_answers_have_a_report_too(tmp_path: Path, root: Path) -> None:
+    new_run(tmp_path)
+    shutil.rmtree(tmp_path / "metrics/loss")
+    header = "source,prompt,expected,merged,onnx\n"
+    (tmp_path / PREDICTIONS / "changed.csv").write_text(header, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        report.main(sections(root))
+    assert "none was logged" in page_of(tmp_path)
+    assert "<p>None.</p>" in page_of(tmp_path)
+
+
+# provenance
+
+
+def test_the_commands_are_those_of_dvc_yaml(root: Path) -> None:
+    stages = OmegaConf.to_container(OmegaConf.load(root / "dvc.yaml"), resolve=False)["stages"]  # type: ignore[call-overload,index]
+    found = []
+    for stage in stages.values():
+        ((name, values),) = stage.get("matrix", {"": [""]}).items()
+        found += [stage["cmd"].replace(f"${{item.{name}}}", value) for value in values]
+    assert sorted(COMMANDS) == sorted(found)
+
+
+def test_the_packages_are_those_of_the_requirements(root: Path) -> None:
+    lines = (root / "requirements/cpu.in").read_text(encoding="utf-8").splitlines()
+    pinned = {line.split("==")[0] for line in lines if "==" in line}
+    on_a_gpu = {"onnxruntime-gpu", "onnxruntime-genai-cuda"}
+    assert set(PACKAGES) - on_a_gpu <= pinned
+    shown_by_none = {"dvclive", "huggingface-hub", "jinja2", "matplotlib", "omegaconf", "psutil", "rich", "tqdm"}
+    assert pinned - set(PACKAGES) <= shown_by_none
+
+
+# the model card
+
+
+def test_the_model_card_says_what_it_must(project: Path, labels: bool, root: Path) -> None:
+    report.main(sections(root, labels))
+    card = MODEL_CARD.read_text(encoding="utf-8")
+    head, text = card.removeprefix("---\n").split("\n---\n", 1)
+    assert safe_load(head) == {
+        "license": "apache-2.0",
+        "library_name": "onnxruntime-genai",
+        "base_model": "SmolLM2-135M-Instruct",
+        "pipeline_tag": "text-generation",
+    }
+    assert re.findall("^#+ .*", text, flags=re.MULTILINE) == [
+        "# SmolLM2-135M-Instruct fine-tuned to int4", "## How to run it", "## Prompt", "## How well it works",
+        "## What it was trained on", "## How it was made",
+    ]  # fmt: skip
+    prompt = Prompt.load(PREPARED).prompt
+    assert f"```\n{prompt}\n```" in text
+    score = "accuracy" if labels else "exact match"
+    figures = [metrics(f"evaluate/{name}")[score.replace(" ", "_")] for name in ("base", "merged", "onnx")]
+    assert f"| {score} | {' | '.join(f'{one:.3f}' for one in figures)} |" in text
+    assert "900 rows of data/raw/tone.jsonl" in text
+    assert '"train.learning_rate": 0.001' in text
+    assert ("| max_size_mb | 100 | 117.15 | broken |" in text) == labels
+
+
+@pytest.mark.parametrize(
+    ("template", "row"),
+    [
+        (TONE.prompt, {"phrase": 'What a "day"! It\'s {fine} \\n'}),
+        ("```\n{{{First Name}}}'s {a.b[0]}\n```\n", {"First Name": "Zoë\n```\n", "a.b[0]": "🎉"}),
+    ],
+)
+def test_the_model_cards_snippet_runs_and_says_what_the_model_says(
+    template: str, row: dict[str, str], tiny_phi3: Path, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = Prompt(template, "{answer}", None, source_max_len=64, max_new_tokens=8)
+    new_run(tmp_path, labels=False)
+    monkeypatch.chdir(tmp_path)
+    shutil.rmtree(ONNX)
+    build(Build("int4", "cpu", None, 32, 4, True), tiny_phi3, ONNX)
+    prompt.save(PREPARED)
+    for name in ("base", "merged", "onnx"):
+        rows = predictions(name, labels=False)
+        write_table(PREDICTIONS / f"{name}.csv", [one | {"prompt": prompt.render_prompt(row)} for one in rows])
+    report.main(sections(root, labels=False))
+    found = re.search(r"^(`{3,})python\n(.*?)\n\1$", MODEL_CARD.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    assert found
+    done = subprocess.run(
+        [sys.executable, "-X", "utf8", "-c", found.group(2)],
+        cwd=MODEL_CARD.parent,
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == OnnxModel(ONNX).answer(prompt.render_prompt(row), 8) + "\n"
