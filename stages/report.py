@@ -6,17 +6,18 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
 
-from stages.lib.edge.outputs import replacing, write_json
-from stages.lib.edge.paths import ADAPTER, METRICS, MODEL_CARD, ONNX, PREDICTIONS, PREPARED, REPORT
+from stages.lib.edge.outputs import read_csv, replacing, write_json
+from stages.lib.edge.paths import ADAPTER, CHANGED, METRICS, MODEL_CARD, ONNX, PREDICTIONS, PREPARED, REPORT
 from stages.lib.edge.stage import run
 from stages.lib.experiments import Experiment
 from stages.lib.figures import CANDIDATES, Run
 from stages.lib.model_card import card
-from stages.lib.page import Findings, page, read_csv
+from stages.lib.page import Findings, page
 from stages.lib.prompt import Prompt
 from stages.lib.provenance import hashes
 from stages.lib.schema.adapter import Adapter
 from stages.lib.schema.base_model import BaseModel
+from stages.lib.schema.benchmark import Benchmark
 from stages.lib.schema.build import Build
 from stages.lib.schema.data import Data
 from stages.lib.schema.evaluate import Evaluate
@@ -36,6 +37,7 @@ class Sections:
     merge: Merge
     build: Build
     evaluate: Evaluate
+    benchmark: Benchmark
     report: Report
     seed: int
 
@@ -61,7 +63,7 @@ def gather(cfg: Sections, experiments: Sequence[Experiment] = ()) -> Findings:
         run=Run.read(),
         prompt=Prompt.load(PREPARED),
         predictions={name: read_csv(PREDICTIONS / f"{name}.csv") for name in CANDIDATES},
-        changed=read_csv(PREDICTIONS / "changed.csv"),
+        changed=read_csv(CHANGED),
         hashes=hashes((PREPARED, ADAPTER, ONNX)),
         experiments=experiments,
     )

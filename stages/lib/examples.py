@@ -91,7 +91,7 @@ def parts(template: str) -> Iterable[tuple[str, str | None]]:
 def shown(text: str) -> str:
     """A text of a readable length."""
     text = text.strip()
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 2].rstrip()} …"
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1].rsplit(maxsplit=1)[0]} …"
 
 
 def _example(row: Mapping[str, str], prompt: Prompt, name: str) -> Example:

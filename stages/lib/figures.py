@@ -1,11 +1,10 @@
 """Figures of a whole run: the metrics of all stages side by side."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.lib.edge.errors import InputError
+from stages.lib.edge.outputs import read_json
 from stages.lib.edge.paths import METRICS
 
 CANDIDATES = ("base", "merged", "onnx")
@@ -32,9 +31,11 @@ class Run:
         Raises:
             InputError: a stage has not run.
         """
-        stages = {name: _read(folder / f"{name}.json") for name in ("prepare", "train", "build", "compare", "gate")}
-        evaluate = {name: _read(folder / "evaluate" / f"{name}.json") for name in CANDIDATES}
-        return cls(**stages, evaluate=evaluate, benchmark={name: _read(folder / "benchmark" / f"{name}.json") for name in TIMED})
+        stages = {name: read_json(folder / f"{name}.json") for name in ("prepare", "train", "build", "compare", "gate")}
+        evaluate = {name: read_json(folder / "evaluate" / f"{name}.json") for name in CANDIDATES}
+        return cls(
+            **stages, evaluate=evaluate, benchmark={name: read_json(folder / "benchmark" / f"{name}.json") for name in TIMED}
+        )
 
     @property
     def score(self) -> str:
@@ -80,9 +81,3 @@ class Run:
         speed = {name: {"tokens_per_second": median[name]["decode_tokens_per_second"]} for name in TIMED}
         speed["onnx"]["first_token_ms"] = median["onnx"]["time_to_first_token_ms"]
         return speed
-
-
-def _read(path: Path) -> Any:
-    if not path.exists():
-        raise InputError(f"{path}: not found; run `make repro`")
-    return json.loads(path.read_text(encoding="utf-8"))

@@ -17,6 +17,7 @@ def card(findings: Findings) -> str:
     return environment().get_template("model_card.md.jinja").render(
         title=findings.title,
         verdict=findings.verdict,
+        license=parameters["base_model.license"],
         parameters=parameters,
         requirement=requirement(parameters["build.execution_provider"]),
         every_parameter=fenced(json.dumps(parameters, indent=2, ensure_ascii=False), "json"),

@@ -11,7 +11,6 @@ from markupsafe import Markup
 
 from stages.lib import examples, plots, tables
 from stages.lib.calibration import bins_of
-from stages.lib.edge.errors import InputError
 from stages.lib.edge.paths import LOSS_CURVES
 from stages.lib.experiments import Experiment
 from stages.lib.figures import CANDIDATES, TIMED, Run
@@ -150,18 +149,6 @@ def environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-
-
-def read_csv(path: Path) -> Rows:
-    """Rows of a CSV file as mappings.
-
-    Raises:
-        InputError: there is no such file.
-    """
-    if not path.exists():
-        raise InputError(f"{path}: not found; run `make repro`")
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
 
 
 def read_curve(name: str) -> list[tuple[int, float]]:

@@ -1,6 +1,5 @@
 """The files of a run that has ended, made by hand: what `stages.report` reads, without a model."""
 
-import csv
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from stages.lib.answers import INVALID, classification, generation
 from stages.lib.calibration import bins_of
 from stages.lib.edge.configuration import load
-from stages.lib.edge.outputs import write_json, write_jsonl
+from stages.lib.edge.outputs import write_csv, write_json, write_jsonl
 from stages.lib.edge.paths import ADAPTER, LOSS_CURVES, METRICS, ONNX, PREDICTIONS, PREPARED
 from stages.lib.prompt import Prompt
 from stages.report import Sections
@@ -42,7 +41,7 @@ def new_run(folder: Path, labels: bool = True) -> None:
         if one["predicted"] != other["predicted"]
     ]
     for name, rows in (*tables.items(), ("changed", changed)):
-        write_table(folder / PREDICTIONS / f"{name}.csv", rows)
+        write_csv(folder / PREDICTIONS / f"{name}.csv", rows, list(rows[0]))
     for name, rows in tables.items():
         write_json(folder / METRICS / "evaluate" / f"{name}.json", evaluated(name, rows, labels))
     write_metrics(folder / METRICS, tables, len(changed), labels)
@@ -157,12 +156,3 @@ def write_curves(folder: Path) -> None:
         (folder / name).mkdir(parents=True)
         lines = [f"{step}\t{loss}\n" for step, loss in points]
         (folder / name / "loss.tsv").write_text("step\tloss\n" + "".join(lines), encoding="utf-8")
-
-
-def write_table(path: Path, rows: list[dict[str, str]]) -> None:
-    """A CSV as `stages.evaluate` writes it."""
-    path.parent.mkdir(exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n", quoting=csv.QUOTE_ALL)
-        writer.writeheader()
-        writer.writerows(rows)

@@ -1,6 +1,5 @@
 """The report as a reader sees it in Chromium: light and dark, on a desk and on a phone, without a network."""
 
-import csv
 import json
 from collections.abc import Iterator
 from itertools import pairwise
@@ -12,6 +11,7 @@ from playwright.sync_api import Browser
 
 from stages import report
 from stages.lib.calibration import bins_of
+from stages.lib.edge.outputs import read_csv
 from stages.lib.edge.paths import METRICS, PREDICTIONS, REPORT
 from stages.lib.experiments import Experiment
 from stages.lib.page import page
@@ -111,8 +111,7 @@ def metrics(folder: Path, name: str) -> Any:
 
 
 def predicted(folder: Path, name: str) -> list[dict[str, str]]:
-    with (folder / PREDICTIONS / f"{name}.csv").open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    return read_csv(folder / PREDICTIONS / f"{name}.csv")
 
 
 def cells(seen: Opened, table: str) -> dict[str, list[str]]:

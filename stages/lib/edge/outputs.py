@@ -60,7 +60,13 @@ def write_csv(path: Path, rows: list[dict[str, str]], columns: list[str]) -> Non
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Reads what `write_csv` wrote."""
+    """Reads what `write_csv` wrote.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: not found; run `make repro`")
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 

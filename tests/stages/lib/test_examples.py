@@ -44,13 +44,8 @@ def test_right_answers_to_every_label_come_first() -> None:
 
 
 def test_the_surest_mistakes_come_first_and_a_confidence_is_that_of_the_label_said() -> None:
-    rows = [
-        row(0, "joy", "fear", 0.5),
-        row(1, "joy", "joy", 0.9),
-        row(2, "fear", "joy", 0.8),
-        row(3, "joy", "(invalid)", 0.99, "joy"),
-    ]
-    found = wrong(rows, ONE)
+    unlikely = row(3, "joy", "(invalid)", 0.99, likeliest="joy")
+    found = wrong([row(0, "joy", "fear", 0.5), row(1, "joy", "joy", 0.9), row(2, "fear", "joy", 0.8), unlikely], ONE)
     assert [one.source for one in found] == ["row 2", "row 0", "row 3"]
     assert found[2].answers == {"onnx": "(invalid)"}
 
