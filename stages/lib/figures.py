@@ -33,9 +33,8 @@ class Run:
         """
         stages = {name: read_json(folder / f"{name}.json") for name in ("prepare", "train", "build", "compare", "gate")}
         evaluate = {name: read_json(folder / "evaluate" / f"{name}.json") for name in CANDIDATES}
-        return cls(
-            **stages, evaluate=evaluate, benchmark={name: read_json(folder / "benchmark" / f"{name}.json") for name in TIMED}
-        )
+        benchmark = {name: read_json(folder / "benchmark" / f"{name}.json") for name in TIMED}
+        return cls(**stages, evaluate=evaluate, benchmark=benchmark)
 
     @property
     def score(self) -> str:
