@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from omegaconf import OmegaConf
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -157,7 +157,7 @@ def measure(job: Job) -> dict[str, Any]:
     shape, cfg = SHAPES[job.shape], sections(job)
     learned = sequences(shape, job.steps * job.batch, cfg.seed)
     arguments = train.training_arguments(cfg.train, cfg.seed, Path("trained"), validated=False)
-    model = adapters.with_adapter(train.load_base(cfg), cfg.adapter, cfg.seed, BASE)
+    model = plain_model(cfg) if job.plain else adapters.with_adapter(train.load_base(cfg), cfg.adapter, cfg.seed, BASE)
     trainer = make_trainer(job, model, learned, cfg, arguments)
     clock = Clock(job.warmup)
     trainer.add_callback(clock)
@@ -213,6 +213,15 @@ def sections(job: Job) -> train.Sections:
     cfg = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(train.Sections), given))
     assert isinstance(cfg, train.Sections)
     return cfg
+
+
+def plain_model(cfg: train.Sections) -> PeftModel:
+    """The model with the same adapter of the same first weights, in peft's own layers."""
+    model, given = train.load_base(cfg), cfg.adapter
+    set_seed(cfg.seed)
+    return get_peft_model(
+        model, LoraConfig(task_type="CAUSAL_LM", r=given.r, lora_alpha=given.lora_alpha, target_modules=given.target_modules)
+    )
 
 
 def make_trainer(

@@ -76,7 +76,6 @@ def main(cfg: Sections) -> str:
         folder = kept.enter_context(checkpoints(key(cfg, [BASE, PREPARED / "prompt.json", *prepared_files()])))
         arguments = training_arguments(cfg.train, cfg.seed, folder, bool(examples["validation"]))
         model = adapters.with_adapter(load_base(cfg), cfg.adapter, cfg.seed, BASE)
-        skip_unread_positions(model.get_base_model())
         initial = keep_initial(model, cfg.adapter, Path(kept.enter_context(TemporaryDirectory())))
         trainer = make_trainer(model, examples, cfg.train, arguments)
         trainer.train(resume_from_checkpoint=last_checkpoint(folder))
@@ -135,6 +134,7 @@ def make_trainer(
     model: PeftModel, examples: dict[str, list[Sequence]], train: Train, arguments: TrainingArguments
 ) -> PaddingFreeTrainer:
     """A trainer that joins examples, shows its progress and can be resumed."""
+    skip_unread_positions(model.get_base_model())
     lengths = [sum(len(example["input_ids"]) for example in sequence) for sequence in examples["train"]]
     order = Order(lengths, train.train_sampling_strategy, train.data_seed, arguments.train_batch_size, arguments.world_size)
     if train.fsdp:
