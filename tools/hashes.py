@@ -2,7 +2,7 @@
 
     python -m tools.hashes [DVC_LOCK]
 
-Left out is what tells seconds, which differ from run to run: the benchmarks, and the report that shows them.
+Left out is what tells seconds, which differ from run to run: the benchmarks, and the report and the model card that show them.
 """
 
 import sys
@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-VARYING = ("metrics/benchmark", "metrics/speed.json", "report")
+VARYING = ("metrics/benchmark", "metrics/speed.json", "models/MODEL_CARD.md", "report")
 
 
 def main() -> None:
