@@ -4,9 +4,9 @@ import time
 from pathlib import Path
 
 import torch
-from transformers import DynamicCache
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
-from stages.lib.checkpoint import load_model, load_tokenizer
+from stages.lib.checkpoint import check, load_model, load_tokenizer
 
 
 class TorchRuntime:
@@ -22,9 +22,12 @@ class TorchRuntime:
         Raises:
             InputError: there is no such model.
         """
+        check(folder)
         if threads:
             torch.set_num_threads(threads)
         self._folder = folder
+        with torch.device("meta"):  # transformers imports an architecture when it first makes one
+            AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
         start = time.perf_counter()
         self._model = load_model(folder).eval()
         self._model.to("cuda" if torch.cuda.is_available() else "cpu")
