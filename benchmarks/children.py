@@ -3,6 +3,7 @@
 The kernel counts the size of the process that forks as the child's, so the parent must stay small: it imports no torch.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from stages import KERNELS
 from stages.lib.edge.errors import InputError
@@ -56,3 +58,9 @@ def run(what: str, folder: Path, variables: Mapping[str, str], *command: str | P
             raise InputError(f"{what}: exit code {child.returncode}: {lines[-1] if lines else 'it printed nothing'}")
     unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes on macOS, KiB on Linux
     return Usage(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * unit // 1_000_000)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What a child reported."""
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content

@@ -1,14 +1,13 @@
 """The contenders of benchmarks/train.py: how each is started, in a folder laid out like the project."""
 
-import json
 import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.children import ROOT, Usage, environment, run
-from benchmarks.olive_environment import olive_python
+from benchmarks.children import ROOT, Usage, environment, read_json, run
+from benchmarks.peer_environment import peer_python
 from stages.lib.edge.outputs import write_json
 from stages.lib.edge.paths import ADAPTER, BASE, MERGED, PREPARED
 
@@ -87,13 +86,13 @@ def train(name: str, setting: Setting, window: tuple[int, int] | None = None) ->
         arguments = ["stages.train", f"train.max_steps={setting.max_steps}"]
     else:
         olive = name.startswith("olive")
-        python = olive_python(setting.scratch) if olive else Path(sys.executable)
+        python = peer_python("olive", setting.scratch) if olive else Path(sys.executable)
         write_json(folder / "job.json", job(name, folder, setting))
         arguments = ["benchmarks.olive_train" if olive else "benchmarks.plain_trainer", "job.json"]
     profile = ["--profile", *map(str, window)] if window else []
     variables = environment(setting.scratch, kernels=name == "tunepress")
     usage = run(name, folder, variables, python, "-m", "benchmarks.timed", *profile, "timed.json", *arguments)
-    return folder, usage, json.loads((folder / "timed.json").read_text(encoding="utf-8"))
+    return folder, usage, read_json(folder / "timed.json")
 
 
 def make_repository(folder: Path, variables: dict[str, str]) -> None:
@@ -132,5 +131,4 @@ def score(folder: Path, setting: Setting) -> dict[str, Any]:
     variables = environment(setting.scratch, kernels=True)
     run(f"{folder.name}'s accuracy", folder, variables, sys.executable, "-m", "benchmarks.score", "score.json")
     shutil.rmtree(folder / MERGED)  # half a gigabyte each
-    figures: dict[str, Any] = json.loads((folder / "score.json").read_text(encoding="utf-8"))
-    return figures
+    return read_json(folder / "score.json")

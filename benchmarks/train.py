@@ -29,14 +29,9 @@ The figures also go to benchmarks/results/train.json; a shortened run's do not.
 """
 
 import argparse
-import datetime
-import json
-import os
-import platform
 import sys
 import tempfile
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +39,9 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.children import ROOT, Usage, environment, run
+from benchmarks.children import ROOT, Usage, environment, read_json, run
+from benchmarks.circumstances import circumstances, load_at_start
 from benchmarks.contenders import TITLES, Setting, score, train, workspace
-from benchmarks.olive_environment import REQUIREMENTS
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import write_json
 from stages.lib.edge.paths import BASE, PREPARED
@@ -54,7 +49,7 @@ from stages.lib.edge.paths import BASE, PREPARED
 RESULTS = Path(__file__).resolve().parent / "results" / "train.json"
 DEFAULT = ("tunepress", "trainer", "olive", "olive-checkpointing")
 FLOPS = 4  # per active parameter and token
-BUSY = 0.7  # load of the last minute at which another process must be running
+PACKAGES = ("torch", "transformers", "peft", "accelerate", "datasets")
 PROFILED = (4, 5)  # steps: the first, and the one after the last; one alone has one number of tokens, so few shapes
 
 
@@ -100,9 +95,7 @@ def prepare(scratch: Path, steps: int | None) -> Setting:
 
 def measure(console: Console, scratch: Path, names: Sequence[str], steps: int | None) -> None:
     """Prints the table and writes the results."""
-    load = os.getloadavg()[0]
-    if load > BUSY:
-        console.print(f"The machine is busy (load {load:.1f}): what follows is no measurement of a quiet one.")
+    load = load_at_start(console)
     with console.status("reading the rows"):
         setting = prepare(scratch, steps)
     with console.status("measuring matrix products"):
@@ -121,7 +114,14 @@ def measure(console: Console, scratch: Path, names: Sequence[str], steps: int | 
     )
     if steps is None:
         write_json(
-            RESULTS, {**circumstances(), "load_at_start": load, "gflops": rates, "recipe": setting.recipe, "contenders": results}
+            RESULTS,
+            {
+                **circumstances(PACKAGES, "olive"),
+                "load_at_start": load,
+                "gflops": rates,
+                "recipe": setting.recipe,
+                "contenders": results,
+            },
         )
         console.print(f"written to {RESULTS.relative_to(ROOT)}")
 
@@ -204,36 +204,9 @@ def profile(console: Console, scratch: Path) -> None:
         console.print(columns)
 
 
-def circumstances() -> dict[str, Any]:
-    """When and on what this was measured."""
-    packages = {name: version(name) for name in ("torch", "transformers", "peft", "accelerate", "datasets")}
-    pins = [line for line in REQUIREMENTS.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
-    return {
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "cpu": cpu_name(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "packages": packages,
-        "olive_packages": dict(pin.split("==") for pin in pins),
-    }
-
-
-def cpu_name() -> str:
-    """As the kernel calls it on Linux, as Python does elsewhere."""
-    listing = Path("/proc/cpuinfo")
-    lines = listing.read_text(encoding="utf-8").splitlines() if listing.exists() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
-
-
 def listed(rates: dict[str, float]) -> str:
     """Rates in one line."""
     return ", ".join(f"{shape} {rate:.0f}" for shape, rate in rates.items())
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """What a child reported."""
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
 
 
 if __name__ == "__main__":
