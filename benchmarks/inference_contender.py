@@ -1,0 +1,53 @@
+"""Measures one contender of benchmarks/inference.py, in whichever environment it runs.
+
+python -m benchmarks.inference_contender JOB REPORT
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.children import read_json
+from stages import KERNELS
+from stages.lib.edge.errors import InputError
+from stages.lib.edge.outputs import size_mb, write_json
+from stages.lib.speed import Runtime, Workload, generate, measure
+
+
+def main(job: dict[str, Any]) -> dict[str, Any]:
+    """Figures of stages/lib/speed.py, the size of the model, and the answer it gave.
+
+    Args:
+        job: `contender`, `path` of its model, `prompt` as token ids, `threads`, and `workload` as fields of `Workload`.
+    """
+    workload = Workload(**(job["workload"] | {"batch_sizes": tuple(job["workload"]["batch_sizes"])}))
+    path = Path(job["path"])
+    runtime = load(job["contender"], path, job["threads"], workload.prompt_tokens + workload.new_tokens)
+    measured = measure(runtime, job["prompt"], workload)
+    answer = generate(runtime, [job["prompt"]], workload.new_tokens).tokens[0]
+    return {**measured, "size_mb": size_mb(path), "answer": answer}
+
+
+def load(contender: str, path: Path, threads: int, tokens: int) -> Runtime:
+    """A contender's loaded model. Only its own runtime is imported."""
+    if contender == "onnx":
+        from stages.lib.onnx_runtime import OnnxRuntime
+
+        return OnnxRuntime(path, threads)
+    if contender == "torch":
+        from stages.lib.torch_runtime import TorchRuntime
+
+        return TorchRuntime(path, threads)
+    from benchmarks.llama_cpp_runtime import LlamaCppRuntime
+
+    return LlamaCppRuntime(path, threads, tokens)
+
+
+if __name__ == "__main__":
+    for name in KERNELS:  # a user's torch is measured, with the kernels that it chooses
+        os.environ.pop(name, None)
+    try:
+        write_json(Path(sys.argv[2]), main(read_json(Path(sys.argv[1]))))
+    except InputError as error:
+        sys.exit(str(error))

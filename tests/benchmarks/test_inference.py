@@ -1,0 +1,144 @@
+"""The inference benchmark on a tiny model: equal work, all figures, refusals in one line. llama.cpp would have to compile."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from benchmarks import inference, inference_contender, inference_models, peer_environment
+from stages.build import build
+from stages.lib.checkpoint import load_encoder
+from stages.lib.edge.errors import InputError
+from stages.lib.edge.outputs import size_mb
+from stages.lib.schema.base_model import BaseModel, Source
+from stages.lib.schema.build import Build
+from stages.lib.speed import Workload
+
+WORKLOAD = Workload(prompt_tokens=40, new_tokens=6, batch_sizes=(1, 2), repetitions=2, warm_up=1)
+NAMES = ["onnx", "torch"]
+
+
+@pytest.fixture(scope="module")
+def measured(root: Path, tiny_phi3: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the benchmark reports of a tiny model. The parent is a small process, as it must be."""
+    scratch = tmp_path_factory.mktemp("inference")
+    code = (
+        "import json; from pathlib import Path; from rich.console import Console; from benchmarks import inference\n"
+        f"workload = inference.Workload(**{vars(WORKLOAD)!r})\n"
+        f"paths = Path({str(scratch)!r}), {NAMES!r}, workload, Path({str(tiny_phi3)!r}), None\n"
+        "print(json.dumps(inference.measure(Console(quiet=True), *paths)))"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    reported: dict[str, Any] = json.loads(ended.stdout)
+    return reported
+
+
+def test_every_contender_has_every_figure(measured: dict[str, Any], tiny_phi3: Path) -> None:
+    assert list(measured["contenders"]) == NAMES
+    assert measured["threads"] >= 1
+    for one in measured["contenders"].values():
+        assert one["load_seconds"] > 0
+        assert one["peak_memory_mb"] > 0
+        for batch in ("batch_1", "batch_2"):
+            assert len(one[batch]) == 3
+            for figure in one[batch].values():
+                assert 0 < figure["min"] <= figure["median"] <= figure["max"]
+    onnx, torch = measured["contenders"]["onnx"], measured["contenders"]["torch"]
+    assert (onnx["weights"], torch["weights"]) == ("int4", "float32")
+    assert torch["size_mb"] == size_mb(tiny_phi3)
+    assert torch["tokens_as_torch"] == WORKLOAD.new_tokens
+
+
+def test_the_peak_memory_is_that_of_the_contender_alone(measured: dict[str, Any]) -> None:
+    onnx, torch = (measured["contenders"][name]["peak_memory_mb"] for name in NAMES)
+    assert onnx < torch  # torch's libraries alone are larger than all of the other process
+
+
+def test_the_table_has_a_line_for_each_batch(measured: dict[str, Any]) -> None:
+    console = Console(width=160)  # a tiny model has large figures
+    with console.capture() as captured:
+        console.print(inference.table(measured))
+    lines = captured.get().splitlines()
+    assert "40 tokens in, 6 out" in lines[0] and "of 2" in lines[0]
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if line.startswith("│")]
+    assert [(row[0], row[1]) for row in cells] == [("onnxruntime-genai", "1"), ("int4", "2"), ("torch", "1"), ("float32", "2")]
+    for row, (name, batch) in zip(cells, [(name, batch) for name in NAMES for batch in ("batch_1", "batch_2")], strict=True):
+        assert row[3:6] == [inference.spread(figure) for figure in measured["contenders"][name][batch].values()]
+    assert cells[2][8] == "6/6"
+
+
+def test_a_spread_is_written_with_its_extremes() -> None:
+    assert inference.spread({"median": 1234.4, "min": 99.94, "max": 12345.0}) == "1,234 (99.9-12,345)"
+
+
+def test_an_fp32_model_gives_torchs_answer(tiny_phi3: Path, tmp_path: Path) -> None:
+    build(Build("fp32", "cpu", None, None, None, None), tiny_phi3, tmp_path / "onnx")
+    asked = inference_models.prompt(tiny_phi3, WORKLOAD.prompt_tokens)
+    shared = {"prompt": asked, "threads": 1, "workload": {**vars(WORKLOAD), "batch_sizes": [1]}}
+    answers = [
+        inference_contender.main({"contender": name, "path": str(path), **shared})["answer"]
+        for name, path in (("onnx", tmp_path / "onnx"), ("torch", tiny_phi3))
+    ]
+    assert answers[0] == answers[1]
+    assert len(answers[0]) == WORKLOAD.new_tokens
+
+
+def test_the_prompt_is_the_phrases_cut_to_a_length(tiny_phi3: Path, root: Path) -> None:
+    first = json.loads((root / "data/raw/tone.jsonl").read_text(encoding="utf-8").splitlines()[0])["phrase"]
+    encoder = load_encoder(tiny_phi3)
+    whole = encoder.prompt(first)
+    assert inference_models.prompt(tiny_phi3, len(whole) + 20)[: len(whole)] == whole
+    assert len(inference_models.prompt(tiny_phi3, 300)) == 300
+    with pytest.raises(InputError, match=r"--prompt-tokens: must be \d+ or less, as many as data/raw/tone\.jsonl has"):
+        inference_models.prompt(tiny_phi3, 10_000_000)
+
+
+def test_a_prompt_that_leaves_no_room_for_the_answer_is_refused_in_one_line(tiny_phi3: Path, tmp_path: Path) -> None:
+    long = Workload(1020, 6, (1,), 1, 0)  # the tiny model has room for 1024
+    with pytest.raises(InputError) as refused:
+        inference.measure(Console(quiet=True), tmp_path, ["torch"], long, tiny_phi3, onnx=None)
+    assert str(refused.value) == (
+        "the models: exit code 1: --prompt-tokens: must be 1018 or less, so that the model has room for the answer"
+    )
+
+
+def test_llama_cpp_wants_the_file_that_the_base_model_came_from(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"base_model\.source=folder: no GGUF file for llama\.cpp; leave it out"):
+        inference_models.gguf(BaseModel("mine", "mit", Source.folder, path="somewhere"), tmp_path)
+
+
+def test_contenders_are_chosen_by_what_they_can_answer_with() -> None:
+    assert inference.chosen(None, pipeline=False) == ["onnx", "torch", "llama.cpp"]
+    assert inference.chosen(None, pipeline=True) == ["onnx", "torch"]
+    assert inference.chosen(["torch", "onnx"], pipeline=True) == ["onnx", "torch"]
+    with pytest.raises(InputError, match="the pipeline makes no GGUF file"):
+        inference.chosen(["llama.cpp"], pipeline=True)
+
+
+@pytest.mark.parametrize(("answer", "same"), [([1, 2, 3], 3), ([1, 2, 4], 2), ([4, 2, 3], 0)])
+def test_answers_are_compared_from_their_beginning(answer: list[int], same: int) -> None:
+    figures: dict[str, dict[str, Any]] = {"torch": {"answer": [1, 2, 3]}, "onnx": {"answer": answer}}
+    inference.compare(figures)
+    assert figures == {"torch": {"tokens_as_torch": 3}, "onnx": {"tokens_as_torch": same}}
+    alone: dict[str, dict[str, Any]] = {"onnx": {"answer": answer}}
+    inference.compare(alone)
+    assert alone == {"onnx": {"tokens_as_torch": None}}
+
+
+@pytest.mark.parametrize("peer", ["olive", "llama_cpp"])
+def test_every_package_of_a_peer_is_pinned(peer: str) -> None:
+    assert peer_environment.pins(peer)
+    assert all(version and version[0].isdigit() for version in peer_environment.pins(peer).values())
+
+
+def test_nothing_is_asked_of_nobody_in_one_line(root: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "benchmarks.inference", "--new-tokens", "1"], cwd=root, capture_output=True, text=True
+    )
+    assert ended.returncode == 1
+    assert ended.stderr == "benchmarks.inference: new_tokens: must be 2 or more\n"
