@@ -55,6 +55,10 @@ exp-show: setup ## experiments side by side: the figures that decide and the par
 	@test -t 1 || export COLUMNS=$${COLUMNS:-120}; \
 		dvc exp show --no-pager --only-changed --drop '(?!Experiment$$|$(PARAMETERS))|$(DULL)' --keep '$(DECIDING)'
 
+.PHONY: search
+search: setup-search ## SEARCH=int4: the best recipe under constraints, of conf/search/int4.yaml; goes on where it was stopped
+	@python -m tools.search "$(SEARCH)"
+
 ##@ Development
 
 .PHONY: test
@@ -77,13 +81,18 @@ lock: setup-dev ## resolve requirements/*.in to exact versions again
 	@uv pip compile --quiet --universal --python-version 3.11 --no-annotate --custom-compile-command 'make lock' \
 		$(addprefix --no-emit-package ,$(CUDA_ONLY)) requirements/cpu.in --output-file requirements/cpu.txt
 	@uv pip compile --quiet --universal --python-version 3.11 --no-annotate --custom-compile-command 'make lock' \
+		requirements/search.in --output-file requirements/search.txt
+	@uv pip compile --quiet --universal --python-version 3.11 --no-annotate --custom-compile-command 'make lock' \
 		requirements/dev.in --output-file requirements/dev.txt
 
 .PHONY: setup
 setup: $(VENV)/.cpu ## the environment in .venv, exactly as requirements/cpu.txt says
 
+.PHONY: setup-search
+setup-search: $(VENV)/.search
+
 .PHONY: setup-dev
-setup-dev: $(VENV)/.dev
+setup-dev: $(VENV)/.dev $(VENV)/.search
 
 $(VENV)/.cpu: requirements/cpu.txt
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.x")'
@@ -93,6 +102,8 @@ $(VENV)/.cpu: requirements/cpu.txt
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.cpu
+$(VENV)/.search: requirements/search.txt $(VENV)/.cpu
+$(VENV)/.dev $(VENV)/.search:
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --requirement $<
 	@touch $@
 

@@ -1,0 +1,143 @@
+"""What a search may choose from: lists of values, ranges of numbers, and what they are called in Hydra's overrides."""
+
+import re
+from dataclasses import dataclass
+from typing import Any, cast
+
+from hydra.core.override_parser.types import Quote, QuotedString
+from omegaconf import OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
+from optuna.trial import BaseTrial, FixedTrial
+
+from hydra_plugins.tunepress import Tunepress, refuse_unknown_key
+from stages.lib.edge.configuration import CONF, one_line
+from stages.lib.edge.errors import InputError
+from stages.lib.edge.keys import unknown_key
+
+PLAIN = re.compile(r"(?!(?:null|true|false|inf|nan)$)[A-Za-z_/][\w./+-]*", re.IGNORECASE)
+
+
+@dataclass
+class Values:
+    """A list of values, each as Hydra's overrides spell it: Optuna stores text, so any value can be a choice."""
+
+    choices: list[str]
+
+    def texts(self) -> list[str]:
+        """All there are."""
+        return self.choices
+
+    def suggest(self, trial: BaseTrial, key: str) -> None:
+        """Lets Optuna choose."""
+        trial.suggest_categorical(key, self.choices)
+
+
+@dataclass
+class Range:
+    """Numbers from low to high, both included; `log` draws each order of magnitude alike."""
+
+    low: int | float
+    high: int | float
+    log: bool = False
+    step: int | float | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether all its numbers are whole, which they are where the file spells them so."""
+        return all(isinstance(number, int) for number in (self.low, self.high, self.step or 1))
+
+    def texts(self) -> list[str]:
+        """All there are, or none where there is no step."""
+        if not self.step:
+            return []
+        count = int((self.high - self.low) / self.step + 1e-9) + 1
+        numbers = [self.low + index * self.step for index in range(count)]
+        return [text_of(int(number) if self.whole else float(f"{number:.10g}")) for number in numbers]
+
+    def suggest(self, trial: BaseTrial, key: str) -> None:
+        """Lets Optuna choose; ValueError where low, high, log and step do not go together."""
+        if self.whole:
+            trial.suggest_int(key, int(self.low), int(self.high), log=self.log, step=int(self.step or 1))
+        else:
+            trial.suggest_float(key, self.low, self.high, log=self.log, step=self.step)
+
+
+Space = dict[str, Values | Range]
+
+
+def parse(key: str, values: Any) -> Values | Range:
+    """One entry of `space`.
+
+    Raises:
+        InputError: there is no such key or group, a value has the wrong type, or the range is none.
+    """
+    dimension = range_of(key, values) if isinstance(values, dict) else values_of(key, values)
+    name = key.lstrip("+")
+    if (CONF / name).is_dir():
+        check_group(key, name, values)
+        return dimension
+    try:
+        refuse_unknown_key(name)
+    except ValueError as error:
+        raise InputError(f"space: {error}") from error
+    for value in [values["low"], values["high"]] if isinstance(values, dict) else values:
+        check_type(name, value)
+    return dimension
+
+
+def values_of(key: str, values: Any) -> Values:
+    """A list of choices."""
+    if not isinstance(values, list) or not values:
+        raise InputError(f"space.{key}: wants a list of values, or low and high")
+    return Values(list(dict.fromkeys(text_of(value) for value in values)))
+
+
+def range_of(key: str, values: dict[str, Any]) -> Range:
+    """A range, which Optuna has the last word on."""
+    try:
+        checked = OmegaConf.merge(OmegaConf.structured(Range), values)
+        if missing := sorted(OmegaConf.missing_keys(checked)):
+            raise InputError(f"space.{key}.{missing[0]} has no value")
+        made = cast(Range, OmegaConf.to_object(checked))
+        made.suggest(FixedTrial({key: made.low}), key)
+    except ConfigKeyError as error:
+        raise InputError(unknown_key(f"space.{key}.{error.full_key}", ["low", "high", "log", "step"])) from error
+    except (OmegaConfBaseException, ValueError) as error:
+        raise InputError(f"space.{key}: {one_line(error)}") from error
+    return made
+
+
+def check_group(key: str, group: str, values: Any) -> None:
+    """Raises InputError for a choice that the Hydra group does not have."""
+    there = sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+    for value in values if isinstance(values, list) else [values]:
+        if value not in there:
+            raise InputError(f"space.{key}: no {group} {text_of(value)}; there are {', '.join(there)}")
+
+
+def check_type(key: str, value: Any) -> None:
+    """Raises InputError for a value that the schema of params.yaml does not take."""
+    try:
+        OmegaConf.update(OmegaConf.structured(Tunepress), key, value)
+    except OmegaConfBaseException as error:
+        raise InputError(f"space.{key}: {one_line(error)}") from error
+
+
+def text_of(value: Any) -> str:
+    """A value as the right side of a Hydra override."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return "[" + ",".join(map(text_of, value)) + "]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{name}:{text_of(part)}" for name, part in value.items()) + "}"
+    if isinstance(value, str) and not PLAIN.fullmatch(value):
+        return QuotedString(value, Quote.single).with_quotes()
+    return str(value)
+
+
+def overrides_of(choices: dict[str, Any]) -> list[str]:
+    """The choices of a trial as Hydra overrides."""
+    return [f"{key}={value if isinstance(value, str) else text_of(value)}" for key, value in choices.items()]
