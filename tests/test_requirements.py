@@ -13,15 +13,17 @@ def pins(path: Path) -> dict[str, str]:
     return {re.sub(r"[-_.]+", "-", match[1]).lower(): match[2] for match in found if match}
 
 
-@pytest.mark.parametrize("name", ["cpu", "dev"])
+@pytest.mark.parametrize("name", ["cpu", "dev", "search"])
 def test_the_lock_holds_what_was_asked_for(name: str, root: Path) -> None:
     asked, locked = pins(root / f"requirements/{name}.in"), pins(root / f"requirements/{name}.txt")
     assert asked.items() <= locked.items()
 
 
-def test_the_dev_lock_agrees_with_the_cpu_lock(root: Path) -> None:
-    cpu, dev = pins(root / "requirements/cpu.txt"), pins(root / "requirements/dev.txt")
-    assert {name: dev[name] for name in dev.keys() & cpu.keys()} == {name: cpu[name] for name in dev.keys() & cpu.keys()}
+@pytest.mark.parametrize("name", ["dev", "search"])
+def test_a_further_lock_agrees_with_the_cpu_lock(name: str, root: Path) -> None:
+    cpu, further = pins(root / "requirements/cpu.txt"), pins(root / f"requirements/{name}.txt")
+    both = further.keys() & cpu.keys()
+    assert {package: further[package] for package in both} == {package: cpu[package] for package in both}
 
 
 def test_the_cpu_lock_has_nothing_of_cuda(root: Path) -> None:

@@ -15,8 +15,8 @@ from stages.lib.checkpoint import load_encoder
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import size_mb
 from stages.lib.schema.base_model import BaseModel, Source
-from stages.lib.schema.build import Build
 from stages.lib.speed import Workload
+from tests.stages.recipes import recipe
 
 WORKLOAD = Workload(prompt_tokens=40, new_tokens=6, batch_sizes=(1, 2), repetitions=2, warm_up=1)
 NAMES = ["onnx", "torch"]
@@ -77,7 +77,7 @@ def test_a_spread_is_written_with_its_extremes() -> None:
 
 
 def test_an_fp32_model_gives_torchs_answer(tiny_phi3: Path, tmp_path: Path) -> None:
-    build(Build("fp32", "cpu", None, None, None, None), tiny_phi3, tmp_path / "onnx")
+    build(recipe("fp32"), tiny_phi3, tmp_path / "onnx")
     asked = inference_models.prompt(tiny_phi3, WORKLOAD.prompt_tokens)
     shared = {"prompt": asked, "threads": 1, "workload": {**vars(WORKLOAD), "batch_sizes": [1]}}
     answers = [

@@ -54,7 +54,9 @@ def report(verdict: Verdict, path: Path, console: Console) -> None:
     plot(verdict, path)
     console.print(f"{path} shows them.", markup=False)
     console.print(sentence(verdict), markup=False, soft_wrap=True)
-    if verdict.winner:
+    if verdict.winner is verdict.trials[0]:
+        console.print("There is nothing to take: it is the recipe that the search began with.")
+    elif verdict.winner:
         console.print(f"Take it: dvc exp apply {verdict.winner.name}", markup=False)
     if any(trial.reason for trial in verdict.trials):
         console.print(f"Failed recipes are not tried again; rm {path.parent / 'study.log'} forgets them.", markup=False)

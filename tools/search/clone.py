@@ -49,7 +49,7 @@ class Clone:
             raise InputError(f"{changed[0][3:]}{more}: not committed, and trials run what is committed; commit or stash it")
         self.commit = git("rev-parse", "HEAD")
         self.logs = folder.parent / "log"
-        if folder.exists():
+        with contextlib.suppress(subprocess.CalledProcessError):  # there is no clone, or half of one
             self.collect()
         self.make()
 
@@ -94,7 +94,7 @@ class Clone:
         command = [sys.executable, "-m", "dvc", "exp", "run", "--name", name, "--message", message, *chosen]
         self.logs.mkdir(parents=True, exist_ok=True)
         log = self.logs / f"{name}.log"
-        with log.open("w", encoding="utf-8") as file, child(command, self.folder, held) as process:
+        with log.open("w", encoding="utf-8", buffering=1) as file, child(command, self.folder, held) as process:
             assert process.stdout
             for line in process.stdout:
                 file.write(line)
@@ -127,8 +127,7 @@ class Clone:
     def collect(self) -> None:
         """Brings the experiments of the search home, into the project."""
         pattern = self.ref(f"{self.search}-*")
-        with contextlib.suppress(subprocess.CalledProcessError):  # killed while it was being made, so there are none
-            git("fetch", "--quiet", "--no-tags", str(self.folder), f"{pattern}:{pattern}")
+        git("fetch", "--quiet", "--no-tags", str(self.folder), f"{pattern}:{pattern}")
 
     def ref(self, name: str) -> str:
         """Where DVC keeps an experiment of this commit."""
@@ -160,10 +159,10 @@ def child(command: list[str], folder: Path, held: IO[str]) -> Iterator[subproces
         try:
             yield process
         except BaseException:
-            os.killpg(process.pid, signal.SIGINT)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(PATIENCE)
             with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(PATIENCE)
                 os.killpg(process.pid, signal.SIGKILL)
             raise
 

@@ -7,9 +7,10 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from stages.lib.edge.outputs import replacing
-from stages.lib.plots import BLUE, GREY, INK, svg
 from tools.search.figures import axes, figure
 from tools.search.verdict import Trial, Verdict, shown
+
+BLUE, GREY, INK = "#2f6f9f", "#9aa5ad", "#1f2a30"
 
 
 def table(verdict: Verdict) -> Table:
@@ -66,7 +67,7 @@ def plot(verdict: Verdict, path: Path) -> None:
         panel.spines[["top", "right"]].set_visible(False)
     drawn.axes[0].legend(frameon=False, fontsize="small")
     with replacing(path) as partial:
-        partial.write_text(svg(drawn), encoding="utf-8")
+        drawn.savefig(partial, format="svg", metadata={"Date": None})
 
 
 def scatter(panel: Axes, verdict: Verdict, goal: str, metric: str) -> None:

@@ -118,7 +118,9 @@ def check_group(key: str, group: str, values: Any) -> None:
 def check_type(key: str, value: Any) -> None:
     """Raises InputError for a value that the schema of params.yaml does not take."""
     try:
-        OmegaConf.update(OmegaConf.structured(Tunepress), key, value)
+        chosen = OmegaConf.create()
+        OmegaConf.update(chosen, key, value)
+        OmegaConf.merge(OmegaConf.structured(Tunepress), chosen)
     except OmegaConfBaseException as error:
         raise InputError(f"space.{key}: {one_line(error)}") from error
 

@@ -1,0 +1,130 @@
+"""search, with DVC: one search over int4 recipes, killed in the middle of a trial, then taken up again."""
+
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from omegaconf import OmegaConf
+
+from tests.clone import Clone
+
+SEARCH = """
+space:
+  build.algo_config: [null, rtn, no_such_method]
+minimize: onnx.size_mb
+constraints:
+  onnx.size_mb: {max_share_of_default: 1.0}
+  onnx.invalid_rate: {max: 1}
+overrides: [+experiment=smoke]
+"""
+COMMAND = (sys.executable, "-m", "tools.search", "mine")
+THREADS = {"OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def project(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """A project in which nothing has run yet, with a search and, so that the working tree is dirty, a choice in params.yaml."""
+    project = Clone.of(root, tmp_path_factory.mktemp("search") / "project")
+    (project.folder / "conf/search/mine.yaml").write_text(SEARCH, encoding="utf-8")
+    params = project.folder / "params.yaml"
+    params.write_text(params.read_text(encoding="utf-8").replace("seed: 0", "seed: 5"), encoding="utf-8")
+    return project
+
+
+def state(project: Clone) -> list[str]:
+    """What a search must leave alone."""
+    commands = [("status", "--porcelain"), ("rev-parse", "--symbolic-full-name", "HEAD"), ("diff",), ("stash", "list")]
+    return [project.run("git", *command) for command in commands]
+
+
+def logs(project: Clone) -> dict[str, str]:
+    """The output of each trial, by its experiment's name."""
+    return {log.stem: log.read_text(encoding="utf-8") for log in (project.folder / ".search/mine/log").glob("*.log")}
+
+
+def ran(project: Clone) -> list[str]:
+    """The stages that all trials have run."""
+    return re.findall(r"Running stage '([^']+)'", "\n".join(logs(project).values()))
+
+
+def experiments(project: Clone) -> list[str]:
+    return sorted(project.run("dvc", "exp", "list", "--name-only").split())
+
+
+def test_what_is_not_committed_is_told_before_any_trial(project: Clone) -> None:
+    stage = project.folder / "stages/report.py"
+    before = stage.read_text(encoding="utf-8")
+    stage.write_text(before + "\n", encoding="utf-8")
+    said = project.run(*COMMAND, code=1)
+    stage.write_text(before, encoding="utf-8")
+    assert said == "search: stages/report.py: not committed, and trials run what is committed; commit or stash it\n"
+
+
+def test_a_search_goes_on_after_a_kill_and_its_winner_can_be_taken(project: Clone) -> None:
+    before = state(project)
+    killed = kill_in_a_build(project)
+    assert state(project) == before
+    finished = {name: text for name, text in logs(project).items() if name in experiments(project)}
+    assert finished
+    assert killed not in finished
+
+    said = project.run(*COMMAND, environment=THREADS)
+    assert state(project) == before
+    assert logs(project).items() >= finished.items()  # a trial that runs again writes its output anew
+    assert f"{killed} (" in said
+    assert ran(project).count("train") == ran(project).count("evaluate@base") == 1
+    assert len(logs(project)) == 4
+    assert "failed: build: the builder refuses" in said
+    assert len(experiments(project)) == 3
+
+    winner = re.findall(r"Take it: dvc exp apply (\S+)\n", said)[0]
+    sizes = {name: size_of(project, name) for name in experiments(project)}
+    assert sizes[winner] == min(sizes.values())
+    assert (project.folder / ".search/mine/pareto.svg").read_text(encoding="utf-8").startswith("<svg")
+    assert not (project.folder / ".search/mine/clone").exists()
+
+    again = project.run(*COMMAND)
+    assert "known" in again
+    assert sentence(again) == sentence(said)
+    assert all(name in project.run("dvc", "exp", "show", "--no-pager", "--csv") for name in sizes)
+
+    chosen = re.findall(rf"{winner} \(build.algo_config=(\w+)\)", said)
+    project.run("git", "checkout", "params.yaml")
+    project.run("dvc", "exp", "apply", winner)
+    assert {"null": None}.get(chosen[0], chosen[0]) == OmegaConf.load(project.folder / "params.yaml").build.algo_config
+    assert (project.folder / "models/onnx/genai_config.json").exists()
+
+
+def kill_in_a_build(project: Clone) -> str:
+    """Starts the search, kills it with all its children in the build of a trial after the default, and says in which."""
+    process = subprocess.Popen(
+        COMMAND, cwd=project.folder, env=project.environment | THREADS, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    building: list[str] = []
+    deadline = time.monotonic() + 400
+    while process.poll() is None and not building and time.monotonic() < deadline:
+        time.sleep(0.05)
+        building = [name for name, text in logs(project).items() if "'train'" not in text and text.endswith("stages.build\n")]
+    assert building, "no trial after the default came to its build"
+    family = psutil.Process(process.pid).children(recursive=True)
+    for member in [psutil.Process(process.pid), *family]:
+        member.kill()
+    process.wait()
+    psutil.wait_procs(family)
+    return building[0]
+
+
+def size_of(project: Clone, name: str) -> float:
+    revision = json.loads(project.run("dvc", "exp", "show", "--json"))
+    rows = [row for baseline in revision for row in baseline["experiments"] or []]
+    found = [row["revs"][0]["data"]["metrics"]["metrics/summary.json"]["data"] for row in rows if row["name"] == name]
+    return float(found[0]["onnx"]["size_mb"])
+
+
+def sentence(said: str) -> str:
+    return said[said.index(" wins: ") :]
