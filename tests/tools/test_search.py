@@ -252,7 +252,7 @@ SMALLER = trial("smaller", 90.0, 0.01, 72.0)  # on both limits
 SMALLEST = trial("smallest", 60.0, 0.02, 90.0)  # loses too much
 SLOW = trial("slow", 70.0, 0.0, 71.0)
 WORSE = trial("worse", 110.0, 0.006, 79.0)  # the default is better in everything
-FAILED = Trial("failed", {"build.block_size": "7"}, reason="build: the builder refuses")
+FAILED = Trial("failed", {"build.block_size": "7"}, reason="build: the builder refuses [with T = float]")
 
 
 def test_the_winner_is_the_best_of_those_that_keep_every_limit() -> None:
@@ -311,7 +311,7 @@ def test_the_table_has_the_winner_first_and_the_reason_of_a_failure(tmp_path: Pa
     assert [line.split("│")[1].strip() for line in lines] == ["smaller", "default", "smallest", "failed"]
     assert "winner, Pareto front" in lines[0]
     assert "breaks drop" in lines[2]
-    assert "failed: build: the builder refuses" in lines[3]
+    assert "failed: build: the builder refuses [with T = float]" in lines[3]
 
 
 def test_the_plot_names_the_front_and_is_the_same_each_time(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO
@@ -175,4 +176,4 @@ def reason(log: Path, code: int) -> str:
     errors = [line for line in lines if line.startswith("ERROR")] or ["no error message"]
     stage = re.search(r"failed to reproduce '(\w+)", "\n".join(errors))
     said = [line for line in lines if stage and re.match(rf"{stage[1]}\w*: ", line)]
-    return (said or errors)[-1].removeprefix("ERROR: ")
+    return textwrap.shorten((said or errors)[-1].removeprefix("ERROR: "), 160, placeholder=" ...")

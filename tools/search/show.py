@@ -4,6 +4,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from rich.markup import escape
 from rich.table import Table
 
 from stages.lib.edge.outputs import replacing
@@ -27,7 +28,7 @@ def table(verdict: Verdict) -> Table:
         choices = [shown(trial.choices[key]) if key in trial.choices else "default" for key in search.space]
         figures = [f"{figure(metric, trial.figures):.5g}" if trial.figures else "-" for metric in axes(search)]
         style = "bold" if trial is verdict.winner else None
-        drawn.add_row(trial.name, *choices, *figures, remark(verdict, trial), style=style)
+        drawn.add_row(trial.name, *map(escape, choices), *figures, escape(remark(verdict, trial)), style=style)
     return drawn
 
 
