@@ -23,8 +23,8 @@ answers, with the least and the greatest, after a warm-up that does not count.
 - decode: new tokens of all sequences of the batch a second, without the first of each, by the time after it.
 - peak memory: largest resident size of the process, all batch sizes in it, with Python, libraries and mapped files.
 - disk: size of the model with its tokenizer.
-- torch: new tokens at the beginning of the answer that are the same as torch's. Weights rounded otherwise lead to
-  another answer sooner or later; a contender that got other tokens would differ at once.
+- torch: of 16 beginnings of the prompt, those after which the contender chooses the same token as torch. Rounding turns
+  some choices; a contender that was given other tokens or other weights would hardly share one.
 
 The figures also go to benchmarks/results/inference.json; those of a run with options do not.
 """
@@ -146,17 +146,13 @@ def child(what: str, scratch: Path, module: str, job: dict[str, Any], python: st
 
 
 def compare(figures: dict[str, dict[str, Any]]) -> None:
-    """Puts the number of tokens that begin as torch's in the place of each answer; None where torch has not answered."""
-    expected = figures["torch"]["answer"] if "torch" in figures else None
+    """Puts in the place of each one's `chosen` tokens how many are torch's; nothing where torch has not been asked."""
+    expected = figures["torch"]["chosen"] if "torch" in figures else None
     for one in figures.values():
-        answer = one.pop("answer")
-        one["tokens_as_torch"] = None if expected is None else common_prefix(answer, expected)
-
-
-def common_prefix(one: list[int], other: list[int]) -> int:
-    """Number of equal tokens before the first that differs."""
-    pairs = zip(one, other, strict=True)
-    return next((number for number, (left, right) in enumerate(pairs) if left != right), len(one))
+        chosen = one.pop("chosen")
+        if expected:
+            same = sum(token == other for token, other in zip(chosen, expected, strict=True))
+            one["chosen_as_torch"] = {"same": same, "of": len(expected)}
 
 
 def table(measured: dict[str, Any]) -> Table:
@@ -169,7 +165,7 @@ def table(measured: dict[str, Any]) -> Table:
         columns.add_column(name, justify="right", no_wrap=True)
     for name, one in measured["contenders"].items():
         batches = [[spread(figure) for figure in one[f"batch_{size}"].values()] for size in workload["batch_sizes"]]
-        same = one["tokens_as_torch"]
+        as_torch = one.get("chosen_as_torch")
         columns.add_row(
             f"{TITLES[name]}\n{one['weights']}",
             "\n".join(map(str, workload["batch_sizes"])),
@@ -177,7 +173,7 @@ def table(measured: dict[str, Any]) -> Table:
             *("\n".join(lines) for lines in zip(*batches, strict=True)),
             f"{one['peak_memory_mb'] / 1000:.2f} GB",
             f"{one['size_mb']:.0f} MB",
-            "-" if same is None else f"{same}/{workload['new_tokens']}",
+            f"{as_torch['same']}/{as_torch['of']}" if as_torch else "-",
         )
     return columns
 

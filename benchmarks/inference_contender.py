@@ -12,11 +12,13 @@ from benchmarks.children import read_json
 from stages import KERNELS
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import size_mb, write_json
-from stages.lib.speed import Runtime, Workload, generate, measure
+from stages.lib.speed import Runtime, Workload, measure
+
+BEGINNINGS = 16  # of the prompt, after which contenders are compared
 
 
 def main(job: dict[str, Any]) -> dict[str, Any]:
-    """Figures of stages/lib/speed.py, the size of the model, and the answer it gave.
+    """Figures of stages/lib/speed.py, the size of the model, and the token it chose after each beginning of the prompt.
 
     Args:
         job: `contender`, `path` of its model, `prompt` as token ids, `threads`, and `workload` as fields of `Workload`.
@@ -25,8 +27,7 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
     path = Path(job["path"])
     runtime = load(job["contender"], path, job["threads"], workload.prompt_tokens + workload.new_tokens)
     measured = measure(runtime, job["prompt"], workload)
-    answer = generate(runtime, [job["prompt"]], workload.new_tokens).tokens[0]
-    return {**measured, "size_mb": size_mb(path), "answer": answer}
+    return {**measured, "size_mb": size_mb(path), "chosen": chosen(runtime, job["prompt"])}
 
 
 def load(contender: str, path: Path, threads: int, tokens: int) -> Runtime:
@@ -42,6 +43,12 @@ def load(contender: str, path: Path, threads: int, tokens: int) -> Runtime:
     from benchmarks.llama_cpp_runtime import LlamaCppRuntime
 
     return LlamaCppRuntime(path, threads, tokens)
+
+
+def chosen(runtime: Runtime, prompt: list[int]) -> list[int]:
+    """The first new token after BEGINNINGS beginnings of the prompt, each longer than the one before by as much."""
+    lengths = [max(1, len(prompt) * number // BEGINNINGS) for number in range(1, BEGINNINGS + 1)]
+    return [runtime.prefill([prompt[:length]], 1)[0] for length in lengths]
 
 
 if __name__ == "__main__":

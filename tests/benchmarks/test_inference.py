@@ -51,7 +51,8 @@ def test_every_contender_has_every_figure(measured: dict[str, Any], tiny_phi3: P
     onnx, torch = measured["contenders"]["onnx"], measured["contenders"]["torch"]
     assert (onnx["weights"], torch["weights"]) == ("int4", "float32")
     assert torch["size_mb"] == size_mb(tiny_phi3)
-    assert torch["tokens_as_torch"] == WORKLOAD.new_tokens
+    assert torch["chosen_as_torch"] == {"same": 16, "of": 16}
+    assert onnx["chosen_as_torch"]["of"] == 16
 
 
 def test_the_peak_memory_is_that_of_the_contender_alone(measured: dict[str, Any]) -> None:
@@ -69,23 +70,23 @@ def test_the_table_has_a_line_for_each_batch(measured: dict[str, Any]) -> None:
     assert [(row[0], row[1]) for row in cells] == [("onnxruntime-genai", "1"), ("int4", "2"), ("torch", "1"), ("float32", "2")]
     for row, (name, batch) in zip(cells, [(name, batch) for name in NAMES for batch in ("batch_1", "batch_2")], strict=True):
         assert row[3:6] == [inference.spread(figure) for figure in measured["contenders"][name][batch].values()]
-    assert cells[2][8] == "6/6"
+    assert cells[2][8] == "16/16"
 
 
 def test_a_spread_is_written_with_its_extremes() -> None:
     assert inference.spread({"median": 1234.4, "min": 99.94, "max": 12345.0}) == "1,234 (99.9-12,345)"
 
 
-def test_an_fp32_model_gives_torchs_answer(tiny_phi3: Path, tmp_path: Path) -> None:
+def test_an_fp32_model_chooses_as_torch_does(tiny_phi3: Path, tmp_path: Path) -> None:
     build(recipe("fp32"), tiny_phi3, tmp_path / "onnx")
     asked = inference_models.prompt(tiny_phi3, WORKLOAD.prompt_tokens)
     shared = {"prompt": asked, "threads": 1, "workload": {**vars(WORKLOAD), "batch_sizes": [1]}}
-    answers = [
-        inference_contender.main({"contender": name, "path": str(path), **shared})["answer"]
+    onnx, torch = (
+        inference_contender.main({"contender": name, "path": str(path), **shared})["chosen"]
         for name, path in (("onnx", tmp_path / "onnx"), ("torch", tiny_phi3))
-    ]
-    assert answers[0] == answers[1]
-    assert len(answers[0]) == WORKLOAD.new_tokens
+    )
+    assert onnx == torch
+    assert len(torch) == 16 and len(set(torch)) > 1
 
 
 def test_the_prompt_is_the_phrases_cut_to_a_length(tiny_phi3: Path, root: Path) -> None:
@@ -120,14 +121,14 @@ def test_contenders_are_chosen_by_what_they_can_answer_with() -> None:
         inference.chosen(["llama.cpp"], pipeline=True)
 
 
-@pytest.mark.parametrize(("answer", "same"), [([1, 2, 3], 3), ([1, 2, 4], 2), ([4, 2, 3], 0)])
-def test_answers_are_compared_from_their_beginning(answer: list[int], same: int) -> None:
-    figures: dict[str, dict[str, Any]] = {"torch": {"answer": [1, 2, 3]}, "onnx": {"answer": answer}}
+@pytest.mark.parametrize(("chosen", "same"), [([1, 2, 3], 3), ([1, 4, 3], 2), ([2, 3, 1], 0)])
+def test_choices_are_compared_with_torchs(chosen: list[int], same: int) -> None:
+    figures: dict[str, dict[str, Any]] = {"torch": {"chosen": [1, 2, 3]}, "onnx": {"chosen": chosen}}
     inference.compare(figures)
-    assert figures == {"torch": {"tokens_as_torch": 3}, "onnx": {"tokens_as_torch": same}}
-    alone: dict[str, dict[str, Any]] = {"onnx": {"answer": answer}}
+    assert figures == {"torch": {"chosen_as_torch": {"same": 3, "of": 3}}, "onnx": {"chosen_as_torch": {"same": same, "of": 3}}}
+    alone: dict[str, dict[str, Any]] = {"onnx": {"chosen": chosen}}
     inference.compare(alone)
-    assert alone == {"onnx": {"tokens_as_torch": None}}
+    assert alone == {"onnx": {}}
 
 
 @pytest.mark.parametrize("peer", ["olive", "llama_cpp"])
