@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from stages.lib import cores as machine
 from stages.lib import processes
 
 
@@ -23,7 +24,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def container(path: Path, limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Puts a cgroup's cpu.max in the place where `cores` looks."""
     path.write_text(limit)
-    monkeypatch.setattr(processes, "Path", lambda _: path)
+    monkeypatch.setattr(machine, "Path", lambda _: path)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
 
 
@@ -33,13 +34,13 @@ def container(path: Path, limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_container_gets_its_share_of_the_cores(limit: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     container(tmp_path / "cpu.max", limit, monkeypatch)
-    assert processes.cores() == count
+    assert machine.cores() == count
 
 
 def test_without_a_container_the_cores_are_those_the_process_is_bound_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "Path", lambda _: tmp_path / "none")
+    monkeypatch.setattr(machine, "Path", lambda _: tmp_path / "none")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 5}, raising=False)
-    assert processes.cores() == 3
+    assert machine.cores() == 3
 
 
 def test_processes_share_the_cores(started: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
