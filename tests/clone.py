@@ -47,7 +47,7 @@ class Clone:
 
     def run(self, *command: str, code: int = 0, environment: dict[str, str] | None = None) -> str:
         result = subprocess.run(
-            command, cwd=self.folder, env=self.environment | (environment or {}), capture_output=True, text=True, timeout=400
+            command, cwd=self.folder, env=self.environment | (environment or {}), capture_output=True, text=True, timeout=900
         )
         assert result.returncode == code, result.stdout[-2000:] + result.stderr[-4000:]
         return result.stdout + result.stderr

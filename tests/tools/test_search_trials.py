@@ -30,6 +30,8 @@ THREADS = {"OMP_NUM_THREADS": "1"}
 def project(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Clone:
     """A project in which nothing has run yet, with a search and, so that the working tree is dirty, a choice in params.yaml."""
     project = Clone.of(root, tmp_path_factory.mktemp("search") / "project")
+    (project.folder / "dvc.lock").unlink()  # of outputs that are not in this project's cache
+    project.commit()
     (project.folder / "conf/search/mine.yaml").write_text(SEARCH, encoding="utf-8")
     params = project.folder / "params.yaml"
     params.write_text(params.read_text(encoding="utf-8").replace("seed: 0", "seed: 5"), encoding="utf-8")
@@ -65,6 +67,7 @@ def test_what_is_not_committed_is_told_before_any_trial(project: Clone) -> None:
     assert said == "search: stages/report.py: not committed, and trials run what is committed; commit or stash it\n"
 
 
+@pytest.mark.timeout(1800)  # seven runs of the graph
 def test_a_search_goes_on_after_a_kill_and_its_winner_can_be_taken(project: Clone) -> None:
     before = state(project)
     killed = kill_in_a_build(project)
