@@ -83,14 +83,14 @@ def test_a_search_goes_on_after_a_kill_and_its_winner_can_be_taken(project: Clon
     ran = [stage for text in logs(project).values() for stage in stages_of(text)]
     assert ran.count("train") == ran.count("evaluate@base") == 1
     assert len(logs(project)) == 4
-    assert "failed: build: the builder refuses" in said
+    assert re.search(r"\) failed: build: .*the builder refuses int4 for cpu", said)
     assert len(experiments(project)) == 3  # the default, and two of the three
 
     winner = re.findall(r"Take it: dvc exp apply (\S+)\n", said)[0]
     sizes = sizes_shown(project)
     assert sorted(sizes) == experiments(project)
     assert sizes[winner] == min(sizes.values())
-    assert (project.folder / ".search/mine/pareto.svg").read_text(encoding="utf-8").startswith("<svg")
+    assert (project.folder / ".search/mine/pareto.svg").read_text(encoding="utf-8").count("<svg") == 1
     assert not (project.folder / ".search/mine/clone").exists()
 
     again = project.run(*COMMAND)

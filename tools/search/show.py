@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.markup import escape
@@ -68,7 +69,9 @@ def plot(verdict: Verdict, path: Path) -> None:
         panel.spines[["top", "right"]].set_visible(False)
     drawn.axes[0].legend(frameon=False, fontsize="small")
     with replacing(path) as partial:
-        drawn.savefig(partial, format="svg", metadata={"Date": None})
+        # element ids are random without a salt; text stays text
+        with rc_context({"svg.hashsalt": "tunepress", "svg.fonttype": "none"}):
+            drawn.savefig(partial, format="svg", metadata={"Date": None})
 
 
 def scatter(panel: Axes, verdict: Verdict, goal: str, metric: str) -> None:
