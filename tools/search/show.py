@@ -68,10 +68,9 @@ def plot(verdict: Verdict, path: Path) -> None:
         panel.set(xlabel=goal, ylabel=metric)
         panel.spines[["top", "right"]].set_visible(False)
     drawn.axes[0].legend(frameon=False, fontsize="small")
-    with replacing(path) as partial:
-        # element ids are random without a salt; text stays text
-        with rc_context({"svg.hashsalt": "tunepress", "svg.fonttype": "none"}):
-            drawn.savefig(partial, format="svg", metadata={"Date": None})
+    # element ids are random without a salt; text stays text
+    with replacing(path) as partial, rc_context({"svg.hashsalt": "tunepress", "svg.fonttype": "none"}):
+        drawn.savefig(partial, format="svg", metadata={"Date": None})
 
 
 def scatter(panel: Axes, verdict: Verdict, goal: str, metric: str) -> None:
