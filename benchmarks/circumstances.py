@@ -14,15 +14,15 @@ from benchmarks.peer_environment import pins
 BUSY = 0.7  # load of the last minute at which another process must be running
 
 
-def circumstances(packages: tuple[str, ...], peer: str) -> dict[str, Any]:
-    """Date, machine, and versions of this environment's packages and of a peer's."""
+def circumstances(packages: tuple[str, ...], peer: str | None = None) -> dict[str, Any]:
+    """Date, machine, and versions of this environment's packages and of a peer's that has one of its own."""
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in packages},
-        f"{peer}_packages": pins(peer),
+        **({f"{peer}_packages": pins(peer)} if peer else {}),
     }
 
 

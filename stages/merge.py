@@ -1,12 +1,19 @@
-"""merge: adds the adapter to the base model's weights and writes the result as a plain Hugging Face model."""
+"""merge: adds the adapter to the base model's weights and writes the result as a plain Hugging Face model.
 
+The weights go from file to file a few rows at a time, so a model of any size takes the memory of a small one.
+"""
+
+import shutil
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
-from peft import PeftModel
 from transformers import PreTrainedModel
+from transformers.utils import GENERATION_CONFIG_NAME
 
-from stages.lib.checkpoint import load_model, load_tokenizer
+from stages.lib.adapter_file import AdapterFile
+from stages.lib.changes import Changes, changes_of
+from stages.lib.checkpoint import empty_model, load_tokenizer
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import replacing, size_mb, write_json
 from stages.lib.edge.paths import ADAPTER, BASE, MERGED, METRICS
@@ -14,6 +21,7 @@ from stages.lib.edge.stage import run
 from stages.lib.prompt import Prompt
 from stages.lib.quantization import Quantization
 from stages.lib.schema.merge import Merge, MergeBase
+from stages.lib.shards import Shards
 
 
 @dataclass
@@ -25,30 +33,43 @@ class Sections:
 
 def main(cfg: Sections) -> str:
     """Merges models/base and models/adapter into models/merged."""
-    adapted = PeftModel.from_pretrained(load_base(cfg.merge.base), ADAPTER)
-    modules = sum(hasattr(module, "merge") for module in adapted.base_model.model.modules())
-    merged = adapted.merge_and_unload(safe_merge=True)  # safe_merge: an adapter with NaN is an error
+    quantization = quantization_of(cfg.merge.base)
+    prompt, tokenizer = Prompt.load(ADAPTER), load_tokenizer(BASE)
+    model, base = empty_model(BASE), Shards.of(BASE)
+    changes = changes_of(model, base, AdapterFile.of(ADAPTER), quantization)
     with replacing(MERGED) as partial:
-        merged.save_pretrained(partial, max_shard_size=cfg.merge.max_shard_size)
-        load_tokenizer(BASE).save_pretrained(partial)
-        Prompt.load(ADAPTER).save(partial)
-    write_json(METRICS / "merge.json", {"merged_modules": modules, "size_mb": size_mb(MERGED)})
-    return f"{modules} modules merged in {MERGED} ({size_mb(MERGED):.0f} MB)"
+        partial.mkdir()
+        base.write(partial, changes.tensors)
+        save_configuration(model, changes, partial)
+        tokenizer.save_pretrained(partial)
+        prompt.save(partial)
+    write_json(METRICS / "merge.json", {"merged_modules": changes.layers, "size_mb": size_mb(MERGED)})
+    return f"{changes.layers} modules merged in {MERGED} ({size_mb(MERGED):.0f} MB)"
 
 
-def load_base(base: MergeBase) -> PreTrainedModel:
-    """The weights that the adapter is added to.
+def quantization_of(base: MergeBase) -> Quantization | None:
+    """What the base model's weights go through before the adapter is added.
 
     Raises:
-        InputError: the adapter makes up for a quantization that these weights have not gone through.
+        InputError: the adapter makes up for a quantization that they are not to go through.
     """
     quantization = Quantization.load(ADAPTER)
     if base is MergeBase.original and quantization and quantization.compensated:
         raise InputError("merge.base: an adapter initialised by loftq fits the rounded weights only; set merge.base=dequantized")
-    model = load_model(BASE)
-    if base is MergeBase.dequantized and quantization:
-        quantization.round_trip(model)
-    return model
+    return quantization if base is MergeBase.dequantized else None
+
+
+def save_configuration(model: PreTrainedModel, changes: Changes, folder: Path) -> None:
+    """Writes the base model's config.json and generation_config.json, in which tied weights are so only if they still are."""
+    config = model.config
+    config.architectures = [type(model).__name__]
+    if changes.untied:
+        config.tie_word_embeddings = False
+    config.save_pretrained(folder)
+    if (BASE / GENERATION_CONFIG_NAME).exists():
+        shutil.copyfile(BASE / GENERATION_CONFIG_NAME, folder / GENERATION_CONFIG_NAME)
+    else:
+        model.generation_config.save_pretrained(folder)
 
 
 if __name__ == "__main__":

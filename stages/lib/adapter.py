@@ -5,13 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import init_empty_weights
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import SAFETENSORS_WEIGHTS_NAME
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, set_seed
+from transformers import PreTrainedModel, set_seed
 
-from stages.lib.checkpoint import read_tensor
+from stages.lib.checkpoint import empty_model, read_tensor
 from stages.lib.edge.errors import InputError
 from stages.lib.fused_linear import FusedLinear
 from stages.lib.quantization import hold_still
@@ -43,9 +42,7 @@ def outline(folder: Path, adapter: Adapter) -> PeftModel:
         InputError: adapter.target_modules names no module of the model or one that cannot have this adapter, or adapter.r is
             more than a weight has.
     """
-    with init_empty_weights():
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
-    model.tie_weights()  # a head that is the embedding counts once
+    model = empty_model(folder)  # tied, so that a head that is the embedding counts once
     linear = {name: module for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
     there = ", ".join(sorted({name.rsplit(".")[-1] for name in linear}))
     modules = adapter.target_modules

@@ -50,6 +50,18 @@ def load_model(folder: Path, **options: Any) -> "PreTrainedModel":
     return AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, **options)
 
 
+def empty_model(folder: Path) -> "PreTrainedModel":
+    """The model of a folder without its weights: its modules and their shapes, tied where it is, on torch's meta device."""
+    from accelerate import init_empty_weights
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    check(folder)
+    with init_empty_weights():
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    model.tie_weights()
+    return model
+
+
 def read_tensor(folder: Path, name: str) -> "torch.Tensor":
     """One tensor of a model folder's files.
 

@@ -76,26 +76,26 @@ class Quantization:
         )
 
     @torch.no_grad()
-    def round_trip(self, model: PreTrainedModel) -> int:
-        """Quantizes each linear weight of a float model and dequantizes it again, in place.
+    def round_trip(self, weight: torch.Tensor) -> torch.Tensor:
+        """A float weight quantized and dequantized again.
 
-        What is left is, bit for bit, the weights that training multiplied with. The head stays, as transformers leaves it.
-
-        Returns:
-            How many weights were rounded.
+        What is left is, bit for bit, the weight that training multiplied with.
         """
         from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
-        head = model.get_output_embeddings()
-        linear = [module for module in model.modules() if isinstance(module, torch.nn.Linear) and module is not head]
-        for module in linear:
-            packed, state = quantize_4bit(
-                module.weight.data.to(getattr(torch, self.dtype)),
-                compress_statistics=self.bnb_4bit_use_double_quant,
-                quant_type=self.bnb_4bit_quant_type,
-            )
-            module.weight.data = dequantize_4bit(packed, state).to(module.weight.dtype)
-        return len(linear)
+        packed, state = quantize_4bit(
+            weight.to(getattr(torch, self.dtype)),
+            compress_statistics=self.bnb_4bit_use_double_quant,
+            quant_type=self.bnb_4bit_quant_type,
+        )
+        return dequantize_4bit(packed, state).to(weight.dtype)
+
+
+def linear_weights(model: PreTrainedModel) -> list[str]:
+    """Names of the weights that are quantized: those of all linear layers but the head, which transformers leaves alone."""
+    head = model.get_output_embeddings()
+    linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and module is not head]
+    return [f"{name}.weight" for name in linear]
 
 
 def hold_still(model: torch.nn.Module) -> None:

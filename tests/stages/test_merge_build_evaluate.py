@@ -58,7 +58,7 @@ def project(root: Path, tiny_phi3: Path, one_thread: None, tmp_path_factory: pyt
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         train.main(cfg)
-        merge.main(merge.Sections(Merge(MergeBase.original, max_shard_size="5GB")))
+        merge.main(merge.Sections(Merge(MergeBase.original)))
         build.main(build.Sections(FP32))
     return folder
 
@@ -120,7 +120,7 @@ def test_the_merged_model_is_a_plain_model_with_tokenizer_and_figures() -> None:
 
 def test_a_second_merge_gives_the_same_bytes() -> None:
     first = hashes(MERGED)
-    merge.main(merge.Sections(Merge(MergeBase.original, max_shard_size="5GB")))
+    merge.main(merge.Sections(Merge(MergeBase.original)))
     assert hashes(MERGED) == first
 
 

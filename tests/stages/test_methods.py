@@ -120,7 +120,7 @@ def logits(model: Any) -> list[torch.Tensor]:
 
 
 def merged(base: MergeBase) -> Any:
-    merge.main(merge.Sections(Merge(base, max_shard_size="5GB")))
+    merge.main(merge.Sections(Merge(base)))
     return load_model(MERGED)
 
 
@@ -224,7 +224,7 @@ def test_the_compute_type_rounds_products_and_no_more(compute: str | None, most:
 def test_a_qlora_adapter_goes_into_the_original_weights_and_an_int4_onnx_model_that_answers(inside: Path) -> None:
     write_jsonl(PREPARED / "test.jsonl", [row(number, "test") for number in range(6)])
     train.main(sections(ROOT, adapter=settings("qlora"), num_train_epochs=4, **QUICK))
-    merge.main(merge.Sections(Merge(MergeBase.original, max_shard_size="5GB")))
+    merge.main(merge.Sections(Merge(MergeBase.original)))
     build.main(build.Sections(recipe(block_size=32, accuracy_level=4, is_symmetric=True)))
     assert not list(ONNX.glob("quantization.json"))
     answers = OnnxModel(ONNX).answers(TEXTS, 9)

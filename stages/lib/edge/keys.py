@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Sequence
 
-# What Olive's examples and transformers before version 5 call it.
+# What Olive's examples, transformers before version 5 and this project before its streaming merge call it.
 FORMER = {
     "adapter.alpha": "adapter.lora_alpha",
     "adapter.compute_dtype": "adapter.bnb_4bit_compute_dtype",
@@ -14,6 +14,7 @@ FORMER = {
     "adapter.use_rslora": "adapter.method=rslora",
     "data.max_seq_len": "data.source_max_len",
     "data.strategy": "data.corpus_strategy",
+    "merge.max_shard_size": "nothing in its place: the merged model's files are cut as the base model's are",
     "train.activation_checkpointing": "train.gradient_checkpointing",
     "train.eval_dataset_size": "data.eval_dataset_size",
     "train.evaluation_strategy": "train.eval_strategy",

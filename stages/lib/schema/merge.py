@@ -1,4 +1,4 @@
-"""`merge`: which weights the adapter is added to, and how the merged model is written."""
+"""`merge`: which weights the adapter is added to."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -13,7 +13,6 @@ class MergeBase(Enum):
 
 @dataclass
 class Merge:
-    """`max_shard_size` is the field of transformers' save_pretrained."""
+    """The merged model's files are cut as the base model's are, so there is no size to choose."""
 
     base: MergeBase
-    max_shard_size: str

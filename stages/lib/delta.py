@@ -1,0 +1,134 @@
+"""What an adapter makes of one weight of the base model, computed some rows at a time.
+
+The operations are those of peft's `merge_and_unload(safe_merge=True)`, in its order, so float32 weights become the same to
+the bit. Weights in bfloat16 and float16 are brought to float32, and the sum is rounded once; peft rounds LoRA's product to
+that type first, and then the sum again (its DoRA rounds once).
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from stages.lib.edge.errors import InputError
+from stages.lib.quantization import Quantization
+from stages.lib.shards import Rows, Stored
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """LoRA's product `scaling B A`, and with DoRA the sizes to which the sum's rows are stretched.
+
+    Attributes:
+        a: [r, in].
+        b: [out, r].
+        scaling: of the product.
+        transposed: whether the weight is stored as [in, out], as that of an embedding is, and of a Conv1D.
+        magnitude: [out], of DoRA alone.
+    """
+
+    a: Stored
+    b: Stored
+    scaling: float
+    transposed: bool = False
+    magnitude: Stored | None = None
+
+    @property
+    def divisible(self) -> bool:
+        """Whether a stored row depends on no other: what DoRA measures lies across those of a transposed weight."""
+        return not (self.transposed and self.magnitude)
+
+    def opened(self, at_once: bool) -> "Product":
+        """With what all rows need in memory.
+
+        Args:
+            at_once: whether B A is computed as a whole. The last bit of a float32 product can depend on how many rows it
+                has (seen with oneMKL, where the last part has one row or two).
+        """
+        a, b = self.a.read().float(), self.b.read().float()
+        magnitude = self.magnitude.read().float() if self.magnitude else None
+        return Product(a, b, torch.mm(b, a) if at_once else None, self.scaling, self.transposed, magnitude)
+
+
+@dataclass(frozen=True)
+class Product:
+    """A LowRank in memory, in float32; `ba` is B A where it has been computed as a whole."""
+
+    a: torch.Tensor
+    b: torch.Tensor
+    ba: torch.Tensor | None
+    scaling: float
+    transposed: bool
+    magnitude: torch.Tensor | None
+
+    def added_to(self, weight: torch.Tensor, first: int, last: int) -> torch.Tensor:
+        """What becomes of `weight`, float32, the stored rows from `first` to before `last`."""
+        delta = self.delta(first, last)
+        if self.magnitude is None:
+            return delta.add_(weight)
+        if self.transposed:
+            norm = torch.linalg.norm(weight.T + delta.T, dim=1)
+            return (self.magnitude / norm).view(1, -1) * (weight + delta)
+        norm = torch.linalg.norm(weight + delta, dim=1)
+        return (self.magnitude[first:last] / norm).view(-1, 1) * (weight + delta)
+
+    def delta(self, first: int, last: int) -> torch.Tensor:
+        """Some stored rows of the scaled product."""
+        if self.transposed:
+            rows = torch.mm(self.b, self.a[:, first:last]) if self.ba is None else self.ba[:, first:last]
+            return rows.T * self.scaling
+        rows = torch.mm(self.b[first:last], self.a) if self.ba is None else self.ba[first:last]
+        return rows * self.scaling
+
+
+@dataclass(frozen=True)
+class Change:
+    """What takes the place of a tensor of the base model.
+
+    Attributes:
+        like: the base model's tensor.
+        source: where its values come from: `like` itself, or a tensor that the adapter brings whole.
+        rounding: what the values went through before they were trained on.
+        product: what is added to a weight.
+        shift: what is added to a bias, and by which factor.
+    """
+
+    like: Stored
+    source: Stored
+    rounding: Quantization | None = None
+    product: LowRank | None = None
+    shift: tuple[Stored, float] | None = None
+
+    @property
+    def divisible(self) -> bool:
+        """Whether its rows can be made a few at a time: double quantization looks at all of a weight's scales."""
+        return self.rounding is None and (self.product is None or self.product.divisible)
+
+    def opened(self) -> Rows:
+        """What makes some of its rows.
+
+        Raises:
+            InputError: when it is called and they would hold NaN or infinity.
+        """
+        product = self.product.opened(at_once=self.like.dtype is torch.float32) if self.product else None
+
+        def rows(first: int, last: int) -> torch.Tensor:
+            values = self.source.read(first, last)
+            if self.rounding:
+                values = self.rounding.round_trip(values)
+            values = values.float()
+            if product:
+                values = product.added_to(values, first, last)
+            if self.shift:
+                bias, scaling = self.shift
+                values += bias.read(first, last).float() * scaling
+            made = values.to(self.like.dtype)
+            if not finite(made):
+                raise InputError(f"{self.like.name}: would hold NaN or infinity after merging; train the adapter again")
+            return made
+
+        return rows
+
+
+def finite(values: torch.Tensor) -> bool:
+    """Whether no value is NaN or infinite. Their sum is quicker than a look at each, and is finite only if they are."""
+    return bool(values.sum(dtype=torch.float32).isfinite() or values.isfinite().all())
