@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from stages.lib.edge.keys import unknown_key
 from stages.lib.schema import adapter as adapter_schema
+from stages.lib.schema import build as build_schema
 from stages.lib.schema import train as train_schema
 from stages.lib.schema.adapter import Adapter
 from stages.lib.schema.base_model import BaseModel
@@ -95,10 +96,11 @@ def refuse_unknown_key(key: str) -> None:
 
 def refuse_together(root: DictConfig) -> None:
     """Raises ValueError for values that cannot go together, which no single type shows."""
-    if OmegaConf.missing_keys(root.adapter) or OmegaConf.missing_keys(root.train):
+    sections = (root.adapter, root.train, root.merge, root.build)
+    if any(OmegaConf.missing_keys(section) for section in sections):
         return
-    wrong = adapter_schema.refusal(cast(Any, OmegaConf.to_object(root.adapter)))
-    wrong = wrong or train_schema.refusal(cast(Any, OmegaConf.to_object(root.train)))
+    adapter, train, merge, build = (cast(Any, OmegaConf.to_object(section)) for section in sections)
+    wrong = adapter_schema.refusal(adapter) or train_schema.refusal(train) or build_schema.refusal(build, adapter, merge)
     if root.adapter.init_lora_weights == "loftq" and root.merge.base is MergeBase.original:
         wrong = wrong or "merge.base: an adapter initialised by loftq fits the rounded weights only; set merge.base=dequantized"
     if wrong:

@@ -1,4 +1,7 @@
-"""build: makes an ONNX model with quantized weights from the merged model, with onnxruntime-genai's builder."""
+"""build: makes an ONNX model with quantized weights from the merged model, with onnxruntime-genai's builder.
+
+With build.adapters=separate it makes one from the base model, which all its fine-tunings share, and a file of the adapter.
+"""
 
 import contextlib
 import io
@@ -14,10 +17,11 @@ from stages.lib.checkpoint import check
 from stages.lib.edge.configuration import one_line
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import replacing, size_mb, write_json
-from stages.lib.edge.paths import MERGED, METRICS, ONNX
+from stages.lib.edge.paths import ADAPTER, ADAPTER_FILE, BASE, MERGED, METRICS, ONNX
 from stages.lib.edge.stage import run
 from stages.lib.prompt import Prompt
-from stages.lib.schema.build import Build
+from stages.lib.schema.build import Adapters, Build, on_rounded_weights
+from stages.lib.schema.merge import Merge, MergeBase
 
 
 @dataclass
@@ -25,17 +29,23 @@ class Sections:
     """What this stage reads of params.yaml."""
 
     build: Build
+    merge: Merge
 
 
 def main(cfg: Sections) -> str:
-    """Builds models/onnx from models/merged."""
+    """Builds models/onnx from models/merged, or from models/base and models/adapter."""
+    separate = cfg.build.adapters is Adapters.separate
     with replacing(ONNX) as partial:
-        build(cfg.build, MERGED, partial)
+        if separate:
+            build_separate(cfg.build, cfg.merge.base, partial)
+        else:
+            build(cfg.build, MERGED, partial)
         if cfg.build.execution_provider == "cpu":  # the one that every machine has
             check_loads(partial)
-        Prompt.load(MERGED).save(partial)
+        Prompt.load(ADAPTER if separate else MERGED).save(partial)
     written = {"precision": cfg.build.precision, "execution_provider": cfg.build.execution_provider}
-    write_json(METRICS / "build.json", {**written, "size_mb": size_mb(ONNX)})
+    sizes = {"size_mb": size_mb(ONNX), **({"adapter_mb": size_mb(ONNX / ADAPTER_FILE)} if separate else {})}
+    write_json(METRICS / "build.json", {**written, **sizes})
     return f"{cfg.build.precision} model for {cfg.build.execution_provider} in {ONNX} ({size_mb(ONNX):.0f} MB)"
 
 
@@ -67,6 +77,22 @@ def build(recipe: Build, merged: Path, folder: Path) -> None:
         except (ValueError, NotImplementedError, KeyError, RuntimeError) as error:
             target = f"{recipe.precision} for {recipe.execution_provider}"
             raise InputError(f"build: the builder refuses {target} ({one_line(error)})") from error
+
+
+def build_separate(recipe: Build, merge_base: MergeBase, folder: Path) -> None:
+    """Writes the base model's folder with branches for the adapter, and the adapter's file into it.
+
+    Raises:
+        InputError: the adapter cannot be kept apart, which shows before anything is built, or the builder refuses the recipe.
+    """
+    from stages.lib import lora, onnx_adapter  # torch and peft: seconds
+    from stages.lib.quantization import Quantization
+
+    adapter = lora.load(ADAPTER)
+    if merge_base is MergeBase.dequantized and Quantization.load(ADAPTER):
+        raise InputError(on_rounded_weights())
+    build(recipe, BASE, folder)
+    onnx_adapter.keep_apart(adapter, folder / "model.onnx", folder / ADAPTER_FILE)
 
 
 @contextlib.contextmanager

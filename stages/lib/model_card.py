@@ -5,10 +5,17 @@ import re
 from typing import Any
 
 from stages.lib import tables
+from stages.lib.edge.paths import ADAPTER_FILE
 from stages.lib.examples import columns_of, parts
 from stages.lib.page import Findings, environment
 from stages.lib.prompt import Prompt
 from stages.lib.provenance import versions
+
+ACTIVATION = [
+    "adapters = og.Adapters(model)",
+    f'adapters.load("onnx/{ADAPTER_FILE}", "task")',
+    'generator.set_active_adapter(adapters, "task")',
+]
 
 
 def card(findings: Findings) -> str:
@@ -30,7 +37,7 @@ def card(findings: Findings) -> str:
         labels=prompt.labels,
         max_new_tokens=prompt.max_new_tokens,
         prompt=fenced(prompt.prompt),
-        snippet=fenced(snippet(prompt, findings.predictions["onnx"][0]), "python"),
+        snippet=fenced(snippet(prompt, findings.predictions["onnx"][0], parameters["build.adapters"] == "separate"), "python"),
     )  # fmt: skip
 
 
@@ -49,12 +56,13 @@ def requirement(execution_provider: str) -> str:
     return f"{name}=={installed.get('onnxruntime-genai') or installed['onnxruntime-genai-cuda']}"
 
 
-def snippet(prompt: Prompt, row: dict[str, str]) -> str:
+def snippet(prompt: Prompt, row: dict[str, str], adapter: bool) -> str:
     """Python that asks the model one row of the test set.
 
     Args:
         prompt: the template.
         row: what the shipped model predicted for a row.
+        adapter: whether the fine-tuning lies in a file of its own.
     """
     columns = columns_of(row["prompt"], prompt)
     terms = []
@@ -74,6 +82,7 @@ def snippet(prompt: Prompt, row: dict[str, str]) -> str:
             "parameters = og.GeneratorParams(model)",
             f"parameters.set_search_options(do_sample=False, max_length=len(tokens) + {prompt.max_new_tokens})",
             "generator = og.Generator(model, parameters)",
+            *(ACTIVATION if adapter else []),
             "generator.append_tokens(tokens)",
             "while not generator.is_done():",
             "    generator.generate_next_token()",

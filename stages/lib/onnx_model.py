@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime_genai as og
 from tqdm import tqdm
 
+from stages.lib.active_adapter import ActiveAdapter
 from stages.lib.cores import cores
 from stages.lib.edge.errors import InputError
 from stages.lib.likelihood import Logits, Tokens
@@ -37,6 +38,7 @@ class OnnxModel:
 
     def __init__(self, folder: Path) -> None:
         self.model = load(folder, cores())
+        self._adapter = ActiveAdapter(self.model, folder)
         self.tokenizer = og.Tokenizer(self.model)
         self.bare_tokenizer = og.Tokenizer(self.model)  # without the first token (BOS) that some models want
         self.bare_tokenizer.update_options(add_special_tokens="false")
@@ -84,4 +86,4 @@ class OnnxModel:
     def _generator(self, max_length: int) -> og.Generator:
         parameters = og.GeneratorParams(self.model)
         parameters.set_search_options(do_sample=False, max_length=max_length)
-        return og.Generator(self.model, parameters)
+        return self._adapter.generator(parameters)

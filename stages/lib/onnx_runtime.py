@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime_genai as og
 
+from stages.lib.active_adapter import ActiveAdapter
 from stages.lib.onnx_model import load
 
 
@@ -24,6 +25,7 @@ class OnnxRuntime:
         """
         start = time.perf_counter()
         self._model = load(folder, threads)
+        self._adapter = ActiveAdapter(self._model, folder)
         self.load_seconds = time.perf_counter() - start
         self._generator: og.Generator | None = None
 
@@ -37,7 +39,7 @@ class OnnxRuntime:
         parameters = og.GeneratorParams(self._model)
         parameters.set_search_options(do_sample=False, batch_size=len(prompts), min_length=length, max_length=length)
         self._generator = None  # frees the cache of the answer before
-        self._generator = og.Generator(self._model, parameters)
+        self._generator = self._adapter.generator(parameters)
         self._generator.append_tokens(np.array(prompts, dtype=np.int32))
         return self.step()
 

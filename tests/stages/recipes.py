@@ -2,18 +2,21 @@
 
 from typing import Any
 
-from stages.lib.schema.build import Build
+from stages.lib.schema.build import Adapters, Build
 from stages.lib.schema.evaluate import Evaluate, Gate
+from stages.lib.schema.merge import Merge, MergeBase
 
 NO_GATE = Gate(None, None, None, None, None, None)
+MERGE = Merge(MergeBase.original, max_shard_size="5GB")
 
 
 def recipe(precision: str = "int4", execution_provider: str = "cpu", **options: Any) -> Build:
     """A build with the builder's own choices but for `options`."""
-    builders = {"algo_config": None, "block_size": None, "accuracy_level": None, "is_symmetric": None}
-    return Build(
-        precision, execution_provider, **({**builders, "matmul_mixed_precision": None, "nodes_to_exclude": []} | options)
+    builders: dict[str, Any] = dict.fromkeys(
+        ["algo_config", "block_size", "accuracy_level", "is_symmetric", "matmul_mixed_precision"]
     )
+    others = {"nodes_to_exclude": [], "adapters": Adapters.merged}
+    return Build(precision, execution_provider, **(builders | others | options))
 
 
 def evaluation(**settings: Any) -> Evaluate:

@@ -24,9 +24,8 @@ from stages.lib.edge.paths import ADAPTER, BASE, CHANGED, MERGED, METRICS, ONNX,
 from stages.lib.onnx_model import OnnxModel
 from stages.lib.prompt import Prompt
 from stages.lib.schema.build import Build
-from stages.lib.schema.merge import Merge, MergeBase
 from stages.lib.torch_model import TorchModel
-from tests.stages.recipes import evaluation, recipe
+from tests.stages.recipes import MERGE, evaluation, recipe
 from tests.stages.training import new_project, sections
 
 LABELS = ("joy", "fear")
@@ -58,8 +57,8 @@ def project(root: Path, tiny_phi3: Path, one_thread: None, tmp_path_factory: pyt
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         train.main(cfg)
-        merge.main(merge.Sections(Merge(MergeBase.original)))
-        build.main(build.Sections(FP32))
+        merge.main(merge.Sections(MERGE))
+        build.main(build.Sections(FP32, MERGE))
     return folder
 
 
@@ -120,7 +119,7 @@ def test_the_merged_model_is_a_plain_model_with_tokenizer_and_figures() -> None:
 
 def test_a_second_merge_gives_the_same_bytes() -> None:
     first = hashes(MERGED)
-    merge.main(merge.Sections(Merge(MergeBase.original)))
+    merge.main(merge.Sections(MERGE))
     assert hashes(MERGED) == first
 
 
@@ -181,7 +180,7 @@ def test_the_shipped_tokenizer_gives_the_tokens_of_training(text: str) -> None:
 def test_what_the_builder_does_not_know_is_refused_and_the_earlier_model_stays(unknown: Build) -> None:
     before = hashes(ONNX)
     with pytest.raises(InputError) as refused:
-        build.main(build.Sections(unknown))
+        build.main(build.Sections(unknown, MERGE))
     assert str(refused.value).startswith(f"build: the builder refuses {unknown.precision} for {unknown.execution_provider} (")
     assert "\n" not in str(refused.value)
     assert hashes(ONNX) == before

@@ -25,7 +25,7 @@ from stages.lib.quantization import hold_still
 from stages.lib.schema.adapter import moves_the_base
 from stages.lib.schema.merge import Merge, MergeBase
 from tests.conftest import ROOT
-from tests.stages.recipes import evaluation, recipe
+from tests.stages.recipes import MERGE, evaluation, recipe
 from tests.stages.training import CONFIG, WEIGHTS, curve, hashes, row, sections
 
 CASES: dict[str, dict[str, Any]] = {
@@ -224,8 +224,8 @@ def test_the_compute_type_rounds_products_and_no_more(compute: str | None, most:
 def test_a_qlora_adapter_goes_into_the_original_weights_and_an_int4_onnx_model_that_answers(inside: Path) -> None:
     write_jsonl(PREPARED / "test.jsonl", [row(number, "test") for number in range(6)])
     train.main(sections(ROOT, adapter=settings("qlora"), num_train_epochs=4, **QUICK))
-    merge.main(merge.Sections(Merge(MergeBase.original)))
-    build.main(build.Sections(recipe(block_size=32, accuracy_level=4, is_symmetric=True)))
+    merge.main(merge.Sections(MERGE))
+    build.main(build.Sections(recipe(block_size=32, accuracy_level=4, is_symmetric=True), MERGE))
     assert not list(ONNX.glob("quantization.json"))
     answers = OnnxModel(ONNX).answers(TEXTS, 9)
     assert len(answers) == len(TEXTS)

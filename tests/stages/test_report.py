@@ -14,13 +14,16 @@ from yaml import safe_load  # type: ignore[import-untyped]
 
 from stages import report
 from stages.build import build
+from stages.lib.onnx_adapter import keep_apart
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import write_csv, write_json
-from stages.lib.edge.paths import METRICS, MODEL_CARD, ONNX, PREDICTIONS, PREPARED, REPORT
+from stages.lib.edge.paths import ADAPTER_FILE, METRICS, MODEL_CARD, ONNX, PREDICTIONS, PREPARED, REPORT
+from stages.lib.lora import load
 from stages.lib.onnx_model import OnnxModel
 from stages.lib.prompt import Prompt
 from stages.lib.provenance import COMMANDS, PACKAGES
-from stages.lib.schema.build import Build
+from tests.stages.random_adapter import write_random_adapter
+from tests.stages.recipes import recipe
 from tests.stages.run_files import TONE, new_run, predictions, sections
 
 INPUTS = (
@@ -208,18 +211,41 @@ def test_the_model_cards_snippet_runs_and_says_what_the_model_says(
     template: str, row: dict[str, str], tiny_phi3: Path, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prompt = Prompt(template, "{answer}", None, source_max_len=64, max_new_tokens=8)
-    new_run(tmp_path, labels=False)
-    monkeypatch.chdir(tmp_path)
-    shutil.rmtree(ONNX)
-    build(Build("int4", "cpu", None, 32, 4, True, None, []), tiny_phi3, ONNX)
-    prompt.save(PREPARED)
+    monkeypatch.chdir(new_run_of(prompt, row, tmp_path))
+    build(recipe(block_size=32, accuracy_level=4, is_symmetric=True), tiny_phi3, ONNX)
+    report.main(sections(root, labels=False))
+    assert ran_snippet() == OnnxModel(ONNX).answer(prompt.render_prompt(row), 8) + "\n"
+
+
+def test_the_model_cards_snippet_activates_an_adapter_that_lies_apart(
+    tiny_phi3: Path, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = {"phrase": "What a day!"}
+    monkeypatch.chdir(new_run_of(TONE, row, tmp_path))
+    build(recipe(block_size=32, accuracy_level=4, is_symmetric=True), tiny_phi3, ONNX)
+    without = OnnxModel(ONNX).answer(TONE.render_prompt(row), TONE.max_new_tokens) + "\n"
+    adapter = load(write_random_adapter(tiny_phi3, tmp_path / "random"))
+    keep_apart(adapter, ONNX / "model.onnx", ONNX / ADAPTER_FILE)
+    report.main(sections(root, labels=False, overrides=("build.adapters=separate",)))
+    assert ran_snippet() == OnnxModel(ONNX).answer(TONE.render_prompt(row), TONE.max_new_tokens) + "\n" != without
+
+
+def new_run_of(prompt: Prompt, row: dict[str, str], folder: Path) -> Path:
+    """Writes a run whose prompts are all of `row`, without its model."""
+    new_run(folder, labels=False)
+    shutil.rmtree(folder / ONNX)
+    prompt.save(folder / PREPARED)
     for name in ("base", "merged", "onnx"):
         rows = [one | {"prompt": prompt.render_prompt(row)} for one in predictions(name, labels=False)]
-        write_csv(PREDICTIONS / f"{name}.csv", rows, list(rows[0]))
-    report.main(sections(root, labels=False))
+        write_csv(folder / PREDICTIONS / f"{name}.csv", rows, list(rows[0]))
+    return folder
+
+
+def ran_snippet() -> str:
+    """What the model card's snippet prints."""
     found = re.search(r"^(`{3,})python\n(.*?)\n\1$", MODEL_CARD.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
     assert found
     command = [sys.executable, "-X", "utf8", "-c", found.group(2)]
     done = subprocess.run(command, cwd=MODEL_CARD.parent, capture_output=True, encoding="utf-8", timeout=120)
     assert done.returncode == 0, done.stderr
-    assert done.stdout == OnnxModel(ONNX).answer(prompt.render_prompt(row), 8) + "\n"
+    return done.stdout

@@ -6,6 +6,7 @@ BASE = Path("models/base")
 ADAPTER = Path("models/adapter")
 MERGED = Path("models/merged")
 ONNX = Path("models/onnx")
+ADAPTER_FILE = "adapter.onnx_adapter"  # in it, where the adapter is not in the weights
 MODEL_CARD = Path("models/MODEL_CARD.md")
 PREPARED = Path("data/prepared")
 PREDICTIONS = Path("predictions")

@@ -1,6 +1,17 @@
 """`build`: what onnxruntime-genai's builder makes of the merged model, in its words."""
 
 from dataclasses import dataclass
+from enum import Enum
+
+from stages.lib.schema.adapter import Adapter
+from stages.lib.schema.merge import Merge, MergeBase
+
+
+class Adapters(Enum):
+    """Whether the adapter is in the model's weights, or in a file of its own that is activated while the model runs."""
+
+    merged = "merged"
+    separate = "separate"
 
 
 @dataclass
@@ -15,3 +26,25 @@ class Build:
     is_symmetric: bool | None
     matmul_mixed_precision: str | None
     nodes_to_exclude: list[str]
+    adapters: Adapters
+
+
+def refusal(build: Build, adapter: Adapter, merge: Merge) -> str | None:
+    """Why these values cannot go together, in one line that says what to do; None if they can."""
+    if build.adapters is Adapters.merged:
+        return None
+    if adapter.method.use_dora:
+        other = adapter.method.value.replace("dora", "lora")
+        return (
+            f"build.adapters: separate keeps two factors apart, {adapter.method.value} has sizes too; use {other}, or merged here"
+        )
+    if adapter.init_lora_weights == "loftq":
+        return "build.adapters: an adapter initialised by loftq fits the rounded weights only; use merged"
+    if adapter.method.quantized and merge.base is MergeBase.dequantized:
+        return on_rounded_weights()
+    return None
+
+
+def on_rounded_weights() -> str:
+    """Why an adapter cannot be kept apart from the weights that QLoRA has rounded."""
+    return "build.adapters: separate shares the base model's own weights; set merge.base=original, or merged here"
