@@ -220,14 +220,14 @@ def test_the_model_cards_snippet_runs_and_says_what_the_model_says(
 def test_the_model_cards_snippet_activates_an_adapter_that_lies_apart(
     tiny_phi3: Path, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    row = {"phrase": "What a day!"}
-    monkeypatch.chdir(new_run_of(TONE, row, tmp_path))
+    row, prompt = {"phrase": "What a day!"}, Prompt("Text: {phrase}\n", "{answer}", None, source_max_len=64, max_new_tokens=8)
+    monkeypatch.chdir(new_run_of(prompt, row, tmp_path))
     build(recipe(block_size=32, accuracy_level=4, is_symmetric=True), tiny_phi3, ONNX)
-    without = OnnxModel(ONNX).answer(TONE.render_prompt(row), TONE.max_new_tokens) + "\n"
+    without = OnnxModel(ONNX).answer(prompt.render_prompt(row), 8) + "\n"
     adapter = load(write_random_adapter(tiny_phi3, tmp_path / "random"))
     keep_apart(adapter, ONNX / "model.onnx", ONNX / ADAPTER_FILE)
     report.main(sections(root, labels=False, overrides=("build.adapters=separate",)))
-    assert ran_snippet() == OnnxModel(ONNX).answer(TONE.render_prompt(row), TONE.max_new_tokens) + "\n" != without
+    assert ran_snippet() == OnnxModel(ONNX).answer(prompt.render_prompt(row), 8) + "\n" != without
 
 
 def new_run_of(prompt: Prompt, row: dict[str, str], folder: Path) -> Path:
