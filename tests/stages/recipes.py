@@ -7,7 +7,7 @@ from stages.lib.schema.evaluate import Evaluate, Gate
 from stages.lib.schema.merge import Merge, MergeBase
 
 NO_GATE = Gate(None, None, None, None, None, None)
-MERGE = Merge(MergeBase.original, max_shard_size="5GB")
+MERGE = Merge(MergeBase.original)
 
 
 def recipe(precision: str = "int4", execution_provider: str = "cpu", **options: Any) -> Build:

@@ -171,5 +171,5 @@ def test_an_adapter_that_cannot_be_kept_apart_is_refused_before_anything_is_buil
     write_random_adapter(tiny_phi3, ADAPTER)
     Quantization("nf4", True, compensated=False, dtype="float32").save(ADAPTER)
     with pytest.raises(InputError, match=r"^build\.adapters: .*set merge\.base=original, or merged here$"):
-        build.main(build.Sections(SEPARATE, Merge(MergeBase.dequantized, max_shard_size="5GB")))
+        build.main(build.Sections(SEPARATE, Merge(MergeBase.dequantized)))
     assert not list(ONNX.parent.glob("*onnx*"))
