@@ -16,6 +16,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf
 
+from stages.lib import builder_options
 from stages.lib.edge.keys import unknown_key
 from stages.lib.schema import adapter as adapter_schema
 from stages.lib.schema import build as build_schema
@@ -90,19 +91,25 @@ def refuse_unknown_key(key: str) -> None:
             return
         fields = get_type_hints(known)
         if name not in fields:
+            if known is Build and name in builder_options.options():
+                raise ValueError(f"unknown key {key}; use build.extra_options.{name}")
             raise ValueError(unknown_key(".".join(names[:depth]), list(fields)))
         known = fields[name]
 
 
 def refuse_together(root: DictConfig) -> None:
     """Raises ValueError for values that cannot go together, which no single type shows."""
-    sections = (root.adapter, root.train, root.merge, root.build)
-    if any(OmegaConf.missing_keys(section) for section in sections):
+    # unresolved, for resolving build.tracked would come by here again
+    build = cast(dict[str, Any], OmegaConf.to_container(root.build, resolve=False))
+    sections = (root.adapter, root.train, root.merge)
+    if "???" in build.values() or any(OmegaConf.missing_keys(section) for section in sections):
         return
-    adapter, train, merge, build = (cast(Any, OmegaConf.to_object(section)) for section in sections)
-    wrong = adapter_schema.refusal(adapter) or train_schema.refusal(train) or build_schema.refusal(build, adapter, merge)
+    adapter, train, merge = (cast(Any, OmegaConf.to_object(section)) for section in sections)
+    wrong = adapter_schema.refusal(adapter) or train_schema.refusal(train)
+    wrong = wrong or build_schema.refusal(Build(**build), adapter, merge) or builder_options.refusal(Build(**build))
     if root.adapter.init_lora_weights == "loftq" and root.merge.base is MergeBase.original:
         wrong = wrong or "merge.base: an adapter initialised by loftq fits the rounded weights only; set merge.base=dequantized"
+    wrong = wrong or builder_options.refusal(build)
     if wrong:
         raise ValueError(wrong)
 

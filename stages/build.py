@@ -1,26 +1,22 @@
 """build: makes an ONNX model with quantized weights from the merged model, with onnxruntime-genai's builder.
 
-With build.adapters=separate it makes one from the base model, which all its fine-tunings share, and a file of the adapter.
+With build.adapters=separate it makes one from the base model, which the fine-tunings of a base share, and an adapter's file.
 """
 
-import contextlib
-import io
-import logging
-import os
+import shutil
 import sys
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.lib.checkpoint import check
-from stages.lib.edge.configuration import one_line
+from stages.lib import builder_options, built_model
+from stages.lib.builder import Builder
+from stages.lib.checkpoint import check, load_encoder
 from stages.lib.edge.errors import InputError
-from stages.lib.edge.outputs import replacing, size_mb, write_json
-from stages.lib.edge.paths import ADAPTER, ADAPTER_FILE, BASE, MERGED, METRICS, ONNX
+from stages.lib.edge.outputs import read_jsonl, replacing, size_mb, write_json
+from stages.lib.edge.paths import ADAPTER, ADAPTER_FILE, BASE, MERGED, METRICS, ONNX, PREPARED
 from stages.lib.edge.stage import run
 from stages.lib.prompt import Prompt
-from stages.lib.schema.build import Adapters, Build, on_rounded_weights
+from stages.lib.schema.build import GPTQ, Adapters, Build, on_rounded_weights
 from stages.lib.schema.merge import Merge, MergeBase
 
 
@@ -34,49 +30,60 @@ class Sections:
 
 def main(cfg: Sections) -> str:
     """Builds models/onnx from models/merged, or from models/base and models/adapter."""
+    wrong = builder_options.refusal(cfg.build)
+    if wrong:
+        raise InputError(wrong)
     separate = cfg.build.adapters is Adapters.separate
+    source, prompt = (BASE, Prompt.load(ADAPTER)) if separate else (MERGED, Prompt.load(MERGED))
     with replacing(ONNX) as partial:
         if separate:
             build_separate(cfg.build, cfg.merge.base, partial)
         else:
             build(cfg.build, MERGED, partial)
-        if cfg.build.execution_provider == "cpu":  # the one that every machine has
-            check_loads(partial)
-        Prompt.load(ADAPTER if separate else MERGED).save(partial)
-    written = {"precision": cfg.build.precision, "execution_provider": cfg.build.execution_provider}
-    sizes = {"size_mb": size_mb(ONNX), **({"adapter_mb": size_mb(ONNX / ADAPTER_FILE)} if separate else {})}
-    write_json(METRICS / "build.json", {**written, **sizes})
+        prompt.save(partial)
+        model = built_model.check(cfg.build, source, partial)
+    write_json(METRICS / "build.json", built_model.figures(cfg.build, ONNX, model))
     return f"{cfg.build.precision} model for {cfg.build.execution_provider} in {ONNX} ({size_mb(ONNX):.0f} MB)"
 
 
-def build(recipe: Build, merged: Path, folder: Path) -> None:
+def build(recipe: Build, model: Path, folder: Path) -> None:
     """Writes an onnxruntime-genai model folder.
 
-    Raises:
-        InputError: the builder refuses the recipe.
-    """
-    from onnxruntime_genai.models.builder import create_model, parse_extra_options  # imports torch: five seconds
+    The weights are rounded tensor by tensor where they can be, and the builder gets them in a checkpoint within `folder`,
+    which goes with it if this fails or is killed.
 
-    check(merged)
-    optional = {
-        "algo_config": recipe.algo_config,
-        "block_size": recipe.block_size,
-        "accuracy_level": recipe.accuracy_level,
-        "is_symmetric": recipe.is_symmetric,
-        "matmul_mixed_precision": recipe.matmul_mixed_precision,
-        "nodes_to_exclude": ",".join(recipe.nodes_to_exclude) or None,
-    }
-    extra_options = [f"{name}={value}" for name, value in optional.items() if value is not None]
-    logging.getLogger("onnxruntime").setLevel(logging.WARNING)  # two lines for each node otherwise
-    said = io.StringIO()
-    # The builder deletes its cache folder when it is empty, so it gets one of its own.
-    with tempfile.TemporaryDirectory() as scratch, contextlib.redirect_stdout(said), hidden_git():
-        arguments = ("", str(merged), str(folder), recipe.precision, recipe.execution_provider, f"{scratch}/cache")
-        try:
-            create_model(*arguments, **parse_extra_options(*arguments, extra_options=extra_options))
-        except (ValueError, NotImplementedError, KeyError, RuntimeError) as error:
-            target = f"{recipe.precision} for {recipe.execution_provider}"
-            raise InputError(f"build: the builder refuses {target} ({one_line(error)})") from error
+    Raises:
+        InputError: the recipe does not fit the model, or the builder refuses it.
+    """
+    check(model)
+    builder_options.check_model(recipe, model)
+    from stages.lib import quantized_checkpoint, tensorwise  # torch and transformers' models: seconds
+    from stages.lib.rounding import Rounding
+
+    source = quantized_checkpoint.Source(model)
+    builder = Builder(recipe.precision, recipe.execution_provider, builder_options.key_value_pairs(recipe))
+    options = builder.options(model)
+    rounding = Rounding.of(recipe.precision, recipe.execution_provider, options, source.config.num_hidden_layers)
+    obstacle = tensorwise.obstacle(recipe.precision, options, rounding.block_size, source)
+    if obstacle and recipe.algo_config == GPTQ:
+        raise InputError(f"build.algo_config: gptq cannot round this model, for {obstacle}; use another algo_config")
+    if obstacle:
+        builder.build(model, folder)
+        return
+    by_rows = recipe.algo_config == GPTQ
+    layers = tensorwise.calibrated(source, rounding, samples(recipe, model)) if by_rows else tensorwise.nearest(source, rounding)
+    quantized_checkpoint.write_checkpoint(source, layers, rounding.block_size, rounding.bits, folder / "checkpoint")
+    builder.build(folder / "checkpoint", folder)
+    shutil.rmtree(folder / "checkpoint")
+    quantized_checkpoint.drop_neutral_zero_points(folder)
+
+
+def samples(recipe: Build, model: Path) -> list[list[int]]:
+    """The tokens of the training rows that gptq looks at, evenly from all of them."""
+    encoder, rows = load_encoder(model), read_jsonl(PREPARED / "train.jsonl")
+    count = min(recipe.n_samples or len(rows), len(rows))
+    chosen = [rows[number * len(rows) // count] for number in range(count)]
+    return [encoder.prompt(row["prompt"]) + encoder.completion(row["completion"]) for row in chosen]
 
 
 def build_separate(recipe: Build, merge_base: MergeBase, folder: Path) -> None:
@@ -93,33 +100,6 @@ def build_separate(recipe: Build, merge_base: MergeBase, folder: Path) -> None:
         raise InputError(on_rounded_weights())
     build(recipe, BASE, folder)
     onnx_adapter.keep_apart(adapter, folder / "model.onnx", folder / ADAPTER_FILE)
-
-
-@contextlib.contextmanager
-def hidden_git() -> Iterator[None]:
-    """Keeps git from the builder, which else writes into the model the commit of whatever repo the environment lies in.
-
-    With .venv in this project that is the project's own HEAD, and every commit would give other bytes
-    (onnxruntime_genai 0.18, models/builders/base.py, get_genai_commit). Without git it takes its own package's commit.
-    """
-    earlier = os.environ.get("GIT_DIR")
-    os.environ["GIT_DIR"] = os.devnull
-    try:
-        yield
-    finally:
-        del os.environ["GIT_DIR"]
-        if earlier is not None:
-            os.environ["GIT_DIR"] = earlier
-
-
-def check_loads(folder: Path) -> None:
-    """Raises InputError if onnxruntime cannot load the model: the builder writes some combinations that it cannot."""
-    import onnxruntime_genai as og
-
-    try:
-        og.Model(str(folder))
-    except RuntimeError as error:
-        raise InputError(f"build: these options give a model that does not load ({one_line(error)})") from error
 
 
 if __name__ == "__main__":

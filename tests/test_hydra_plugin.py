@@ -27,6 +27,8 @@ def refused(*overrides: str) -> str:
         ("train.warmup_ratio=0.1", "use train.warmup_steps, where a value below 1 is a share of all steps"),
         ("adapter.lora_r=8", "use adapter.r"),
         ("merge.max_shard_size=5GB", "nothing in its place: the merged model's files are cut as the base model's are"),
+        ("build.int4_block_size=32", "did you mean build.block_size?"),
+        ("build.fuse_qkv=false", "use build.extra_options.fuse_qkv"),
     ],
 )
 def test_an_unknown_key_says_what_is_meant(plus: str, written: str, meant: str) -> None:
@@ -56,6 +58,11 @@ def test_what_a_former_name_points_to_is_there() -> None:
         (["adapter=loftq", "build.adapters=separate"], "initialised by loftq fits the rounded weights only; use merged"),
         (["train.fsdp=true"], "train.num_processes is 1"),
         (["train.early_stopping_patience=2"], "wants train.load_best_model_at_end=true"),
+        (["build.precision=fp16"], "build.precision: the builder has no fp16 for cpu, only cpu: fp32, int8, int4; cuda: "),
+        (["build.block_size=24"], "build.block_size: 24 is none of 16, 32, 64, 128, 256"),
+        (["+build.extra_options.shared_embeding=true"], "did you mean build.extra_options.shared_embeddings?"),
+        (["+build.extra_options.int4_algo_config=rtn"], "is now called algo_config; set build.algo_config"),
+        (["+build.extra_options.adapter_path=models/adapter"], "the adapter is in the weights"),
     ],
 )
 def test_values_that_cannot_go_together_are_refused_before_any_stage(overrides: list[str], said: str) -> None:
@@ -69,3 +76,13 @@ def test_every_adapter_composes(name: str) -> None:
 
 def test_a_schedule_takes_its_own_arguments() -> None:
     assert "num_cycles: 2" in compose(["train.lr_scheduler_type=cosine", "+train.lr_scheduler_kwargs.num_cycles=2"])
+
+
+@pytest.mark.parametrize(("name", "provider"), [("cuda_int4", "cuda"), ("trt_rtx_fp16", "NvTensorRtRtx")])
+def test_a_build_for_another_target_composes(name: str, provider: str) -> None:
+    assert f"execution_provider: {provider}\n" in compose([f"build={name}"])
+
+
+def test_a_file_that_the_builder_reads_is_watched() -> None:
+    composed = compose(["+build.extra_options.kv_cache_scale_file=data/raw/tone.jsonl"])
+    assert "  tracked: data/raw/tone.jsonl\nevaluate:" in composed

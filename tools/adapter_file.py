@@ -9,10 +9,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from stages.lib.onnx_adapter import write_for
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import replacing, size_mb
 from stages.lib.lora import load
+from stages.lib.onnx_adapter import write_for
 
 
 def main() -> None:

@@ -8,9 +8,12 @@ import numpy as np
 import onnxruntime_genai as og
 from tqdm import tqdm
 
+from stages.lib import providers
 from stages.lib.active_adapter import ActiveAdapter
 from stages.lib.cores import cores
+from stages.lib.edge.configuration import one_line
 from stages.lib.edge.errors import InputError
+from stages.lib.genai_config import GenaiConfig
 from stages.lib.likelihood import Logits, Tokens
 
 
@@ -23,14 +26,33 @@ def load(folder: Path, threads: int | None) -> og.Model:
             physical: on virtual machines too few.
 
     Raises:
-        InputError: there is no such model.
+        InputError: there is no such model, or this machine does not have the provider that it was built for.
     """
-    if not (folder / "genai_config.json").exists():
-        raise InputError(f"{folder}: no genai_config.json, so there is no ONNX model; run `make repro`")
+    provider = GenaiConfig.read(folder).provider
+    providers.register(provider)
     config = og.Config(str(folder))
     if threads:
         config.overlay(json.dumps({"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}}))
-    return og.Model(config)
+    try:
+        return og.Model(config)
+    except RuntimeError as error:
+        raise InputError(f"{folder}: {providers.unusable(provider, one_line(error))}") from error
+
+
+def check_answers(folder: Path, prompt: str) -> None:
+    """Loads a model and has it write one token behind a prompt.
+
+    Raises:
+        InputError: it cannot, as with some combinations of options that the builder accepts, or what it computes are no numbers.
+    """
+    try:
+        model = OnnxModel(folder)
+        model.answer(prompt, 1)
+        ((_, (logits,)),) = model.logits([(model.encode_prompt(prompt), [[0]])])
+    except RuntimeError as error:
+        raise InputError(f"these options give a model that does not run ({one_line(error)}); leave some out") from error
+    if not np.isfinite(logits).all():
+        raise InputError("these options give a model that computes no numbers (NaN or infinite logits); leave some out")
 
 
 class OnnxModel:
@@ -78,10 +100,18 @@ class OnnxModel:
         if len(completion) == 1:
             return np.empty((0, generator.get_output("logits").shape[-1]), dtype=np.float32)
         before = generator.token_count()
-        generator.append_tokens(completion[:-1])
-        found = np.array(generator.get_output("logits")[0], dtype=np.float32)
+        found = self._appended(generator, completion[:-1])
+        if len(found) < len(completion) - 1:  # prune_lm_head leaves those of the last token alone
+            generator.rewind_to(before)
+            found = np.concatenate([self._appended(generator, [token]) for token in completion[:-1]])
         generator.rewind_to(before)
         return found
+
+    @staticmethod
+    def _appended(generator: og.Generator, tokens: Tokens) -> Logits:
+        """The logits behind each of the tokens that are appended."""
+        generator.append_tokens(tokens)
+        return np.array(generator.get_output("logits")[0], dtype=np.float32)
 
     def _generator(self, max_length: int) -> og.Generator:
         parameters = og.GeneratorParams(self.model)

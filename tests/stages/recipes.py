@@ -12,11 +12,19 @@ MERGE = Merge(MergeBase.original)
 
 def recipe(precision: str = "int4", execution_provider: str = "cpu", **options: Any) -> Build:
     """A build with the builder's own choices but for `options`."""
-    builders: dict[str, Any] = dict.fromkeys(
-        ["algo_config", "block_size", "accuracy_level", "is_symmetric", "matmul_mixed_precision"]
+    left = ("algo_config", "block_size", "accuracy_level", "is_symmetric", "matmul_mixed_precision")
+    choices: dict[str, Any] = (
+        dict.fromkeys(left)
+        | {
+            "nodes_to_exclude": [],
+            "adapters": Adapters.merged,
+            "n_samples": None,
+            "extra_options": {},
+            "tracked": "stages/build.py",
+        }
+        | options
     )
-    others = {"nodes_to_exclude": [], "adapters": Adapters.merged}
-    return Build(precision, execution_provider, **(builders | others | options))
+    return Build(precision, execution_provider, **choices)
 
 
 def evaluation(**settings: Any) -> Evaluate:

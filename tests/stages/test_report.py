@@ -14,11 +14,11 @@ from yaml import safe_load  # type: ignore[import-untyped]
 
 from stages import report
 from stages.build import build
-from stages.lib.onnx_adapter import keep_apart
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import write_csv, write_json
 from stages.lib.edge.paths import ADAPTER_FILE, METRICS, MODEL_CARD, ONNX, PREDICTIONS, PREPARED, REPORT
 from stages.lib.lora import load
+from stages.lib.onnx_adapter import keep_apart
 from stages.lib.onnx_model import OnnxModel
 from stages.lib.prompt import Prompt
 from stages.lib.provenance import COMMANDS, PACKAGES

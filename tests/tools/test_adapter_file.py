@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from stages.build import build
-from stages.lib.onnx_adapter import keep_apart
 from stages.lib.lora import load
+from stages.lib.onnx_adapter import keep_apart
 from tests.stages.random_adapter import write_random_adapter
 from tests.stages.recipes import recipe
 

@@ -114,6 +114,29 @@ def test_a_model_without_its_prompt_is_told_in_one_line(project: Path, root: Pat
     assert done.stderr == f"predict: {tmp_path}/prompt.json: not found; a model made by this pipeline has it, run `make repro`\n"
 
 
+@pytest.mark.parametrize(
+    ("execution_provider", "said", "needs"),
+    [
+        ("cuda", "Cuda interface not available", "an NVIDIA GPU with driver 580 or newer and, in place of onnxruntime-genai"),
+        ("dml", "has not been built with DML support", "Windows with a DirectX 12 GPU"),
+        ("webgpu", "not supported in this build", "beside onnxruntime-genai, onnxruntime-ep-webgpu"),
+        ("NvTensorRtRtx", "Cuda interface not available", "onnxruntime-ep-nv-tensorrt-rtx"),
+    ],
+)
+def test_a_model_for_other_hardware_says_in_one_line_what_it_takes(
+    execution_provider: str, said: str, needs: str, tiny_phi3: Path, tmp_path: Path, root: Path
+) -> None:
+    precision = "fp16" if execution_provider == "NvTensorRtRtx" else "int4"
+    build(recipe(precision, execution_provider), tiny_phi3, tmp_path / ONNX)
+    ONE.save(tmp_path / ONNX)
+    done = run_predict(tmp_path, root, "text")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"predict: {ONNX}: the model is built for {execution_provider}, which does not run here (")
+    assert said in done.stderr
+    assert needs in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_input_that_is_no_utf8_is_told_in_one_line(project: Path, root: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(root), "LC_ALL": "C.UTF-8"}
     command = [sys.executable, "-m", "tools.predict"]

@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from stages.lib.schema.adapter import Adapter
 from stages.lib.schema.merge import Merge, MergeBase
+
+GPTQ = "gptq"  # the algo_config that is not the builder's
 
 
 class Adapters(Enum):
@@ -16,7 +19,10 @@ class Adapters(Enum):
 
 @dataclass
 class Build:
-    """Arguments and extra options of the builder of the same names; null leaves the choice to the builder."""
+    """Arguments and extra options of the builder of the same names; null leaves the choice to the builder.
+
+    `algo_config` has one value more than the builder knows, gptq, which rounds by the training rows.
+    """
 
     precision: str
     execution_provider: str
@@ -27,6 +33,9 @@ class Build:
     matmul_mixed_precision: str | None
     nodes_to_exclude: list[str]
     adapters: Adapters
+    n_samples: int | None  # training rows that gptq looks at; null: all of them
+    extra_options: dict[str, Any]  # all others that the installed builder knows, see stages/lib/builder_options.py
+    tracked: str  # what DVC watches of them: set in conf/config.yaml
 
 
 def refusal(build: Build, adapter: Adapter, merge: Merge) -> str | None:

@@ -16,11 +16,11 @@ from onnxruntime import AdapterFormat, InferenceSession
 from peft import PeftModel
 
 from stages.build import build
-from stages.lib.onnx_adapter import fit, keep_apart, write_for
 from stages.lib.branches import Product, branched, products
 from stages.lib.checkpoint import load_model
 from stages.lib.edge.errors import InputError
 from stages.lib.lora import Factors, load
+from stages.lib.onnx_adapter import fit, keep_apart, write_for
 from stages.lib.random_model import write_random_model
 from tests.conftest import ROOT
 from tests.stages.random_adapter import write_random_adapter
