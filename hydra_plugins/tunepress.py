@@ -109,7 +109,6 @@ def refuse_together(root: DictConfig) -> None:
     wrong = wrong or build_schema.refusal(Build(**build), adapter, merge) or builder_options.refusal(Build(**build))
     if root.adapter.init_lora_weights == "loftq" and root.merge.base is MergeBase.original:
         wrong = wrong or "merge.base: an adapter initialised by loftq fits the rounded weights only; set merge.base=dequantized"
-    wrong = wrong or builder_options.refusal(build)
     if wrong:
         raise ValueError(wrong)
 
