@@ -10,6 +10,7 @@ from onnx import ModelProto
 from stages.lib import genai_config, onnx_graph, onnx_weights
 from stages.lib.checkpoint import load_encoder
 from stages.lib.edge.outputs import size_mb
+from stages.lib.edge.paths import ADAPTER_FILE
 from stages.lib.genai_config import GenaiConfig
 from stages.lib.onnx_model import check_answers
 from stages.lib.prompt import Prompt
@@ -49,6 +50,7 @@ def figures(build: Build, folder: Path, model: ModelProto) -> dict[str, Any]:
         "onnxruntime": onnxruntime.__version__,
         "onnxruntime_genai": og.__version__,
         "size_mb": size_mb(folder),
+        **({"adapter_mb": size_mb(folder / ADAPTER_FILE)} if (folder / ADAPTER_FILE).exists() else {}),
         "effective_bits_per_weight": weights.effective_bits_per_weight,
         "mb_by_part": weights.mb_by_part(),
         "mb_by_kind": weights.mb_by_kind(),

@@ -24,7 +24,7 @@ from stages.lib.onnx_model import OnnxModel, check_answers
 from stages.lib.prompt import Prompt
 from stages.lib.random_model import write_random_model
 from stages.lib.schema.build import Build
-from tests.stages.recipes import recipe
+from tests.stages.recipes import MERGE, recipe
 
 RECIPES = sorted(path.stem for path in (Path(__file__).resolve().parents[2] / "conf/build").glob("*.yaml"))
 PROMPT = Prompt("Text: {phrase}\nTone: ", "{tone}", None, source_max_len=100, max_new_tokens=8)
@@ -232,7 +232,7 @@ def project(phi3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 )
 def test_the_stage_refuses_what_was_not_composed_by_conf(chosen: Build, said: str, project: Path) -> None:
     with pytest.raises(InputError) as raised:
-        build.main(build.Sections(chosen))
+        build.main(build.Sections(chosen, MERGE))
     assert said in str(raised.value)
     assert not (project / ONNX).exists()
 
@@ -245,11 +245,11 @@ def edit_config(folder: Path, **changed: Any) -> None:
 def test_an_architecture_that_the_builder_does_not_know_is_refused_with_those_it_does(project: Path) -> None:
     edit_config(project / MERGED, architectures=["GPT2LMHeadModel"])
     with pytest.raises(InputError, match="the builder knows no GPT2LMHeadModel; it knows ChatGLM"):
-        build.main(build.Sections(recipe()))
+        build.main(build.Sections(recipe(), MERGE))
 
 
 def test_metrics_tell_the_recipe_the_versions_and_where_the_bytes_go(project: Path) -> None:
-    build.main(build.Sections(recipe(block_size=32)))
+    build.main(build.Sections(recipe(block_size=32), MERGE))
     figures = read_json(METRICS / "build.json")
     assert list(figures)[:2] == ["precision", "execution_provider"]
     assert figures["effective_bits_per_weight"] == 5.0

@@ -1,5 +1,7 @@
 """GPTQ against plain rounding, by the error in what it is to keep: the products with the inputs seen."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -7,7 +9,7 @@ from torch import Tensor
 from stages.lib.blockwise import unpack
 from stages.lib.gptq import Curvature, gptq, search
 
-FULL = {"block_size": 32, "bits": 4, "symmetric": True, "dtype": torch.float32}
+FULL: dict[str, Any] = {"block_size": 32, "bits": 4, "symmetric": True, "dtype": torch.float32}
 
 
 @pytest.fixture(scope="module")

@@ -56,7 +56,7 @@ def test_the_second_moment_counts_every_token_once(folder: Path) -> None:
     number, layer = next(model.loaded())
     first = by_input(layer, number, batches[0])[0][0]
     with torch.no_grad():
-        inputs = torch.cat([layer.input_layernorm(batch.hidden).flatten(0, 1) for batch in batches])
+        inputs = torch.cat([layer.get_submodule("input_layernorm")(batch.hidden).flatten(0, 1) for batch in batches])
     assert len(inputs) == sum(len(tokens) for tokens in SEQUENCES)
     torch.testing.assert_close(second_moment(layer, number, batches, first), inputs.t() @ inputs)
 
