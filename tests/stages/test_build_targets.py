@@ -12,19 +12,20 @@ import onnx
 import pytest
 from omegaconf import OmegaConf
 
-from stages import build
+from stages import benchmark, build, compare, evaluate
 from stages.lib import built_model, genai_config, onnx_graph
 from stages.lib.checkpoint import load_encoder
 from stages.lib.edge.errors import InputError
-from stages.lib.edge.outputs import read_json, write_json
-from stages.lib.edge.paths import MERGED, METRICS, ONNX
+from stages.lib.edge.outputs import read_json, write_csv, write_json, write_jsonl
+from stages.lib.edge.paths import MERGED, METRICS, ONNX, PREDICTIONS, PREPARED
 from stages.lib.genai_config import GenaiConfig
 from stages.lib.likelihood import Logits
 from stages.lib.onnx_model import OnnxModel, check_answers
 from stages.lib.prompt import Prompt
 from stages.lib.random_model import write_random_model
+from stages.lib.schema.benchmark import Benchmark
 from stages.lib.schema.build import Build
-from tests.stages.recipes import MERGE, recipe
+from tests.stages.recipes import MERGE, evaluation, recipe
 
 RECIPES = sorted(path.stem for path in (Path(__file__).resolve().parents[2] / "conf/build").glob("*.yaml"))
 PROMPT = Prompt("Text: {phrase}\nTone: ", "{tone}", None, source_max_len=100, max_new_tokens=8)
@@ -257,6 +258,32 @@ def test_metrics_tell_the_recipe_the_versions_and_where_the_bytes_go(project: Pa
     data = (project / ONNX / "model.onnx.data").stat().st_size / 1e6
     for table in ("mb_by_part", "mb_by_kind"):
         assert sum(figures[table].values()) == pytest.approx(data, abs=0.03)  # each is rounded to 0.01
+
+
+def measured(stage: str) -> str:
+    """What a stage says that is to measure the model in models/onnx."""
+    row = {"source": "row 1", "prompt": "Text: a\nTone: ", "completion": "b", "expected": "b"}
+    PROMPT.save(PREPARED)
+    write_jsonl(PREPARED / "test.jsonl", [row])
+    for name in ("merged", "onnx"):
+        write_csv(PREDICTIONS / f"{name}.csv", [row | {"predicted": "b"}], [*row, "predicted"])
+    with pytest.raises(InputError) as raised:
+        if stage == "evaluate":
+            evaluate.main("onnx", evaluate.Sections(evaluation()))
+        elif stage == "compare":
+            compare.main(compare.Sections(evaluation()))
+        else:
+            benchmark.main("onnx", benchmark.Sections(Benchmark(16, 2, [1], 0, 1)))
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("stage", ["evaluate", "compare", "benchmark"])
+def test_a_stage_that_measures_a_model_for_other_hardware_says_in_one_line_what_it_takes(stage: str, project: Path) -> None:
+    build.main(build.Sections(recipe(execution_provider="cuda")))
+    said = measured(stage)
+    assert said.startswith(f"{ONNX}: the model is built for cuda, which does not run here (")
+    assert said.endswith("onnxruntime-genai-cuda and onnxruntime-gpu for CUDA 13")
+    assert "\n" not in said
 
 
 # genai_config.json and the tokenizer
