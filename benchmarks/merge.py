@@ -9,14 +9,15 @@ other, each in a process of its own, after all that was written before has reach
 
 - copy: shutil.copyfile of the base model's files. No merge that leaves them as they are can be faster.
 - tunepress: the stage merge, with the tokenizer and what else it writes.
-- peft: from_pretrained, merge_and_unload (without its own check for NaN, which costs it time and memory) and save_pretrained.
+- peft: from_pretrained, merge_and_unload and save_pretrained. Its check for NaN (safe_merge), which the stage makes too, would
+  cost it more time and memory.
 
 - process: seconds from start to end, with imports.
 - work: seconds without the imports.
 - cores busy: CPU time of the process by its seconds.
 - peak memory: largest resident size of the process; and what of it is more than Python's with torch imported.
 
-Then both results are compared, value by value: peft rounds the product to bfloat16 before it adds it, the stage does not.
+Then both results are compared, value by value: both round once, from sums in float32 whose last bits may differ.
 The figures also go to benchmarks/results/merge.json; those of the tiny shape do not.
 """
 

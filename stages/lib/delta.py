@@ -1,8 +1,8 @@
 """What an adapter makes of one weight of the base model, computed some rows at a time.
 
 The operations are those of peft's `merge_and_unload(safe_merge=True)`, in its order, so float32 weights become the same to
-the bit. Weights in bfloat16 and float16 are brought to float32, and the sum is rounded once; peft rounds LoRA's product to
-that type first, and then the sum again (its DoRA rounds once).
+the bit. Weights in bfloat16 and float16 are brought to float32, and the sum is rounded once. So does peft with DoRA, and in
+most layers without `safe_merge`; with it, it rounds LoRA's product to that type first, and then the sum again.
 """
 
 from dataclasses import dataclass
@@ -37,47 +37,49 @@ class LowRank:
         """Whether a stored row depends on no other: what DoRA measures lies across those of a transposed weight."""
         return not (self.transposed and self.magnitude)
 
-    def opened(self, at_once: bool) -> "Product":
+    def opened(self, whole: bool) -> "Product":
         """With what all rows need in memory.
 
         Args:
-            at_once: whether B A is computed as a whole. The last bit of a float32 product can depend on how many rows it
-                has (seen with oneMKL, where the last part has one row or two).
+            whole: whether the product is computed at once. Then it is peft's to the bit; the last bit of a float32 product
+                can depend on how many rows it has (seen with oneMKL, where a part had one row or two).
         """
         a, b = self.a.read().float(), self.b.read().float()
         magnitude = self.magnitude.read().float() if self.magnitude else None
-        return Product(a, b, torch.mm(b, a) if at_once else None, self.scaling, self.transposed, magnitude)
+        if whole:
+            product = torch.mm(b, a).mul_(self.scaling)
+            return Product(product.T if self.transposed else product, None, self.transposed, magnitude)
+        left, right = (a.T, b.T) if self.transposed else (b, a)
+        return Product(left * self.scaling, right, self.transposed, magnitude)
 
 
 @dataclass(frozen=True)
 class Product:
-    """A LowRank in memory, in float32; `ba` is B A where it has been computed as a whole."""
+    """A LowRank in memory, in float32.
 
-    a: torch.Tensor
-    b: torch.Tensor
-    ba: torch.Tensor | None
-    scaling: float
+    Attributes:
+        left: the scaled product as it is stored, or its left factor.
+        right: its right factor; None: `left` is the product.
+        transposed: as in LowRank.
+        magnitude: as in LowRank.
+    """
+
+    left: torch.Tensor
+    right: torch.Tensor | None
     transposed: bool
     magnitude: torch.Tensor | None
 
     def added_to(self, weight: torch.Tensor, first: int, last: int) -> torch.Tensor:
-        """What becomes of `weight`, float32, the stored rows from `first` to before `last`."""
-        delta = self.delta(first, last)
+        """What becomes of `weight`, the stored rows from `first` to before `last` in float32, which is overwritten."""
+        if self.right is None:
+            weight += self.left[first:last]
+        else:
+            weight.addmm_(self.left[first:last], self.right)
         if self.magnitude is None:
-            return delta.add_(weight)
+            return weight
         if self.transposed:
-            norm = torch.linalg.norm(weight.T + delta.T, dim=1)
-            return (self.magnitude / norm).view(1, -1) * (weight + delta)
-        norm = torch.linalg.norm(weight + delta, dim=1)
-        return (self.magnitude[first:last] / norm).view(-1, 1) * (weight + delta)
-
-    def delta(self, first: int, last: int) -> torch.Tensor:
-        """Some stored rows of the scaled product."""
-        if self.transposed:
-            rows = torch.mm(self.b, self.a[:, first:last]) if self.ba is None else self.ba[:, first:last]
-            return rows.T * self.scaling
-        rows = torch.mm(self.b[first:last], self.a) if self.ba is None else self.ba[first:last]
-        return rows * self.scaling
+            return (self.magnitude / torch.linalg.norm(weight.T, dim=1)).view(1, -1) * weight
+        return (self.magnitude[first:last] / torch.linalg.norm(weight, dim=1)).view(-1, 1) * weight
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class Change:
         Raises:
             InputError: when it is called and they would hold NaN or infinity.
         """
-        product = self.product.opened(at_once=self.like.dtype is torch.float32) if self.product else None
+        product = self.product.opened(whole=self.like.dtype is torch.float32) if self.product else None
 
         def rows(first: int, last: int) -> torch.Tensor:
             values = self.source.read(first, last)

@@ -22,7 +22,7 @@ from stages.lib.edge.outputs import write_json
 WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"  # transformers' names; it prefers the first
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 PREFIX = 8  # bytes before a safetensors file's header: its length, little-endian
-BLOCK = 1 << 20  # elements of a part: with all that is computed from it, it stays in the processor's cache
+BLOCK = 1 << 19  # elements of a part: all that is computed from it stays in the processor's cache, and C's heap keeps its memory
 THREADS = 8  # at most: each holds some parts, and more of them would only wait for the disk
 
 Rows = Callable[[int, int], torch.Tensor]
