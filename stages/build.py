@@ -63,7 +63,8 @@ def build(recipe: Build, model: Path, folder: Path) -> None:
     source = quantized_checkpoint.Source(model)
     builder = Builder(recipe.precision, recipe.execution_provider, builder_options.key_value_pairs(recipe))
     options = builder.options(model)
-    rounding = Rounding.of(recipe.precision, recipe.execution_provider, options, source.config.num_hidden_layers)
+    with builder.refusals():
+        rounding = Rounding.of(recipe.precision, recipe.execution_provider, options, source.config.num_hidden_layers)
     obstacle = tensorwise.obstacle(recipe.precision, options, rounding.block_size, source)
     if obstacle and recipe.algo_config == GPTQ:
         raise InputError(f"build.algo_config: gptq cannot round this model, for {obstacle}; use another algo_config")

@@ -35,7 +35,7 @@ class Builder:
         """
         from onnxruntime_genai.models.builder import parse_extra_options  # imports torch: five seconds
 
-        with self._refusals(), contextlib.redirect_stdout(io.StringIO()):
+        with self.refusals(), contextlib.redirect_stdout(io.StringIO()):
             target = (self.precision, self.execution_provider)
             parsed: dict[str, Any] = parse_extra_options("", str(source), "", *target, "", extra_options=self.extra_options)
             return parsed
@@ -52,11 +52,12 @@ class Builder:
         # The builder deletes its cache folder when it is empty, so it gets one of its own.
         arguments = ("", str(source), str(folder), self.precision, self.execution_provider, str(folder / "cache"))
         options = self.options(source)
-        with self._refusals(), contextlib.redirect_stdout(io.StringIO()), hidden_git():
+        with self.refusals(), contextlib.redirect_stdout(io.StringIO()), hidden_git():
             create_model(*arguments, **options)
 
     @contextlib.contextmanager
-    def _refusals(self) -> Iterator[None]:
+    def refusals(self) -> Iterator[None]:
+        """Tells in an InputError what the builder's code says in an error of another kind."""
         try:
             yield
         except (ValueError, NotImplementedError, KeyError, RuntimeError) as error:

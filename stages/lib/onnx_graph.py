@@ -120,6 +120,7 @@ def check_names(model: onnx.ModelProto, config: GenaiConfig) -> None:
                 named: Any = config.decoder[side][key]
                 absent = f"{config.graph.name} has no such {side[:-1]}"
                 raise InputError(f"{FILE_NAME}: {key} is {named}, and {absent}; build the model again")
+        there -= {tensor.name for tensor in model.graph.initializer}  # inputs with a value of their own, which adapters change
         unfed = [name for name in sorted(there) if not any(pattern.fullmatch(name) for pattern in patterns.values())]
         if unfed and side == "inputs":
             raise InputError(f"{FILE_NAME}: names no {unfed[0]}, which {config.graph.name} wants; build the model again")

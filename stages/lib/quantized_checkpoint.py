@@ -86,7 +86,7 @@ def write_checkpoint(source: Source, layers: Iterable[dict[str, Blockwise]], blo
         bits: of most of them.
         folder: to make.
     """
-    folder.mkdir()
+    folder.mkdir(parents=True)
     overrides: dict[str, dict[str, int]] = {}
     for number, quantized in enumerate(layers):
         tensors = {name: source.read(name) for name in source.of_layer(number) if not MATRIX.fullmatch(name)}

@@ -77,6 +77,14 @@ def of_conf(name: str, root: Path) -> Build:
     return made
 
 
+@pytest.fixture(autouse=True)
+def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training rows in the working folder, which gptq looks at."""
+    monkeypatch.chdir(tmp_path)
+    PREPARED.mkdir(parents=True)
+    write_jsonl(PREPARED / "train.jsonl", [{"prompt": f"Text: day {n}\nTone: ", "completion": "joy"} for n in range(40)])
+
+
 def built(chosen: Build, merged: Path, folder: Path) -> Path:
     """A model folder as the stage makes it."""
     build.build(chosen, merged, folder)
@@ -109,7 +117,7 @@ def test_every_recipe_builds_and_passes_every_check_of_a_machine_without_its_har
         assert figures["mb_by_kind"] == {"quantized": 0, "scales": 0, "zero_points": 0, "plain": figures["mb_by_kind"]["plain"]}
 
 
-@pytest.mark.parametrize("name", ["cpu_int4", "cpu_int8", "dml_int4", "webgpu_int8"])
+@pytest.mark.parametrize("name", ["cpu_int4", "cpu_int4_gptq", "cpu_int8", "dml_int4", "webgpu_int8"])
 def test_a_model_whose_head_is_its_embedding_builds_too(name: str, tied: Path, tmp_path: Path, root: Path) -> None:
     chosen = of_conf(name, root)
     folder = built(chosen, tied, tmp_path / "onnx")
@@ -117,7 +125,7 @@ def test_a_model_whose_head_is_its_embedding_builds_too(name: str, tied: Path, t
     assert figures["size_mb"] < 0.3
 
 
-@pytest.mark.parametrize("name", ["cpu_int4", "cpu_int8", "cuda_int4", "trt_rtx_fp16"])
+@pytest.mark.parametrize("name", ["cpu_int4", "cpu_int4_gptq", "cpu_int8", "cuda_int4", "trt_rtx_fp16"])
 def test_two_builds_of_a_recipe_give_the_same_bytes(name: str, phi3: Path, tmp_path: Path, root: Path) -> None:
     chosen = of_conf(name, root)
     first, second = (hashes(built(chosen, phi3, tmp_path / again)) for again in ("first", "second"))
@@ -169,7 +177,7 @@ def test_an_odd_number_of_blocks_is_refused_before_the_builder_stumbles_over_it(
     with pytest.raises(InputError, match=f"build.block_size: 32 does not fit hidden_size, 96 in .*: {algo_config} wants an even"):
         build.build(recipe(algo_config=algo_config), merged, tmp_path / "onnx")
     monkeypatch.setattr("stages.lib.builder_options.check_model", lambda recipe, merged: None)
-    with pytest.raises(InputError, match="cannot reshape array"):
+    with pytest.raises(ValueError, match="cannot reshape array"):
         build.build(recipe(algo_config=algo_config), merged, tmp_path / "onnx")
 
 
@@ -279,7 +287,7 @@ def measured(stage: str) -> str:
 
 @pytest.mark.parametrize("stage", ["evaluate", "compare", "benchmark"])
 def test_a_stage_that_measures_a_model_for_other_hardware_says_in_one_line_what_it_takes(stage: str, project: Path) -> None:
-    build.main(build.Sections(recipe(execution_provider="cuda")))
+    build.main(build.Sections(recipe(execution_provider="cuda"), MERGE))
     said = measured(stage)
     assert said.startswith(f"{ONNX}: the model is built for cuda, which does not run here (")
     assert said.endswith("onnxruntime-genai-cuda and onnxruntime-gpu for CUDA 13")
