@@ -34,14 +34,13 @@ def main(cfg: Sections) -> str:
     if wrong:
         raise InputError(wrong)
     separate = cfg.build.adapters is Adapters.separate
-    source, prompt = (BASE, Prompt.load(ADAPTER)) if separate else (MERGED, Prompt.load(MERGED))
     with replacing(ONNX) as partial:
         if separate:
             build_separate(cfg.build, cfg.merge.base, partial)
         else:
             build(cfg.build, MERGED, partial)
-        prompt.save(partial)
-        model = built_model.check(cfg.build, source, partial)
+        Prompt.load(ADAPTER if separate else MERGED).save(partial)
+        model = built_model.check(cfg.build, BASE if separate else MERGED, partial)
     write_json(METRICS / "build.json", built_model.figures(cfg.build, ONNX, model))
     return f"{cfg.build.precision} model for {cfg.build.execution_provider} in {ONNX} ({size_mb(ONNX):.0f} MB)"
 

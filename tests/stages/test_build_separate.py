@@ -140,12 +140,8 @@ def test_a_full_precision_model_with_its_adapter_agrees_with_the_merged_model_to
 
 
 def test_the_figures_tell_the_adapters_share_of_the_size(inside: Path) -> None:
-    assert metrics("build") == {
-        "precision": "int4",
-        "execution_provider": "cpu",
-        "size_mb": size_mb(ONNX),
-        "adapter_mb": size_mb(ONNX / ADAPTER_FILE),
-    }
+    assert metrics("build")["size_mb"] == size_mb(ONNX)
+    assert metrics("build")["adapter_mb"] == size_mb(ONNX / ADAPTER_FILE)
     assert 0 < metrics("build")["adapter_mb"] < metrics("build")["size_mb"]
 
 
