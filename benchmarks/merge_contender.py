@@ -37,6 +37,7 @@ def models(shape: str) -> dict[str, Any]:
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     parameters = model.num_parameters()
     BASE.mkdir(parents=True)
+    model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(BASE)
     model.generation_config.save_pretrained(BASE)
     byte_tokenizer().save_pretrained(BASE)
