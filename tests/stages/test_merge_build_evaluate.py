@@ -173,6 +173,13 @@ def test_the_shipped_tokenizer_gives_the_tokens_of_training(text: str) -> None:
     assert list(shipped.encode(text)) == load_encoder(BASE).prompt(text)
 
 
+def test_gptq_stays_closer_to_the_merged_model_than_plain_rounding(int4: Path, tmp_path: Path) -> None:
+    build.build(recipe(algo_config="gptq", block_size=32, accuracy_level=4), MERGED, tmp_path)
+    rows = read_jsonl(PREPARED / "test.jsonl")
+    rounded, by_rows = (compare.agreement_figures(TorchModel(MERGED), OnnxModel(one), rows) for one in (int4, tmp_path))
+    assert by_rows["mean_kl"] < 0.5 * rounded["mean_kl"]
+
+
 def test_what_the_builder_refuses_is_told_in_one_line_and_the_earlier_model_stays() -> None:
     before = hashes(ONNX)
     with pytest.raises(InputError) as refused:
