@@ -27,7 +27,7 @@ def source(tiny_phi3: Path) -> Source:
         ("int4", {"use_qdq": True}, 32, "build.extra_options.use_qdq is the builder's own rounding"),
         ("int4", {"matmulnbits_weights_prepacked": 1}, 32, "build.extra_options.matmulnbits_weights_prepacked is"),
         ("int4", {"nodes_to_exclude": ["/model/layers.0/attn/o_proj/MatMul"]}, 32, "build.nodes_to_exclude names more than"),
-        ("int4", {}, 48, "build.block_size=48 does not divide the 64 columns of model.layers.0.self_attn"),
+        ("int4", {}, 48, "build.block_size=48 does not divide the 128 columns of model.layers.0.mlp.down_proj"),
     ],
 )
 def test_a_recipe_that_only_the_builder_can_round_says_why(
