@@ -18,7 +18,7 @@ from stages.lib.edge.errors import InputError
 from stages.lib.edge.keys import unknown_key
 from stages.lib.schema.build import GPTQ, Build
 
-FORMER_PREFIX = "int4_"  # of seven options, until 0.18; the builder's help calls them aliases, its code knows none of them
+FORMER_PREFIX = "int4_"  # of the options of quantization; the builder's help calls them aliases, its code reads none of them
 OWN_BLOCK_SIZE = 32  # what the builder takes where none is given
 LISTED_AS = {"trt-rtx": "NvTensorRtRtx"}  # two names of one provider: in the builder's messages, and on its command line
 # Listed by the builder, whose graph for it has no cache: an Attention without the outputs present.*.key, in every architecture.

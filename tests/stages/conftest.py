@@ -12,6 +12,8 @@ from stages.lib.edge.outputs import write_jsonl
 from stages.lib.edge.paths import ADAPTER, METRICS
 from stages.lib.prompt import Prompt
 from stages.lib.resumption import FOLDER
+from tests.stages.built import built
+from tests.stages.recipes import recipe
 from tests.stages.training import TONES, new_project, row
 
 
@@ -44,3 +46,16 @@ def inside(project: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch) -> 
     yield project
     for made in (ADAPTER, METRICS, Path(FOLDER)):
         shutil.rmtree(made, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def good_model(tiny_phi3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An int4 model for CPU."""
+    return built(recipe(), tiny_phi3, tmp_path_factory.mktemp("good") / "onnx")
+
+
+@pytest.fixture
+def folder(good_model: Path, tmp_path: Path) -> Path:
+    """The same to break."""
+    shutil.copytree(good_model, tmp_path / "onnx")
+    return tmp_path / "onnx"

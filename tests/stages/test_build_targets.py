@@ -3,7 +3,6 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +12,20 @@ import pytest
 from omegaconf import OmegaConf
 
 from stages import benchmark, build, compare, evaluate
-from stages.lib import built_model, genai_config, onnx_graph
-from stages.lib.checkpoint import load_encoder
+from stages.lib import built_model, onnx_graph
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import read_json, write_csv, write_json, write_jsonl
 from stages.lib.edge.paths import MERGED, METRICS, ONNX, PREDICTIONS, PREPARED
 from stages.lib.genai_config import GenaiConfig
 from stages.lib.likelihood import Logits
-from stages.lib.onnx_model import OnnxModel, check_answers
-from stages.lib.prompt import Prompt
+from stages.lib.onnx_model import OnnxModel
 from stages.lib.random_model import write_random_model
 from stages.lib.schema.benchmark import Benchmark
 from stages.lib.schema.build import Build
+from tests.stages.built import PROMPT, built
 from tests.stages.recipes import MERGE, evaluation, recipe
 
 RECIPES = sorted(path.stem for path in (Path(__file__).resolve().parents[2] / "conf/build").glob("*.yaml"))
-PROMPT = Prompt("Text: {phrase}\nTone: ", "{tone}", None, source_max_len=100, max_new_tokens=8)
 LLAMA = {
     "model_type": "llama",
     "hidden_size": 96,
@@ -42,19 +39,9 @@ LLAMA = {
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture(scope="module")
-def phi3(tiny_phi3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A random Phi-3 with the prompt it was trained with."""
-    folder = tmp_path_factory.mktemp("phi3") / "merged"
-    shutil.copytree(tiny_phi3, folder)
-    PROMPT.save(folder)
-    return folder
-
-
 def random_llama(folder: Path, **changed: Any) -> Path:
     folder.mkdir()
     write_random_model(LLAMA | changed, 0, folder)
-    PROMPT.save(folder)
     return folder
 
 
@@ -85,13 +72,6 @@ def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_jsonl(PREPARED / "train.jsonl", [{"prompt": f"Text: day {n}\nTone: ", "completion": "joy"} for n in range(40)])
 
 
-def built(chosen: Build, merged: Path, folder: Path) -> Path:
-    """A model folder as the stage makes it."""
-    build.build(chosen, merged, folder)
-    Prompt.load(merged).save(folder)
-    return folder
-
-
 def hashes(folder: Path) -> dict[str, str]:
     return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
 
@@ -101,11 +81,11 @@ def hashes(folder: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_builds_and_passes_every_check_of_a_machine_without_its_hardware(
-    name: str, phi3: Path, tmp_path: Path, root: Path
+    name: str, tiny_phi3: Path, tmp_path: Path, root: Path
 ) -> None:
     chosen = of_conf(name, root)
-    folder = built(chosen, phi3, tmp_path / "onnx")
-    model = built_model.check(chosen, phi3, folder)
+    folder = built(chosen, tiny_phi3, tmp_path / "onnx")
+    model = built_model.check(chosen, tiny_phi3, folder)
     figures = built_model.figures(chosen, folder, model)
     assert GenaiConfig.read(folder).provider == chosen.execution_provider
     if chosen.precision in ("int4", "int8"):
@@ -126,9 +106,9 @@ def test_a_model_whose_head_is_its_embedding_builds_too(name: str, tied: Path, t
 
 
 @pytest.mark.parametrize("name", ["cpu_int4", "cpu_int4_gptq", "cpu_int8", "cuda_int4", "trt_rtx_fp16"])
-def test_two_builds_of_a_recipe_give_the_same_bytes(name: str, phi3: Path, tmp_path: Path, root: Path) -> None:
+def test_two_builds_of_a_recipe_give_the_same_bytes(name: str, tiny_phi3: Path, tmp_path: Path, root: Path) -> None:
     chosen = of_conf(name, root)
-    first, second = (hashes(built(chosen, phi3, tmp_path / again)) for again in ("first", "second"))
+    first, second = (hashes(built(chosen, tiny_phi3, tmp_path / again)) for again in ("first", "second"))
     assert first == second
 
 
@@ -143,18 +123,18 @@ def test_two_builds_of_a_recipe_give_the_same_bytes(name: str, phi3: Path, tmp_p
     ],
     ids=str,
 )
-def test_extra_options_reach_the_builder_and_change_the_graph(options: dict[str, Any], phi3: Path, tmp_path: Path) -> None:
+def test_extra_options_reach_the_builder_and_change_the_graph(options: dict[str, Any], tiny_phi3: Path, tmp_path: Path) -> None:
     chosen = recipe(extra_options=options)
-    plain, other = built(recipe(), phi3, tmp_path / "plain"), built(chosen, phi3, tmp_path / "other")
-    built_model.check(chosen, phi3, other)
+    plain, other = built(recipe(), tiny_phi3, tmp_path / "plain"), built(chosen, tiny_phi3, tmp_path / "other")
+    built_model.check(chosen, tiny_phi3, other)
     assert (plain / "model.onnx").read_bytes() != (other / "model.onnx").read_bytes()
 
 
-def test_a_quantized_cache_takes_its_scales_from_a_file(phi3: Path, tmp_path: Path) -> None:
+def test_a_quantized_cache_takes_its_scales_from_a_file(tiny_phi3: Path, tmp_path: Path) -> None:
     write_json(tmp_path / "scales.json", {"scales": {"k_scales": [0.01, 0.01], "v_scales": [0.01, 0.01]}})
     options = {"kv_cache_quant_scheme": "int8_per_tensor", "kv_cache_scale_file": str(tmp_path / "scales.json")}
     chosen = recipe(extra_options=options)
-    model = built_model.check(chosen, phi3, built(chosen, phi3, tmp_path / "onnx"))
+    model = built_model.check(chosen, tiny_phi3, built(chosen, tiny_phi3, tmp_path / "onnx"))
     cache = next(value for value in model.graph.input if value.name == "past_key_values.0.key")
     assert cache.type.tensor_type.elem_type == onnx.TensorProto.INT8
 
@@ -203,29 +183,14 @@ def test_a_model_that_onnxruntime_cannot_run_is_found_by_the_build(tmp_path: Pat
         built_model.check(recipe("fp32"), merged, folder)
 
 
-def test_a_model_that_computes_no_numbers_is_found_by_the_build(phi3: Path, tmp_path: Path) -> None:
-    folder = built(recipe("fp32"), phi3, tmp_path / "onnx")
-    (folder / "model.onnx.data").write_bytes(b"\xff" * (folder / "model.onnx.data").stat().st_size)  # all NaN
-    with pytest.raises(InputError, match="computes no numbers"):
-        check_answers(folder, "Text: hello")
-
-
-def test_logits_of_a_pruned_head_are_those_of_the_whole_one(phi3: Path, tmp_path: Path) -> None:
-    asked = [([3, 4, 5], [[1, 2, 3, 4], [5], [6, 7]])]
-    chosen = recipe("fp32", extra_options={"prune_lm_head": True})
-    whole, pruned = built(recipe("fp32"), phi3, tmp_path / "whole"), built(chosen, phi3, tmp_path / "pruned")
-    ((_, expected),), ((_, found),) = (OnnxModel(folder).logits(asked) for folder in (whole, pruned))
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-5)
-
-
 # the stage
 
 
 @pytest.fixture
-def project(phi3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(tiny_phi3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project's folder with a merged model."""
-    shutil.copytree(phi3, tmp_path / MERGED)
+    shutil.copytree(tiny_phi3, tmp_path / MERGED)
+    PROMPT.save(tmp_path / MERGED)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -292,131 +257,3 @@ def test_a_stage_that_measures_a_model_for_other_hardware_says_in_one_line_what_
     assert said.startswith(f"{ONNX}: the model is built for cuda, which does not run here (")
     assert said.endswith("onnxruntime-genai-cuda and onnxruntime-gpu for CUDA 13")
     assert "\n" not in said
-
-
-# genai_config.json and the tokenizer
-
-
-@pytest.fixture(scope="module")
-def good(phi3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return built(recipe(), phi3, tmp_path_factory.mktemp("good") / "onnx")
-
-
-@pytest.fixture
-def folder(good: Path, tmp_path: Path) -> Path:
-    """A built model to break."""
-    shutil.copytree(good, tmp_path / "onnx")
-    return tmp_path / "onnx"
-
-
-def settings(folder: Path, change: Callable[[dict[str, Any]], None]) -> GenaiConfig:
-    """genai_config.json after a change of its section model."""
-    content = read_json(folder / "genai_config.json")
-    change(content["model"])
-    write_json(folder / "genai_config.json", content)
-    return GenaiConfig.read(folder)
-
-
-def refused_settings(folder: Path, phi3: Path, change: Callable[[dict[str, Any]], None], prompt: Prompt = PROMPT) -> str:
-    with pytest.raises(InputError) as raised:
-        genai_config.check(settings(folder, change), "cpu", load_encoder(phi3), prompt)
-    assert "\n" not in str(raised.value)
-    return str(raised.value)
-
-
-def test_an_end_of_training_that_the_model_is_not_told_is_found(folder: Path, phi3: Path) -> None:
-    said = refused_settings(folder, phi3, lambda model: model.update(eos_token_id=256))
-    assert said.startswith("genai_config.json: eos_token_id [256] has not 259 (<|end|>)")
-    assert "name it in the base model's generation_config.json" in said
-
-
-@pytest.mark.parametrize("name", ["bos_token_id", "pad_token_id"])
-@pytest.mark.parametrize("token", [-1, 260])
-def test_a_token_that_is_not_in_the_vocabulary_is_found(name: str, token: int, folder: Path, phi3: Path) -> None:
-    said = refused_settings(folder, phi3, lambda model: model.update({name: token}))
-    assert f"{name} {token} is no token of the 260 that the model has" in said
-
-
-def test_rows_that_do_not_fit_the_context_are_found(folder: Path, phi3: Path) -> None:
-    said = refused_settings(folder, phi3, lambda model: model.update(context_length=99))
-    assert said.endswith("context_length 99 has no room for rows of 100 tokens; set data.source_max_len to 99 or less")
-
-
-def test_a_model_for_another_provider_is_found(folder: Path, phi3: Path) -> None:
-    def other(model: dict[str, Any]) -> None:
-        model["decoder"]["session_options"]["provider_options"] = [{"cuda": {}}]
-
-    assert "the builder made this model for cuda" in refused_settings(folder, phi3, other)
-
-
-def test_chat_markup_without_a_chat_template_is_found(folder: Path, phi3: Path) -> None:
-    chat = Prompt("<|user|>\n{phrase}<|end|>\n<|assistant|>\n", "{tone}<|end|>", None, 100, 8)
-    genai_config.check(GenaiConfig.read(folder), "cpu", load_encoder(phi3), chat)
-    (folder / "chat_template.jinja").unlink()
-    assert "the prompt has chat markup (<|user|>), but the tokenizer has no chat template" in refused_settings(
-        folder, phi3, lambda model: None, chat
-    )
-    genai_config.check(GenaiConfig.read(folder), "cpu", load_encoder(phi3), PROMPT)  # plain text wants none
-
-
-# the graph
-
-
-def refused_graph(folder: Path) -> str:
-    with pytest.raises(InputError) as raised:
-        onnx_graph.check(GenaiConfig.read(folder))
-    assert "\n" not in str(raised.value)
-    return str(raised.value)
-
-
-def edit_graph(folder: Path, change: Callable[[onnx.GraphProto], None]) -> None:
-    model = onnx.load(folder / "model.onnx", load_external_data=False)
-    change(model.graph)
-    (folder / "model.onnx").write_bytes(model.SerializeToString())
-
-
-def test_weights_that_are_cut_short_or_missing_are_found(folder: Path) -> None:
-    data = folder / "model.onnx.data"
-    data.write_bytes(data.read_bytes()[:-1])
-    size = data.stat().st_size
-    assert refused_graph(folder).startswith(f"model.onnx.data: {size} bytes of at least {size + 1}")
-    data.unlink()
-    assert refused_graph(folder).startswith("model.onnx.data: not found")
-
-
-def test_a_graph_that_is_missing_or_none_is_found(folder: Path) -> None:
-    (folder / "model.onnx").write_bytes(b"no protobuf")
-    assert refused_graph(folder).startswith("model.onnx: no ONNX graph (")
-    (folder / "model.onnx").unlink()
-    assert refused_graph(folder) == "genai_config.json: names model.onnx, which is not there; build the model again"
-
-
-@pytest.mark.parametrize(
-    ("domain", "op_type", "name"), [("", "Frobnicate", "Frobnicate"), ("ai.elsewhere", "MatMulNBits", "ai.elsewhere.MatMulNBits")]
-)
-def test_an_operator_that_there_is_not_is_found(domain: str, op_type: str, name: str, folder: Path) -> None:
-    def change(graph: onnx.GraphProto) -> None:
-        graph.node[-1].op_type, graph.node[-1].domain = op_type, domain
-
-    edit_graph(folder, change)
-    assert f"has no operator {name}; leave out the option" in refused_graph(folder)
-
-
-def test_a_weight_of_another_type_is_found(folder: Path) -> None:
-    def change(graph: onnx.GraphProto) -> None:
-        scales = next(tensor for tensor in graph.initializer if tensor.name.endswith("lm_head.MatMul.weight_scales"))
-        scales.data_type = onnx.TensorProto.INT32
-
-    edit_graph(folder, change)
-    assert "these options give a graph that does not hold (" in refused_graph(folder)
-
-
-def test_names_that_are_not_the_graphs_are_found(folder: Path) -> None:
-    settings(folder, lambda model: model["decoder"]["inputs"].update(input_ids="tokens"))
-    assert "input_ids is tokens, and model.onnx has no such input" in refused_graph(folder)
-    settings(folder, lambda model: model["decoder"]["inputs"].update(input_ids="input_ids"))
-    settings(folder, lambda model: model["decoder"]["outputs"].update(present_key_names="now.%d.key"))
-    assert "present_key_names is now.%d.key, and model.onnx has no such output" in refused_graph(folder)
-    settings(folder, lambda model: model["decoder"]["outputs"].update(present_key_names="present.%d.key"))
-    settings(folder, lambda model: model["decoder"]["inputs"].pop("attention_mask"))
-    assert "names no attention_mask, which model.onnx wants" in refused_graph(folder)

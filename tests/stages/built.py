@@ -1,0 +1,28 @@
+"""Models that the stage build made, for the tests of what it checks."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from stages.build import build
+from stages.lib.edge.outputs import read_json, write_json
+from stages.lib.genai_config import GenaiConfig
+from stages.lib.prompt import Prompt
+from stages.lib.schema.build import Build
+
+PROMPT = Prompt("Text: {phrase}\nTone: ", "{tone}", None, source_max_len=100, max_new_tokens=8)
+
+
+def built(chosen: Build, merged: Path, folder: Path) -> Path:
+    """A model folder as the stage makes it, with its prompt."""
+    build(chosen, merged, folder)
+    PROMPT.save(folder)
+    return folder
+
+
+def settings(folder: Path, change: Callable[[dict[str, Any]], None]) -> GenaiConfig:
+    """genai_config.json of a folder, after a change of its section model."""
+    content = read_json(folder / "genai_config.json")
+    change(content["model"])
+    write_json(folder / "genai_config.json", content)
+    return GenaiConfig.read(folder)

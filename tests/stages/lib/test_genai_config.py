@@ -1,0 +1,56 @@
+"""genai_config: what would stop or mislead the model where it is used is found before anybody gets it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.lib import genai_config
+from stages.lib.checkpoint import load_encoder
+from stages.lib.edge.errors import InputError
+from stages.lib.genai_config import GenaiConfig
+from stages.lib.prompt import Prompt
+from tests.stages.built import PROMPT, settings
+
+
+def refused(folder: Path, tiny_phi3: Path, change: Callable[[dict[str, Any]], None], prompt: Prompt = PROMPT) -> str:
+    with pytest.raises(InputError) as raised:
+        genai_config.check(settings(folder, change), "cpu", load_encoder(tiny_phi3), prompt)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def test_an_end_of_training_that_the_model_is_not_told_is_found(folder: Path, tiny_phi3: Path) -> None:
+    said = refused(folder, tiny_phi3, lambda model: model.update(eos_token_id=256))
+    assert said.startswith("genai_config.json: eos_token_id [256] has not 259 (<|end|>)")
+    assert "name it in the base model's generation_config.json" in said
+
+
+@pytest.mark.parametrize("name", ["bos_token_id", "pad_token_id"])
+@pytest.mark.parametrize("token", [-1, 260])
+def test_a_token_that_is_not_in_the_vocabulary_is_found(name: str, token: int, folder: Path, tiny_phi3: Path) -> None:
+    said = refused(folder, tiny_phi3, lambda model: model.update({name: token}))
+    assert f"{name} {token} is no token of the 260 that the model has" in said
+
+
+def test_rows_that_do_not_fit_the_context_are_found(folder: Path, tiny_phi3: Path) -> None:
+    said = refused(folder, tiny_phi3, lambda model: model.update(context_length=99))
+    assert said.endswith("context_length 99 has no room for rows of 100 tokens; set data.source_max_len to 99 or less")
+
+
+def test_a_model_for_another_provider_is_found(folder: Path, tiny_phi3: Path) -> None:
+    def other(model: dict[str, Any]) -> None:
+        model["decoder"]["session_options"]["provider_options"] = [{"cuda": {}}]
+
+    assert "the builder made this model for cuda" in refused(folder, tiny_phi3, other)
+
+
+def test_chat_markup_without_a_chat_template_is_found(folder: Path, tiny_phi3: Path) -> None:
+    chat = Prompt("<|user|>\n{phrase}<|end|>\n<|assistant|>\n", "{tone}<|end|>", None, 100, 8)
+    genai_config.check(GenaiConfig.read(folder), "cpu", load_encoder(tiny_phi3), chat)
+    (folder / "chat_template.jinja").unlink()
+    assert "the prompt has chat markup (<|user|>), but the tokenizer has no chat template" in refused(
+        folder, tiny_phi3, lambda model: None, chat
+    )
+    genai_config.check(GenaiConfig.read(folder), "cpu", load_encoder(tiny_phi3), PROMPT)  # plain text wants none
