@@ -56,7 +56,7 @@ def changes_of(model: PreTrainedModel, base: Shards, adapter: AdapterFile, quant
     if adapter.config.ensure_weight_tying:
         return Changes(pieces.layers, together(tensors, pairs, base), untied=False)
     for name in (*pairs, *pairs.values()):
-        tensors.setdefault(name, Change(origins[name], origins[name]))
+        tensors.setdefault(name, Change(name, origins[name], origins[name]))
     return Changes(pieces.layers, tensors, untied=bool(pairs))
 
 
@@ -71,6 +71,7 @@ def change_of(name: str, origin: Stored, pieces: Pieces, quantization: Quantizat
     origin.check_type()
     whole = pieces.whole.get(name)
     return Change(
+        name,
         like=origin,
         source=whole or origin,
         rounding=None if whole else quantization,

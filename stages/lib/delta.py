@@ -87,13 +87,15 @@ class Change:
     """What takes the place of a tensor of the base model.
 
     Attributes:
-        like: the base model's tensor.
+        name: of the tensor.
+        like: the base model's, which may be stored under the name of one that it is tied to.
         source: where its values come from: `like` itself, or a tensor that the adapter brings whole.
         rounding: what the values went through before they were trained on.
         product: what is added to a weight.
         shift: what is added to a bias, and by which factor.
     """
 
+    name: str
     like: Stored
     source: Stored
     rounding: Quantization | None = None
@@ -125,7 +127,7 @@ class Change:
                 values += bias.read(first, last).float() * scaling
             made = values.to(self.like.dtype)
             if not finite(made):
-                raise InputError(f"{self.like.name}: would hold NaN or infinity after merging; train the adapter again")
+                raise InputError(f"{self.name}: would hold NaN or infinity after merging; the adapter is broken, train it again")
             return made
 
         return rows

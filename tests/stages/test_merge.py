@@ -110,13 +110,18 @@ def test_the_merged_folder_is_the_base_models_with_other_weights(llama: Path, tm
     assert written == {"merged_modules": 6, "size_mb": size_mb(folder)}
 
 
-def test_a_second_merge_and_one_on_other_cores_give_the_same_bytes(llama: Path, tmp_path: Path) -> None:
-    new_adapter(tmp_path / "adapter", llama, target_modules=LAYERS, use_dora=True)
-    first = hashes(merge_in(tmp_path, llama, tmp_path / "adapter"))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_second_merge_and_one_on_other_cores_give_the_same_bytes(
+    dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stages.lib.shards.BLOCK", 500)
+    base = new_base(tmp_path / "base", "llama", dtype)
+    new_adapter(tmp_path / "adapter", base, target_modules=LAYERS, use_dora=True)
+    first = hashes(merge_in(tmp_path, base, tmp_path / "adapter"))
     threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("stages.lib.shards.cores", lambda: 5)
-        assert hashes(merge_in(tmp_path, llama, tmp_path / "adapter")) == first
+    for cores in (1, 5):
+        monkeypatch.setattr("stages.lib.shards.cores", lambda cores=cores: cores)
+        assert hashes(merge_in(tmp_path, base, tmp_path / "adapter")) == first
     assert torch.get_num_threads() == threads
 
 

@@ -137,6 +137,15 @@ def test_weights_of_16_bits_are_the_float32_sum_rounded_once(name: str, dtype: t
         assert not all(rounded_once(tensor, exact[tensor_name]) for tensor_name, tensor in twice.items())
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_an_adapter_of_16_bits_is_computed_with_in_float32(dtype: torch.dtype, bases: dict[str, Path], tmp_path: Path) -> None:
+    adapter = adapter_of(VARIANTS["dora"], bases["phi3"], tmp_path / "adapter")
+    weights = load_file(adapter / "adapter_model.safetensors")
+    save_file({name: tensor.to(dtype) for name, tensor in weights.items()}, adapter / "adapter_model.safetensors")
+    found, expected = merged(bases["phi3"], adapter, tmp_path / "merged"), merged_by_peft(bases["phi3"], adapter).state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
+
+
 def rounded_once(tensor: torch.Tensor, exact: torch.Tensor) -> bool:
     """Whether it is at most half a step away; a float32 sum may itself be a little beside the exact one."""
     return torch.allclose(tensor.float(), exact, rtol=torch.finfo(tensor.dtype).eps / 2, atol=1e-7)
@@ -154,7 +163,7 @@ def test_rows_of_a_float32_weight_are_those_of_the_whole_to_the_bit_however_it_i
     weight = torch.randn(shape[::-1] if transposed else shape, generator=noise)
     save_file({"a": a, "b": b, "weight": weight}, tmp_path / "it.safetensors")
     stored = stored_in(tmp_path / "it.safetensors")
-    change = Change(stored["weight"], stored["weight"], product=LowRank(stored["a"], stored["b"], 0.37, transposed))
+    change = Change("weight", stored["weight"], stored["weight"], product=LowRank(stored["a"], stored["b"], 0.37, transposed))
     whole = weight + ((b @ a).T if transposed else b @ a) * 0.37
     made = change.opened()
     for step in (1, 13, 100, len(weight)):
@@ -337,5 +346,5 @@ def test_a_sum_beyond_float16_is_infinite_and_said_to_be(tmp_path: Path) -> None
 def test_large_values_whose_sum_is_beyond_float32_are_no_fault(tmp_path: Path) -> None:
     save_file({"a": torch.full((1, 4), 3e38), "b": torch.ones(2, 1)}, tmp_path / "a.safetensors")
     stored = stored_in(tmp_path / "a.safetensors")
-    change = Change(stored["a"], stored["a"], product=LowRank(stored["a"], stored["b"], 0.0))
+    change = Change("a", stored["a"], stored["a"], product=LowRank(stored["a"], stored["b"], 0.0))
     assert torch.equal(change.opened()(0, 1), torch.full((1, 4), 3e38))
