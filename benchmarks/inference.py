@@ -1,6 +1,6 @@
 """Measures inference: onnxruntime-genai with int4 weights, torch and llama.cpp, with the same model in the same run.
 
-    python -m benchmarks.inference                    # some five minutes on two cores; the first time llama.cpp is compiled
+    python -m benchmarks.inference                    # some seven minutes on two cores; the first time llama.cpp is compiled
     python -m benchmarks.inference --contender onnx --contender torch --prompt-tokens 64 --repetitions 3
     python -m benchmarks.inference --pipeline         # the pipeline's own result: models/onnx against models/merged in torch
 

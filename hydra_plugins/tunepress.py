@@ -24,7 +24,7 @@ from stages.lib.schema import train as train_schema
 from stages.lib.schema.adapter import Adapter
 from stages.lib.schema.base_model import BaseModel
 from stages.lib.schema.benchmark import Benchmark
-from stages.lib.schema.build import Build
+from stages.lib.schema.build import GPTQ, Adapters, Build
 from stages.lib.schema.data import Data
 from stages.lib.schema.evaluate import Evaluate
 from stages.lib.schema.merge import Merge, MergeBase
@@ -107,6 +107,9 @@ def refuse_together(root: DictConfig) -> None:
     adapter, train, merge = (cast(Any, OmegaConf.to_object(section)) for section in sections)
     wrong = adapter_schema.refusal(adapter) or train_schema.refusal(train)
     wrong = wrong or build_schema.refusal(Build(**build), adapter, merge) or builder_options.refusal(Build(**build))
+    if build["adapters"] is Adapters.separate and build["algo_config"] == GPTQ:
+        said = "separate lets fine-tunings share one model, and gptq rounds it by the rows of one; use another algo_config, or merged"
+        wrong = wrong or f"build.adapters: {said}"
     if root.adapter.init_lora_weights == "loftq" and root.merge.base is MergeBase.original:
         wrong = wrong or "merge.base: an adapter initialised by loftq fits the rounded weights only; set merge.base=dequantized"
     if wrong:
