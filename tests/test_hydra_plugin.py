@@ -59,7 +59,7 @@ def test_what_a_former_name_points_to_is_there() -> None:
         (["train.fsdp=true"], "train.num_processes is 1"),
         (["train.early_stopping_patience=2"], "wants train.load_best_model_at_end=true"),
         (["build.precision=fp16"], "build.precision: the builder has no fp16 for cpu, only cpu: fp32, int8, int4; cuda: "),
-        (["build=cpu_int4_gptq", "build.adapters=separate"], "gptq rounds it by the rows of one; use another algo_config, or merged"),
+        (["build=cpu_int4_gptq", "build.adapters=separate"], "gptq would round by the rows of one task"),
         (["build.n_samples=64"], "build.n_samples: only algo_config=gptq looks at rows"),
         (["build=cpu_fp32", "build.algo_config=gptq"], "build.algo_config: fp32 has nothing to round; use null"),
         (["build=cpu_int4_gptq", "build.n_samples=0"], "build.n_samples: 0 rows say nothing"),
