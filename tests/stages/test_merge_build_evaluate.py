@@ -174,9 +174,9 @@ def test_the_shipped_tokenizer_gives_the_tokens_of_training(text: str) -> None:
 
 
 def test_gptq_stays_closer_to_the_merged_model_than_plain_rounding(tmp_path: Path) -> None:
-    only_layers = {"block_size": 32, "accuracy_level": 1, "nodes_to_exclude": ["/lm_head/MatMul"]}
+    only_layers: dict[str, Any] = {"block_size": 32, "accuracy_level": 1, "nodes_to_exclude": ["/lm_head/MatMul"]}
     rows = read_jsonl(PREPARED / "test.jsonl")
-    kl = {}
+    kl: dict[str | None, float] = {}
     for algo_config in (None, "gptq"):
         build.build(recipe(algo_config=algo_config, **only_layers), MERGED, tmp_path / str(algo_config))
         figures = compare.agreement_figures(TorchModel(MERGED), OnnxModel(tmp_path / str(algo_config)), rows)
