@@ -15,18 +15,18 @@ The figures also go to benchmarks/results/build.json; those of the tiny shape do
 
 import argparse
 import os
-import shutil
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.children import environment, read_json, run
+from benchmarks import merge
 from benchmarks.circumstances import circumstances, load_at_start
-from benchmarks.merge import MODEL_BYTES
+from benchmarks.merge import MODEL_BYTES, check_disk
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import write_json
 
@@ -57,11 +57,8 @@ def main() -> None:
 
 def measure(console: Console, scratch: Path, shape: str) -> dict[str, Any]:
     """Runs the contenders in a temporary folder."""
-    free, wanted = shutil.disk_usage(scratch).free, 2.2 * MODEL_BYTES[shape]
-    if free < wanted:
-        raise InputError(
-            f"{scratch.parent}: {free / 1e9:.1f} GB free, {wanted / 1e9:.0f} GB wanted; set TMPDIR to another folder"
-        )
+    check_disk(scratch, 2.2 * MODEL_BYTES[shape])
+    child = partial(merge.child, contender="benchmarks.build_contender")
     load = load_at_start(console)
     with console.status("making the model"):
         made = child("models", scratch, shape)
@@ -80,19 +77,6 @@ def measure(console: Console, scratch: Path, shape: str) -> dict[str, Any]:
         "imports_peak_memory_mb": imports,
         "contenders": contenders,
         "compared": compared,
-    }
-
-
-def child(task: str, scratch: Path, *arguments: str) -> dict[str, Any]:
-    """What a task of benchmarks.build_contender reported, and what its process took; the stage's kernels are pinned."""
-    report = scratch / "report.json"
-    variables = environment(scratch, kernels=task == "tunepress")
-    used = run(task, scratch, variables, sys.executable, "-m", "benchmarks.build_contender", report, task, *arguments)
-    return {
-        **read_json(report),
-        "process_seconds": round(used.seconds, 2),
-        "cpu_seconds": round(used.cpu_seconds, 2),
-        "peak_memory_mb": used.peak_memory_mb,
     }
 
 

@@ -76,11 +76,7 @@ def measure(console: Console, scratch: Path, shape: str) -> dict[str, Any]:
         `load_at_start` of the machine, `shape`, what was `made`, `imports_peak_memory_mb` of Python with torch, the figures
         of the `contenders`, and how the two results `compared`.
     """
-    free, wanted = shutil.disk_usage(scratch).free, FOLDERS * MODEL_BYTES[shape]
-    if free < wanted:
-        raise InputError(
-            f"{scratch.parent}: {free / 1e9:.1f} GB free, {wanted / 1e9:.0f} GB wanted; set TMPDIR to another folder"
-        )
+    check_disk(scratch, FOLDERS * MODEL_BYTES[shape])
     load = load_at_start(console)
     with console.status("making the model and the adapter"):
         made = child("models", scratch, shape)
@@ -103,11 +99,20 @@ def measure(console: Console, scratch: Path, shape: str) -> dict[str, Any]:
     }
 
 
-def child(task: str, scratch: Path, *arguments: str) -> dict[str, Any]:
-    """What a task of benchmarks.merge_contender reported, and what its process took; the stage's kernels are pinned."""
+def check_disk(scratch: Path, wanted: float) -> None:
+    """Raises InputError where a folder has less room than so many bytes."""
+    free = shutil.disk_usage(scratch).free
+    if free < wanted:
+        raise InputError(
+            f"{scratch.parent}: {free / 1e9:.1f} GB free, {wanted / 1e9:.0f} GB wanted; set TMPDIR to another folder"
+        )
+
+
+def child(task: str, scratch: Path, *arguments: str, contender: str = "benchmarks.merge_contender") -> dict[str, Any]:
+    """What a task of a module of contenders reported, and what its process took; the stage's kernels are pinned."""
     report = scratch / "report.json"
     variables = environment(scratch, kernels=task == "tunepress")
-    used = run(task, scratch, variables, sys.executable, "-m", "benchmarks.merge_contender", report, task, *arguments)
+    used = run(task, scratch, variables, sys.executable, "-m", contender, report, task, *arguments)
     return {
         **read_json(report),
         "process_seconds": round(used.seconds, 2),
