@@ -27,7 +27,7 @@ def test_the_tiny_shape_shows_every_contender_and_how_the_results_differ(root: P
     assert rows[0][2] == "1.00"
     assert "values are peft's own" in ended.stdout and "100.0000% within a step" in ended.stdout
     assert "written to" not in ended.stdout
-    assert list(tmp_path.iterdir()) == []
+    assert not list(tmp_path.glob("tunepress-*"))  # torch leaves a folder of its own
 
 
 def test_a_disk_without_room_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
