@@ -10,12 +10,6 @@ CUDA_ONLY := cuda-bindings cuda-pathfinder cuda-toolkit triton nvidia-cublas nvi
 	nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse \
 	nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
 
-# Of `dvc exp show`'s columns (every metric, parameter and dependency there is) stand the figures that decide, always,
-# and those parameters that differ from run to run and tell something that no other column does.
-DECIDING := (merged|onnx)\.(accuracy|exact_match)$$|onnx\.(mean_kl|size_mb|tokens_per_second)$$|gate\.passed$$
-PARAMETERS := (base_model|data|adapter|train|merge|build|evaluate|benchmark)\.|seed$$
-DULL := base_model\.(?!name)|.*\.(tracked|logging_steps|eval_steps)$$
-
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -51,9 +45,8 @@ params: setup ## compose params.yaml from conf/, keeping what an experiment chos
 	@python -m tools.compose $(if $(RESET),--reset)
 
 .PHONY: exp-show
-exp-show: setup ## experiments side by side: the figures that decide and the parameters that differ
-	@test -t 1 || export COLUMNS=$${COLUMNS:-120}; \
-		dvc exp show --no-pager --only-changed --drop '(?!Experiment$$|$(PARAMETERS))|$(DULL)' --keep '$(DECIDING)'
+exp-show: setup ## experiments side by side: the figures that decide and what differs; REV=... those of another commit
+	@python -m tools.experiments $(if $(REV),--rev "$(REV)")
 
 .PHONY: search
 search: setup-search ## SEARCH=int4: the best recipe under constraints, of conf/search/int4.yaml; goes on where it was stopped

@@ -2,7 +2,7 @@
 
     python -m benchmarks.int4                                   # the default rows; some eight minutes a seed on two cores
     python -m benchmarks.int4 --name mine data.files='[/rows/train.jsonl]' data.test_files='[/rows/test.jsonl]'
-    python -m benchmarks.int4 --seeds 0 1                       # fewer of them
+    python -m benchmarks.int4 --seeds 0,1                       # fewer of them
 
 What stands behind the options are overrides of params.yaml, for every stage. A seed decides the split of the rows, the adapter's
 first weights and the order of training. Each seed goes through the stages prepare, train and merge, and then through build once
@@ -21,7 +21,6 @@ The figures also go to benchmarks/results/int4.json, after each seed; those of o
 
 import argparse
 import json
-import shutil
 import statistics
 import sys
 import tempfile
@@ -55,7 +54,7 @@ Figures = dict[str, Any]
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.int4", description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)), help="(default: 0 to 4)")
+    parser.add_argument("--seeds", type=numbers, default="0,1,2,3,4", help="(default: %(default)s)")
     parser.add_argument("--name", default="default rows", help="of the rows, in the results (default: %(default)s)")
     parser.add_argument("--results", type=Path, default=RESULTS, help="where the figures go (default: %(default)s)")
     arguments, overrides = parser.parse_known_args()
@@ -69,6 +68,11 @@ def main() -> None:
         sys.exit(f"benchmarks.int4: {error}")
     except KeyboardInterrupt:
         sys.exit("benchmarks.int4: interrupted")
+
+
+def numbers(text: str) -> list[int]:
+    """Whole numbers with commas between them."""
+    return [int(number) for number in text.split(",")]
 
 
 def measure(folder: Path, overrides: list[str]) -> Figures:

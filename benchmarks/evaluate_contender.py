@@ -1,0 +1,97 @@
+"""One contender of benchmarks/evaluate.py, in a process of its own, in a folder laid out like the project.
+
+python -m benchmarks.evaluate_contender REPORT {stage,loop} {merged,onnx} [ROWS]
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.special import log_softmax
+
+from benchmarks.evaluate import CANDIDATES
+from stages.evaluate import load
+from stages.lib.edge.outputs import read_jsonl
+from stages.lib.edge.paths import PREPARED
+from stages.lib.likelihood import Logits, Tokens, score
+from stages.lib.prompt import Prompt
+
+BATCH_SIZE = 16  # of params.yaml's default
+
+Rows = list[dict[str, Any]]
+AllLogits = Callable[[Tokens], Logits]  # of a text's tokens, [tokens, vocabulary]
+
+
+def stage(candidate: str, rows: Rows, prompt: Prompt) -> dict[str, Any]:
+    """As the stage does it."""
+    model = load(candidate, BATCH_SIZE)
+    start = time.perf_counter()
+    answers = model.answers([row["prompt"] for row in rows], prompt.max_new_tokens)
+    likeliest, figures = score(model, rows, prompt.labels)
+    seconds = time.perf_counter() - start
+    return report(seconds, figures["perplexity"], answers, [one["likeliest"] for one in likeliest])
+
+
+def loop(candidate: str, rows: Rows, prompt: Prompt) -> dict[str, Any]:
+    """A row after the other."""
+    model = load(candidate, 1)
+    all_logits = torch_logits(model) if candidate == "merged" else onnx_logits(model)
+    start = time.perf_counter()
+    answers, likeliest, total, tokens = [], [], 0.0, 0
+    for row in rows:
+        answers.extend(model.answers([row["prompt"]], prompt.max_new_tokens))
+        asked = model.encode_prompt(row["prompt"])
+        sums = {}
+        for label in prompt.labels or [row["expected"]]:
+            completion = model.encode_completion(label + row["completion"][len(row["expected"]) :])
+            logits = all_logits([*asked, *completion])[len(asked) - 1 : -1]
+            likelihoods = log_softmax(logits.astype(np.float64), axis=-1)
+            sums[label] = float(likelihoods[np.arange(len(completion)), completion].sum())
+            tokens += len(completion) if label == row["expected"] else 0
+        likeliest.append(max(sums, key=lambda label: sums[label]))
+        total += sums[row["expected"]]
+    seconds = time.perf_counter() - start
+    return report(seconds, float(np.exp(-total / tokens)), answers, likeliest)
+
+
+def torch_logits(candidate: Any) -> AllLogits:
+    """Through transformers."""
+    import torch
+
+    def all_logits(tokens: Tokens) -> Logits:
+        with torch.inference_mode():
+            found: Logits = candidate.model(input_ids=torch.tensor([tokens])).logits[0].float().numpy()
+            return found
+
+    return all_logits
+
+
+def onnx_logits(candidate: Any) -> AllLogits:
+    """Through onnxruntime-genai."""
+    import onnxruntime_genai as og
+
+    def all_logits(tokens: Tokens) -> Logits:
+        parameters = og.GeneratorParams(candidate.model)
+        parameters.set_search_options(max_length=len(tokens) + 1)
+        generator = og.Generator(candidate.model, parameters)
+        generator.append_tokens(tokens)
+        return np.array(generator.get_output("logits")[0], dtype=np.float32)
+
+    return all_logits
+
+
+def report(seconds: float, perplexity: float, answers: list[str], likeliest: list[str]) -> dict[str, Any]:
+    """What a contender took and found."""
+    return {"work_seconds": seconds, "perplexity": perplexity, "found": {"answers": answers, "likeliest": likeliest}}
+
+
+if __name__ == "__main__":
+    place, task, which, *limit = sys.argv[1:]
+    assert which in CANDIDATES
+    chosen = read_jsonl(PREPARED / "test.jsonl")[: int(limit[0]) if limit else None]
+    found = {"stage": stage, "loop": loop}[task](which, chosen, Prompt.load(PREPARED))
+    Path(place).write_text(json.dumps(found), encoding="utf-8")
