@@ -114,8 +114,8 @@ def keep(measured: Figures, name: str, seed: int, results: Path) -> None:
 def table(name: str, seeds: list[Figures]) -> Table:
     """A line for merged and for each recipe, over all seeds."""
     rows = sum(seed["merged"]["rows"] for seed in seeds)
-    shown = Table(title=f"{name}: {rows} held-out rows in {len(seeds)} seeds")
-    for column in ("", "size", "build", "KL", "same token", "right", "lost, points", "p", "perplexity"):
+    shown = Table(title=f"{name}: {rows} held-out rows in {len(seeds)} seed{'s' if len(seeds) > 1 else ''}")
+    for column in ("", "size", "build", "KL", "least\nto most", "same\ntoken", "right", "lost,\npoints", "p", "perplexity"):
         shown.add_column(column, justify="right" if column else "left", no_wrap=True)
     for model in ("merged", *RECIPES):
         shown.add_row(model, *cells(model, seeds))
@@ -130,12 +130,13 @@ def cells(model: str, seeds: list[Figures]) -> list[str]:
 
     right = statistics.fmean(seed[model]["right"] / seed[model]["rows"] for seed in seeds)
     if model == "merged":
-        return ["", "", "", "", f"{right:.3f}", "", "", f"{mean('perplexity'):.3f}"]
+        return ["", "", "", "", "", f"{right:.3f}", "", "", f"{mean('perplexity'):.3f}"]
     divergences = [seed[model]["mean_kl"] for seed in seeds]
     return [
         f"{mean('size_mb'):.1f} MB",
         f"{mean('build_seconds'):.0f} s",
-        f"{statistics.fmean(divergences):.4f} ({min(divergences):.4f} to {max(divergences):.4f})",
+        f"{statistics.fmean(divergences):.4f}",
+        f"{min(divergences):.4f}\n{max(divergences):.4f}",
         f"{mean('top1_agreement'):.1%}",
         f"{right:.3f}",
         lost(model, seeds),

@@ -105,7 +105,7 @@ def test_a_model_whose_head_is_its_embedding_builds_too(name: str, tied: Path, t
     assert figures["size_mb"] < 0.3
 
 
-@pytest.mark.parametrize("name", ["cpu_int4", "cpu_int4_gptq", "cpu_int8", "cuda_int4", "trt_rtx_fp16"])
+@pytest.mark.parametrize("name", RECIPES)
 def test_two_builds_of_a_recipe_give_the_same_bytes(name: str, tiny_phi3: Path, tmp_path: Path, root: Path) -> None:
     chosen = of_conf(name, root)
     first, second = (hashes(built(chosen, tiny_phi3, tmp_path / again)) for again in ("first", "second"))

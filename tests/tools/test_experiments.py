@@ -74,7 +74,9 @@ def test_what_differs_from_the_commit_is_told(changed: dict[str, Any], told: str
 
 
 def test_what_another_column_tells_and_what_is_no_parameter_is_left_out() -> None:
-    text = shown([COMMIT, run("one", train__eval_steps=10.0, base_model__sha256="0000", train_loss=0.1, **{"stages/train.py": "0"})])
+    text = shown(
+        [COMMIT, run("one", train__eval_steps=10.0, base_model__sha256="0000", train_loss=0.1, **{"stages/train.py": "0"})]
+    )
     for name in ("eval_steps", "sha256", "train_loss", "stages"):
         assert name not in text
 
