@@ -96,7 +96,7 @@ def write_checkpoint(source: Source, layers: Iterable[dict[str, Blockwise]], blo
         write(tensors, folder / f"layer-{number}.safetensors")
     write({name: source.read(name) for name in source.of_layer(None)}, folder / "rest.safetensors")
     for file in source.folder.iterdir():
-        if file.suffix not in {".safetensors", ".index.json"} and file.is_file():
+        if file.is_file() and not file.name.endswith((".safetensors", ".safetensors.index.json")):
             shutil.copy(file, folder)
     config = json.loads((source.folder / "config.json").read_text(encoding="utf-8"))
     config["quantization_config"] = {"quant_method": "olive", "bits": bits, "group_size": block_size, "overrides": overrides}
@@ -111,16 +111,12 @@ def write(tensors: dict[str, Tensor], file: Path) -> None:
 def drop_neutral_zero_points(folder: Path) -> None:
     """Takes out of a built model the zero points that are what MatMulNBits takes anyway.
 
-    The builder's loader demands zero points (0.18, builders/base.py, make_packed_matmul_int4_class), and writes accuracy_level
-    where it is 0; its own rounding writes neither.
+    The builder wants them in a checkpoint (0.18, builders/base.py, make_packed_matmul_int4_class); its own rounding writes none.
     """
     model = ir.load(folder / "model.onnx")
     for node in model.graph:
         if node.op_type != "MatMulNBits":
             continue
-        level = node.attributes.get("accuracy_level")
-        if level is not None and level.as_int() == 0:
-            del node.attributes["accuracy_level"]
         zeros = node.inputs[3] if len(node.inputs) > 3 else None
         if zeros is not None and zeros.const_value is not None and zeros.name is not None:
             middle = 0x88 if node.attributes["bits"].as_int() == 4 else 0x80
