@@ -108,7 +108,7 @@ def refuse_together(root: DictConfig) -> None:
     wrong = adapter_schema.refusal(adapter) or train_schema.refusal(train)
     wrong = wrong or build_schema.refusal(Build(**build), adapter, merge) or builder_options.refusal(Build(**build))
     if build["adapters"] is Adapters.separate and build["algo_config"] == GPTQ:
-        said = "separate shares one model, which gptq would round by the rows of one task; use another algo_config, or merged"
+        said = "separate shares one model, which gptq would round by the rows of one task; use build=cpu_int4_k_quant_mixed too"
         wrong = wrong or f"build.adapters: {said}"
     if root.adapter.init_lora_weights == "loftq" and root.merge.base is MergeBase.original:
         wrong = wrong or "merge.base: an adapter initialised by loftq fits the rounded weights only; set merge.base=dequantized"

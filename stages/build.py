@@ -16,7 +16,7 @@ from stages.lib.edge.outputs import read_jsonl, replacing, size_mb, write_json
 from stages.lib.edge.paths import ADAPTER, ADAPTER_FILE, BASE, MERGED, METRICS, ONNX, PREPARED
 from stages.lib.edge.stage import run
 from stages.lib.prompt import Prompt
-from stages.lib.schema.build import GPTQ, Adapters, Build, on_rounded_weights
+from stages.lib.schema.build import GPTQ, SAMPLES, Adapters, Build, on_rounded_weights
 from stages.lib.schema.merge import Merge, MergeBase
 
 
@@ -66,7 +66,7 @@ def build(recipe: Build, model: Path, folder: Path) -> None:
         rounding = Rounding.of(recipe.precision, recipe.execution_provider, options, source.config.num_hidden_layers)
     obstacle = tensorwise.obstacle(recipe.precision, options, rounding.block_size, source)
     if obstacle and recipe.algo_config == GPTQ:
-        raise InputError(f"build.algo_config: gptq cannot round this model, for {obstacle}; use another algo_config")
+        raise InputError(f"build.algo_config: gptq cannot round this model, for {obstacle}; use algo_config=k_quant_mixed")
     if obstacle:
         builder.build(model, folder)
         return
@@ -81,7 +81,7 @@ def build(recipe: Build, model: Path, folder: Path) -> None:
 def samples(recipe: Build, model: Path) -> list[list[int]]:
     """The tokens of the training rows that gptq looks at, evenly from all of them."""
     encoder, rows = load_encoder(model), read_jsonl(PREPARED / "train.jsonl")
-    count = min(recipe.n_samples or len(rows), len(rows))
+    count = min(recipe.n_samples or SAMPLES, len(rows))
     chosen = [rows[number * len(rows) // count] for number in range(count)]
     return [encoder.prompt(row["prompt"]) + encoder.completion(row["completion"]) for row in chosen]
 

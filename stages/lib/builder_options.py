@@ -16,7 +16,7 @@ from typing import Any
 
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.keys import unknown_key
-from stages.lib.schema.build import GPTQ, Build
+from stages.lib.schema.build import GPTQ, SAMPLES, Build
 
 FORMER_PREFIX = "int4_"  # of the options of quantization; the builder's help calls them aliases, its code reads none of them
 OWN_BLOCK_SIZE = 32  # what the builder takes where none is given
@@ -80,7 +80,7 @@ def refused_samples(build: Build) -> str | None:
     if build.precision not in ("int4", "int8"):
         return f"build.algo_config: {build.precision} has nothing to round; use null"
     if build.n_samples is not None and build.n_samples < 1:
-        return f"build.n_samples: {build.n_samples} rows say nothing; 1 or more, or null for all"
+        return f"build.n_samples: {build.n_samples} rows say nothing; 1 or more, or null for {SAMPLES}"
     return None
 
 

@@ -97,7 +97,7 @@ def test_every_recipe_builds_and_passes_every_check_of_a_machine_without_its_har
         assert figures["mb_by_kind"] == {"quantized": 0, "scales": 0, "zero_points": 0, "plain": figures["mb_by_kind"]["plain"]}
 
 
-@pytest.mark.parametrize("name", ["cpu_int4", "cpu_int4_gptq", "cpu_int8", "dml_int4", "webgpu_int8"])
+@pytest.mark.parametrize("name", ["cpu_int4", "cpu_int4_k_quant_mixed", "cpu_int8", "dml_int4", "webgpu_int8"])
 def test_a_model_whose_head_is_its_embedding_builds_too(name: str, tied: Path, tmp_path: Path, root: Path) -> None:
     chosen = of_conf(name, root)
     folder = built(chosen, tied, tmp_path / "onnx")

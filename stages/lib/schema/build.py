@@ -8,6 +8,7 @@ from stages.lib.schema.adapter import Adapter
 from stages.lib.schema.merge import Merge, MergeBase
 
 GPTQ = "gptq"  # the algo_config that is not the builder's
+SAMPLES = 128  # rows that the literature of GPTQ looks at (Frantar et al. 2022, section 4)
 
 
 class Adapters(Enum):
@@ -33,7 +34,7 @@ class Build:
     matmul_mixed_precision: str | None
     nodes_to_exclude: list[str]
     adapters: Adapters
-    n_samples: int | None  # training rows that gptq looks at; null: all of them
+    n_samples: int | None  # training rows that gptq looks at, at most; null for SAMPLES
     extra_options: dict[str, Any]  # all others that the installed builder knows, see stages/lib/builder_options.py
     tracked: str  # what DVC watches of them: set in conf/config.yaml
 
