@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,15 @@ def test_a_model_whose_head_is_its_embedding_builds_too(name: str, tied: Path, t
     folder = built(chosen, tied, tmp_path / "onnx")
     figures = built_model.figures(chosen, folder, built_model.check(chosen, tied, folder))
     assert figures["size_mb"] < 0.3
+
+
+@pytest.mark.parametrize("name", ["cuda_int4", "dml_int4", "webgpu_int4", "cpu_int8"])
+def test_gptq_rounds_for_other_targets_too(name: str, tiny_phi3: Path, tmp_path: Path, root: Path) -> None:
+    nearest = of_conf(name, root)
+    chosen = replace(nearest, algo_config="gptq")
+    folder = built(chosen, tiny_phi3, tmp_path / "onnx")
+    built_model.check(chosen, tiny_phi3, folder)
+    assert hashes(folder)["model.onnx.data"] != hashes(built(nearest, tiny_phi3, tmp_path / "nearest"))["model.onnx.data"]
 
 
 @pytest.mark.parametrize("name", RECIPES)
