@@ -23,8 +23,8 @@ def main(folder: Path, connection: "Connection[Heard, Question | Stop | None]") 
         signal.signal(ending, signal.SIG_IGN)
     try:
         model = ServedModel(folder)
-    except InputError as error:
-        connection.send(Refused(str(error), None, None))
+    except (InputError, RuntimeError) as error:  # or onnxruntime's, at a file that is not what it should be
+        connection.send(Refused(str(error) if isinstance(error, InputError) else f"{folder}: {one_line(error)}", None, None))
         return
     connection.send(Ready())
     try:

@@ -1,5 +1,6 @@
 """The server: uvicorn, which at a signal lets the service finish what it has taken."""
 
+import os
 import signal
 import socket
 from types import FrameType
@@ -31,9 +32,7 @@ class Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Takes a signal. uvicorn's own would raise it again in the end, and exit with its number."""
-        if self._service.closing:
-            self.should_exit = self.force_exit = True
-        self._service.close()
+        self._service.close(at_once=self._service.closing)
 
     async def on_tick(self, counter: int) -> bool:
         """Whether to end, asked ten times a second."""
@@ -50,7 +49,9 @@ def listening_socket(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family, backlog=2048)
     except OSError as error:
-        raise InputError(f"--host {host} --port {port}: {(error.strerror or str(error)).lower()}") from error
+        # below 0 are the numbers of names that cannot be looked up
+        said = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror)
+        raise InputError(f"--host {host} --port {port}: {said.lower()}") from error
 
 
 def serve(service: Service) -> None:

@@ -47,7 +47,7 @@ class Service:
         self.metrics = Metrics()
         self.worker = Worker(settings.model, settings.queue, self.metrics)
         self.closing = False
-        self._closed_at = 0.0
+        self._last_answer = 0.0
 
     @property
     def max_tokens(self) -> int:
@@ -101,15 +101,15 @@ class Service:
             return None
         return tuple(self.prompt.render_completion({columns[0]: label}) for label in self.prompt.labels or ())
 
-    def close(self) -> None:
-        """Takes no more requests; those taken are answered, for as long as settings say."""
-        self.closing, self._closed_at = True, time.monotonic()
+    def close(self, at_once: bool = False) -> None:
+        """Takes no more requests; those taken are answered, for as long as settings say or not at all."""
+        self.closing, self._last_answer = True, time.monotonic() + (0 if at_once else self.settings.grace)
 
     def drained(self) -> bool:
         """Whether a closed service has nothing to answer any more; after the time for it, what is left is given up."""
         if not self.closing:
             return False
-        if not self.worker.idle and time.monotonic() - self._closed_at > self.settings.grace:
+        if not self.worker.idle and time.monotonic() > self._last_answer:
             reason = "the server has shut down before the answer was complete"
             self.worker.give_up_all(RequestError(503, reason, code="shutting_down"))
             return True

@@ -123,6 +123,8 @@ class Worker:
 
     def end(self) -> None:
         """Ends the process, whatever it does."""
+        if self._process.pid is None:
+            return
         self._send(None)
         self._process.join(LAST_WORDS)
         if self._process.is_alive():  # in the midst of a long prompt
