@@ -38,6 +38,10 @@ predict: export TUNEPRESS_TEXT := $(value TEXT)
 predict: setup ## TEXT="...": the int4 model's answer; without TEXT it reads lines from standard input
 	@python -m tools.predict
 
+.PHONY: serve
+serve: setup-serve ## ARGS="--port 8080 ...": the int4 model over HTTP, as OpenAI's API; ARGS=--help lists its options
+	@python -m tools.serve $(ARGS)
+
 ##@ Configuration and experiments
 
 .PHONY: params
@@ -76,6 +80,8 @@ lock: setup-dev ## resolve requirements/*.in to exact versions again
 	@uv pip compile --quiet --universal --python-version 3.11 --no-annotate --custom-compile-command 'make lock' \
 		requirements/search.in --output-file requirements/search.txt
 	@uv pip compile --quiet --universal --python-version 3.11 --no-annotate --custom-compile-command 'make lock' \
+		requirements/serve.in --output-file requirements/serve.txt
+	@uv pip compile --quiet --universal --python-version 3.11 --no-annotate --custom-compile-command 'make lock' \
 		requirements/dev.in --output-file requirements/dev.txt
 
 .PHONY: setup
@@ -84,8 +90,11 @@ setup: $(VENV)/.cpu ## the environment in .venv, exactly as requirements/cpu.txt
 .PHONY: setup-search
 setup-search: $(VENV)/.search
 
+.PHONY: setup-serve
+setup-serve: $(VENV)/.serve
+
 .PHONY: setup-dev
-setup-dev: $(VENV)/.dev $(VENV)/.search
+setup-dev: $(VENV)/.dev $(VENV)/.search $(VENV)/.serve
 
 $(VENV)/.cpu: requirements/cpu.txt
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.x")'
@@ -96,7 +105,8 @@ $(VENV)/.cpu: requirements/cpu.txt
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.cpu
 $(VENV)/.search: requirements/search.txt $(VENV)/.cpu
-$(VENV)/.dev $(VENV)/.search:
+$(VENV)/.serve: requirements/serve.txt $(VENV)/.cpu
+$(VENV)/.dev $(VENV)/.search $(VENV)/.serve:
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --requirement $<
 	@touch $@
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from peft import PeftModel
 
-from stages.lib.answers import label_of
 from stages.lib.checkpoint import load_model, load_tokenizer
 from stages.lib.edge.outputs import read_jsonl, write_json
 from stages.lib.edge.paths import ADAPTER, BASE, MERGED, PREPARED
+from stages.lib.labels import label_of
 from stages.lib.prompt import Prompt
 from stages.lib.torch_model import TorchModel
 

@@ -30,7 +30,7 @@ from benchmarks.train_gpu_shapes import PAD, SHAPES, Shape, padded_count, sequen
 from stages import train
 from stages.lib import adapter as adapters
 from stages.lib.corpus import Sequence
-from stages.lib.edge.configuration import one_line
+from stages.lib.edge.errors import one_line
 from stages.lib.edge.outputs import write_json
 from stages.lib.edge.paths import BASE
 from stages.lib.edge.stage import peak_memory_mb

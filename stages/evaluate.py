@@ -12,11 +12,12 @@ from typing import Any, Protocol
 
 from hydra.utils import get_method
 
-from stages.lib.answers import Figures, Metric, classification, generation, label_of
+from stages.lib.answers import Figures, Metric, classification, generation
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import read_jsonl, write_csv, write_json
 from stages.lib.edge.paths import BASE, MERGED, METRICS, ONNX, PREDICTIONS, PREPARED
 from stages.lib.edge.stage import run
+from stages.lib.labels import label_of
 from stages.lib.likelihood import Scorer, score
 from stages.lib.prompt import Prompt
 from stages.lib.schema.evaluate import Evaluate

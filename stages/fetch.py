@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stages.lib.checkpoint import check
-from stages.lib.edge.configuration import one_line
-from stages.lib.edge.errors import InputError
+from stages.lib.edge.errors import InputError, one_line
 from stages.lib.edge.outputs import replacing, size_mb
 from stages.lib.edge.paths import BASE
 from stages.lib.edge.stage import run

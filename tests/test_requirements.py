@@ -13,13 +13,13 @@ def pins(path: Path) -> dict[str, str]:
     return {re.sub(r"[-_.]+", "-", match[1]).lower(): match[2] for match in found if match}
 
 
-@pytest.mark.parametrize("name", ["cpu", "dev", "search"])
+@pytest.mark.parametrize("name", ["cpu", "dev", "search", "serve"])
 def test_the_lock_holds_what_was_asked_for(name: str, root: Path) -> None:
     asked, locked = pins(root / f"requirements/{name}.in"), pins(root / f"requirements/{name}.txt")
     assert asked.items() <= locked.items()
 
 
-@pytest.mark.parametrize("name", ["dev", "search"])
+@pytest.mark.parametrize("name", ["dev", "search", "serve"])
 def test_a_further_lock_agrees_with_the_cpu_lock(name: str, root: Path) -> None:
     cpu, further = pins(root / "requirements/cpu.txt"), pins(root / f"requirements/{name}.txt")
     both = further.keys() & cpu.keys()

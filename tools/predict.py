@@ -5,7 +5,6 @@ a line is a JSON object with all of them.
 """
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Iterable
@@ -47,26 +46,15 @@ def predict(texts: Iterable[str], folder: Path) -> None:
         if "\0" in text:
             raise InputError(f"line {number}: holds a NUL character, at which the tokenizer stops reading")
         if text.strip():
-            rendered = prompt.render_prompt(row_of(text.strip(), prompt.columns, number))
-            print(model.answer(rendered, prompt.max_new_tokens).strip(), flush=True)
+            print(model.answer(rendered(text.strip(), prompt, number), prompt.max_new_tokens).strip(), flush=True)
 
 
-def row_of(text: str, columns: list[str], number: int) -> dict[str, str]:
-    """The columns that a text fills: the only one there is, or those of a JSON object.
-
-    Raises:
-        InputError: there are several, and the text has not all of them.
-    """
-    if len(set(columns)) == 1:
-        return {columns[0]: text}
+def rendered(text: str, prompt: Prompt, number: int) -> str:
+    """The prompt of a line."""
     try:
-        row = json.loads(text)
-        if any(row[column] is None for column in columns):
-            raise ValueError("a column is null")
-        return {column: row[column] for column in columns}
-    except (ValueError, KeyError, TypeError) as error:
-        wanted = ", ".join(f'"{column}": "..."' for column in dict.fromkeys(columns))
-        raise InputError(f"line {number}: this model wants a JSON object {{{wanted}}}") from error
+        return prompt.render_prompt(prompt.row_of(text))
+    except InputError as error:
+        raise InputError(f"line {number}: {error}") from error
 
 
 if __name__ == "__main__":

@@ -13,8 +13,7 @@ from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from transformers import PreTrainedModel
 
 from stages.lib.delta import LowRank
-from stages.lib.edge.configuration import one_line
-from stages.lib.edge.errors import InputError
+from stages.lib.edge.errors import InputError, one_line
 from stages.lib.shards import Stored, stored_in
 
 PREFIX = "base_model.model."  # of every name in the file

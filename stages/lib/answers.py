@@ -9,17 +9,10 @@ from rouge_score.rouge_scorer import RougeScorer
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 
-INVALID = "(invalid)"  # a predicted label where the answer is none
+from stages.lib.labels import INVALID
 
 Figures = dict[str, Any]
 Metric = Callable[[list[str], list[str]], float]
-
-
-def label_of(answer: str, labels: Sequence[str]) -> str:
-    """The label that an answer begins with, whatever its case, as a whole word; INVALID if there is none."""
-    longest_first = sorted(labels, key=len, reverse=True)
-    found = (label for label in longest_first if re.match(rf"\W*?{re.escape(label)}(?!\w)", answer, flags=re.IGNORECASE))
-    return next(found, INVALID)
 
 
 def classification(expected: list[str], predicted: list[str], labels: Sequence[str], confidence_level: float) -> Figures:

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.lib.edge.configuration import one_line
-from stages.lib.edge.errors import InputError
+from stages.lib.edge.errors import InputError, one_line
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,13 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stages.lib.edge.errors import InputError
 from stages.lib.prompt import Prompt
-from stages.lib.tokens import Encoder
+
+if TYPE_CHECKING:  # whoever answers with a model has no transformers, which it imports
+    from stages.lib.tokens import Encoder
 
 FILE_NAME = "genai_config.json"
 
@@ -59,7 +61,7 @@ class GenaiConfig:
         return list(eos) if isinstance(eos, list) else [eos]
 
 
-def check(config: GenaiConfig, execution_provider: str, encoder: Encoder, prompt: Prompt) -> None:
+def check(config: GenaiConfig, execution_provider: str, encoder: "Encoder", prompt: Prompt) -> None:
     """Looks whether the model will run as it was trained.
 
     Raises:
@@ -73,7 +75,7 @@ def check(config: GenaiConfig, execution_provider: str, encoder: Encoder, prompt
     check_chat_template(config.path.parent, encoder, prompt)
 
 
-def check_tokens(config: GenaiConfig, encoder: Encoder) -> None:
+def check_tokens(config: GenaiConfig, encoder: "Encoder") -> None:
     """Raises InputError where the tokens with a meaning of their own are not those of training, or not in the vocabulary."""
     forgotten = sorted(set(encoder.eos_token_ids) - set(config.eos_token_ids))
     if forgotten:
@@ -100,7 +102,7 @@ def check_context(config: GenaiConfig, prompt: Prompt) -> None:
         )
 
 
-def check_chat_template(folder: Path, encoder: Encoder, prompt: Prompt) -> None:
+def check_chat_template(folder: Path, encoder: "Encoder", prompt: Prompt) -> None:
     """Raises InputError where the prompt is in chat markup and the shipped tokenizer has no template to write it with."""
     special = [str(token) for token in encoder.tokenizer.added_tokens_decoder.values() if token.special]
     markup = [token for token in special if token in prompt.prompt]

@@ -5,7 +5,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_softmax, softmax
 from tqdm import tqdm
 
 BINS = 10  # of the calibration error
@@ -34,10 +33,29 @@ class Scorer(Protocol):
         """
 
 
+def log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Log-probabilities along the last axis, to the bit as scipy has them: a served model goes without its 100 MB."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    log_probabilities: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return log_probabilities
+
+
+def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Probabilities along the last axis, to the bit as scipy has them."""
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    probabilities: NDArray[np.float64] = powers / powers.sum(axis=-1, keepdims=True)
+    return probabilities
+
+
 def chosen(logits: Logits, tokens: list[int]) -> NDArray[np.float64]:
     """Log-probability of each of `tokens`, [tokens], from the logits [tokens, vocabulary] that choose it."""
-    log_probabilities: NDArray[np.float64] = log_softmax(logits.astype(np.float64), axis=-1)
+    log_probabilities: NDArray[np.float64] = log_softmax(logits.astype(np.float64))
     return log_probabilities[np.arange(len(tokens)), tokens]
+
+
+def totals(found: list[Logits], completions: list[Tokens]) -> list[float]:
+    """Log-probability of each of several completions of one prompt, from the logits that choose them."""
+    return [float(chosen(logits, tokens).sum()) for logits, tokens in zip(found, completions, strict=True)]
 
 
 def score(model: Scorer, rows: list[dict[str, Any]], labels: Sequence[str] | None) -> tuple[list[dict[str, str]], dict[str, Any]]:
@@ -59,14 +77,14 @@ def score(model: Scorer, rows: list[dict[str, Any]], labels: Sequence[str] | Non
     ]
     sums = [[0.0]] * len(rows)
     for number, found in tqdm(model.logits(asked), total=len(rows), desc="likelihoods", unit="row"):
-        sums[number] = [float(chosen(logits, tokens).sum()) for logits, tokens in zip(found, asked[number][1], strict=True)]
+        sums[number] = totals(found, asked[number][1])
     own = [labels.index(row["expected"]) if labels else 0 for row in rows]
     tokens = sum(len(completions[right]) for (_, completions), right in zip(asked, own, strict=True))
     total = sum(one[right] for one, right in zip(sums, own, strict=True))
     figures: dict[str, Any] = {"perplexity": round(float(np.exp(-total / tokens)), 4)}
     if not labels:
         return [{} for _ in rows], figures
-    best, confidence = np.argmax(sums, axis=1), np.max(softmax(sums, axis=1), axis=1)
+    best, confidence = np.argmax(sums, axis=1), np.max(softmax(np.array(sums)), axis=1)
     figures["likelihood_accuracy"] = round(float(np.mean(best == own)), 4)
     figures["calibration_error"] = round(calibration_error(confidence, best == own), 4)
     return [{"likeliest": labels[one], "confidence": f"{sure:.4f}"} for one, sure in zip(best, confidence, strict=True)], figures
@@ -93,6 +111,6 @@ def agreement(first: Logits, second: Logits) -> tuple[int, float]:
         The tokens for which both hold the same most probable, and the sum over the tokens of the Kullback-Leibler divergence
         of the second model from the first, in nats.
     """
-    p, q = (log_softmax(logits.astype(np.float64), axis=-1) for logits in (first, second))
+    p, q = (log_softmax(logits.astype(np.float64)) for logits in (first, second))
     same = int((first.argmax(-1) == second.argmax(-1)).sum())
     return same, float((np.exp(p) * (p - q)).sum())

@@ -9,8 +9,7 @@ import onnx
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
-from stages.lib.edge.configuration import one_line
-from stages.lib.edge.errors import InputError
+from stages.lib.edge.errors import InputError, one_line
 from stages.lib.genai_config import FILE_NAME, GenaiConfig
 
 DOMAINS = {"", "com.microsoft"}

@@ -11,8 +11,7 @@ from tqdm import tqdm
 from stages.lib import providers
 from stages.lib.active_adapter import ActiveAdapter
 from stages.lib.cores import cores
-from stages.lib.edge.configuration import one_line
-from stages.lib.edge.errors import InputError
+from stages.lib.edge.errors import InputError, one_line
 from stages.lib.genai_config import GenaiConfig
 from stages.lib.likelihood import Logits, Tokens
 
@@ -71,12 +70,26 @@ class OnnxModel:
 
     def answer(self, prompt: str, max_new_tokens: int) -> str:
         """The model's greedy answer to one prompt, without the tokens that end it."""
-        tokens = self.encode_prompt(prompt)
-        generator = self._generator(len(tokens) + max_new_tokens)
-        generator.append_tokens(tokens)
+        return self.decode(list(self.generate(self.encode_prompt(prompt), max_new_tokens)))
+
+    def generate(self, prompt: Tokens, max_new_tokens: int, **sampling: bool | int | float) -> Iterator[int]:
+        """New tokens behind a prompt, one by one; that which ends the answer, where one does, is the last.
+
+        Args:
+            prompt: tokens.
+            max_new_tokens: the most there will be.
+            sampling: onnxruntime-genai's search options; without them each token is the likeliest.
+        """
+        generator = self._generator(len(prompt) + max_new_tokens, **sampling)
+        generator.append_tokens(prompt)
         while not generator.is_done():
             generator.generate_next_token()
-        return str(self.tokenizer.decode(generator.get_sequence(0)[len(tokens) :]))
+            yield int(generator.get_next_tokens()[0])
+
+    def decode(self, answer: Tokens) -> str:
+        """The text of an answer's tokens, without those that end it: alone, the tokenizer makes a U+FFFD of one."""
+        ends = set(self.tokenizer.eos_token_ids)
+        return str(self.tokenizer.decode([token for token in answer if token not in ends]))
 
     def encode_prompt(self, text: str) -> Tokens:
         """Tokens of a prompt, the model's first token (BOS) included where its tokenizer adds one."""
@@ -113,7 +126,7 @@ class OnnxModel:
         generator.append_tokens(tokens)
         return np.array(generator.get_output("logits")[0], dtype=np.float32)
 
-    def _generator(self, max_length: int) -> og.Generator:
+    def _generator(self, max_length: int, **sampling: bool | int | float) -> og.Generator:
         parameters = og.GeneratorParams(self.model)
-        parameters.set_search_options(do_sample=False, max_length=max_length)
+        parameters.set_search_options(**{"do_sample": False, "max_length": max_length} | sampling)
         return self._adapter.generator(parameters)

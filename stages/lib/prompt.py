@@ -48,6 +48,24 @@ class Prompt:
         """The text a model should answer for `row`."""
         return fill(self.completion, row)
 
+    def row_of(self, text: str) -> dict[str, Any]:
+        """The columns that a text fills: the only one there is, or those of a JSON object.
+
+        Raises:
+            InputError: there are several, and the text has not all of them.
+        """
+        columns = list(dict.fromkeys(self.columns))
+        if len(columns) == 1:
+            return {columns[0]: text}
+        try:
+            row = json.loads(text)
+            if any(row[column] is None for column in columns):
+                raise ValueError("a column is null")
+            return {column: row[column] for column in columns}
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            wanted = ", ".join(f'"{column}": "..."' for column in columns)
+            raise InputError(f"this model wants a JSON object {{{wanted}}}") from error
+
     def save(self, folder: Path) -> None:
         """Writes prompt.json to `folder`."""
         write_json(folder / FILE_NAME, asdict(self))

@@ -7,8 +7,8 @@ from typing import Any
 
 from sklearn.metrics import confusion_matrix
 
-from stages.lib.answers import INVALID
 from stages.lib.figures import CANDIDATES, TIMED, Run
+from stages.lib.labels import INVALID
 
 SPEEDS = {
     "time_to_first_token_ms": "to the first token, ms",

@@ -4,11 +4,12 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from stages.lib.answers import INVALID, classification, generation
+from stages.lib.answers import classification, generation
 from stages.lib.calibration import bins_of
 from stages.lib.edge.configuration import load
 from stages.lib.edge.outputs import write_csv, write_json, write_jsonl
 from stages.lib.edge.paths import ADAPTER, LOSS_CURVES, METRICS, ONNX, PREDICTIONS, PREPARED
+from stages.lib.labels import INVALID
 from stages.lib.prompt import Prompt
 from stages.report import Sections
 

@@ -9,8 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from stages.lib.edge.configuration import CONF, not_yaml, one_line
-from stages.lib.edge.errors import InputError
+from stages.lib.edge.configuration import CONF, not_yaml
+from stages.lib.edge.errors import InputError, one_line
 from stages.lib.edge.keys import unknown_key
 from tools.search.space import Space, parse
 

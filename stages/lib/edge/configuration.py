@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
 
-from stages.lib.edge.errors import InputError
+from stages.lib.edge.errors import InputError, one_line
 from stages.lib.edge.keys import unknown_key
 
 PARAMS = Path("params.yaml")
@@ -108,8 +108,3 @@ def not_yaml(path: Path, error: YAMLError) -> str:
     file = named.relative_to(Path.cwd()) if named.is_relative_to(Path.cwd()) else named
     where = f" line {mark.line + 1}" if mark else ""
     return f"{file}{where}: not YAML ({getattr(error, 'problem', None) or one_line(error)})"
-
-
-def one_line(error: BaseException) -> str:
-    """The part of an error's text that says what is wrong."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -8,8 +8,8 @@ import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
-from stages.lib.edge.configuration import load, one_line, warn_if_stale
-from stages.lib.edge.errors import InputError
+from stages.lib.edge.configuration import load, warn_if_stale
+from stages.lib.edge.errors import InputError, one_line
 from stages.lib.edge.outputs import write_json
 from stages.lib.edge.paths import TIMINGS
 

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.special
 import torch
 
 from stages import build
-from stages.lib.likelihood import Logits, Tokens, agreement, calibration_error, chosen, score
+from stages.lib.likelihood import Logits, Tokens, agreement, calibration_error, chosen, log_softmax, score, softmax
 from stages.lib.onnx_model import OnnxModel
 from stages.lib.torch_model import TorchModel
 from tests.stages.recipes import recipe
@@ -78,6 +79,13 @@ def test_agreement_is_the_divergence_worked_out_by_hand() -> None:
     assert same == 1  # of two equal logits the first counts, which is not the second model's
     assert divergence == pytest.approx(0.5 * math.log(2) + 0.5 * math.log(0.5 / 0.75), abs=1e-6)
     assert agreement(first, first)[1] == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("spread", [1, 30, 1000])
+def test_probabilities_are_those_of_scipy_to_the_bit(spread: int) -> None:
+    logits = np.random.default_rng(0).normal(scale=spread, size=(3, 5000))
+    np.testing.assert_array_equal(log_softmax(logits), scipy.special.log_softmax(logits, axis=-1))
+    np.testing.assert_array_equal(softmax(logits), scipy.special.softmax(logits, axis=-1))
 
 
 @pytest.fixture(scope="module")

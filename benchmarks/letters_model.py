@@ -1,0 +1,73 @@
+"""A random int4 model that answers each prompt with other letters, so that answers can be told apart without a real model.
+
+    python -m benchmarks.letters_model FOLDER         # makes FOLDER/onnx
+
+A random model with a byte tokenizer writes bytes that are no text, and from the last of them alone.
+"""
+
+import string
+import sys
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
+
+from stages.build import build
+from stages.lib.prompt import Prompt
+from stages.lib.random_model import write_random_model
+from stages.lib.schema.build import Adapters, Build
+
+LETTERS = string.ascii_letters + string.digits + ".,!-"
+ENDS = ["<|endoftext|>", "<|end|>"]
+GAIN = 8  # of the layers: without, the last letter alone would say which comes next
+TINY = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
+PROMPT = Prompt("### Text: {phrase}\n### The tone is:\n", "{tone}", None, source_max_len=100, max_new_tokens=12)
+RECIPE = Build(
+    "int4",
+    "cpu",
+    algo_config=None,
+    block_size=32,
+    accuracy_level=4,
+    is_symmetric=True,
+    matmul_mixed_precision=None,
+    nodes_to_exclude=[],
+    adapters=Adapters.merged,
+    n_samples=None,
+    extra_options={},
+    tracked="",
+)
+
+
+def letters_model(folder: Path, shape: dict[str, int], context: int, endless: bool) -> Path:
+    """Makes the model.
+
+    Args:
+        folder: for the model, in `onnx`, and the one that it is built from.
+        shape: of transformers' Phi-3.
+        context: tokens.
+        endless: whether it never ends an answer by itself.
+    """
+    base = folder / "base"
+    base.mkdir(parents=True)
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    lengths = dict.fromkeys(("max_position_embeddings", "original_max_position_embeddings"), context)
+    architecture: dict[str, Any] = {"model_type": "phi3", **shape, **heads, **lengths, "sliding_window": None}
+    write_random_model(architecture, 0, base)
+    allowed = AutoTokenizer.from_pretrained(base).convert_tokens_to_ids([*LETTERS, *([] if endless else ENDS)])
+    weights = load_file(base / "model.safetensors")
+    head = weights["lm_head.weight"]
+    kept = head[allowed]
+    head.zero_()  # a logit of 0, above which one of so many random ones always is
+    head[allowed] = kept
+    for name, weight in weights.items():
+        if name.endswith("_proj.weight"):
+            weight *= GAIN
+    save_file(weights, base / "model.safetensors", {"format": "pt"})
+    build(RECIPE, base, folder / "onnx")
+    PROMPT.save(folder / "onnx")
+    return folder / "onnx"
+
+
+if __name__ == "__main__":
+    letters_model(Path(sys.argv[1]), TINY, context=512, endless=False)

@@ -1,0 +1,64 @@
+"""The load test of the service: a short run finds nothing lost, and what would be lost or mixed up is counted."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from benchmarks import serve
+from stages.lib.edge.errors import InputError
+
+WORKLOAD = serve.Workload(clients=8, seconds=3, phrases=16, max_tokens=16)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What a short run on a tiny model reports."""
+    return serve.measure(Console(quiet=True), tmp_path_factory.mktemp("serve"), None, WORKLOAD)
+
+
+def test_no_answer_is_lost_or_mixed_up(measured: dict[str, Any]) -> None:
+    assert (measured["lost"], measured["mixed_up"], measured["reasons"]) == (0, 0, [])
+    assert measured["distinct"] >= 25  # of 32 requests
+    assert measured["requests"] > 50
+
+
+def test_every_figure_is_there(measured: dict[str, Any]) -> None:
+    latency, memory = measured["latency_seconds"], measured["memory_mb"]
+    assert 0 < latency["median"] <= latency["p95"] <= latency["p99"] <= latency["max"]
+    assert measured["requests_per_second"] == pytest.approx(measured["requests"] / 3, abs=0.01)
+    assert 50 < memory["start"] <= memory["max"]
+    assert len(memory["quarters"]) >= 3
+    console = Console(width=130)
+    with console.capture() as captured:
+        console.print(serve.table(measured))
+    assert "8 clients for 3 seconds" in captured.get()
+    assert f"{measured['requests']}, " in captured.get()
+
+
+def test_what_is_lost_or_mixed_up_is_counted() -> None:
+    found = serve.Found([1.0, 2.0, 3.0, 4.0], ["gone", "gone", "full"], 2, [100.0, 101.0, 102.0, 103.0, 120.0])
+    figures = serve.figures(found, seconds=8)
+    assert (figures["requests"], figures["lost"], figures["mixed_up"]) == (7, 3, 2)
+    assert figures["reasons"] == ["full", "gone"]
+    assert figures["requests_per_second"] == 0.5
+    assert figures["latency_seconds"] == {"median": 2.5, "p95": 3.85, "p99": 3.97, "max": 4.0}
+    assert figures["memory_mb"] == {"start": 100, "quarters": [100, 102, 103, 120], "max": 120}
+
+
+def test_a_server_that_does_not_start_is_told_with_its_own_words(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"the server did not start: serve: .*no genai_config\.json"):
+        serve.measure(Console(quiet=True), tmp_path, tmp_path, WORKLOAD)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [(["--clients", "0"], "--clients and --seconds: must be more than 0"), (["--model", "nowhere"], "nowhere is missing")],
+)
+def test_what_cannot_be_run_is_told_in_one_line(options: list[str], said: str, root: Path) -> None:
+    ended = subprocess.run([sys.executable, "-m", "benchmarks.serve", *options], cwd=root, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"benchmarks.serve: {said}")

@@ -1,0 +1,111 @@
+"""A server in a process of its own, as a user starts it."""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import psutil
+from openai import AsyncOpenAI, OpenAI
+from prometheus_client.parser import text_string_to_metric_families
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+class Server:
+    """What is known of a running server."""
+
+    def __init__(self, process: subprocess.Popen[str], url: str, log: Path) -> None:
+        self.process, self.url, self._log = process, url, log
+
+    def openai(self, key: str = "none") -> OpenAI:
+        """OpenAI's own client, which here tries once."""
+        return OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=100)
+
+    def async_openai(self) -> AsyncOpenAI:
+        """The same for many requests at once."""
+        return AsyncOpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=100)
+
+    def get(self, path: str) -> httpx2.Response:
+        """A GET."""
+        return httpx2.get(self.url + path, timeout=100)
+
+    def post(self, path: str, body: Any = None, **options: Any) -> httpx2.Response:
+        """A POST of JSON, or of `content=`."""
+        return httpx2.post(self.url + path, **({"json": body} if body is not None else {}), timeout=100, **options)
+
+    def metric(self, name: str, **labels: str) -> float:
+        """A sample of /metrics, 0 where there is none yet."""
+        families = text_string_to_metric_families(self.get("/metrics").text)
+        samples = [sample for family in families for sample in family.samples if sample.name == name]
+        return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
+
+    def model_pid(self) -> int:
+        """Of the process that has the model."""
+        children = psutil.Process(self.process.pid).children()
+        return next(child.pid for child in children if "spawn_main" in " ".join(child.cmdline()))
+
+    def end(self, signal: int) -> int:
+        """Sends a signal; the exit code."""
+        self.process.send_signal(signal)
+        return self.process.wait(100)
+
+    def log(self) -> str:
+        """All it has said so far, but for the first line."""
+        return self._log.read_text(encoding="utf-8")
+
+
+@contextmanager
+def serving(folder: Path, *options: str, **variables: str) -> Iterator[Server]:
+    """A server of a model folder at a free port, until the block ends."""
+    with tempfile.TemporaryDirectory() as scratch:
+        log = Path(scratch) / "log"
+        with log.open("w") as errors:
+            process = start(folder, *options, errors=errors, **variables)
+        try:
+            assert process.stdout
+            said = process.stdout.readline()
+            found = re.fullmatch(r"serving .* at (http://\S+)\n", said)
+            assert found, said + log.read_text()
+            server = Server(process, found[1], log)
+            until(lambda: reachable(server))
+            yield server
+        finally:
+            process.terminate()
+            try:
+                process.wait(60)
+            finally:
+                process.kill()
+                process.communicate()
+
+
+def start(folder: Path, *options: str, errors: Any = subprocess.PIPE, **variables: str) -> subprocess.Popen[str]:
+    """`python -m tools.serve`."""
+    command = [sys.executable, "-m", "tools.serve", "--model", str(folder), "--port", "0", *options]
+    inherited = {name: value for name, value in os.environ.items() if name != "TUNEPRESS_API_KEY"}
+    environment = {**inherited, "PYTHONPATH": str(ROOT), **variables}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
+
+
+def reachable(server: Server) -> bool:
+    """Whether anybody answers."""
+    try:
+        server.get("/health")
+    except httpx2.ConnectError:
+        return False
+    return True
+
+
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Waits until something is so."""
+    late = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < late, "it did not come to be so"
+        time.sleep(0.02)

@@ -1,0 +1,127 @@
+"""Classification: the labels and likelihoods that the stage evaluate finds."""
+
+import csv
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.letters_model import PROMPT as TEXT
+from stages import evaluate
+from stages.lib.edge.outputs import write_jsonl
+from stages.lib.edge.paths import ONNX, PREDICTIONS, PREPARED
+from stages.lib.labels import INVALID
+from stages.lib.onnx_model import OnnxModel
+from stages.lib.prompt import Prompt
+from tests.stages.recipes import evaluation
+from tests.tools.serve.models import COLUMNS, relabelled, with_prompt
+from tests.tools.serve.served import Server, serving
+
+TEXTS = ["What a day!", "Ça va? 🎉", "  two words \n", "雨", "{phrase}", '{"phrase": "no column"}']
+
+
+@pytest.fixture(scope="module")
+def prompt(model: OnnxModel) -> Prompt:
+    """One with two labels that the model names for some of the texts, as letters at random will not."""
+    said = [model.answer(TEXT.render_prompt({"phrase": text.strip()}), 12) for text in TEXTS]
+    first = [found[0] for found in (re.match(r"\w+", answer) for answer in said) if found]
+    labels = ("joy", first[0], next(word for word in first if word.lower() != first[0].lower()))
+    return relabelled(Prompt(TEXT.prompt, "{tone}\n", None, 100, 12), labels)
+
+
+@pytest.fixture(scope="module")
+def project(prompt: Prompt, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with the model, which the stage has evaluated on TEXTS."""
+    project = tmp_path_factory.mktemp("project")
+    with_prompt(folder, prompt, project / ONNX)
+    assert prompt.labels
+    right = prompt.labels[1]
+    rows = [
+        {"source": text, "prompt": prompt.render_prompt({"phrase": text.strip()}), "completion": f"{right}\n", "expected": right}
+        for text in TEXTS
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project)
+        prompt.save(project / PREPARED)
+        write_jsonl(PREPARED / "test.jsonl", rows)
+        evaluate.main("onnx", evaluate.Sections(evaluation()))
+    return project
+
+
+@pytest.fixture(scope="module")
+def labels_server(project: Path) -> Any:
+    with serving(project / ONNX) as server:
+        yield server
+
+
+def test_labels_and_likelihoods_are_those_that_evaluate_recorded(project: Path, prompt: Prompt, labels_server: Server) -> None:
+    with (project / PREDICTIONS / "onnx.csv").open(newline="", encoding="utf-8") as file:
+        recorded = list(csv.DictReader(file))
+    assert {row["predicted"] for row in recorded} >= {*(prompt.labels or ())[1:], INVALID}
+    found = labels_server.post("/v1/classify", {"texts": TEXTS, "likelihoods": True}).json()
+    for number, (row, one) in enumerate(zip(recorded, found["data"], strict=True)):
+        assert one["index"] == number
+        assert one["label"] == (None if row["predicted"] == INVALID else row["predicted"])
+        assert one["answer"] == row["answer"].strip()
+        assert one["likeliest"] == row["likeliest"]
+        assert f"{one['probabilities'][one['likeliest']]:.4f}" == row["confidence"]
+        assert list(one["probabilities"]) == list(prompt.labels or ())
+        assert sum(one["probabilities"].values()) == pytest.approx(1)
+
+
+def test_one_text_is_answered_as_one_of_many_and_without_likelihoods_if_nobody_asks(labels_server: Server) -> None:
+    many = labels_server.post("/v1/classify", {"texts": TEXTS}).json()
+    assert [set(one) for one in many["data"]] == [{"index", "label", "answer"}] * len(TEXTS)
+    for text, one in zip(TEXTS, many["data"], strict=True):
+        (alone,) = labels_server.post("/v1/classify", {"text": text, "model": "tunepress"}).json()["data"]
+        (as_row,) = labels_server.post("/v1/classify", {"row": {"phrase": text.strip()}}).json()["data"]
+        assert alone == as_row == {**one, "index": 0}
+    assert many["usage"]["prompt_tokens"] > many["usage"]["completion_tokens"] > 0
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({}, "send one of text, texts, row and rows"),
+        ({"text": "a", "texts": ["a"]}, "send one of text, texts, row and rows"),
+        ({"text": " \n"}, "text: is empty"),
+        ({"text": ""}, "text: "),
+        ({"text": 5}, "text: "),
+        ({"texts": []}, "texts: "),
+        ({"texts": ["a", "b\0"]}, "texts.1: holds a NUL character"),
+        ({"texts": ["a"] * 17}, "texts: 17 of them, of at most 16"),
+        ({"row": {"Phrase": "a"}}, "row: has no column 'phrase'; its columns are 'phrase'"),
+        ({"row": {"phrase": "a", "tone": "joy"}}, "row: the model's prompt has no column 'tone'"),
+        ({"row": {"phrase": " "}}, "row: is empty"),
+        ({"row": {"phrase": None}}, "row.phrase"),
+        ({"rows": [{"phrase": "a"}, {"phrase": ["a"]}]}, "rows.1.phrase"),
+        ({"text": "a", "temperature": 1}, "unknown parameter temperature"),
+        ({"text": "a", "likelihoods": "yes"}, "likelihoods: "),
+    ],
+)
+def test_what_is_no_text_is_refused_with_the_reason(body: dict[str, Any], said: str, labels_server: Server) -> None:
+    refused = labels_server.post("/v1/classify", body)
+    assert refused.status_code == 400
+    assert refused.json()["error"]["message"].startswith(said)
+
+
+def test_a_model_without_labels_says_so(server: Server) -> None:
+    refused = server.post("/v1/classify", {"text": "a"})
+    assert refused.status_code == 400
+    assert refused.json()["error"]["message"] == "this model answers in free text and knows no labels; ask /v1/completions"
+
+
+def test_a_model_of_columns_is_asked_with_rows_and_knows_no_likelihoods_of_an_answer_that_goes_on(
+    folder: Path, tmp_path: Path, model: OnnxModel
+) -> None:
+    prompt = Prompt(COLUMNS.prompt, "{Best Answer} because {Reason}", ("yes", "no"), 100, 12)
+    row = {"Question": "Is it {5}?", "First Name": 7}
+    with serving(with_prompt(folder, prompt, tmp_path / "onnx")) as server:
+        found = server.post("/v1/classify", {"rows": [row, {**row, "First Name": "Zoë"}]}).json()["data"]
+        assert [one["answer"] for one in found] == [model.answer(f"Is it {{5}}? ({name})\n", 12).strip() for name in ("7", "Zoë")]
+        assert "a JSON object" in server.post("/v1/classify", {"text": "plain"}).json()["error"]["message"]
+        assert server.post("/v1/classify", {"text": '{"Question": "?", "First Name": "x"}'}).status_code == 200
+        refused = server.post("/v1/classify", {"row": row, "likelihoods": True})
+        assert refused.status_code == 400
+        assert refused.json()["error"]["param"] == "likelihoods"

@@ -1,0 +1,91 @@
+"""Conversations: chat templates as transformers renders them, and which model was trained in one."""
+
+import json
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from stages.lib.chat_template import in_chat_template
+from stages.lib.checkpoint import load_encoder
+from stages.lib.prompt import Prompt
+from tools.serve.conversation import ChatTemplate, Conversation
+from tools.serve.errors import RequestError
+from tools.serve.schema import Message
+
+TEMPLATES = {
+    "system by default": "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
+    "{{ '<|system|>\nYou help.<|end|>\n' }}{% endif %}{{ '<|' + message['role'] + '|>\n' + message['content'] + '<|end|>\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}",
+    "first token and trimmed": "{{ bos_token }}{% for message in messages %}{% set content = message['content'] | trim %}"
+    "{{ '[' + message['role'] + ']' + content + eos_token }}{% endfor %}[answer]",
+    "lines of blocks": "{%- for message in messages %}\n    {%- if message.role == 'system' %}\n<s>{{ message.content }}\n"
+    "    {% else %}\n  {{- '<u>' ~ message.content }}\n    {%- endif %}\n{%- endfor %}\n{%- if add_generation_prompt %}\n"
+    "    {{- '<a>' }}\n{%- endif %}\n",
+    "what newer ones use": "{% if tools is not none %}{{ raise_exception('tools') }}{% endif %}{% set ns = namespace(last='') %}"
+    "{% for message in messages %}{% if message.role == 'system' %}{% continue %}{% endif %}{% set ns.last = message.content %}"
+    "{{ message | tojson }}{% generation %}{{ strftime_now('%Y') }}{% endgeneration %}{% endfor %}{{ ns.last }}",
+}
+CONVERSATIONS = [
+    [("user", ' Hi {x} "there" <é🎉>\n ')],
+    [("system", "Be brief."), ("user", "a"), ("assistant", "b"), ("user", "c")],
+]
+
+
+@pytest.mark.parametrize("said", CONVERSATIONS)
+@pytest.mark.parametrize("name", TEMPLATES)
+@pytest.mark.parametrize("in_its_own_file", [True, False])
+def test_a_template_is_rendered_as_transformers_does(
+    in_its_own_file: bool, name: str, said: list[tuple[str, str]], tiny_phi3: Path, tmp_path: Path
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_phi3)
+    tokenizer.add_special_tokens({"bos_token": "<|user|>"})
+    tokenizer.chat_template = TEMPLATES[name]
+    tokenizer.save_pretrained(tmp_path, save_jinja_files=in_its_own_file)
+    assert (tmp_path / "chat_template.jinja").exists() == in_its_own_file
+    messages = [{"role": role, "content": content} for role, content in said]
+    expected = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    template = ChatTemplate.read(tmp_path)
+    assert template
+    assert template.render([Message(**message) for message in messages]) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_model_trained_in_its_template_is_told_from_one_that_was_not(name: str, tiny_phi3: Path, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_phi3)
+    tokenizer.add_special_tokens({"bos_token": "<|user|>"})
+    tokenizer.chat_template = TEMPLATES[name]
+    for file in tiny_phi3.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    tokenizer.save_pretrained(tmp_path)
+    if name == "what newer ones use":
+        return  # shows the user's words twice, so nothing can be trained in it
+    prompt, completion = in_chat_template("Review {{1}}: {text}", "{stars}", load_encoder(tmp_path))
+    assert Conversation(tmp_path, Prompt(prompt, completion, None, 10)).trained
+    assert not Conversation(tmp_path, Prompt("Review: {text}\n", "{stars}", None, 10)).trained
+
+
+def test_a_template_may_refuse(tiny_phi3: Path, tmp_path: Path) -> None:
+    source = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system here') }}{% endif %}<u>{{ messages[0].content }}<a>"
+    )
+    (tmp_path / "chat_template.jinja").write_text(source)
+    (tmp_path / "tokenizer_config.json").write_text("{}")
+    conversation = Conversation(tmp_path, Prompt("<u>{text}<a>", "{stars}", None, 10))
+    with pytest.raises(RequestError, match="the model's chat template refuses them \\(no system here\\)"):
+        conversation.render([Message(role="system", content="x"), Message(role="user", content="x")])
+
+
+@pytest.mark.parametrize("source", [None, "{% broken", "{{ messages.nothing.at.all }}"])
+def test_a_folder_without_a_template_that_can_be_used_is_of_a_model_of_texts(source: str | None, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": source}))
+    assert not Conversation(tmp_path, Prompt("<u>{text}<a>", "{stars}", None, 10)).trained
+
+
+def test_a_template_reaches_nothing_outside(tmp_path: Path) -> None:
+    source = "{{ messages.__class__.__mro__[1].__subclasses__() }}"
+    (tmp_path / "chat_template.jinja").write_text(source)
+    template = ChatTemplate.read(tmp_path)
+    assert template
+    with pytest.raises(RequestError, match="refuses them"):
+        template.render([Message(role="user", content="x")])

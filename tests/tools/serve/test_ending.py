@@ -1,0 +1,151 @@
+"""How a server ends: after its answers, within its time, with the right exit code; and what it says where it cannot start."""
+
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+from openai import APIError
+
+from tests.tools.serve.served import ROOT, Server, serving, start, until
+from tests.tools.serve.test_limits import ENDLESS, connected, send, written
+
+
+def read(connection: socket.socket) -> bytes:
+    """All that comes until the other end is done."""
+    found = b""
+    while chunk := connection.recv(1 << 16):
+        found += chunk
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_a_streaming_answer_end_and_takes_no_other(number: int, slow_folder: Path) -> None:
+    with serving(slow_folder) as server:
+        with connected(server) as connection, httpx2.Client(base_url=server.url, timeout=60) as other:
+            other.get("/health")
+            send(connection, {"prompt": "a", "max_tokens": 300, "stream": True})
+            until(lambda: written(server) > 5)
+            server.process.send_signal(number)
+            until(lambda: other.get("/health").status_code == 503)
+            assert other.get("/health").json() == {"status": "shutting down"}
+            refused = other.post("/v1/completions", json={"prompt": "a"})
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "shutting_down")
+            answer = read(connection)
+        assert server.process.wait(60) == 0
+        assert answer.count(b'"text"') > 100
+        assert b'"finish_reason":"length"' in answer
+        assert b"data: [DONE]" in answer
+        assert "Traceback" not in server.log()
+
+
+def test_a_server_that_does_nothing_ends_at_once(folder: Path) -> None:
+    with serving(folder) as server:
+        before = time.monotonic()
+        assert server.end(signal.SIGTERM) == 0
+        assert time.monotonic() - before < 5
+        assert "Traceback" not in server.log()
+
+
+def test_an_answer_that_takes_longer_than_is_left_is_given_up(slow_folder: Path) -> None:
+    with serving(slow_folder, "--grace", "1") as server:
+        with connected(server) as streaming, connected(server) as waiting:
+            send(streaming, {**ENDLESS, "stream": True})
+            until(lambda: written(server) > 5)
+            send(waiting, ENDLESS)
+            until(lambda: server.metric("tunepress_queue_length") == 1)
+            assert server.end(signal.SIGTERM) == 0
+            assert b"the server has shut down before the answer was complete" in read(streaming)
+            refused = read(waiting)
+        assert refused.startswith(b"HTTP/1.1 503 ")
+        assert b"the server has shut down before the answer was complete" in refused
+        assert "Traceback" not in server.log()
+
+
+def test_a_second_signal_waits_for_no_answer(slow_folder: Path) -> None:
+    with serving(slow_folder) as server, connected(server) as connection:
+        send(connection, ENDLESS)
+        until(lambda: written(server) > 5)
+        server.process.send_signal(signal.SIGTERM)
+        time.sleep(0.3)
+        before = time.monotonic()
+        assert server.end(signal.SIGTERM) == 0
+        assert time.monotonic() - before < 15
+        assert read(connection).startswith(b"HTTP/1.1 503 ")
+
+
+def test_a_model_that_is_killed_is_told_to_all_and_leaves_no_process(slow_folder: Path) -> None:
+    with serving(slow_folder) as server:
+        model = server.model_pid()
+        with connected(server) as waiting:
+            stream = server.openai().completions.create(model="tunepress", prompt="a", max_tokens=8000, stream=True)
+            next(iter(stream))
+            send(waiting, ENDLESS)
+            until(lambda: server.metric("tunepress_queue_length") == 1)
+            subprocess.run(["kill", "-KILL", str(model)], check=True)
+            with pytest.raises(APIError, match=r"the model's process has ended \(signal 9\)"):
+                list(stream)
+            waiting.settimeout(60)
+            assert waiting.recv(100).startswith(b"HTTP/1.1 503 ")
+        health = server.get("/health")
+        assert (health.status_code, health.json()) == (503, {"status": "model ended"})
+        refused = server.post("/v1/completions", {"prompt": "a"})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "model_ended")
+        assert server.metric("tunepress_model_alive") == 0
+        assert server.end(signal.SIGTERM) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_models_process_does_not_outlive_the_server(number: int, slow_folder: Path) -> None:
+    with serving(slow_folder, "--grace", "0") as server:
+        model = server.model_pid()
+        with connected(server) as connection:
+            send(connection, ENDLESS)
+            until(lambda: written(server) > 5)
+            server.process.send_signal(number)
+            server.process.wait(60)
+        until(lambda: not Path(f"/proc/{model}").exists())
+
+
+def said_at_start(folder: Path, *options: str, **variables: str) -> str:
+    """What a server that cannot start says, in one line."""
+    process = start(folder, *options, **variables)
+    _, said = process.communicate(timeout=100)
+    assert process.returncode == 1
+    *_, last = said.splitlines()
+    return str(last)
+
+
+def test_what_keeps_a_server_from_starting_is_told_in_one_line(folder: Path, server: Server, tmp_path: Path) -> None:
+    _, _, port = server.url.rpartition(":")
+    assert said_at_start(folder, "--port", port) == f"serve: --host 127.0.0.1 --port {port}: address already in use"
+    assert said_at_start(tmp_path).startswith(f"serve: {tmp_path}: no genai_config.json")
+    assert said_at_start(folder, "--queue", "0") == "serve: --queue: must be more than 0"
+    assert "would never fit a queue of 5" in said_at_start(folder, "--queue", "5")
+    assert said_at_start(folder, "--timeout", "0") == "serve: --timeout: must be more than 0"
+    assert said_at_start(folder, "--port", "70000") == "serve: --port: must be between 0 and 65535"
+    assert said_at_start(folder, TUNEPRESS_API_KEY="schlüssel").startswith("serve: TUNEPRESS_API_KEY: must be printable ASCII")
+
+
+def test_a_model_that_does_not_load_is_told_in_one_line(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "onnx")
+    (tmp_path / "onnx/model.onnx").write_bytes(b"no graph")
+    said = said_at_start(tmp_path / "onnx")
+    assert said.startswith(f"serve: {tmp_path / 'onnx'}: onnxruntime-genai cannot load this model (")
+
+
+def test_an_open_address_without_a_key_is_warned_of(folder: Path) -> None:
+    with serving(folder, "--host", "0.0.0.0") as server:
+        assert "serve: whoever reaches 0.0.0.0 may ask; set TUNEPRESS_API_KEY" in server.log()
+
+
+def test_neither_process_loads_torch_or_transformers() -> None:
+    code = "import sys, tools.serve.__main__, tools.serve.model_process; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert {"fastapi", "onnxruntime_genai"} <= set(loaded)
+    assert not {"torch", "transformers", "scipy", "sklearn", "hydra", "omegaconf", "datasets"} & set(loaded)

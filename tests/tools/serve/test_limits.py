@@ -1,0 +1,131 @@
+"""What one client, or many, can take of the server: the queue, the time, and answers that nobody waits for any more."""
+
+import asyncio
+import json
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from openai import APIError, APIStatusError, RateLimitError
+
+from tests.tools.serve.served import Server, serving, until
+
+ENDLESS = {"prompt": "a", "max_tokens": 8000}
+
+
+def connected(server: Server) -> socket.socket:
+    """A connection of one's own, to hang up."""
+    host, _, port = server.url.removeprefix("http://").partition(":")
+    return socket.create_connection((host, int(port)), timeout=60)
+
+
+def send(connection: socket.socket, body: dict[str, Any], path: str = "/v1/completions") -> None:
+    """Sends a request and does not wait."""
+    content = json.dumps(body)
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    connection.sendall((head + content).encode())
+
+
+def written(server: Server) -> float:
+    """Tokens of answers so far."""
+    return server.metric("tunepress_completion_tokens_total")
+
+
+def is_idle(server: Server) -> bool:
+    """Whether nothing is being written."""
+    before = written(server)
+    time.sleep(0.3)
+    return written(server) == before and server.metric("tunepress_queue_length") == 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_whoever_hangs_up_stops_the_answer(stream: bool, slow_server: Server) -> None:
+    until(lambda: is_idle(slow_server))
+    before, stopped = written(slow_server), slow_server.metric("tunepress_stopped_answers_total")
+    with connected(slow_server) as connection:
+        send(connection, {**ENDLESS, "stream": stream})
+        until(lambda: written(slow_server) > before + 5)
+    until(lambda: slow_server.metric("tunepress_stopped_answers_total") == stopped + 1)
+    assert is_idle(slow_server)
+    assert written(slow_server) < before + 4000
+    assert slow_server.post("/v1/completions", {"prompt": "a", "max_tokens": 3}).status_code == 200
+
+
+def test_whoever_hangs_up_while_waiting_leaves_the_queue(slow_server: Server) -> None:
+    with connected(slow_server) as first:
+        send(first, ENDLESS)
+        until(lambda: not is_idle(slow_server))
+        with connected(slow_server) as second:
+            send(second, ENDLESS)
+            until(lambda: slow_server.metric("tunepress_queue_length") == 1)
+        until(lambda: slow_server.metric("tunepress_queue_length") == 0)
+        assert not is_idle(slow_server)
+
+
+def test_more_prompts_than_may_wait_are_told_to_come_again(slow_server: Server) -> None:
+    until(lambda: is_idle(slow_server))
+    with connected(slow_server) as first, connected(slow_server) as second:
+        send(first, ENDLESS)
+        until(lambda: not is_idle(slow_server))
+        send(second, {**ENDLESS, "prompt": ["a", "b"]})
+        until(lambda: slow_server.metric("tunepress_queue_length") == 2)
+        with pytest.raises(RateLimitError, match="the queue is full: 2 prompts wait, of 3") as refused:
+            slow_server.openai().completions.create(model="tunepress", prompt=["a", "b"])
+        assert int(refused.value.response.headers["Retry-After"]) >= 1
+        assert slow_server.metric("tunepress_queue_length") == 2  # all of a request's prompts or none
+        assert slow_server.get("/health").status_code == 200
+    until(lambda: is_idle(slow_server))
+
+
+def test_a_slow_answer_does_not_keep_the_server_from_answering_others(slow_server: Server) -> None:
+    with connected(slow_server) as first:
+        send(first, {"prompt": "a" * 4000, "max_tokens": 4000})
+        time.sleep(0.5)
+        start = time.monotonic()
+        assert slow_server.get("/health").status_code == 200
+        assert slow_server.get("/v1/models").status_code == 200
+        assert time.monotonic() - start < 2
+    until(lambda: is_idle(slow_server))
+
+
+def test_the_time_of_a_request_ends_its_answer(slow_folder: Path) -> None:
+    with serving(slow_folder, "--timeout", "2") as server:
+        refused = server.post("/v1/completions", {**ENDLESS, "prompt": ["a", "b"]})
+        assert refused.status_code == 504
+        assert "the time was over after" in refused.json()["error"]["message"]
+        assert refused.json()["error"]["code"] == "timeout"
+        until(lambda: is_idle(server))
+        assert server.metric("tunepress_stopped_answers_total") == 1  # and the other prompt's was not begun
+        assert server.post("/v1/completions", {"prompt": "a", "max_tokens": 3}).status_code == 200
+
+
+def test_a_prompt_whose_turn_does_not_come_in_time_says_so(slow_folder: Path) -> None:
+    with serving(slow_folder, "--timeout", "1") as server, connected(server) as first:
+        send(first, {"prompt": "a" * 8000, "max_tokens": 1})  # takes seconds to read, and nothing can stop that
+        until(lambda: server.metric("tunepress_prompt_tokens_total") == 8000)
+        refused = server.post("/v1/completions", {"prompt": "a", "max_tokens": 1})
+        assert refused.status_code == 503
+        assert "before this prompt's turn came" in refused.json()["error"]["message"]
+        assert refused.headers["Retry-After"] == "1"
+        assert first.recv(100).startswith(b"HTTP/1.1 504 ")
+
+
+def test_a_stream_whose_time_is_over_ends_with_the_error(slow_folder: Path) -> None:
+    with serving(slow_folder, "--timeout", "2") as server:
+        pieces = []
+        with pytest.raises(APIError, match="the time was over after"):
+            for chunk in server.openai().completions.create(model="tunepress", prompt="a", max_tokens=8000, stream=True):
+                pieces.append(chunk.choices[0].text)
+        assert len("".join(pieces)) > 5
+
+
+def test_fifty_clients_at_once_find_room_in_the_default_queue(folder: Path) -> None:
+    async def ask_all(server: Server) -> list[Any]:
+        client = server.async_openai()
+        asked = (client.completions.create(model="tunepress", prompt=f"client {number}") for number in range(50))
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    with serving(folder) as server:
+        assert not [answer for answer in asyncio.run(ask_all(server)) if isinstance(answer, APIStatusError)]

@@ -1,0 +1,278 @@
+"""The worker: the model's process seen from the one that speaks HTTP, and the questions that wait for it."""
+
+import asyncio
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+
+from stages.lib.edge.errors import InputError
+from tools.serve import model_process
+from tools.serve.errors import RequestError
+from tools.serve.metrics import Metrics
+from tools.serve.question import Begun, End, Heard, Piece, Question, Ready, Refused, Stop, Stopped
+
+LAST_WORDS = 5.0  # seconds that the model's process has to end by itself
+
+
+class Worker:
+    """One process with one model. Used from one event loop, after `load`."""
+
+    def __init__(self, folder: Path, capacity: int, metrics: Metrics) -> None:
+        """Nothing is started yet.
+
+        Args:
+            folder: of the ONNX model.
+            capacity: questions that may wait.
+            metrics: where is counted what happens.
+        """
+        self._capacity, self._metrics = capacity, metrics
+        self._waiting: deque[Job] = deque()
+        self._running: Job | None = None
+        self._mean_seconds = 1.0  # of an answer
+        context = get_context("spawn")  # a forked copy of a process with threads may hang
+        self._connection: Connection[Question | Stop | None, Heard]
+        self._connection, self._others = context.Pipe()
+        self._process = context.Process(target=model_process.main, args=(folder, self._others), name="model")
+        self.alive = False
+
+    def load(self) -> None:
+        """Starts the process and waits for the model.
+
+        Raises:
+            InputError: it has none.
+        """
+        self._process.start()
+        self._others.close()  # ours; with it open, the end of the process would not be heard
+        try:
+            heard = self._connection.recv()
+        except EOFError:
+            self._process.join()
+            raise InputError(f"the model's process ended while it loaded the model ({self.ending()})") from None
+        if isinstance(heard, Refused):
+            raise InputError(heard.reason)
+        assert isinstance(heard, Ready)
+        self.alive = True
+
+    def listen(self) -> None:
+        """Begins to hear what the process says, in the running event loop."""
+        loop = asyncio.get_running_loop()
+        threading.Thread(target=self._listen, args=(loop,), name="listener", daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        """Of the model's process."""
+        assert self._process.pid
+        return self._process.pid
+
+    @property
+    def waiting(self) -> int:
+        """Questions that wait."""
+        return len(self._waiting)
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nothing to answer."""
+        return not (self._running or self._waiting)
+
+    def ending(self) -> str:
+        """How the process ended."""
+        code = self._process.exitcode
+        return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+
+    def ask(self, questions: Sequence[Question], deadline: float) -> "Asked":
+        """Puts questions behind those that wait, all or none.
+
+        Args:
+            questions: of one request.
+            deadline: when the last must have been answered, by the event loop's clock.
+
+        Raises:
+            RequestError: there is no room, or no model any more.
+        """
+        if not self.alive:
+            raise self._dead()
+        free = self._capacity - len(self._waiting) + (self._running is None)
+        if len(questions) > free:
+            again = max(1, math.ceil(self._mean_seconds))
+            reason = f"the queue is full: {len(self._waiting)} prompts wait, of {self._capacity}; try again in {again} s"
+            raise RequestError(429, reason, code="queue_full", headers={"Retry-After": str(again)})
+        jobs = [Job(question, deadline, self) for question in questions]
+        self._waiting.extend(jobs)
+        self._go_on()
+        return Asked(jobs)
+
+    def give_up(self, job: "Job") -> None:
+        """Drops a question: at once where it waits, at the next token where it is being answered."""
+        if job in self._waiting:
+            self._waiting.remove(job)
+        elif job is self._running:
+            self._send(Stop())
+
+    def give_up_all(self, refusal: RequestError) -> None:
+        """Drops all questions and tells those who wait for the answers why."""
+        for job in [*self._waiting, *([self._running] if self._running else [])]:
+            job.hear(refusal)
+            self.give_up(job)
+
+    def end(self) -> None:
+        """Ends the process, whatever it does."""
+        if self._process.pid is None:
+            return
+        self._send(None)
+        self._process.join(LAST_WORDS)
+        if self._process.is_alive():  # in the midst of a long prompt
+            self._process.kill()
+            self._process.join()
+
+    def _go_on(self) -> None:
+        """Asks the next question if none is being answered."""
+        if self._running is None and self._waiting:
+            self._running = self._waiting.popleft()
+            self._running.started = time.monotonic()
+            self._send(self._running.question)
+
+    def _send(self, message: Question | Stop | None) -> None:
+        with suppress(OSError):  # the process has ended, which the listener hears too
+            self._connection.send(message)
+
+    def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
+        """What the process says, handed to the event loop until it says no more. Runs in a thread of its own."""
+        while True:
+            try:
+                heard = self._connection.recv()
+            except (EOFError, OSError):
+                break
+            loop.call_soon_threadsafe(self._hear, heard)
+        with suppress(RuntimeError):  # the loop is closed: the server has ended before
+            loop.call_soon_threadsafe(self._mourn)
+
+    def _hear(self, heard: Heard) -> None:
+        job = self._running
+        assert job
+        self._count(heard, job)
+        job.hear(heard)
+        if isinstance(heard, End | Stopped | Refused):
+            seconds = time.monotonic() - job.started
+            self._mean_seconds += (seconds - self._mean_seconds) / 10
+            self._running = None
+            self._go_on()
+
+    def _count(self, heard: Heard, job: "Job") -> None:
+        if isinstance(heard, Begun):
+            self._metrics.prompt_tokens.inc(heard.prompt_tokens)
+        elif isinstance(heard, Piece):
+            self._metrics.completion_tokens.inc()
+            if job.completion_tokens == 0:
+                self._metrics.time_to_first_token.observe(time.monotonic() - job.asked)
+        elif isinstance(heard, Stopped):
+            self._metrics.stopped.inc()
+
+    def _mourn(self) -> None:
+        """The process has ended: so it does when told to, and when it is killed or crashes."""
+        self._process.join(LAST_WORDS)
+        self.alive = False
+        self.give_up_all(self._dead())
+        self._running = None
+        self._waiting.clear()
+
+    def _dead(self) -> RequestError:
+        return RequestError(503, f"the model's process has ended ({self.ending()}); start the server again", code="model_ended")
+
+
+class Job:
+    """A question on its way to an answer.
+
+    Attributes:
+        question: what is asked.
+        asked: when, in seconds of time.monotonic().
+        started: when its turn came.
+        prompt_tokens: of the prompt, once it has been read.
+        completion_tokens: of the answer so far, that which ends it included.
+    """
+
+    def __init__(self, question: Question, deadline: float, worker: Worker) -> None:
+        self.question, self._deadline, self._worker = question, deadline, worker
+        self.asked = self.started = time.monotonic()
+        self.prompt_tokens = self.completion_tokens = 0
+        self._begun = self._ended = False
+        self._heard: asyncio.Queue[Heard | RequestError] = asyncio.Queue()
+
+    def hear(self, heard: Heard | RequestError) -> None:
+        """Takes what the model said, or why it says no more."""
+        if isinstance(heard, Begun):
+            self.prompt_tokens = heard.prompt_tokens
+        elif isinstance(heard, Piece):
+            self.completion_tokens += 1
+        self._heard.put_nowait(heard)
+
+    async def begun(self) -> None:
+        """Returns when the prompt has been read.
+
+        Raises:
+            RequestError: it cannot be answered, or its turn did not come in time.
+        """
+        if not self._begun:
+            self._begun = isinstance(await self._next(), Begun)
+
+    async def pieces(self) -> AsyncIterator[Piece | End]:
+        """What follows, up to the end.
+
+        Raises:
+            RequestError: the model failed, or the time is over.
+        """
+        await self.begun()
+        while not self._ended:
+            heard = await self._next()
+            if isinstance(heard, Piece | End):
+                self._ended = isinstance(heard, End)
+                yield heard
+
+    def give_up(self) -> None:
+        """Nobody waits for the answer any more."""
+        if not self._ended:
+            self._ended = True
+            self._worker.give_up(self)
+
+    async def _next(self) -> Heard:
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                heard = await self._heard.get()
+        except TimeoutError:
+            raise self._late() from None
+        if isinstance(heard, RequestError):
+            raise heard
+        if isinstance(heard, Refused):
+            self._ended = True
+            reason = f"{heard.param} {heard.reason}" if heard.param else heard.reason
+            raise RequestError(400 if heard.param else 500, reason, heard.param, heard.code)
+        return heard
+
+    def _late(self) -> RequestError:
+        if self._begun:
+            return RequestError(504, f"the time was over after {self.completion_tokens} tokens of the answer", code="timeout")
+        return RequestError(503, "the time was over before this prompt's turn came", code="timeout", headers={"Retry-After": "1"})
+
+
+class Asked:
+    """The questions of one request; at the end of a with-block, those without an answer are given up."""
+
+    def __init__(self, jobs: list[Job]) -> None:
+        self.jobs = jobs
+
+    def __enter__(self) -> "Asked":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.give_up()
+
+    def give_up(self) -> None:
+        """Nobody waits for the answers any more."""
+        for job in self.jobs:
+            job.give_up()
