@@ -10,6 +10,8 @@ CUDA_ONLY := cuda-bindings cuda-pathfinder cuda-toolkit triton nvidia-cublas nvi
 	nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse \
 	nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
 
+COMPILE := uv pip compile --quiet --python-version 3.11 --no-annotate --custom-compile-command 'make lock'
+
 # Of `dvc exp show`'s columns (every metric, parameter and dependency there is) stand the figures that decide, always,
 # and those parameters that differ from run to run and tell something that no other column does.
 DECIDING := (merged|onnx)\.(accuracy|exact_match)$$|onnx\.(mean_kl|size_mb|tokens_per_second)$$|gate\.passed$$
@@ -78,12 +80,10 @@ format: setup-dev ## rewrite the code as ruff wants it
 
 .PHONY: lock
 lock: setup-dev ## resolve requirements/*.in to exact versions again
-	@uv pip compile --quiet --universal --python-version 3.11 --no-annotate --custom-compile-command 'make lock' \
-		$(addprefix --no-emit-package ,$(CUDA_ONLY)) requirements/cpu.in --output-file requirements/cpu.txt
-	@uv pip compile --quiet --universal --python-version 3.11 --no-annotate --custom-compile-command 'make lock' \
-		requirements/search.in --output-file requirements/search.txt
-	@uv pip compile --quiet --universal --python-version 3.11 --no-annotate --custom-compile-command 'make lock' \
-		requirements/dev.in --output-file requirements/dev.txt
+	@cd requirements && for name in cpu search dev serve; do \
+		$(COMPILE) --universal $(addprefix --no-emit-package ,$(CUDA_ONLY)) $$name.in --output-file $$name.txt || exit 1; done
+	@cd requirements && for name in cuda13 cuda12 serve-cuda13 serve-cuda12; do \
+		$(COMPILE) --python-platform x86_64-manylinux_2_28 $$name.in --output-file $$name.txt || exit 1; done
 
 .PHONY: setup
 setup: $(VENV)/.cpu ## the environment in .venv, exactly as requirements/cpu.txt says
