@@ -13,10 +13,15 @@ CUDA_ONLY := cuda-bindings cuda-pathfinder cuda-toolkit triton nvidia-cublas nvi
 COMPILE := uv pip compile --quiet --python-version 3.11 --no-annotate --custom-compile-command 'make lock'
 
 # Of `dvc exp show`'s columns (every metric, parameter and dependency there is) stand the figures that decide, always,
-# and those parameters that differ from run to run and tell something that no other column does.
+# and those parameters that differ from run to run and tell something that no other column does; the image likewise.
 DECIDING := (merged|onnx)\.(accuracy|exact_match)$$|onnx\.(mean_kl|size_mb|tokens_per_second)$$|gate\.passed$$
-PARAMETERS := (base_model|data|adapter|train|merge|build|evaluate|benchmark)\.|seed$$
+PARAMETERS := (base_model|data|adapter|train|merge|build|evaluate|benchmark|environment)\.|seed$$|image\.name$$
 DULL := base_model\.(?!name)|.*\.(tracked|logging_steps|eval_steps)$$
+
+# Of the docker-* targets.
+export ENGINE ?= docker
+IMAGE ?= cuda13
+export GPUS ?= $(if $(filter cuda%,$(IMAGE)),all)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -60,6 +65,42 @@ exp-show: setup ## experiments side by side: the figures that decide and the par
 .PHONY: search
 search: setup-search ## SEARCH=int4: the best recipe under constraints, of conf/search/int4.yaml; goes on where it was stopped
 	@python -m tools.search "$(SEARCH)"
+
+##@ Docker: IMAGE=cuda13 (the default), cuda12 for an older driver, or cpu; ENGINE=podman
+
+.PHONY: docker-train
+docker-train: ## an experiment on the GPUs: EXPERIMENT=phi3_mini_lora (or the default), GPUS=0,1 (or all)
+	@docker/build train $(IMAGE)
+	@docker/run train $(IMAGE) dvc exp run -S environment=$(IMAGE) $(if $(EXPERIMENT),-S +experiment=$(EXPERIMENT))
+
+.PHONY: docker-repro-cpu
+docker-repro-cpu: ## `make repro` in the image for the CPU
+	@docker/build train cpu
+	@GPUS= docker/run train cpu make --no-print-directory repro
+
+.PHONY: docker-test
+docker-test: ## `make test` in the image for the CPU
+	@docker/build test cpu
+	@GPUS= docker/run test cpu make --no-print-directory test
+
+.PHONY: docker-shell
+docker-shell: ## a shell in the image, on this working tree
+	@docker/build train $(IMAGE)
+	@docker/run train $(IMAGE) bash
+
+.PHONY: docker-serve
+docker-serve: ## answers over HTTP with MODEL=models/onnx on PORT=8080 of this machine
+	@docker/build serve $(IMAGE)
+	@docker/run serve $(IMAGE)
+
+.PHONY: docker-build
+docker-build: ## the images to train and to serve
+	@docker/build train $(IMAGE)
+	@docker/build serve $(IMAGE)
+
+.PHONY: docker-digests
+docker-digests: ## look the base's digest up and write it to docker/versions.env
+	@docker/digests
 
 ##@ Development
 
@@ -113,4 +154,4 @@ clean: ## remove the environment and what the stages made; DVC's cache stays
 
 .PHONY: help
 help: ## this list
-	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
