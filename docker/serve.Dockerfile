@@ -15,14 +15,15 @@ ENV PATH=/opt/venv/bin:${PATH}
 FROM base AS packages
 RUN --mount=type=cache,id=tunepress-serve-apt,target=/var/cache/apt \
     --mount=type=cache,id=tunepress-serve-lists,target=/var/lib/apt/lists \
-    apt-get update && apt-get install --yes --no-install-recommends python3-pip python3-venv
+    apt-get update && apt-get install --yes --no-install-recommends python3-venv
 ARG LOCK
 COPY requirements/${LOCK}.txt /requirements/
 RUN --mount=type=cache,id=tunepress-pip,target=/root/.cache/pip \
     --mount=type=secret,id=pip.conf \
     --mount=type=secret,id=certificates \
-    python3 -m venv --without-pip /opt/venv \
-    && PIP_CONFIG_FILE=/run/secrets/pip.conf python3 -m pip --python /opt/venv install --requirement /requirements/${LOCK}.txt
+    python3 -m venv /opt/venv \
+    && PIP_CONFIG_FILE=/run/secrets/pip.conf pip install --requirement /requirements/${LOCK}.txt \
+    && pip uninstall --yes pip setuptools
 
 FROM base AS serve
 WORKDIR /project
