@@ -91,8 +91,8 @@ def misfit(target: str, cuda: Cuda, pinned: dict[str, str], locked: dict[str, st
     if number(cuda.driver.version) < number(wanted) or number(cuda.driver.cuda)[0] < number(minor)[0]:
         older = "take the image for cuda12" if target == "cuda13" else "take the image for cpu"
         return (
-            f"{target}: driver {cuda.driver.version} runs CUDA {cuda.driver.cuda} at most, and CUDA {minor} needs driver {wanted} "
-            f"or newer; update it, or {older}"
+            f"{target}: driver {cuda.driver.version} runs CUDA {cuda.driver.cuda} at most, and CUDA {minor} needs driver "
+            f"{wanted} or newer; update it, or {older}"
         )
     if "torch" in locked and cuda.torch != minor:
         return f"{target}: torch was built for {named(cuda.torch)}, the lock has CUDA {minor}; build the image again"

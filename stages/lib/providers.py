@@ -20,7 +20,7 @@ PLUGINS = {"webgpu": "onnxruntime_ep_webgpu", "NvTensorRtRtx": "onnxruntime_ep_n
 
 @cache
 def register(provider: str) -> None:
-    """Makes a provider ready: one that is a library of its own is made known to onnxruntime-genai, where its package is installed.
+    """Makes a provider ready: one that is a library of its own becomes known to onnxruntime-genai, where its package is there.
 
     CUDA and cuDNN lie in wheels beside onnxruntime-gpu, where the loader doesn't look by itself; a CPU build has nothing to load.
     """

@@ -94,7 +94,8 @@ def test_the_job_asks_for_a_gpu_and_no_privileges(root: Path) -> None:
     assert not container["securityContext"]["allowPrivilegeEscalation"]
     assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
     script = container["command"][-1]
-    assert {"REPOSITORY", "REVISION", "EXPERIMENT"} <= {one["name"] for one in container["env"]} & set(re.findall(r"\$\{?(\w+)", script))
+    used, given = set(re.findall(r"\$\{?(\w+)", script)), {one["name"] for one in container["env"]}
+    assert {"REPOSITORY", "REVISION", "EXPERIMENT"} <= used & given
     subprocess.run(["sh", "-n", "-c", script], check=True)
 
 
@@ -109,7 +110,8 @@ def test_the_build_context_is_a_list_of_what_may_come_in(root: Path) -> None:
 
 def test_no_credential_is_named_in_what_is_built_or_mounted_into_an_image(root: Path) -> None:
     for path in (root / "docker").glob("*.Dockerfile"):
-        assert not re.search(r"(?i)^(ARG|ENV) .*(token|secret|password|key|index_url)", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        code = path.read_text(encoding="utf-8")
+        assert not re.search(r"(?i)^(ARG|ENV) .*(token|secret|password|key|index_url)", code, flags=re.MULTILINE)
 
 
 def test_compose_and_the_job_name_no_secret_of_their_own(root: Path) -> None:

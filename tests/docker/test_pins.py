@@ -85,14 +85,15 @@ def test_a_lock_has_one_cuda_only(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["serve", "serve-cuda13", "serve-cuda12"])
 def test_what_serves_has_no_torch_and_the_versions_of_what_trains(name: str) -> None:
-    serves, trains = locked(f"requirements/{name}.txt"), locked(f"requirements/{name.removeprefix('serve').strip('-') or 'cpu'}.txt")
+    trained_by = name.removeprefix("serve").strip("-") or "cpu"
+    serves, trains = locked(f"requirements/{name}.txt"), locked(f"requirements/{trained_by}.txt")
     assert "torch" not in serves
     both = serves.keys() & trains.keys()
     assert {package: serves[package] for package in both} == {package: trains[package] for package in both}
 
 
 def test_the_libraries_that_the_cuda_runtimes_load_are_locked() -> None:
-    """Those that onnxruntime-gpu's and onnxruntime-genai-cuda's libraries name as NEEDED, and onnxruntime.preload_dlls() looks for."""
+    """Those that the libraries of onnxruntime-gpu and onnxruntime-genai-cuda name as NEEDED, which preload_dlls() looks for."""
     wheels = {"cublas", "cuda-nvrtc", "cuda-runtime", "cufft", "curand"}
     for name, suffix in (("cuda13", ""), ("serve-cuda13", ""), ("serve-cuda12", "-cu12")):
         assert {f"nvidia-{wheel}{suffix}" for wheel in wheels} <= locked(f"requirements/{name}.txt").keys()
@@ -118,7 +119,16 @@ def test_a_dockerfile_has_the_same_base_and_no_other_pin(name: str, root: Path) 
 def test_an_image_tells_its_revision_and_versions(name: str, root: Path) -> None:
     code = (root / f"docker/{name}.Dockerfile").read_text(encoding="utf-8")
     labels = dict(re.findall(r'([a-z][a-z0-9.-]+)="(\$\{\w+\})"', code[code.index("LABEL") :]))
-    wanted = {"python", "onnxruntime", "onnxruntime-genai", "cuda", "cudnn", "driver", "lock"} | ({"torch"} if name == "train" else set())
+    wanted = [
+        "python",
+        "onnxruntime",
+        "onnxruntime-genai",
+        "cuda",
+        "cudnn",
+        "driver",
+        "lock",
+        *(["torch"] if name == "train" else []),
+    ]
     assert {f"tunepress.{one}" for one in wanted} <= labels.keys()
     assert labels["org.opencontainers.image.revision"] == "${REVISION}"
     assert labels["org.opencontainers.image.version"] == "${VERSION}"
