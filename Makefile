@@ -10,6 +10,13 @@ CUDA_ONLY := cuda-bindings cuda-pathfinder cuda-toolkit triton nvidia-cublas nvi
 	nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse \
 	nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
 
+COMPILE := uv pip compile --quiet --python-version 3.11 --no-annotate --custom-compile-command 'make lock'
+
+# Of the docker-* targets.
+export ENGINE ?= docker
+IMAGE ?= cuda13
+export GPUS ?= $(if $(filter cuda%,$(IMAGE)),all)
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -56,6 +63,42 @@ exp-show: setup ## experiments side by side: the figures that decide and what di
 search: setup-search ## SEARCH=int4: the best recipe under constraints, of conf/search/int4.yaml; goes on where it was stopped
 	@python -m tools.search "$(SEARCH)"
 
+##@ Docker: IMAGE=cuda13 (the default), cuda12 for an older driver, or cpu; ENGINE=podman
+
+.PHONY: docker-train
+docker-train: ## an experiment on the GPUs: EXPERIMENT=phi3_mini_lora (or the default), GPUS=0,1 (or all)
+	@docker/build train $(IMAGE)
+	@docker/run train $(IMAGE) dvc exp run -S environment=$(IMAGE) $(if $(EXPERIMENT),-S +experiment=$(EXPERIMENT))
+
+.PHONY: docker-repro-cpu
+docker-repro-cpu: ## `make repro` in the image for the CPU
+	@docker/build train cpu
+	@GPUS= docker/run train cpu make --no-print-directory repro
+
+.PHONY: docker-test
+docker-test: ## `make test` in the image for the CPU
+	@docker/build test cpu
+	@GPUS= docker/run test cpu make --no-print-directory test
+
+.PHONY: docker-shell
+docker-shell: ## a shell in the image, on this working tree
+	@docker/build train $(IMAGE)
+	@docker/run train $(IMAGE) bash
+
+.PHONY: docker-serve
+docker-serve: ## answers over HTTP with MODEL=models/onnx on PORT=8080 of this machine
+	@docker/build serve $(IMAGE)
+	@docker/run serve $(IMAGE)
+
+.PHONY: docker-build
+docker-build: ## the images to train and to serve
+	@docker/build train $(IMAGE)
+	@docker/build serve $(IMAGE)
+
+.PHONY: docker-digests
+docker-digests: ## look the base's digest up and write it to docker/versions.env
+	@docker/digests
+
 ##@ Development
 
 .PHONY: test
@@ -75,14 +118,10 @@ format: setup-dev ## rewrite the code as ruff wants it
 
 .PHONY: lock
 lock: setup-dev ## resolve requirements/*.in to exact versions again
-	@uv pip compile --quiet --universal --python-version 3.11 --no-annotate --custom-compile-command 'make lock' \
-		$(addprefix --no-emit-package ,$(CUDA_ONLY)) requirements/cpu.in --output-file requirements/cpu.txt
-	@uv pip compile --quiet --universal --python-version 3.11 --no-annotate --custom-compile-command 'make lock' \
-		requirements/search.in --output-file requirements/search.txt
-	@uv pip compile --quiet --universal --python-version 3.11 --no-annotate --custom-compile-command 'make lock' \
-		requirements/serve.in --output-file requirements/serve.txt
-	@uv pip compile --quiet --universal --python-version 3.11 --no-annotate --custom-compile-command 'make lock' \
-		requirements/dev.in --output-file requirements/dev.txt
+	@cd requirements && for name in cpu search dev serve; do \
+		$(COMPILE) --universal $(addprefix --no-emit-package ,$(CUDA_ONLY)) $$name.in --output-file $$name.txt || exit 1; done
+	@cd requirements && for name in cuda13 cuda12 serve-cuda13 serve-cuda12; do \
+		$(COMPILE) --python-platform x86_64-manylinux_2_28 $$name.in --output-file $$name.txt || exit 1; done
 
 .PHONY: setup
 setup: $(VENV)/.cpu ## the environment in .venv, exactly as requirements/cpu.txt says
@@ -116,4 +155,4 @@ clean: ## remove the environment and what the stages made; DVC's cache stays
 
 .PHONY: help
 help: ## this list
-	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

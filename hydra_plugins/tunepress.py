@@ -26,6 +26,7 @@ from stages.lib.schema.base_model import BaseModel
 from stages.lib.schema.benchmark import Benchmark
 from stages.lib.schema.build import GPTQ, Adapters, Build
 from stages.lib.schema.data import Data
+from stages.lib.schema.environment import Environment
 from stages.lib.schema.evaluate import Evaluate
 from stages.lib.schema.merge import Merge, MergeBase
 from stages.lib.schema.report import Report
@@ -45,6 +46,7 @@ class Tunepress:
     evaluate: Evaluate
     benchmark: Benchmark
     report: Report
+    environment: Environment
     seed: int
 
 

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any
 
+from stages.lib.edge.environment import image
 from stages.lib.edge.outputs import read_csv, replacing, write_json
 from stages.lib.edge.paths import ADAPTER, CHANGED, METRICS, MODEL_CARD, ONNX, PREDICTIONS, PREPARED, REPORT
 from stages.lib.edge.stage import run
@@ -20,6 +21,7 @@ from stages.lib.schema.base_model import BaseModel
 from stages.lib.schema.benchmark import Benchmark
 from stages.lib.schema.build import Build
 from stages.lib.schema.data import Data
+from stages.lib.schema.environment import Environment
 from stages.lib.schema.evaluate import Evaluate
 from stages.lib.schema.merge import Merge
 from stages.lib.schema.report import Report
@@ -39,6 +41,7 @@ class Sections:
     evaluate: Evaluate
     benchmark: Benchmark
     report: Report
+    environment: Environment
     seed: int
 
 
@@ -51,7 +54,8 @@ def main(cfg: Sections) -> str:
     with replacing(MODEL_CARD) as partial:
         partial.write_text(card(findings), encoding="utf-8")
     write_json(METRICS / "summary.json", findings.run.summary())
-    write_json(METRICS / "speed.json", findings.run.speed())
+    container = image()
+    write_json(METRICS / "speed.json", findings.run.speed() | ({"image": container} if container else {}))
     return f"{METRICS / 'summary.json'}, {REPORT / 'index.html'} and {MODEL_CARD}"
 
 

@@ -51,7 +51,7 @@ def test_a_stage_depends_on_its_script_and_the_modules_it_imports(stage: str, ro
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_the_environment(stage: str, root: Path) -> None:
-    assert "requirements/cpu.txt" in stage_of(root, stage)["deps"]
+    assert "${environment.lock}" in stage_of(root, stage)["deps"]
 
 
 @pytest.mark.parametrize("stage", STAGES)

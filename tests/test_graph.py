@@ -137,6 +137,18 @@ def test_experiments_fit_a_terminal_and_can_be_compared(clone: Clone) -> None:
     assert "loss.tsv" in html
 
 
+def test_experiments_in_and_out_of_an_image_are_told_apart(clone: Clone) -> None:
+    clone.restore()
+    image = {"TUNEPRESS_IMAGE": "tunepress-train:cpu@sha256:" + "0123456789abcdef" * 4}
+    for name, environment in (("outside", {}), ("inside", image)):
+        level = f"evaluate.confidence_level=0.{91 if environment else 92}"
+        clone.run("dvc", "exp", "run", *SMOKE, "--name", name, "-S", level, environment=environment)
+    shown = clone.run("make", "--no-print-directory", "exp-show", f"VENV={Path(sys.executable).parent.parent}")
+    named = [line for line in shown.splitlines() if "image=tunepress-train:cpu@0123456789ab" in line]
+    assert any("inside" in line for line in named)
+    assert not any("outside" in line or "main" in line for line in named)
+
+
 def test_a_run_killed_while_it_trains_goes_on_from_its_checkpoint(clone: Clone) -> None:
     clone.run("git", "checkout", "--quiet", ".")
     command = ["dvc", "exp", "run", *SMOKE, "-S", "train.max_steps=1000", "-S", "train.save_steps=20"]

@@ -1,19 +1,33 @@
 """The locks: complete, exact, and one onnxruntime only."""
 
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.docker.tools import program
+
+ANYWHERE = ["cpu", "dev", "search", "serve"]  # for any system; the others are for NVIDIA GPUs on x86-64 Linux
+ON_LINUX = ["cuda13", "cuda12", "serve-cuda13", "serve-cuda12"]
+
 
 def pins(path: Path) -> dict[str, str]:
-    lines = [line.split("#")[0].strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    found = [re.fullmatch(r"([A-Za-z0-9._-]+)==([^ ;]+).*", line) for line in lines if line and not line.startswith("-c")]
-    assert all(found), f"{path}: a line that pins nothing"
-    return {re.sub(r"[-_.]+", "-", match[1]).lower(): match[2] for match in found if match}
+    """The versions that a file pins, and those of the files that it includes."""
+    found: dict[str, str] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        wanted = line.split("#")[0].strip()
+        if wanted.startswith("-r "):
+            found |= pins(path.with_name(wanted.removeprefix("-r ")))
+        elif wanted and not wanted.startswith("-c "):
+            match = re.fullmatch(r"([A-Za-z0-9._-]+)(?:\[[a-z,]+\])?==([^ ;]+).*", wanted)
+            assert match, f"{path}: {line} pins nothing"
+            found[re.sub(r"[-_.]+", "-", match[1]).lower()] = match[2]
+    return found
 
 
-@pytest.mark.parametrize("name", ["cpu", "dev", "search", "serve"])
+@pytest.mark.parametrize("name", ANYWHERE + ON_LINUX)
 def test_the_lock_holds_what_was_asked_for(name: str, root: Path) -> None:
     asked, locked = pins(root / f"requirements/{name}.in"), pins(root / f"requirements/{name}.txt")
     assert asked.items() <= locked.items()
@@ -26,6 +40,20 @@ def test_a_further_lock_agrees_with_the_cpu_lock(name: str, root: Path) -> None:
     assert {package: further[package] for package in both} == {package: cpu[package] for package in both}
 
 
-def test_the_cpu_lock_has_nothing_of_cuda(root: Path) -> None:
+@pytest.mark.parametrize("name", ["cpu", "serve"])
+def test_a_lock_without_a_gpu_has_nothing_of_cuda(name: str, root: Path) -> None:
     unwanted = r"nvidia-(?!ml-py)|cuda|triton|onnxruntime-gpu|onnxruntime-genai-cuda"  # nvidia-ml-py: DVCLive asks for it
-    assert not [name for name in pins(root / "requirements/cpu.txt") if re.match(unwanted, name)]
+    assert not [package for package in pins(root / f"requirements/{name}.txt") if re.match(unwanted, package)]
+
+
+@pytest.mark.parametrize("name", ON_LINUX)
+def test_the_resolver_finds_a_lock_for_a_gpu_complete(name: str, root: Path, tmp_path: Path) -> None:
+    """It reads metadata only; nothing of CUDA is downloaded or installed."""
+    command = [program("uv"), "pip", "compile", "--quiet", "--no-annotate", "--no-header", "--python-version", "3.11"]
+    command += ["--python-platform", "x86_64-manylinux_2_28", "--constraint", f"{name}.txt", f"{name}.in"]
+    done = subprocess.run(command, cwd=root / "requirements", capture_output=True, text=True, timeout=300)
+    if done.returncode and not os.environ.get("CI"):
+        pytest.skip(f"no package index: {done.stderr.strip().splitlines()[-1]}")
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "again.txt").write_text(done.stdout, encoding="utf-8")
+    assert pins(tmp_path / "again.txt") == pins(root / f"requirements/{name}.txt")

@@ -28,7 +28,7 @@ FIGURES = {  # of metrics/summary.json and metrics/speed.json, and how they are 
     "gate.passed": "",
 }
 FILES = ("metrics/summary.json:", "metrics/speed.json:")
-SECTIONS = ("base_model", "data", "adapter", "train", "merge", "build", "evaluate", "benchmark", "seed")
+SECTIONS = ("base_model", "data", "adapter", "train", "merge", "build", "evaluate", "benchmark", "environment", "seed")
 FOLLOWING = re.compile(r"\.(tracked|logging_steps|eval_steps)$|^base_model\.(?!name$)")  # another parameter tells as much
 
 Row = dict[str, Any]
@@ -79,9 +79,11 @@ def table(rows: list[Row]) -> Table:
 
 
 def remarks(row: Row, commit: Row) -> Iterator[str]:
-    """A run's state where it did not end well, and its parameters that are others than the commit's."""
+    """A run's state where it did not end well, its image where it had one, and its parameters that are not the commit's."""
     if row["State"] not in (None, "Success"):
         yield row["State"].lower()
+    if row.get("image.name"):
+        yield f"image={row['image.name']}"
     for name in row:
         if name.partition(".")[0] in SECTIONS and not FOLLOWING.search(name) and row[name] != commit.get(name):
             yield f"{name}={written(row[name], 'g')}"

@@ -5,11 +5,11 @@ import re
 from typing import Any
 
 from stages.lib import tables
+from stages.lib.edge.environment import versions
 from stages.lib.edge.paths import ADAPTER_FILE
 from stages.lib.examples import columns_of, parts
 from stages.lib.page import Findings, environment
 from stages.lib.prompt import Prompt
-from stages.lib.provenance import versions
 
 ACTIVATION = [
     "adapters = og.Adapters(model)",

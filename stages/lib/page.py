@@ -11,11 +11,12 @@ from markupsafe import Markup
 
 from stages.lib import examples, plots, tables
 from stages.lib.calibration import bins_of
+from stages.lib.edge.environment import image, versions
 from stages.lib.edge.paths import LOSS_CURVES
 from stages.lib.experiments import Experiment
 from stages.lib.figures import CANDIDATES, TIMED, Run
 from stages.lib.prompt import Prompt
-from stages.lib.provenance import COMMANDS, versions
+from stages.lib.provenance import COMMANDS
 
 MINUS = "\N{MINUS SIGN}"
 TEMPLATES = Path(__file__).parent.parent / "templates"
@@ -117,10 +118,16 @@ def tables_of(findings: Findings) -> dict[str, tables.Table]:
         tables.speed(run),
         tables.data(run),
         tables.training(run),
-        tables.pairs("versions", "Installed when this report was made", ["package", "version"], versions()),
+        tables.pairs("versions", "Installed when this report was made", ["package", "version"], made_with()),
         tables.pairs("hashes", "What went in and what is shipped", ["file", "sha256"], findings.hashes),
     ]
     return {table.name: table for table in found}
+
+
+def made_with() -> dict[str, str]:
+    """Versions, and the image where there is one."""
+    container = image()
+    return versions() | ({container["name"]: container["digest"]} if container else {})
 
 
 def draw(findings: Findings) -> dict[str, Markup]:

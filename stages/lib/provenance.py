@@ -1,16 +1,8 @@
-"""Provenance: the exact versions, inputs and commands that a run was made with."""
+"""Provenance: the exact inputs and commands that a run was made with."""
 
 import hashlib
-import platform
 from collections.abc import Iterable
-from importlib import metadata
 from pathlib import Path
-
-PACKAGES = (  # those that decide what a run gives; a build for a GPU goes by another name
-    "accelerate", "bitsandbytes", "datasets", "dvc", "gguf", "hydra-core", "numpy", "onnx", "onnx-ir", "onnxruntime",
-    "onnxruntime-gpu", "onnxruntime-genai", "onnxruntime-genai-cuda", "peft", "rouge-score", "safetensors", "scikit-learn",
-    "scipy", "sentencepiece", "tokenizers", "torch", "transformers",
-)  # fmt: skip
 
 COMMANDS = (  # of dvc.yaml's stages, in the order in which `dvc repro` runs them
     "python -m stages.fetch",
@@ -28,17 +20,6 @@ COMMANDS = (  # of dvc.yaml's stages, in the order in which `dvc repro` runs the
     "python -m stages.report",
     "python -m stages.enforce",
 )
-
-
-def versions() -> dict[str, str]:
-    """Python's version and those of the packages that are installed."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def hashes(places: Iterable[Path]) -> dict[str, str]:

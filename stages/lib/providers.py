@@ -20,7 +20,14 @@ PLUGINS = {"webgpu": "onnxruntime_ep_webgpu", "NvTensorRtRtx": "onnxruntime_ep_n
 
 @cache
 def register(provider: str) -> None:
-    """Makes a provider that is a library of its own known to onnxruntime-genai, where its package is installed."""
+    """Makes a provider ready: one that is a library of its own becomes known to onnxruntime-genai, where its package is there.
+
+    CUDA and cuDNN lie in wheels beside onnxruntime-gpu, where the loader doesn't look by itself; a CPU build has nothing to load.
+    """
+    if provider == "cuda":
+        import onnxruntime
+
+        onnxruntime.preload_dlls()
     plugin = PLUGINS.get(provider)
     if plugin and find_spec(plugin):
         module = import_module(plugin)

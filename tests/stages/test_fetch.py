@@ -16,9 +16,10 @@ import pytest
 from omegaconf import OmegaConf
 from safetensors import safe_open
 
-from stages.fetch import NEEDED, fetch
+from stages.fetch import NEEDED, Sections, fetch
 from stages.lib.edge.errors import InputError
 from stages.lib.schema.base_model import BaseModel, Source
+from tests.stages.params import write_params
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 GGUF = b"no weights, but a file with a hash"
@@ -267,7 +268,7 @@ def hub(tiny_phi3: Path) -> Iterator[Hub]:
 def run_fetch(project: Path, root: Path, endpoint: str, revision: str = COMMIT) -> subprocess.CompletedProcess[str]:
     """`python -m stages.fetch` in a folder of its own, with another address for the hub."""
     chosen = base_model(Source.huggingface, repo_id="org/tiny", revision=revision)
-    OmegaConf.save(OmegaConf.create({"base_model": chosen, "seed": 0}), project / "params.yaml")
+    write_params(Sections(chosen, 0), project)
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
         "HF_ENDPOINT": endpoint,

@@ -27,6 +27,7 @@ from stages.lib.schema.data import CorpusStrategy, Data, Overlong
 from stages.lib.split import overlap
 from stages.lib.tokens import Encoder
 from stages.prepare import Sections, fit, in_sequences, main, make_prompt, prepare, render, token_count
+from tests.stages.params import CPU
 
 TONES = ["joy", "sadness", "fear", "surprise"]
 Splits = dict[str, list[dict[str, Any]]]
@@ -497,7 +498,7 @@ def project(root: Path, tiny_phi3: Path, tmp_path_factory: pytest.TempPathFactor
     shutil.copytree(tiny_phi3, folder / "models/base")
     section = OmegaConf.merge(OmegaConf.load(root / "conf/data/tone.yaml"), SETTINGS)
     section.files, section.tracked = ["rows.jsonl"], "rows.jsonl"
-    OmegaConf.save({"data": section, "seed": 0}, folder / "params.yaml")
+    OmegaConf.save(CPU | {"data": section, "seed": 0}, folder / "params.yaml")
     write_jsonl(folder / "rows.jsonl", phrases(10))
     project = Project(folder, root)
     code, said, errors = project.prepare()

@@ -17,7 +17,6 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from stages import train
@@ -25,6 +24,7 @@ from stages.lib.edge.outputs import read_jsonl, write_json, write_jsonl
 from stages.lib.edge.paths import ADAPTER, METRICS, PREPARED, TIMINGS
 from stages.lib.padding_free import EMPTY, PaddingFreeTrainer
 from stages.lib.resumption import FOLDER
+from tests.stages.params import write_params
 from tests.stages.training import WEIGHTS, curve, metrics, row, sections
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -148,7 +148,7 @@ def test_every_row_is_learned_once_an_epoch(way: str, root: Path, together: Path
 
 def test_a_killed_process_ends_the_run_and_the_next_run_goes_on_to_the_same_adapter(root: Path) -> None:
     settings: dict[str, Any] = {"max_steps": 120, "eval_steps": 30, "save_steps": 30, **SGD}
-    OmegaConf.save(OmegaConf.structured(sections(root, num_processes=2, **settings)), "params.yaml")
+    write_params(sections(root, num_processes=2, **settings))
     killed = start("stages.train")
     until = time.monotonic() + 120
     while not any(Path(FOLDER).glob("*/checkpoint-*")):
@@ -183,7 +183,7 @@ def test_a_killed_process_ends_the_run_and_the_next_run_goes_on_to_the_same_adap
 
 
 def test_processes_on_two_machines_learn_what_two_on_one_do(root: Path, together: Path) -> None:
-    OmegaConf.save(OmegaConf.structured(sections(root, **SGD)), "params.yaml")
+    write_params(sections(root, **SGD))
     there = {"PET_NNODES": "2", "PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": "29519"}
     machines = [start("stages.train", **there, PET_NODE_RANK=str(rank)) for rank in (0, 1)]
     first, second = [finish(machine) for machine in machines]
@@ -194,7 +194,7 @@ def test_processes_on_two_machines_learn_what_two_on_one_do(root: Path, together
 
 
 def test_an_error_in_a_process_ends_the_run_with_one_line_of_ours(root: Path) -> None:
-    OmegaConf.save(OmegaConf.structured(sections(root, num_processes=2, lr_scheduler_type="linaer")), "params.yaml")
+    write_params(sections(root, num_processes=2, lr_scheduler_type="linaer"))
     done = start("stages.lib.processes", *TORCHRUN[1:], "stages.train")
     _, complaints = done.communicate(timeout=120)
     assert done.returncode == 1

@@ -23,6 +23,7 @@ from stages.lib.edge.outputs import read_jsonl, write_jsonl
 from stages.lib.edge.paths import ADAPTER, LOSS_CURVES, METRICS, PREPARED
 from stages.lib.padding_free import PaddingFreeTrainer
 from stages.lib.resumption import FOLDER, PARTIAL
+from tests.stages.params import write_params
 from tests.stages.training import WEIGHTS, metrics, sections
 
 pytestmark = pytest.mark.usefixtures("inside")
@@ -208,7 +209,7 @@ def test_ten_kills_in_a_row_at_random_moments_change_no_byte(root: Path, tmp_pat
     settings: dict[str, Any] = {"num_train_epochs": 80, "save_steps": apart, "logging_steps": 5, "eval_steps": 7}
     batches = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 3}  # 8 batches an epoch: steps of 3, 3, 2
     cfg = sections(root, adapter=DROPOUT, **batches, **settings)
-    OmegaConf.save(OmegaConf.structured(cfg), "params.yaml")
+    write_params(cfg)
     begun = time.monotonic()
     expected = undisturbed(cfg)
     pace = (time.monotonic() - begun) / total  # seconds a step

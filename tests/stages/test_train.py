@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from omegaconf.errors import ValidationError
 from safetensors.torch import load_file
 
@@ -18,6 +17,7 @@ from stages import train
 from stages.lib.edge.outputs import read_jsonl, write_jsonl
 from stages.lib.edge.paths import ADAPTER, LOSS_CURVES, METRICS, PREPARED
 from stages.lib.resumption import FOLDER
+from tests.stages.params import write_params
 from tests.stages.training import CONFIG, WEIGHTS, curve, hashes, metrics, refusal, sections
 
 pytestmark = pytest.mark.usefixtures("inside")
@@ -38,7 +38,7 @@ def test_a_second_training_gives_the_same_bytes_and_another_seed_others(root: Pa
 
 
 def test_threads_and_hash_seeds_of_the_process_change_no_byte(root: Path) -> None:
-    OmegaConf.save(OmegaConf.structured(sections(root, per_device_train_batch_size=16)), "params.yaml")
+    write_params(sections(root, per_device_train_batch_size=16))
     found = []
     for threads, hash_seed in ((1, 0), (2, 7)):
         environment = {"OMP_NUM_THREADS": str(threads), "PYTHONHASHSEED": str(hash_seed), "PYTHONPATH": str(root)}

@@ -65,6 +65,7 @@ def test_ten_experiments_that_differ_in_two_parameters_fit_with_all_their_figure
         ({"seed": 3.0}, "seed=3"),
         ({"build__block_size": 16.0}, "build.block_size=16"),
         ({"base_model__name": "tiny"}, "base_model.name=tiny"),
+        ({"image.name": "tunepress-train:cpu@0123456789ab"}, "image=tunepress-train:cpu@0123456789ab"),
         ({"State": "Failed"}, "failed"),
         ({"State": "Queued", "onnx__accuracy": None}, "queued"),
     ],

@@ -6,14 +6,24 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
+from stages.lib.edge import environment
 from stages.lib.edge.configuration import load, warn_if_stale
 from stages.lib.edge.errors import InputError, one_line
 from stages.lib.edge.outputs import write_json
 from stages.lib.edge.paths import TIMINGS
+from stages.lib.schema.environment import Environment
 
 Sections = TypeVar("Sections")
+
+
+@dataclass
+class Installed:
+    """What every stage reads of params.yaml. dvc.yaml has the lock among the dependencies, so it is no parameter there."""
+
+    environment: Environment
 
 
 def run(name: str, main: Callable[[Sections], str], sections: type[Sections], overrides: list[str]) -> None:
@@ -26,7 +36,9 @@ def run(name: str, main: Callable[[Sections], str], sections: type[Sections], ov
     start = time.monotonic()
     try:
         warn_if_stale()
-        made = main(load(sections, [override for override in overrides if override != "--verbose"]))
+        given = [override for override in overrides if override != "--verbose"]
+        environment.check(load(Installed, given).environment.lock)
+        made = main(load(sections, given))
     except KeyboardInterrupt:
         sys.exit(f"{name}: interrupted")
     except Exception as error:

@@ -1,0 +1,98 @@
+# The image that trains, builds, measures and reports. `docker/build train cpu|cuda13|cuda12` gives the arguments, from versions.env.
+ARG BASE_IMAGE=debian:bookworm-20260918-slim
+
+# A folder of wheels on the host takes the place of this stage: --build-context wheels=FOLDER.
+FROM scratch AS wheels
+COPY LICENSE /
+
+# hadolint ignore=DL3006
+FROM ${BASE_IMAGE} AS base
+# torch.compile builds kernels while it runs on a GPU, and wants a compiler and Python's headers for it.
+ARG LOCK
+# hadolint ignore=SC2086
+RUN --mount=type=cache,id=tunepress-train-apt,target=/var/cache/apt \
+    --mount=type=cache,id=tunepress-train-lists,target=/var/lib/apt/lists \
+    rm -f /etc/apt/apt.conf.d/docker-clean \
+    && case "${LOCK}" in cuda*) compiler="g++ python3-dev" ;; *) compiler= ;; esac \
+    && apt-get update \
+    && apt-get install --yes --no-install-recommends ca-certificates git make python3 ${compiler} \
+    && git config --system --add safe.directory '*' \
+    && useradd --uid 1000 --create-home tunepress \
+    && rm -rf /var/log/* /var/cache/ldconfig
+ENV PATH=/opt/venv/bin:${PATH}
+
+FROM base AS packages
+RUN --mount=type=cache,id=tunepress-train-apt,target=/var/cache/apt \
+    --mount=type=cache,id=tunepress-train-lists,target=/var/lib/apt/lists \
+    apt-get update && apt-get install --yes --no-install-recommends python3-venv
+ARG LOCK
+COPY requirements/${LOCK}.txt /requirements/
+# The stamp tells the Makefile, whose rule compares times, that the environment is made: VENV=/opt/venv.
+RUN --mount=type=cache,id=tunepress-pip,target=/root/.cache/pip \
+    --mount=type=bind,from=wheels,target=/wheels \
+    --mount=type=secret,id=pip.conf \
+    --mount=type=secret,id=certificates \
+    python3 -m venv /opt/venv \
+    && PIP_CONFIG_FILE=/run/secrets/pip.conf pip install --find-links /wheels --requirement /requirements/${LOCK}.txt \
+    && touch --date=2100-01-01 /opt/venv/.cpu
+
+# With what `make test` needs. It runs on the working tree, like all others.
+FROM packages AS test-packages
+COPY requirements/search.txt requirements/dev.txt requirements/cpu.txt /requirements/
+RUN --mount=type=cache,id=tunepress-pip,target=/root/.cache/pip \
+    --mount=type=secret,id=pip.conf \
+    --mount=type=secret,id=certificates \
+    PIP_CONFIG_FILE=/run/secrets/pip.conf pip install --requirement /requirements/search.txt --requirement /requirements/dev.txt \
+    && touch --date=2100-01-01 /opt/venv/.search /opt/venv/.dev
+
+FROM base AS run
+WORKDIR /project
+ARG LOCK
+# The root is read-only and the user anybody: what programs keep of their own goes to /tmp and HOME, which docker/run lays there.
+ENV VENV=/opt/venv \
+    HOME=/home/tunepress \
+    USER=tunepress \
+    PYTHONDONTWRITEBYTECODE=1 \
+    DVC_SITE_CACHE_DIR=/tmp/dvc \
+    MPLCONFIGDIR=/tmp/matplotlib \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    TUNEPRESS_LOCK=requirements/${LOCK}.txt
+ENTRYPOINT ["/project/docker/entry"]
+CMD ["dvc", "repro"]
+
+FROM run AS test
+COPY --from=test-packages /opt/venv /opt/venv
+COPY . .
+USER 1000:1000
+
+FROM run AS train
+COPY --from=packages /opt/venv /opt/venv
+COPY . .
+USER 1000:1000
+ARG BASE_IMAGE
+ARG BASE_DIGEST
+ARG VERSION
+ARG REVISION
+ARG PYTHON
+ARG TORCH
+ARG ONNXRUNTIME
+ARG ONNXRUNTIME_GENAI
+ARG CUDA
+ARG CUDNN
+ARG DRIVER
+LABEL org.opencontainers.image.title="tunepress-train" \
+      org.opencontainers.image.description="Fine-tunes a small language model and presses it to int4 ONNX." \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.base.name="${BASE_IMAGE}" \
+      org.opencontainers.image.base.digest="${BASE_DIGEST}" \
+      tunepress.lock="${LOCK}" \
+      tunepress.python="${PYTHON}" \
+      tunepress.torch="${TORCH}" \
+      tunepress.onnxruntime="${ONNXRUNTIME}" \
+      tunepress.onnxruntime-genai="${ONNXRUNTIME_GENAI}" \
+      tunepress.cuda="${CUDA}" \
+      tunepress.cudnn="${CUDNN}" \
+      tunepress.driver="${DRIVER}"

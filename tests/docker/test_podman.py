@@ -1,0 +1,297 @@
+"""The images, built and run by podman on a base that debootstrap makes: nothing but Debian's packages and the package index is asked.
+
+Docker's engine wants a daemon; podman takes the same files and words without one. It needs root here, and works in a folder of its
+own with its own settings: the machine's are left alone. Where CI=true, a program that is missing is a failure.
+"""
+
+import importlib.util
+import json
+import os
+import pty
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stages.lib.edge.environment import locked
+from tests.clone import SMOKE, Clone
+from tests.docker.tools import pins
+
+NEEDED = ("podman", "runc", "debootstrap")
+MISSING = [name for name in NEEDED if not shutil.which(name)] + ([] if os.getuid() == 0 else ["root"])
+pytestmark = [
+    pytest.mark.timeout(2400),
+    pytest.mark.skipif(bool(MISSING) and not os.environ.get("CI"), reason=f"needs {', '.join(MISSING)}"),
+]
+
+OWNER = 12345  # of the project: an ordinary user, whom no image and no machine knows
+BASE = "localhost/tunepress-base:bookworm"
+SIZES = {"train": 2.8e9, "serve": 0.9e9}  # bytes; seen: 2.51 and 0.80, of which 0.22 are the base
+SETTINGS = """\
+[containers]
+netns = "host"
+default_ulimits = ["nofile=16384:16384", "nproc=16384:16384"]
+[network]
+network_backend = "netavark"
+[engine]
+runtime = "runc"
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+"""
+PACKAGES = """\
+import json
+from importlib import metadata
+print(json.dumps({one.metadata["Name"].lower().replace("_", "-").replace(".", "-"): one.version for one in metadata.distributions()}))
+"""
+
+
+class Engine:
+    """podman in a folder of its own, and a project whose owner is somebody else."""
+
+    def __init__(self, root: Path, folder: Path) -> None:
+        self.folder = folder
+        (folder / "containers.conf").write_text(SETTINGS, encoding="utf-8")
+        places = f'[storage]\ndriver = "overlay"\ngraphroot = "{folder}/images"\nrunroot = "{folder}/run"\n'
+        (folder / "storage.conf").write_text(places, encoding="utf-8")
+        (folder / "tmp").mkdir()
+        self.project = Clone.of(root, folder / "home/project")
+        self.project.environment |= {
+            "ENGINE": "podman",
+            "BASE_IMAGE": BASE,
+            "CONTAINERS_CONF": f"{folder}/containers.conf",
+            "CONTAINERS_STORAGE_CONF": f"{folder}/storage.conf",
+            "TMPDIR": f"{folder}/tmp",  # of cache mounts
+            # root looks at another's repository
+            "GIT_CONFIG_COUNT": "1",
+            "GIT_CONFIG_KEY_0": "safe.directory",
+            "GIT_CONFIG_VALUE_0": "*",
+        }
+        for path in (self.project.folder, *self.project.folder.rglob("*")):
+            os.chown(path, OWNER, OWNER, follow_symlinks=False)
+
+    def run(self, *command: str, code: int = 0, seconds: int = 1500) -> str:
+        """What a command prints, standard error included, run in the project."""
+        done = subprocess.run(
+            command,
+            cwd=self.project.folder,
+            env=self.project.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=seconds,
+        )
+        assert done.returncode == code, done.stdout[-6000:]
+        return done.stdout
+
+    def inside(self, kind: str, *command: str, code: int = 0) -> str:
+        """The same in an image."""
+        return self.run("docker/run", kind, "cpu", *command, code=code)
+
+    def inspect(self, kind: str) -> Any:
+        (found,) = json.loads(self.run("podman", "image", "inspect", f"tunepress-{kind}:cpu"))
+        return found
+
+    def make_base(self) -> None:
+        base = self.folder / "base"
+        self.run("debootstrap", "--variant=minbase", "bookworm", str(base))
+        for leftover in ("var/cache/apt/archives", "var/lib/apt/lists"):
+            shutil.rmtree(base / leftover)
+        self.run("sh", "-c", f"tar --directory {base} --create . | podman import --quiet - {BASE}")
+        shutil.rmtree(base)
+
+
+@pytest.fixture(scope="module")
+def engine(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """The images for the CPU."""
+    assert not MISSING, f"needs {', '.join(MISSING)}; .ci/run installs them"
+    engine = Engine(root, tmp_path_factory.mktemp("podman"))
+    try:
+        engine.make_base()
+        for kind in ("train", "serve"):
+            engine.run("docker/build", kind, "cpu")
+        yield engine
+    finally:
+        engine.run("podman", "system", "reset", "--force")
+        shutil.rmtree(engine.folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def inside(engine: Engine) -> Clone:
+    """The project after the smoke recipe has run in the image, with the command that a user types."""
+    engine.run("make", "docker-train", "IMAGE=cpu", "EXPERIMENT=smoke")
+    return engine.project
+
+
+@pytest.fixture(scope="module")
+def outside(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """A project after the same without an image."""
+    clone = Clone.of(root, tmp_path_factory.mktemp("outside") / "clone")
+    clone.run("dvc", "exp", "run", *SMOKE)
+    return clone
+
+
+# what an image is
+
+
+@pytest.mark.parametrize("kind", SIZES)
+def test_an_image_is_no_larger_than_it_has_to_be(kind: str, engine: Engine) -> None:
+    assert engine.inspect(kind)["Size"] <= SIZES[kind]
+
+
+@pytest.mark.parametrize("kind", SIZES)
+def test_an_image_tells_what_it_is_made_of_and_runs_as_an_ordinary_user(kind: str, engine: Engine) -> None:
+    config, pinned = engine.inspect(kind)["Config"], pins(engine.project.folder)
+    assert config["User"] == "1000:1000"
+    told = {key.removeprefix("tunepress."): value for key, value in config["Labels"].items() if key.startswith("tunepress.")}
+    assert told["onnxruntime"] == pinned["CPU_ONNXRUNTIME"]
+    assert told["onnxruntime-genai"] == pinned["CPU_ONNXRUNTIME_GENAI"]
+    assert told["python"] == pinned["PYTHON"]
+    assert told.get("torch") == (pinned["CPU_TORCH"] if kind == "train" else None)
+    head = engine.run("git", "rev-parse", "HEAD").strip()
+    assert config["Labels"]["org.opencontainers.image.revision"] == head
+    assert config["Labels"]["org.opencontainers.image.base.name"] == BASE
+
+
+@pytest.mark.parametrize("kind", SIZES)
+def test_an_image_has_the_packages_of_its_lock_and_the_pinned_python(kind: str, engine: Engine) -> None:
+    found = json.loads(engine.run("podman", "run", "--rm", "--entrypoint=python", f"tunepress-{kind}:cpu", "-c", PACKAGES))
+    lock = locked("requirements/cpu.txt" if kind == "train" else "requirements/serve.txt")
+    assert {name: found.get(name, "").partition("+")[0] for name in lock} == lock
+    assert found.keys() - lock.keys() <= ({"pip", "setuptools"} if kind == "train" else set())
+    version = engine.run("podman", "run", "--rm", "--entrypoint=python", f"tunepress-{kind}:cpu", "--version")
+    assert version.startswith(f"Python {pins(engine.project.folder)['PYTHON']}.")
+
+
+@pytest.mark.parametrize("kind", SIZES)
+def test_no_layer_has_a_cache_a_secret_or_anything_of_the_host(kind: str, engine: Engine) -> None:
+    history = json.dumps(engine.inspect(kind)["History"]) + json.dumps(engine.inspect(kind)["Config"])
+    for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_CERT", "PIP_FIND_LINKS"):
+        assert os.environ.get(name, name) not in history
+    places = "/root/.cache /var/cache/apt/archives /var/lib/apt/lists /run/secrets /wheels /tmp /var/log"
+    looked = ["podman", "run", "--rm", "--user=0", "--entrypoint=sh", f"tunepress-{kind}:cpu", "-c"]
+    assert engine.run(*looked, f"find {places} -type f -size +0 2> /dev/null || true") == ""
+    assert engine.run(*looked, "find /project -name .git -o -name '*.safetensors' -o -name '*.onnx'") == ""
+
+
+def test_what_serves_is_asked_for_its_health(engine: Engine) -> None:
+    (test, *command) = engine.inspect("serve")["Config"]["Healthcheck"]["Test"]
+    assert test == "CMD"
+    assert "/health" in command[-1]
+
+
+def test_the_file_for_cuda_builds_up_to_the_wheels(engine: Engine) -> None:
+    """Its base, the compiler that torch.compile wants, and what it runs with; the rest are several GB from the package index."""
+    engine.run("docker/build", "train", "cuda13", "--target=run")
+    (found,) = json.loads(engine.run("podman", "image", "inspect", "tunepress-train:cuda13"))
+    assert "TUNEPRESS_LOCK=requirements/cuda13.txt" in found["Config"]["Env"]
+    assert "NVIDIA_VISIBLE_DEVICES=all" in found["Config"]["Env"]
+    assert "g++" in engine.run("podman", "run", "--rm", "--entrypoint=g++", "tunepress-train:cuda13", "--version")
+
+
+# what runs in one
+
+
+def test_the_user_is_the_owner_and_writes_only_where_a_run_needs_it(engine: Engine) -> None:
+    writable = 'for place in "$HOME" /tmp "$PWD"; do touch "$place/.written" && rm "$place/.written"; done'
+    assert engine.inside("train", "sh", "-c", f"{writable}; id -u; touch /usr/x || echo refused").splitlines()[-3:] == [
+        str(OWNER),
+        "touch: cannot touch '/usr/x': Read-only file system",
+        "refused",
+    ]
+
+
+def test_an_image_for_another_environment_ends_in_one_line(engine: Engine) -> None:
+    name = "tunepress-train:cpu"
+    said = engine.run("podman", "run", "--rm", "--env=TUNEPRESS_LOCK=requirements/cuda13.txt", name, "true", code=1)
+    assert said.startswith("image: requirements/cuda13.txt: has no onnxruntime, but ")
+    assert len(said.splitlines()) == 1
+
+
+def test_the_hashes_are_those_of_a_run_outside(inside: Clone, outside: Clone) -> None:
+    assert inside.outputs() == outside.outputs()
+    assert len(inside.outputs()) > 10
+
+
+def test_outside_the_files_are_the_owners_and_nothing_is_left_to_do(inside: Clone) -> None:
+    assert {path.lstat().st_uid for path in inside.folder.rglob("*")} == {OWNER}
+    assert "Data and pipelines are up to date" in inside.run("dvc", "status")
+    assert not list(inside.folder.rglob(".*.partial"))
+
+
+def test_a_run_names_its_image_and_is_an_experiment_outside_too(inside: Clone, outside: Clone, engine: Engine) -> None:
+    speed = json.loads((inside.folder / "metrics/speed.json").read_text(encoding="utf-8"))
+    identity = engine.run("docker/image", "train", "cpu").strip()
+    name, _, digest = identity.partition("@")
+    assert speed["image"]["digest"] == digest
+    assert speed["image"]["name"] == f"{name}@{digest.removeprefix('sha256:')[:12]}"
+    assert "image" not in json.loads((outside.folder / "metrics/speed.json").read_text(encoding="utf-8"))
+    assert len(inside.run("dvc", "exp", "list", "--name-only").split()) == 1
+
+
+def test_the_model_answers_in_the_image_that_serves_as_it_does_outside(inside: Clone, engine: Engine) -> None:
+    text = "You mean to tell me that the whole street has been in on this since June"
+    command = ("python", "-m", "tools.predict", "--model")
+    assert (
+        engine.inside("serve", *command, "/model", text).splitlines()[-1:]
+        == inside.run(sys.executable, *command[1:], "models/onnx", text).splitlines()
+    )
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tools.serve") is None, reason="there is no tools.serve yet")
+def test_the_image_that_serves_says_that_it_is_well_and_ends_when_told(inside: Clone, engine: Engine) -> None:
+    command = ["docker/run", "serve", "cpu"]
+    log = (engine.folder / "serve.log").open("w+b")
+    server = subprocess.Popen(command, cwd=inside.folder, env=inside.environment, stdout=log, stderr=log)
+    until = time.monotonic() + 120
+    healthy = False
+    while not healthy and server.poll() is None and time.monotonic() < until:
+        with suppress(OSError), urllib.request.urlopen("http://127.0.0.1:8080/health", timeout=5) as answer:
+            healthy = answer.status == 200
+        time.sleep(0.2)
+    server.send_signal(signal.SIGTERM)
+    assert server.wait(60) is not None
+    log.seek(0)
+    assert healthy, log.read().decode()
+
+
+def test_ctrl_c_ends_a_run_cleanly(inside: Clone, engine: Engine) -> None:
+    command = ["docker/run", "train", "cpu", "dvc", "exp", "run", *SMOKE, "-S", "train.max_steps=100000"]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(inside.folder)
+        os.execvpe(command[0], command, inside.environment)  # noqa: S606
+    said = read(terminal, until=rb"train: .*?\d+/100000", seconds=300)
+    os.write(terminal, b"\x03")
+    said += read(terminal, until=None, seconds=60)
+    _, status = os.waitpid(pid, 0)
+    assert os.waitstatus_to_exitcode(status) != 0
+    assert b"train: interrupted" in said
+    assert engine.run("podman", "ps", "--all", "--quiet") == ""
+    assert {path.lstat().st_uid for path in inside.folder.rglob("*")} == {OWNER}
+    assert not list(inside.folder.rglob(".*.partial"))
+    assert "train" in inside.run("dvc", "status")  # no lock is left behind
+
+
+def read(terminal: int, until: bytes | None, seconds: float) -> bytes:
+    """What a terminal shows, until a pattern is there or, without one, the end."""
+    said, deadline = b"", time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if select.select([terminal], [], [], 1)[0]:
+            try:
+                said += os.read(terminal, 65536)
+            except OSError:  # the other end is closed
+                return said
+        if until and re.search(until, said):
+            return said
+    raise AssertionError(f"no {until!r} in {seconds} s: {said[-3000:]!r}")
