@@ -161,20 +161,11 @@ def serving(model: Path, scratch: Path, clients: int) -> Iterator[tuple[str, psu
     Raises:
         InputError: it does not start.
     """
-    command = [
-        sys.executable,
-        "-m",
-        "tools.serve",
-        "--model",
-        str(model.resolve()),
-        "--port",
-        "0",
-        "--queue",
-        str(max(clients, 16)),
-    ]
+    options = ["--model", str(model.resolve()), "--port", "0", "--queue", str(max(clients, 16))]
     variables = environment(scratch, kernels=False)
     variables.pop("TUNEPRESS_API_KEY", None)
     with (scratch / "server.log").open("w+") as log:
+        command = [sys.executable, "-m", "tools.serve", *options]
         server = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=log, text=True)
         try:
             assert server.stdout
