@@ -12,27 +12,33 @@ RUN --mount=type=cache,id=tunepress-serve-apt,target=/var/cache/apt \
     && rm -rf /var/log/* /var/cache/ldconfig
 ENV PATH=/opt/venv/bin:${PATH}
 
-FROM base AS packages
+# What fills the image's environment, and is in no image.
+FROM base AS installer
+ARG UV
 RUN --mount=type=cache,id=tunepress-serve-apt,target=/var/cache/apt \
     --mount=type=cache,id=tunepress-serve-lists,target=/var/lib/apt/lists \
-    apt-get update && apt-get install --yes --no-install-recommends python3-venv
-ARG LOCK
-COPY requirements/${LOCK}.txt /requirements/
-RUN --mount=type=cache,id=tunepress-pip,target=/root/.cache/pip \
-    --mount=type=secret,id=pip.conf \
-    --mount=type=secret,id=certificates \
-    python3 -m venv /opt/venv \
-    && PIP_CONFIG_FILE=/run/secrets/pip.conf pip install --requirement /requirements/${LOCK}.txt \
-    && pip uninstall --yes pip setuptools
+    --mount=type=cache,id=tunepress-pip,target=/root/.cache/pip \
+    --mount=type=secret,id=index --mount=type=secret,id=certificates \
+    --mount=type=bind,source=docker/install,target=/install \
+    apt-get update && apt-get install --yes --no-install-recommends python3-venv \
+    && python3 -m venv --without-pip /opt/venv && python3 -m venv /opt/installer \
+    && /install /opt/installer/bin/pip install uv==${UV}
 
 FROM base AS serve
 WORKDIR /project
-COPY --from=packages /opt/venv /opt/venv
+COPY --from=installer /opt/venv /opt/venv
+ARG LOCK
+RUN --mount=type=cache,id=tunepress-uv,target=/root/.cache/uv \
+    --mount=type=secret,id=index --mount=type=secret,id=certificates \
+    --mount=type=bind,source=docker/install,target=/install \
+    --mount=type=bind,source=requirements,target=/requirements \
+    --mount=type=bind,from=installer,source=/opt/installer,target=/opt/installer \
+    /install /opt/installer/bin/uv pip install --python /opt/venv --link-mode copy --compile-bytecode \
+        --requirement "/requirements/${LOCK}.txt"
 COPY docker docker
 COPY requirements requirements
 COPY tools tools
 COPY stages stages
-ARG LOCK
 ENV HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \
     NVIDIA_VISIBLE_DEVICES=all \

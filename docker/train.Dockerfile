@@ -7,8 +7,8 @@ COPY LICENSE /
 
 # hadolint ignore=DL3006
 FROM ${BASE_IMAGE} AS base
-# torch.compile builds kernels while it runs on a GPU, and wants a compiler and Python's headers for it.
 ARG LOCK
+# torch.compile builds kernels while it runs on a GPU, and wants a compiler and Python's headers for it.
 # hadolint ignore=SC2086
 RUN --mount=type=cache,id=tunepress-train-apt,target=/var/cache/apt \
     --mount=type=cache,id=tunepress-train-lists,target=/var/lib/apt/lists \
@@ -19,37 +19,10 @@ RUN --mount=type=cache,id=tunepress-train-apt,target=/var/cache/apt \
     && git config --system --add safe.directory '*' \
     && useradd --uid 1000 --create-home tunepress \
     && rm -rf /var/log/* /var/cache/ldconfig
-ENV PATH=/opt/venv/bin:${PATH}
-
-FROM base AS packages
-RUN --mount=type=cache,id=tunepress-train-apt,target=/var/cache/apt \
-    --mount=type=cache,id=tunepress-train-lists,target=/var/lib/apt/lists \
-    apt-get update && apt-get install --yes --no-install-recommends python3-venv
-ARG LOCK
-COPY requirements/${LOCK}.txt /requirements/
-# The stamp tells the Makefile, whose rule compares times, that the environment is made: VENV=/opt/venv.
-RUN --mount=type=cache,id=tunepress-pip,target=/root/.cache/pip \
-    --mount=type=bind,from=wheels,target=/wheels \
-    --mount=type=secret,id=pip.conf \
-    --mount=type=secret,id=certificates \
-    python3 -m venv /opt/venv \
-    && PIP_CONFIG_FILE=/run/secrets/pip.conf pip install --find-links /wheels --requirement /requirements/${LOCK}.txt \
-    && touch --date=2100-01-01 /opt/venv/.cpu
-
-# With what `make test` needs. It runs on the working tree, like all others.
-FROM packages AS test-packages
-COPY requirements/search.txt requirements/dev.txt requirements/cpu.txt /requirements/
-RUN --mount=type=cache,id=tunepress-pip,target=/root/.cache/pip \
-    --mount=type=secret,id=pip.conf \
-    --mount=type=secret,id=certificates \
-    PIP_CONFIG_FILE=/run/secrets/pip.conf pip install --requirement /requirements/search.txt --requirement /requirements/dev.txt \
-    && touch --date=2100-01-01 /opt/venv/.search /opt/venv/.dev
-
-FROM base AS run
 WORKDIR /project
-ARG LOCK
 # The root is read-only and the user anybody: what programs keep of their own goes to /tmp and HOME, which docker/run lays there.
-ENV VENV=/opt/venv \
+ENV PATH=/opt/venv/bin:${PATH} \
+    VENV=/opt/venv \
     HOME=/home/tunepress \
     USER=tunepress \
     PYTHONDONTWRITEBYTECODE=1 \
@@ -61,13 +34,45 @@ ENV VENV=/opt/venv \
 ENTRYPOINT ["/project/docker/entry"]
 CMD ["dvc", "repro"]
 
-FROM run AS test
-COPY --from=test-packages /opt/venv /opt/venv
+# An empty environment for the images, and beside it what fills it, which is in no image.
+FROM base AS installer
+ARG UV
+RUN --mount=type=cache,id=tunepress-train-apt,target=/var/cache/apt \
+    --mount=type=cache,id=tunepress-train-lists,target=/var/lib/apt/lists \
+    --mount=type=cache,id=tunepress-pip,target=/root/.cache/pip \
+    --mount=type=secret,id=index --mount=type=secret,id=certificates \
+    --mount=type=bind,source=docker/install,target=/install \
+    apt-get update && apt-get install --yes --no-install-recommends python3-venv \
+    && python3 -m venv /opt/venv && python3 -m venv /opt/installer \
+    && HOME=/root /install /opt/installer/bin/pip install uv==${UV}
+
+FROM base AS packages
+COPY --from=installer /opt/venv /opt/venv
+# The stamp tells the Makefile, whose rule compares times, that the environment VENV is made.
+RUN --mount=type=cache,id=tunepress-uv,target=/root/.cache/uv \
+    --mount=type=secret,id=index --mount=type=secret,id=certificates \
+    --mount=type=bind,source=docker/install,target=/install \
+    --mount=type=bind,source=requirements,target=/requirements \
+    --mount=type=bind,from=installer,source=/opt/installer,target=/opt/installer \
+    --mount=type=bind,from=wheels,target=/wheels \
+    HOME=/root /install /opt/installer/bin/uv pip install --python /opt/venv --link-mode copy --compile-bytecode \
+        --find-links /wheels --requirement "/requirements/${LOCK}.txt" \
+    && touch --date=2100-01-01 /opt/venv/.cpu
+
+# With what `make test` needs.
+FROM packages AS test
+RUN --mount=type=cache,id=tunepress-uv,target=/root/.cache/uv \
+    --mount=type=secret,id=index --mount=type=secret,id=certificates \
+    --mount=type=bind,source=docker/install,target=/install \
+    --mount=type=bind,source=requirements,target=/requirements \
+    --mount=type=bind,from=installer,source=/opt/installer,target=/opt/installer \
+    HOME=/root /install /opt/installer/bin/uv pip install --python /opt/venv --link-mode copy --compile-bytecode \
+        --requirement /requirements/search.txt --requirement /requirements/dev.txt \
+    && touch --date=2100-01-01 /opt/venv/.search /opt/venv/.dev
 COPY . .
 USER 1000:1000
 
-FROM run AS train
-COPY --from=packages /opt/venv /opt/venv
+FROM packages AS train
 COPY . .
 USER 1000:1000
 ARG BASE_IMAGE

@@ -12,7 +12,7 @@ from yaml import safe_load, safe_load_all  # type: ignore[import-untyped]
 
 from tests.docker.tools import pins, program
 
-SCRIPTS = ("build", "digests", "entry", "image", "run")
+SCRIPTS = ("build", "digests", "entry", "image", "install", "run")
 
 
 def output(*command: str, root: Path, **environment: str) -> str:

@@ -67,7 +67,7 @@ def test_a_lock_has_the_pinned_versions(name: str, root: Path) -> None:
 
 def test_every_pin_is_of_a_lock_or_of_the_base(root: Path) -> None:
     held = {f"{prefix}_{key}" for prefix, packages in LOCKS.values() for key in packages}
-    assert pins(root).keys() - held == {"BASE_IMAGE", "BASE_DIGEST", "PYTHON", "CUDA13_DRIVER", "CUDA12_DRIVER"}
+    assert pins(root).keys() - held == {"BASE_IMAGE", "BASE_DIGEST", "PYTHON", "UV", "CUDA13_DRIVER", "CUDA12_DRIVER"}
 
 
 @pytest.mark.parametrize("name", LOCKS)
@@ -168,6 +168,10 @@ def test_the_cpu_lock_leaves_out_what_only_a_cuda_build_of_torch_wants(root: Pat
 
 def test_what_a_cuda_model_is_said_to_need_is_what_is_pinned(root: Path) -> None:
     assert f"driver {pins(root)['CUDA13_DRIVER']} or newer" in NEEDS["cuda"]
+
+
+def test_what_installs_is_what_has_resolved_the_locks(root: Path) -> None:
+    assert pins(root)["UV"] == locked("requirements/dev.txt")["uv"]
 
 
 def test_python_is_that_of_the_project_and_of_the_locks(root: Path) -> None:

@@ -236,9 +236,7 @@ def test_an_index_reaches_pip_as_a_secret_and_is_in_no_argument(host: Host) -> N
     asked = host.asked("docker/build", "serve", "cpu", PIP_INDEX_URL=index, PIP_CERT=str(host.home / "ca.pem"))
     assert not any("hush" in word for word in asked)
     assert host.said.with_suffix(".secrets").read_text(encoding="utf-8").splitlines() == [
-        "[global]",
-        f"index-url = {index}",
-        "cert = /run/secrets/certificates",
+        f"export PIP_INDEX_URL='{index}' UV_DEFAULT_INDEX='{index}'",
         "a certificate",
     ]
 
