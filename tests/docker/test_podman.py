@@ -4,7 +4,6 @@ Docker's engine wants a daemon; podman takes the same files and words without on
 its own with its own settings: the machine's are left alone. Where CI=true, a program that is missing is a failure.
 """
 
-import importlib.util
 import json
 import os
 import pty
@@ -250,7 +249,6 @@ def test_the_model_answers_in_the_image_that_serves_as_it_does_outside(inside: C
     )
 
 
-@pytest.mark.skipif(importlib.util.find_spec("tools.serve") is None, reason="there is no tools.serve yet")
 def test_the_image_that_serves_says_that_it_is_well_and_ends_when_told(inside: Clone, engine: Engine) -> None:
     command = ["docker/run", "serve", "cpu"]
     log = (engine.folder / "serve.log").open("w+b")
