@@ -41,14 +41,24 @@ class Host:
         for command in (("init", "--quiet"), ("add", "--all"), ("-c", "user.name=t", "-c", "user.email=t", "commit", "-qm", "s")):
             subprocess.run(["git", *command], cwd=self.project, env=self.environment, check=True)
 
-    def asked(self, *command: str, code: int = 0, **environment: str) -> list[str]:
+    def asked(self, *command: str, **environment: str) -> list[str]:
         """What the engine was asked, word for word."""
+        done = self.run(*command, **environment)
+        assert done.returncode == 0, done.stderr
+        self.complaints = done.stderr
+        return self.said.read_text(encoding="utf-8").splitlines()
+
+    def refused(self, *command: str) -> str:
+        """What a command says that ends before the engine is asked to do anything."""
+        done = self.run(*command)
+        assert done.returncode == 1
+        assert not self.said.exists()
+        return done.stderr
+
+    def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
         self.said.unlink(missing_ok=True)
         given = self.environment | environment
-        done = subprocess.run(command, cwd=self.project, env=given, capture_output=True, text=True, timeout=60)
-        assert done.returncode == code, done.stderr
-        self.complaints = done.stderr
-        return self.said.read_text(encoding="utf-8").splitlines() if self.said.exists() else []
+        return subprocess.run(command, cwd=self.project, env=given, capture_output=True, text=True, timeout=60)
 
     def mounted(self, *command: str, **environment: str) -> list[str]:
         asked = self.asked(*command, **environment)
@@ -87,8 +97,8 @@ def test_a_run_tells_inside_which_image_it_is(host: Host) -> None:
 
 
 def test_an_image_that_is_not_there_is_named_with_the_cure(host: Host) -> None:
-    assert host.asked("docker/run", "train", "absent", "true", code=1) == []
-    assert host.complaints == "docker/image: no image tunepress-train:absent; make docker-build IMAGE=absent\n"
+    said = host.refused("docker/run", "train", "absent", "true")
+    assert said == "docker/image: no image tunepress-train:absent; make docker-build IMAGE=absent\n"
 
 
 @pytest.mark.parametrize(
@@ -153,8 +163,7 @@ def test_a_server_sees_the_model_and_nothing_else(host: Host) -> None:
 
 
 def test_a_server_without_a_model_says_what_to_do(host: Host) -> None:
-    assert host.asked("docker/run", "serve", "cpu", code=1) == []
-    assert host.complaints.startswith(f"docker/run: no model folder {host.project}/models/onnx; ")
+    assert host.refused("docker/run", "serve", "cpu").startswith(f"docker/run: no model folder {host.project}/models/onnx; ")
 
 
 @pytest.mark.parametrize(
@@ -243,8 +252,7 @@ def test_an_index_reaches_pip_as_a_secret_and_is_in_no_argument(host: Host) -> N
 
 @pytest.mark.parametrize("image", ["train cuda11", "test cuda13", "deploy cpu"])
 def test_an_image_that_there_is_not_is_told_in_one_line(image: str, host: Host) -> None:
-    assert host.asked("docker/build", *image.split(), code=1) == []
-    assert host.complaints.startswith(f"docker/build: no image {' for '.join(image.split())}; ")
+    assert host.refused("docker/build", *image.split()).startswith(f"docker/build: no image {' for '.join(image.split())}; ")
 
 
 def test_podman_keeps_the_health_check_and_the_users_number(host: Host) -> None:
@@ -260,7 +268,7 @@ def looked_up(host: Host) -> Callable[[str], str]:
     def run(digest: str) -> str:
         engine = f"#!/bin/sh\ncase \"$1\" in pull) echo id ;; image) echo 'debian@{digest}' ;; esac\n"
         (host.home.parent / "bin/docker").write_text(engine, encoding="utf-8")
-        host.asked("make", "docker-digests")
+        assert host.run("make", "docker-digests").returncode == 0
         return pins(host.project)["BASE_DIGEST"]
 
     return run
