@@ -6,6 +6,7 @@ The pipeline keeps no GGUF file, so it is downloaded and verified again, as the 
 """
 
 import sys
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,8 +65,9 @@ def main(job: dict[str, Any], scratch: Path) -> dict[str, Any]:
 
 
 def built(recipe: Build, model: Path, folder: Path) -> Path:
-    """An ONNX model of the base model, by the recipe that the pipeline has for the merged one."""
-    build(recipe, model, folder)
+    """An ONNX model of the base model, by the recipe that the pipeline has for the merged one; gptq looks at the project's rows."""
+    with chdir(ROOT):
+        build(recipe, model.resolve(), folder)
     return folder
 
 
