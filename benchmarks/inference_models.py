@@ -19,7 +19,8 @@ from stages.fetch import download_gguf
 from stages.lib.checkpoint import load_encoder
 from stages.lib.edge.configuration import load
 from stages.lib.edge.errors import InputError
-from stages.lib.edge.outputs import read_jsonl, write_json
+from stages.lib.edge.outputs import read_jsonl, write_json, write_jsonl
+from stages.lib.edge.paths import PREPARED
 from stages.lib.processes import cores
 from stages.lib.schema.base_model import BaseModel, Source
 from stages.lib.schema.build import Build
@@ -54,7 +55,7 @@ def main(job: dict[str, Any], scratch: Path) -> dict[str, Any]:
     models = {}
     for name in job["contenders"]:
         if name == "onnx":
-            path = Path(job["onnx"] or built(cfg.build, folder, scratch / "onnx"))
+            path = Path(job["onnx"] or built(cfg.build, folder.resolve(), scratch))
             models[name] = {"path": str(path), "weights": cfg.build.precision}
         elif name == "torch":
             models[name] = {"path": str(folder), "weights": str(config.dtype).removeprefix("torch.")}
@@ -64,11 +65,16 @@ def main(job: dict[str, Any], scratch: Path) -> dict[str, Any]:
     return {"prompt": prompt(folder, job["prompt_tokens"]), "threads": cores(), "models": models}
 
 
-def built(recipe: Build, model: Path, folder: Path) -> Path:
-    """An ONNX model of the base model, by the recipe that the pipeline has for the merged one; gptq looks at the project's rows."""
-    with chdir(ROOT):
-        build(recipe, model.resolve(), folder)
-    return folder
+def built(recipe: Build, model: Path, scratch: Path) -> Path:
+    """An ONNX model of the base model, by the recipe that the pipeline has for the merged one.
+
+    gptq looks at the phrases that come with the project.
+    """
+    rows = [{"prompt": row["phrase"], "completion": row["tone"]} for row in read_jsonl(PHRASES)]
+    write_jsonl(scratch / PREPARED / "train.jsonl", rows)
+    with chdir(scratch):
+        build(recipe, model, scratch / "onnx")
+    return scratch / "onnx"
 
 
 def gguf(base_model: BaseModel, scratch: Path) -> Path:
