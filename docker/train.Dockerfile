@@ -47,6 +47,7 @@ RUN --mount=type=cache,id=tunepress-train-apt,target=/var/cache/apt \
     && HOME=/root /install /opt/installer/bin/pip install uv==${UV}
 
 FROM base AS packages
+ARG LOCK
 COPY --from=installer /opt/venv /opt/venv
 # The stamp tells the Makefile, whose rule compares times, that the environment VENV is made.
 RUN --mount=type=cache,id=tunepress-uv,target=/root/.cache/uv \
@@ -75,6 +76,7 @@ USER 1000:1000
 FROM packages AS train
 COPY . .
 USER 1000:1000
+ARG LOCK
 ARG BASE_IMAGE
 ARG BASE_DIGEST
 ARG VERSION

@@ -155,6 +155,7 @@ def test_an_image_tells_what_it_is_made_of_and_runs_as_an_ordinary_user(kind: st
     told = {key.removeprefix("tunepress."): value for key, value in config["Labels"].items() if key.startswith("tunepress.")}
     assert told["onnxruntime"] == pinned["CPU_ONNXRUNTIME"]
     assert told["onnxruntime-genai"] == pinned["CPU_ONNXRUNTIME_GENAI"]
+    assert told["lock"] == ("cpu" if kind == "train" else "serve")
     assert told["python"] == pinned["PYTHON"]
     assert told.get("torch") == (pinned["CPU_TORCH"] if kind == "train" else None)
     head = engine.run("git", "rev-parse", "HEAD").strip()
