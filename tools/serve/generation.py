@@ -33,7 +33,7 @@ from tools.serve.worker import Asked, Job
 
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {"text/event-stream": {}},
         "description": "The answer; in events with stream=true.",
     }
 }

@@ -61,8 +61,15 @@ def refused(allowed: tuple[Any, ...], reason: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-Text = Annotated[str, Field(min_length=1), AfterValidator(without_nul)]
-Words = Annotated[Text, AfterValidator(not_blank)]
+def one_of(*names: str) -> dict[str, Any]:
+    """What a JSON schema says of fields of which one is there, and not null."""
+    return {"oneOf": [{"required": [name], "properties": {name: {"not": {"type": "null"}}}} for name in names]}
+
+
+Text = Annotated[str, Field(min_length=1, json_schema_extra={"pattern": r"^[^\u0000]*$"}), AfterValidator(without_nul)]
+Words = Annotated[Text, AfterValidator(not_blank), Field(json_schema_extra={"pattern": r"^[^\u0000]*\S[^\u0000]*$"})]
+Texts = Annotated[list[Text], Field(min_length=1)]
+Stops = Annotated[list[Text], Field(max_length=4)]
 Value = Annotated[str, AfterValidator(without_nul)] | int | Annotated[float, Field(allow_inf_nan=False)] | bool
 Row = dict[str, Value]
 
@@ -77,7 +84,10 @@ class TextPart(Strict):
     """A part of a message."""
 
     type: Literal["text"]
-    text: str
+    text: Text
+
+
+TextParts = Annotated[list[TextPart], Field(min_length=1)]
 
 
 class StreamOptions(Strict):
@@ -95,9 +105,7 @@ class Sampling(Strict):
     )
     top_p: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
     seed: Annotated[int, Field(ge=0, le=LARGEST_SEED)] | None = None
-    stop: Annotated[list[Text], Field(max_length=4), BeforeValidator(listed, json_schema_input_type=Text | list[Text])] | None = (
-        None
-    )
+    stop: Annotated[Stops, BeforeValidator(listed, json_schema_input_type=Text | Stops)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: Annotated[Literal[1] | None, refused((None, 1), ONE_ANSWER)] = None
@@ -112,7 +120,7 @@ class Sampling(Strict):
 class CompletionRequest(Sampling):
     """A text to go on from, as it is: nothing is put around it."""
 
-    prompt: Annotated[list[Text], Field(min_length=1), BeforeValidator(no_tokens, json_schema_input_type=Text | list[Text])]
+    prompt: Annotated[Texts, BeforeValidator(no_tokens, json_schema_input_type=Text | Texts)]
     max_tokens: Annotated[int, Field(ge=1)] | None = Field(
         None, description="of the answer; without it as many as the longest answer in training had"
     )
@@ -123,7 +131,7 @@ class Message(Strict):
     """What somebody said."""
 
     role: Literal["system", "user", "assistant"]
-    content: Annotated[Text, BeforeValidator(joined, json_schema_input_type=Text | list[TextPart])]
+    content: Annotated[Text, BeforeValidator(joined, json_schema_input_type=Text | TextParts)]
 
 
 class ChatRequest(Sampling):
@@ -145,6 +153,8 @@ class ChatRequest(Sampling):
 
 class ClassifyRequest(Strict):
     """What to put a label to: one of the four fields."""
+
+    model_config = ConfigDict(json_schema_extra=one_of("text", "texts", "row", "rows"))
 
     model: str | None = Field(None, description="as GET /v1/models names it; may be left out")
     text: Words | None = Field(None, description="where the model's prompt has one column")

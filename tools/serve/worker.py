@@ -144,13 +144,10 @@ class Worker:
 
     def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
         """What the process says, handed to the event loop until it says no more. Runs in a thread of its own."""
-        while True:
-            try:
-                heard = self._connection.recv()
-            except (EOFError, OSError):
-                break
-            loop.call_soon_threadsafe(self._hear, heard)
         with suppress(RuntimeError):  # the loop is closed: the server has ended before
+            with suppress(EOFError, OSError):
+                while True:
+                    loop.call_soon_threadsafe(self._hear, self._connection.recv())
             loop.call_soon_threadsafe(self._mourn)
 
     def _hear(self, heard: Heard) -> None:

@@ -1,7 +1,9 @@
 """A server in a process of its own, as a user starts it."""
 
+import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -17,6 +19,7 @@ from openai import AsyncOpenAI, OpenAI
 from prometheus_client.parser import text_string_to_metric_families
 
 ROOT = Path(__file__).resolve().parents[3]
+ENDLESS = {"prompt": "a", "max_tokens": 8000}  # for a model that ends no answer
 
 
 class Server:
@@ -109,3 +112,21 @@ def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < late, "it did not come to be so"
         time.sleep(0.02)
+
+
+def connected(server: Server) -> socket.socket:
+    """A connection of one's own, to hang up."""
+    host, _, port = server.url.removeprefix("http://").partition(":")
+    return socket.create_connection((host, int(port)), timeout=60)
+
+
+def send(connection: socket.socket, body: dict[str, Any], path: str = "/v1/completions") -> None:
+    """Sends a request and does not wait."""
+    content = json.dumps(body)
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    connection.sendall((head + content).encode())
+
+
+def written(server: Server) -> float:
+    """Tokens of answers so far."""
+    return server.metric("tunepress_completion_tokens_total")

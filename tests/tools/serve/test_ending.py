@@ -12,8 +12,7 @@ import httpx2
 import pytest
 from openai import APIError
 
-from tests.tools.serve.served import ROOT, Server, serving, start, until
-from tests.tools.serve.test_limits import ENDLESS, connected, send, written
+from tests.tools.serve.served import ENDLESS, ROOT, Server, connected, send, serving, start, until, written
 
 
 def read(connection: socket.socket) -> bytes:

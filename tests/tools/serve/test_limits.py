@@ -1,8 +1,6 @@
 """What one client, or many, can take of the server: the queue, the time, and answers that nobody waits for any more."""
 
 import asyncio
-import json
-import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -10,27 +8,7 @@ from typing import Any
 import pytest
 from openai import APIError, APIStatusError, RateLimitError
 
-from tests.tools.serve.served import Server, serving, until
-
-ENDLESS = {"prompt": "a", "max_tokens": 8000}
-
-
-def connected(server: Server) -> socket.socket:
-    """A connection of one's own, to hang up."""
-    host, _, port = server.url.removeprefix("http://").partition(":")
-    return socket.create_connection((host, int(port)), timeout=60)
-
-
-def send(connection: socket.socket, body: dict[str, Any], path: str = "/v1/completions") -> None:
-    """Sends a request and does not wait."""
-    content = json.dumps(body)
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
-    connection.sendall((head + content).encode())
-
-
-def written(server: Server) -> float:
-    """Tokens of answers so far."""
-    return server.metric("tunepress_completion_tokens_total")
+from tests.tools.serve.served import ENDLESS, Server, connected, send, serving, until, written
 
 
 def is_idle(server: Server) -> bool:
