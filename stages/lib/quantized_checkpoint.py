@@ -111,12 +111,16 @@ def write(tensors: dict[str, Tensor], file: Path) -> None:
 def drop_neutral_zero_points(folder: Path) -> None:
     """Takes out of a built model the zero points that are what MatMulNBits takes anyway.
 
-    The builder wants them in a checkpoint (0.18, builders/base.py, make_packed_matmul_int4_class); its own rounding writes none.
+    The builder's loader demands zero points (0.18, builders/base.py, make_packed_matmul_int4_class), and writes accuracy_level
+    where it is 0, as it is for GPUs; its own rounding writes neither.
     """
     model = ir.load(folder / "model.onnx")
     for node in model.graph:
         if node.op_type != "MatMulNBits":
             continue
+        level = node.attributes.get("accuracy_level")
+        if level is not None and level.as_int() == 0:
+            del node.attributes["accuracy_level"]
         zeros = node.inputs[3] if len(node.inputs) > 3 else None
         if zeros is not None and zeros.const_value is not None and zeros.name is not None:
             middle = 0x88 if node.attributes["bits"].as_int() == 4 else 0x80
