@@ -4,8 +4,9 @@
     python -m benchmarks.serve --shape tiny --seconds 5 --clients 8
 
 The server is started on a free port of this machine; clients are OpenAI's own, all in one process beside it, so they take
-some of the cores too. Each asks again as soon as it has its answer, in turns a completion as a whole and a chat message whose
-answer is streamed, about phrases of data/raw. What a lone client was answered before is what each must be answered.
+some of the cores too. Each asks again as soon as it has its answer, in turns for half a phrase of data/raw to be gone on with, at
+temperature 1 and with a seed of its own, so that no two answers are alike, and in a chat message whose answer is streamed.
+What a lone client was answered before is what each must be answered.
 
 - lost: requests without an answer, or with an error.
 - mixed up: answers that differ from the lone client's; `distinct` of its answers differ from one another.
@@ -73,12 +74,14 @@ class Found:
     """What the clients found.
 
     Attributes:
+        seconds: until the last answer.
         latencies: seconds of each answer.
         lost: why, for each request without one.
         mixed_up: number of answers that were not the lone client's.
         memory_mb: of the server, each second.
     """
 
+    seconds: float = 0
     latencies: list[float] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     mixed_up: int = 0
@@ -144,13 +147,14 @@ def measure(console: Console, scratch: Path, model: Path | None, workload: Workl
                 scratch,
             )
     with serving(model or scratch / "onnx", scratch, workload.clients) as (url, server):
-        requests = [Request(phrase, streamed) for phrase in phrases(workload.phrases) for streamed in (False, True)]
+        numbered = enumerate(phrases(workload.phrases))
+        requests = [Request(phrase, seed, streamed) for seed, phrase in numbered for streamed in (False, True)]
         found, expected = asyncio.run(held(console, url, server, requests, workload))
     return {
         "load_at_start": at_start,
         "workload": asdict(workload),
         "distinct": len(set(expected)),
-        **figures(found, workload.seconds),
+        **figures(found),
     }
 
 
@@ -183,12 +187,16 @@ class Request:
     """One of those that the clients send: a completion, or a chat message whose answer is streamed."""
 
     phrase: str
+    seed: int
     streamed: bool
 
     async def send(self, client: AsyncOpenAI, max_tokens: int) -> str:
         """The answer."""
         if not self.streamed:
-            completion = await client.completions.create(model="tunepress", prompt=self.phrase, max_tokens=max_tokens)
+            half = self.phrase[: len(self.phrase) // 2]
+            completion = await client.completions.create(
+                model="tunepress", prompt=half, max_tokens=max_tokens, temperature=1, seed=self.seed
+            )
             return completion.choices[0].text
         chunks = await client.chat.completions.create(
             model="tunepress", messages=[{"role": "user", "content": self.phrase}], stream=True
@@ -231,8 +239,9 @@ async def held(
                 await asyncio.sleep(1)
 
         with console.status(f"{workload.clients} clients are asking for {workload.seconds:.0f} seconds"):
-            watching = asyncio.ensure_future(watch())
+            watching, start = asyncio.ensure_future(watch()), time.monotonic()
             await asyncio.gather(*(ask() for _ in range(workload.clients)))
+            found.seconds = time.monotonic() - start
             watching.cancel()
     return found, expected
 
@@ -245,17 +254,18 @@ def resident_mb(server: psutil.Process) -> float:
         return 0.0
 
 
-def figures(found: Found, seconds: float) -> dict[str, Any]:
+def figures(found: Found) -> dict[str, Any]:
     """What was found, in figures."""
     latencies = np.array(found.latencies or [np.nan])
     median, p95, p99 = np.percentile(latencies, [50, 95, 99])
     quarters = np.array_split(np.array(found.memory_mb), 4)
     return {
+        "seconds": round(found.seconds, 1),
         "requests": len(found.latencies) + len(found.lost),
         "lost": len(found.lost),
         "mixed_up": found.mixed_up,
         "reasons": sorted(set(found.lost))[:5],
-        "requests_per_second": round(len(found.latencies) / seconds, 3),
+        "requests_per_second": round(len(found.latencies) / found.seconds, 3),
         "latency_seconds": {
             "median": round(float(median), 3),
             "p95": round(float(p95), 3),
