@@ -82,7 +82,7 @@ def remarks(row: Row, commit: Row) -> Iterator[str]:
     """A run's state where it did not end well, its image where it had one, and its parameters that are not the commit's."""
     if row["State"] not in (None, "Success"):
         yield row["State"].lower()
-    if row.get("image.name"):
+    if row.get("image.name") not in (None, "None"):  # where another run has one, DVC says None in words
         yield f"image={row['image.name']}"
     for name in row:
         if name.partition(".")[0] in SECTIONS and not FOLLOWING.search(name) and row[name] != commit.get(name):

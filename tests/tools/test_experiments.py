@@ -82,6 +82,10 @@ def test_what_another_column_tells_and_what_is_no_parameter_is_left_out() -> Non
         assert name not in text
 
 
+def test_a_run_outside_of_an_image_tells_none() -> None:
+    assert "image" not in shown([COMMIT, run("one", **{"image.name": "None"})])
+
+
 def test_free_text_is_compared_by_exact_match() -> None:
     text_task = {name: value for name, value in COMMIT.items() if "accuracy" not in name}
     text = shown([text_task | {"merged.exact_match": 0.25, "onnx.exact_match": 0.24}])
