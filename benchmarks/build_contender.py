@@ -21,25 +21,11 @@ OURS, THEIRS = Path("models/tunepress"), Path("models/builder")
 
 def tunepress() -> dict[str, Any]:
     """What the stage does between its inputs and its checks."""
+    from benchmarks.build_recipe import recipe
     from stages.build import build
-    from stages.lib.schema.build import Adapters, Build
 
-    recipe = Build(
-        precision="int4",
-        execution_provider="cpu",
-        algo_config=None,
-        block_size=None,
-        accuracy_level=None,
-        is_symmetric=None,
-        matmul_mixed_precision=None,
-        nodes_to_exclude=[],
-        adapters=Adapters.merged,
-        n_samples=None,
-        extra_options={},
-        tracked="",
-    )
     start = time.perf_counter()
-    build(recipe, BASE, OURS)
+    build(recipe(), BASE, OURS)
     return {"work_seconds": time.perf_counter() - start, "size_mb": size_mb(OURS)}
 
 

@@ -13,30 +13,16 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
+from benchmarks.build_recipe import recipe
 from stages.build import build
 from stages.lib.prompt import Prompt
 from stages.lib.random_model import write_random_model
-from stages.lib.schema.build import Adapters, Build
 
 LETTERS = string.ascii_letters + string.digits + ".,!-"
 ENDS = ["<|endoftext|>", "<|end|>"]
 GAIN = 8  # of the layers: without, the last letter alone would say which comes next
 TINY = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
 PROMPT = Prompt("### Text: {phrase}\n### The tone is:\n", "{tone}", None, source_max_len=100, max_new_tokens=12)
-RECIPE = Build(
-    "int4",
-    "cpu",
-    algo_config=None,
-    block_size=32,
-    accuracy_level=4,
-    is_symmetric=True,
-    matmul_mixed_precision=None,
-    nodes_to_exclude=[],
-    adapters=Adapters.merged,
-    n_samples=None,
-    extra_options={},
-    tracked="",
-)
 
 
 def letters_model(folder: Path, shape: dict[str, int], context: int, endless: bool) -> Path:
@@ -64,7 +50,7 @@ def letters_model(folder: Path, shape: dict[str, int], context: int, endless: bo
         if name.endswith("_proj.weight"):
             weight *= GAIN
     save_file(weights, base / "model.safetensors", {"format": "pt"})
-    build(RECIPE, base, folder / "onnx")
+    build(recipe(block_size=32, accuracy_level=4, is_symmetric=True), base, folder / "onnx")
     PROMPT.save(folder / "onnx")
     return folder / "onnx"
 

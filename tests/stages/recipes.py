@@ -2,29 +2,14 @@
 
 from typing import Any
 
-from stages.lib.schema.build import Adapters, Build
+from benchmarks.build_recipe import recipe
 from stages.lib.schema.evaluate import Evaluate, Gate
 from stages.lib.schema.merge import Merge, MergeBase
 
+__all__ = ["MERGE", "NO_GATE", "evaluation", "recipe"]
+
 NO_GATE = Gate(None, None, None, None, None, None)
 MERGE = Merge(MergeBase.original)
-
-
-def recipe(precision: str = "int4", execution_provider: str = "cpu", **options: Any) -> Build:
-    """A build with the builder's own choices but for `options`."""
-    left = ("algo_config", "block_size", "accuracy_level", "is_symmetric", "matmul_mixed_precision")
-    choices: dict[str, Any] = (
-        dict.fromkeys(left)
-        | {
-            "nodes_to_exclude": [],
-            "adapters": Adapters.merged,
-            "n_samples": None,
-            "extra_options": {},
-            "tracked": "stages/build.py",
-        }
-        | options
-    )
-    return Build(precision, execution_provider, **choices)
 
 
 def evaluation(**settings: Any) -> Evaluate:
