@@ -1,11 +1,7 @@
 """build, when it is killed or the disk is full: the earlier model stays, nothing half-written is left, the next run is whole."""
 
-import hashlib
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,8 +12,8 @@ from stages.lib.edge.paths import MERGED, ONNX, PREPARED
 from stages.lib.random_model import write_random_model
 from tests.conftest import ROOT
 from tests.stages.built import PROMPT
+from tests.stages.outputs import hashes, started
 
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 SHAPE = {
     "model_type": "llama",
     "hidden_size": 512,
@@ -53,22 +49,11 @@ def project(merged: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def stage(project: Path, *overrides: str, before: str = "") -> "subprocess.Popen[str]":
-    """The stage in a process of its own, after some other code."""
-    code = f"import runpy, sys\n{before}\nsys.argv[0] = 'build'\nrunpy.run_module('stages.build', run_name='__main__')"
-    command = [sys.executable, "-c", code, *overrides]
-    return subprocess.Popen(command, cwd=project, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
-
-
 @pytest.mark.parametrize("written", ["checkpoint/layer-1.safetensors", "model.onnx.data"])
 @pytest.mark.parametrize("recipe", ["build.algo_config=k_quant_mixed", "build.algo_config=gptq"])
 def test_a_killed_build_leaves_the_earlier_model_and_the_next_run_is_whole(recipe: str, written: str, project: Path) -> None:
     partial = project / ONNX.with_name(".onnx.partial")
-    killed = stage(project, recipe)
+    killed = started("build", project, recipe)
     while killed.poll() is None and not (partial / written).exists():
         time.sleep(0.001)
     killed.send_signal(signal.SIGKILL)
@@ -78,7 +63,7 @@ def test_a_killed_build_leaves_the_earlier_model_and_the_next_run_is_whole(recip
     assert (partial / written).exists()
     found = []
     for _ in range(2):
-        again = stage(project, recipe)
+        again = started("build", project, recipe)
         _, error = again.communicate()
         assert again.returncode == 0, error
         found.append(hashes(project / ONNX))
@@ -90,7 +75,9 @@ def test_a_killed_build_leaves_the_earlier_model_and_the_next_run_is_whole(recip
 @pytest.mark.parametrize("bytes_of_a_file", [100_000, 3_000_000], ids=["the checkpoint", "the model"])
 def test_a_disk_that_takes_no_more_ends_in_one_line_and_leaves_the_earlier_model(bytes_of_a_file: int, project: Path) -> None:
     limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({bytes_of_a_file}, {bytes_of_a_file}))"
-    full = stage(project, before=limit)  # an error of the operating system while the file grows, as that of a full disk
+    full = started(
+        "build", project, before=limit
+    )  # an error of the operating system while the file grows, as that of a full disk
     _, error = full.communicate()
     lines = [line for line in error.splitlines() if line.startswith("build: ")]
     assert full.returncode == 1

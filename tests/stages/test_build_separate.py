@@ -1,6 +1,5 @@
 """build.adapters=separate: two tasks share one int4 model, each with a small file of its own, and each is answered as trained."""
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -21,6 +20,7 @@ from stages.lib.quantization import Quantization
 from stages.lib.schema.build import Adapters
 from stages.lib.schema.merge import Merge, MergeBase
 from stages.lib.torch_model import TorchModel
+from tests.stages.outputs import hashes
 from tests.stages.random_adapter import write_random_adapter
 from tests.stages.recipes import MERGE, evaluation, recipe
 from tests.stages.training import new_project, sections
@@ -66,10 +66,6 @@ def inside(projects: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     """The first task's project as the working folder."""
     monkeypatch.chdir(projects["tone"])
     return projects["tone"]
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
 
 
 def metrics(name: str) -> Any:

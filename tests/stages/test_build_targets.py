@@ -1,6 +1,5 @@
 """build, for every target: each recipe builds here, is checked as far as this machine can, and again gives the same bytes."""
 
-import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -24,6 +23,7 @@ from stages.lib.random_model import write_random_model
 from stages.lib.schema.benchmark import Benchmark
 from stages.lib.schema.build import Build
 from tests.stages.built import PROMPT, built
+from tests.stages.outputs import hashes
 from tests.stages.recipes import MERGE, evaluation, recipe
 
 RECIPES = sorted(path.stem for path in (Path(__file__).resolve().parents[2] / "conf/build").glob("*.yaml"))
@@ -71,10 +71,6 @@ def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     PREPARED.mkdir(parents=True)
     write_jsonl(PREPARED / "train.jsonl", [{"prompt": f"Text: day {n}\nTone: ", "completion": "joy"} for n in range(40)])
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
 
 
 # every recipe

@@ -19,6 +19,7 @@ from safetensors import safe_open
 from stages.fetch import NEEDED, Sections, fetch
 from stages.lib.edge.errors import InputError
 from stages.lib.schema.base_model import BaseModel, Source
+from tests.stages.outputs import hashes
 from tests.stages.params import write_params
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -32,10 +33,6 @@ def base_model(source: Source, **fields: Any) -> BaseModel:
 def random_model(root: Path, **fields: Any) -> BaseModel:
     architecture: Any = OmegaConf.to_container(OmegaConf.load(root / "conf/base_model/tiny_phi3.yaml"))
     return base_model(Source.random, architecture={**architecture["architecture"], **fields})
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
 
 
 def refusal(model: BaseModel, folder: Path) -> str:

@@ -1,6 +1,5 @@
 """merge: the merged model is the model that was trained, in little memory, and a fault leaves what was there before."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -23,9 +22,9 @@ from stages.lib.random_model import write_random_model
 from stages.lib.shards import INDEX, WHOLE, Shards
 from tests.conftest import ROOT
 from tests.stages.merging import LLAMA, ONE_FILE, SEVERAL, logits, merge_in, merged_by_peft, new_adapter, new_base
+from tests.stages.outputs import ENVIRONMENT, hashes, started
 
 CLOSE = 1e-5
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 LAYERS = ["q_proj", "o_proj", "down_proj"]
 UNTYING: dict[str, dict[str, Any]] = {
     "the embedding": {"target_modules": [*LAYERS, "embed_tokens"]},
@@ -76,19 +75,8 @@ def project_of(folder: Path, base: Path, adapter: Path) -> Path:
     return folder
 
 
-def stage(project: Path, before: str = "") -> "subprocess.Popen[str]":
-    """The stage in a process of its own, after some other code."""
-    code = f"import runpy, sys\n{before}\nsys.argv = ['merge']\nrunpy.run_module('stages.merge', run_name='__main__')"
-    command = [sys.executable, "-c", code]
-    return subprocess.Popen(command, cwd=project, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
 def bind_to_two_cores() -> None:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
 
 
 def difference(one: torch.Tensor, other: torch.Tensor) -> float:
@@ -221,7 +209,7 @@ def test_a_killed_merge_leaves_the_earlier_model_and_the_next_run_is_whole(large
     (project / MERGED).mkdir()
     (project / MERGED / "earlier").write_text("model")
     partial = (project / MERGED).with_name(".merged.partial")
-    killed = stage(project)
+    killed = started("merge", project)
     while killed.poll() is None and not ((partial / WHOLE).exists() and (partial / WHOLE).stat().st_size > 1e6):
         time.sleep(0.001)
     killed.send_signal(signal.SIGKILL)
@@ -237,7 +225,9 @@ def test_a_killed_merge_leaves_the_earlier_model_and_the_next_run_is_whole(large
 def test_a_disk_that_takes_no_more_ends_in_one_line_and_leaves_nothing(large: Path, tmp_path: Path) -> None:
     project = project_of(tmp_path / "project", large / "base", large / "adapter")
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (50_000_000, 50_000_000))"
-    full = stage(project, limit)  # an error of the operating system while the file grows, as that of a full disk
+    full = started(
+        "merge", project, before=limit
+    )  # an error of the operating system while the file grows, as that of a full disk
     said, error = full.communicate()
     assert (full.returncode, said, error) == (1, "", "merge: disk: file too large\n")
     assert not (project / MERGED).exists()
@@ -251,7 +241,7 @@ def test_a_shard_cut_short_ends_in_one_line_before_anything_is_written(llama: Pa
     new_adapter(tmp_path / "adapter", llama, target_modules=LAYERS)
     cut = sorted(base.glob("*.safetensors"))[-1]
     cut.write_bytes(cut.read_bytes()[:-10])
-    ended = stage(project_of(tmp_path / "project", base, tmp_path / "adapter"))
+    ended = started("merge", project_of(tmp_path / "project", base, tmp_path / "adapter"))
     _, error = ended.communicate()
     assert ended.returncode == 1
     assert error.startswith(f"merge: {BASE}/{cut.name}: is cut short or damaged (") and error.count("\n") == 1

@@ -1,7 +1,6 @@
 """merge, build and evaluate: the model that is shipped says what the model that was trained says."""
 
 import csv
-import hashlib
 import json
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from stages.lib.edge.paths import ADAPTER, BASE, CHANGED, MERGED, METRICS, ONNX,
 from stages.lib.onnx_model import OnnxModel
 from stages.lib.prompt import Prompt
 from stages.lib.torch_model import TorchModel
+from tests.stages.outputs import hashes
 from tests.stages.recipes import MERGE, evaluation, recipe
 from tests.stages.training import new_project, sections
 
@@ -71,10 +71,6 @@ def int4(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("int4") / "onnx"
     build.build(INT4, project / MERGED, folder)
     return folder
-
-
-def hashes(folder: Path) -> dict[str, str]:
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(folder.iterdir())}
 
 
 def metrics(name: str) -> Any:

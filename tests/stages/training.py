@@ -1,7 +1,6 @@
 """A small training, for the tests of what `stages.train` does: rows, sections and what came out."""
 
 import csv
-import hashlib
 import json
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from omegaconf import OmegaConf
 from stages import train
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.paths import ADAPTER, BASE, LOSS_CURVES, METRICS, PREPARED
+from tests.stages import outputs
 
 WEIGHTS, CONFIG = ADAPTER / "adapter_model.safetensors", ADAPTER / "adapter_config.json"
 TONES = ("joy", "fear", "surprise")
@@ -69,7 +69,7 @@ def sections(root: Path, seed: int = 0, adapter: dict[str, Any] | None = None, *
 
 def hashes() -> dict[str, str]:
     """Of the adapter's files, by name."""
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(ADAPTER.iterdir())}
+    return outputs.hashes(ADAPTER)
 
 
 def curve(name: str) -> dict[int, float]:
