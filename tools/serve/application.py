@@ -16,7 +16,7 @@ from tools.serve import classification, generation
 from tools.serve.door import door
 from tools.serve.errors import RequestError
 from tools.serve.metrics import Metrics
-from tools.serve.schema import Error, Health, Model, Models
+from tools.serve.replies import Error, Health, Model, Models
 from tools.serve.service import Service
 
 logger = logging.getLogger("uvicorn.error")

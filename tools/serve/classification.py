@@ -10,9 +10,10 @@ from stages.lib.prompt import Prompt
 from tools.serve.client import while_connected
 from tools.serve.door import door
 from tools.serve.errors import RequestError
-from tools.serve.generation import usage
-from tools.serve.question import End, Question
-from tools.serve.schema import Classification, Classified, ClassifyRequest, Row
+from tools.serve.generation import answered, usage
+from tools.serve.question import Question
+from tools.serve.replies import Classification, Classified
+from tools.serve.requests import ClassifyRequest, Row
 from tools.serve.service import Service
 from tools.serve.worker import Job
 
@@ -90,15 +91,10 @@ def check_columns(row: Row, prompt: Prompt, param: str) -> None:
 
 async def one_label(index: int, job: Job, labels: tuple[str, ...]) -> Classified:
     """What the model says of one text."""
-    answer = ""
-    probabilities: tuple[float, ...] = ()
-    async for one in job.pieces():
-        answer += one.text
-        if isinstance(one, End):
-            probabilities = one.probabilities
+    answer, end = await answered(job)
     label = label_of(answer, labels)
     said = Classified(index=index, label=None if label == INVALID else label, answer=answer.strip())
-    if probabilities:
-        said.probabilities = dict(zip(labels, probabilities, strict=True))
+    if end.probabilities:
+        said.probabilities = dict(zip(labels, end.probabilities, strict=True))
         said.likeliest = max(said.probabilities, key=said.probabilities.__getitem__)
     return said

@@ -15,7 +15,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from stages.lib.edge.errors import InputError, one_line
 from stages.lib.prompt import Prompt, escape
 from tools.serve.errors import RequestError
-from tools.serve.schema import Message
+from tools.serve.requests import Message
 
 MARK = "\ue000"  # a private-use character, which no chat template holds
 

@@ -15,19 +15,17 @@ from tools.serve.client import while_connected
 from tools.serve.door import door
 from tools.serve.errors import RequestError
 from tools.serve.question import End, FinishReason, Question
-from tools.serve.schema import (
+from tools.serve.replies import (
     ChatChoice,
     ChatChunk,
     ChatCompletion,
-    ChatRequest,
     ChunkChoice,
     Completion,
     CompletionChoice,
-    CompletionRequest,
     Said,
-    Sampling,
     Usage,
 )
+from tools.serve.requests import ChatRequest, CompletionRequest, Sampling
 from tools.serve.service import Service
 from tools.serve.worker import Asked, Job
 
@@ -51,7 +49,7 @@ def router(service: Service) -> APIRouter:
         questions = [service.sampled(Question(text, "prompt", most), body) for text in body.prompt]
         form = CompletionForm(service.settings.name)
         asked = service.ask(questions)
-        return await (streamed if body.stream else whole)(asked, form, body, request)
+        return await reply(asked, form, body, request)
 
     @routes.post("/v1/chat/completions", response_model=ChatCompletion, responses=STREAM)
     async def chat(body: ChatRequest, request: Request) -> Any:
@@ -62,29 +60,35 @@ def router(service: Service) -> APIRouter:
         question = Question(said.prompt, "messages", most, from_template=said.from_template)
         form = ChatForm(service.settings.name)
         asked = service.ask([service.sampled(question, body)])
-        return await (streamed if body.stream else whole)(asked, form, body, request)
+        return await reply(asked, form, body, request)
 
     return routes
 
 
-async def whole(asked: Asked, form: "Form", body: Sampling, request: Request) -> BaseModel | Response:
+async def reply(asked: Asked, form: "Form", body: Sampling, request: Request) -> BaseModel | Response:
+    """The answers as the request wants them."""
+    if body.stream:
+        return await streamed(asked, form, body, request)
+    return await whole(asked, form, request)
+
+
+async def whole(asked: Asked, form: "Form", request: Request) -> BaseModel | Response:
     """All answers at once."""
 
     async def answers() -> BaseModel:
-        return form.whole([await answered(job) for job in asked.jobs], usage(asked))
+        found = [await answered(job) for job in asked.jobs]
+        return form.whole([(text, end.finish_reason) for text, end in found], usage(asked))
 
     with asked:
         return await while_connected(request, answers())
 
 
-async def answered(job: Job) -> tuple[str, FinishReason]:
-    """The text of an answer, and why it ended."""
-    text = ""
-    finish: FinishReason = "length"
-    async for one in job.pieces():
-        text += one.text
-        finish = one.finish_reason if isinstance(one, End) else finish
-    return text, finish
+async def answered(job: Job) -> tuple[str, End]:
+    """The text of an answer, and how it ended."""
+    pieces = [one async for one in job.pieces()]
+    end = pieces[-1]
+    assert isinstance(end, End)
+    return "".join(one.text for one in pieces), end
 
 
 async def streamed(asked: Asked, form: "Form", body: Sampling, request: Request) -> Response:
@@ -157,11 +161,16 @@ class Form(Protocol):
         """What stands behind all answers."""
 
 
+def head(kind: str, model: str) -> dict[str, Any]:
+    """What all pieces of a request's answer have alike."""
+    return {"id": f"{kind}-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
+
+
 class CompletionForm:
     """That of /v1/completions."""
 
     def __init__(self, model: str) -> None:
-        self._head: dict[str, Any] = {"id": f"cmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
+        self._head = head("cmpl", model)
 
     def whole(self, answers: list[tuple[str, FinishReason]], usage: Usage) -> BaseModel:
         """All answers in one."""
@@ -185,7 +194,7 @@ class ChatForm:
     """That of /v1/chat/completions."""
 
     def __init__(self, model: str) -> None:
-        self._head: dict[str, Any] = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
+        self._head = head("chatcmpl", model)
 
     def whole(self, answers: list[tuple[str, FinishReason]], usage: Usage) -> BaseModel:
         """The one answer."""

@@ -11,7 +11,8 @@ from tools.serve.conversation import Conversation
 from tools.serve.errors import RequestError
 from tools.serve.metrics import Metrics
 from tools.serve.question import Question
-from tools.serve.schema import Health, Sampling
+from tools.serve.replies import Health
+from tools.serve.requests import Sampling
 from tools.serve.settings import CHARACTERS_PER_TOKEN, Settings
 from tools.serve.worker import Asked, Worker
 

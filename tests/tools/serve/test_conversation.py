@@ -11,7 +11,7 @@ from stages.lib.checkpoint import load_encoder
 from stages.lib.prompt import Prompt
 from tools.serve.conversation import ChatTemplate, Conversation
 from tools.serve.errors import RequestError
-from tools.serve.schema import Message
+from tools.serve.requests import Message
 
 TEMPLATES = {
     "system by default": "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
