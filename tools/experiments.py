@@ -40,23 +40,25 @@ def main() -> None:
     parser.add_argument("--rev", default="HEAD", help="commit whose experiments are shown (default: %(default)s)")
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     try:
-        console.print(table(read(parser.parse_args().rev)))
+        console.print(table(read(revs=parser.parse_args().rev)))
     except InputError as error:
         sys.exit(f"exp-show: {error}")
 
 
-def read(rev: str) -> list[Row]:
-    """The working tree, a commit, and the experiments that hang on it, with all metrics and parameters of each.
+def read(**which: Any) -> list[Row]:
+    """The working tree, commits, and the experiments that hang on them, with all metrics and parameters of each.
+
+    Args:
+        which: commits, as `dvc.api.exp_show` takes them.
 
     Raises:
         InputError: DVC cannot tell.
     """
     try:
-        rows: list[Row] = exp_show(revs=rev)
+        rows: list[Row] = exp_show(**which)
     except DvcException as error:
         raise InputError(f"dvc exp show: {error}") from error
-    # DVC puts the file's name before a name that two files have
-    return [{name.partition(".json:")[2] if name.startswith(FILES) else name: row[name] for name in row} for row in rows]
+    return rows
 
 
 def table(rows: list[Row]) -> Table:
@@ -65,6 +67,8 @@ def table(rows: list[Row]) -> Table:
     Args:
         rows: of `read`.
     """
+    # DVC puts the file's name before a name that two files have
+    rows = [{name.partition(".json:")[2] if name.startswith(FILES) else name: row[name] for name in row} for row in rows]
     figures = [name for name in FIGURES if any(row.get(name) is not None for row in rows)]
     drawn = Table()
     drawn.add_column("experiment", overflow="fold", min_width=12)

@@ -6,9 +6,6 @@ What DVC knows of other experiments is no input of the stage `report`, whose pag
 import sys
 from pathlib import Path
 
-from dvc.api import exp_show
-from dvc.exceptions import DvcException
-
 from stages.lib.edge.configuration import load
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import replacing
@@ -16,6 +13,7 @@ from stages.lib.experiments import Experiment, experiments_of
 from stages.lib.figures import Run
 from stages.lib.page import page
 from stages.report import Sections, gather
+from tools.experiments import read
 
 PAGE = Path("report.html")
 
@@ -37,10 +35,7 @@ def read_experiments(score: str) -> list[Experiment]:
     Raises:
         InputError: DVC cannot tell.
     """
-    try:
-        return experiments_of(exp_show(num=-1), score)
-    except DvcException as error:
-        raise InputError(f"dvc exp show: {error}") from error
+    return experiments_of(read(num=-1), score)
 
 
 if __name__ == "__main__":
