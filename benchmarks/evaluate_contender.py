@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.special import log_softmax
 
 from benchmarks.evaluate import CANDIDATES
 from stages.evaluate import load
 from stages.lib.edge.outputs import read_jsonl
 from stages.lib.edge.paths import PREPARED
-from stages.lib.likelihood import Logits, Tokens, score
+from stages.lib.likelihood import Logits, Tokens, chosen, score
 from stages.lib.prompt import Prompt
 
 BATCH_SIZE = 16  # of params.yaml's default
@@ -49,8 +48,7 @@ def loop(candidate: str, rows: Rows, prompt: Prompt) -> dict[str, Any]:
         for label in prompt.labels or [row["expected"]]:
             completion = model.encode_completion(label + row["completion"][len(row["expected"]) :])
             logits = all_logits([*asked, *completion])[len(asked) - 1 : -1]
-            likelihoods = log_softmax(logits.astype(np.float64), axis=-1)
-            sums[label] = float(likelihoods[np.arange(len(completion)), completion].sum())
+            sums[label] = float(chosen(logits, completion).sum())
             tokens += len(completion) if label == row["expected"] else 0
         likeliest.append(max(sums, key=lambda label: sums[label]))
         total += sums[row["expected"]]
@@ -92,6 +90,6 @@ def report(seconds: float, perplexity: float, answers: list[str], likeliest: lis
 if __name__ == "__main__":
     place, task, which, *limit = sys.argv[1:]
     assert which in CANDIDATES
-    chosen = read_jsonl(PREPARED / "test.jsonl")[: int(limit[0]) if limit else None]
-    found = {"stage": stage, "loop": loop}[task](which, chosen, Prompt.load(PREPARED))
+    rows = read_jsonl(PREPARED / "test.jsonl")[: int(limit[0]) if limit else None]
+    found = {"stage": stage, "loop": loop}[task](which, rows, Prompt.load(PREPARED))
     Path(place).write_text(json.dumps(found), encoding="utf-8")

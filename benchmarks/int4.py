@@ -20,7 +20,6 @@ The figures also go to benchmarks/results/int4.json, after each seed; those of o
 """
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -31,11 +30,11 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import binomtest
 
-from benchmarks.children import ROOT, environment, read_json, run
+from benchmarks.children import ROOT, environment, run
 from benchmarks.circumstances import circumstances
 from benchmarks.contenders import make_repository
 from stages.lib.edge.errors import InputError
-from stages.lib.edge.outputs import write_json
+from stages.lib.edge.outputs import read_json, write_json
 from stages.lib.edge.paths import BASE, MERGED, ONNX
 
 RESULTS = Path(__file__).resolve().parent / "results" / "int4.json"
@@ -100,7 +99,7 @@ def measure(folder: Path, overrides: list[str]) -> Figures:
         built[name] = {"size_mb": figures["size_mb"], "build_seconds": round(usage.seconds, 1)}
     folders = [str(MERGED), *(f"models/{number}" for number in range(len(RECIPES)))]
     run("comparing", folder, variables, sys.executable, "-m", "benchmarks.int4_contender", "report.json", *folders)
-    merged, *others = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    merged, *others = read_json(folder / "report.json")
     return {"merged": merged} | {name: built[name] | other for name, other in zip(RECIPES, others, strict=True)}
 
 

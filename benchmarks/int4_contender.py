@@ -7,7 +7,6 @@ Runs in a folder laid out like the project, after the stages.
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,48 +28,50 @@ def main(report: Path, merged: Path, others: list[Path]) -> None:
     """Writes the report."""
     model = TorchModel(merged, BATCH_SIZE)
     asked = [encoded(model, row) for row in read_jsonl(PREPARED / "test.jsonl")]
-    reference = dict(logits_of(model, asked))
-    right = {number: is_right(reference[number], completion) for number, (_, (completion,)) in enumerate(asked)}
-    found = [figures(reference, asked)]
+    reference = logits_of(model, asked)
+    right = rights(reference, asked)
+    found = [figures(reference, right, asked)]
     for folder in others:
-        answered = dict(logits_of(OnnxModel(folder), asked))
-        found.append(figures(answered, asked) | against(reference, answered, asked, right))
+        answered = logits_of(OnnxModel(folder), asked)
+        own = rights(answered, asked)
+        found.append(figures(answered, own, asked) | agreements(reference, answered) | differing(right, own))
     report.write_text(json.dumps(found), encoding="utf-8")
 
 
-def logits_of(model: Scorer, asked: Asked) -> Iterator[tuple[int, Logits]]:
+def logits_of(model: Scorer, asked: Asked) -> list[Logits]:
     """Each row's logits of its completion's tokens, [tokens, vocabulary]."""
-    for number, (logits,) in model.logits(asked):
-        yield number, logits
+    found = {number: logits for number, (logits,) in model.logits(asked)}
+    return [found[number] for number in range(len(asked))]
 
 
-def is_right(logits: Logits, completion: Tokens) -> bool:
-    """Whether the model writes the completion when it takes the most probable token each time; its end is not asked for."""
-    return bool((logits.argmax(-1) == completion)[:-1].all())
+def rights(answered: list[Logits], asked: Asked) -> list[bool]:
+    """Of each row whether the model writes the completion when it takes the most probable token each time, its end aside."""
+    return [
+        bool((logits.argmax(-1) == completion)[:-1].all()) for logits, (_, (completion,)) in zip(answered, asked, strict=True)
+    ]
 
 
-def figures(answered: dict[int, Logits], asked: Asked) -> dict[str, Any]:
+def figures(answered: list[Logits], right: list[bool], asked: Asked) -> dict[str, Any]:
     """Rows, those that are right, and the perplexity of the completions."""
-    likelihood = np.concatenate([chosen(answered[number], completion) for number, (_, (completion,)) in enumerate(asked)])
-    return {
-        "rows": len(asked),
-        "right": sum(is_right(answered[number], completion) for number, (_, (completion,)) in enumerate(asked)),
-        "perplexity": float(np.exp(-likelihood.mean())),
-    }
+    likelihoods = [chosen(logits, completion) for logits, (_, (completion,)) in zip(answered, asked, strict=True)]
+    return {"rows": len(asked), "right": sum(right), "perplexity": float(np.exp(-np.concatenate(likelihoods).mean()))}
 
 
-def against(reference: dict[int, Logits], answered: dict[int, Logits], asked: Asked, right: dict[int, bool]) -> dict[str, Any]:
-    """How far a model's choices are from merged's, and the rows that only one of the two has right."""
-    pairs = [agreement(reference[number], answered[number]) for number in range(len(asked))]
-    own = [is_right(answered[number], completion) for number, (_, (completion,)) in enumerate(asked)]
-    tokens = sum(len(logits) for logits in reference.values())
+def agreements(reference: list[Logits], answered: list[Logits]) -> dict[str, Any]:
+    """How far a model's choices are from merged's."""
+    pairs = [agreement(first, second) for first, second in zip(reference, answered, strict=True)]
+    tokens = sum(map(len, reference))
     return {
         "tokens": tokens,
         "top1_agreement": sum(same for same, _ in pairs) / tokens,
         "mean_kl": sum(nats for _, nats in pairs) / tokens,
-        "only_merged_right": sum(right[number] and not own[number] for number in right),
-        "only_onnx_right": sum(own[number] and not right[number] for number in right),
     }
+
+
+def differing(merged: list[bool], onnx: list[bool]) -> dict[str, int]:
+    """The rows that only one of the two has right."""
+    pairs = list(zip(merged, onnx, strict=True))
+    return {"only_merged_right": pairs.count((True, False)), "only_onnx_right": pairs.count((False, True))}
 
 
 if __name__ == "__main__":
