@@ -122,7 +122,7 @@ format: setup-dev ## rewrite the code as ruff wants it
 
 .PHONY: lock
 lock: setup-dev ## resolve requirements/*.in to exact versions again
-	@cd requirements && for name in cpu search dev serve; do \
+	@cd requirements && for name in cpu search dev serve azure; do \
 		$(COMPILE) --universal $(addprefix --no-emit-package ,$(CUDA_ONLY)) $$name.in --output-file $$name.txt || exit 1; done
 	@cd requirements && for name in cuda13 cuda12 serve-cuda13 serve-cuda12; do \
 		$(COMPILE) --python-platform x86_64-manylinux_2_28 $$name.in --output-file $$name.txt || exit 1; done
@@ -137,7 +137,10 @@ setup-search: $(VENV)/.search
 setup-serve: $(VENV)/.serve
 
 .PHONY: setup-dev
-setup-dev: $(VENV)/.dev $(VENV)/.search $(VENV)/.serve
+setup-dev: $(VENV)/.dev $(VENV)/.search $(VENV)/.serve $(VENV)/.azure $(if $(shell command -v npm),tests/azure/node_modules)
+
+.PHONY: setup-azure
+setup-azure: $(VENV)/.azure ## what rows, models, jobs and remotes in Azure need, on top
 
 $(VENV)/.cpu: requirements/cpu.txt
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.x")'
@@ -149,8 +152,14 @@ $(VENV)/.cpu: requirements/cpu.txt
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.cpu
 $(VENV)/.search: requirements/search.txt $(VENV)/.cpu
 $(VENV)/.serve: requirements/serve.txt $(VENV)/.cpu
-$(VENV)/.dev $(VENV)/.search $(VENV)/.serve:
+$(VENV)/.azure: requirements/azure.txt $(VENV)/.cpu
+$(VENV)/.dev $(VENV)/.search $(VENV)/.serve $(VENV)/.azure:
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --requirement $<
+	@touch $@
+
+# Azurite: Azure Blob Storage on this machine.
+tests/azure/node_modules: tests/azure/package-lock.json
+	@npm ci --prefix tests/azure --silent
 	@touch $@
 
 .PHONY: clean

@@ -9,7 +9,7 @@ import pytest
 
 from tests.docker.tools import program
 
-ANYWHERE = ["cpu", "dev", "search", "serve"]  # for any system; the others are for NVIDIA GPUs on x86-64 Linux
+ANYWHERE = ["cpu", "dev", "search", "serve", "azure"]  # for any system; the others are for NVIDIA GPUs on x86-64 Linux
 ON_LINUX = ["cuda13", "cuda12", "serve-cuda13", "serve-cuda12"]
 
 
@@ -33,7 +33,7 @@ def test_the_lock_holds_what_was_asked_for(name: str, root: Path) -> None:
     assert asked.items() <= locked.items()
 
 
-@pytest.mark.parametrize("name", ["dev", "search", "serve"])
+@pytest.mark.parametrize("name", ["dev", "search", "serve", "azure"])
 def test_a_further_lock_agrees_with_the_cpu_lock(name: str, root: Path) -> None:
     cpu, further = pins(root / "requirements/cpu.txt"), pins(root / f"requirements/{name}.txt")
     both = further.keys() & cpu.keys()
