@@ -102,11 +102,11 @@ docker-digests: ## look the base's digest up and write it to docker/versions.env
 ##@ Development
 
 .PHONY: test
-test: setup-dev ## all tests but those of test-images, on all cores
-	@OMP_NUM_THREADS=1 python -m pytest -q --numprocesses auto --maxprocesses 8 --dist loadfile --ignore tests/docker/test_podman.py
+test: setup-dev ## all tests, on all cores
+	@OMP_NUM_THREADS=1 python -m pytest -q --numprocesses auto --maxprocesses 8 --dist loadfile
 
 .PHONY: test-images
-test-images: setup-dev ## build and run the images for the CPU; wants root, podman, runc, catatonit and debootstrap
+test-images: setup-dev ## of them those that build and run the images for the CPU; they want root, podman, runc, catatonit and debootstrap
 	@python -m pytest -q tests/docker/test_podman.py
 
 .PHONY: lint

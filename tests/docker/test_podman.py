@@ -270,7 +270,7 @@ def test_ctrl_c_ends_a_run_cleanly(inside: Clone, engine: Engine) -> None:
     if pid == 0:
         os.chdir(inside.folder)
         os.execvpe(command[0], command, inside.environment)
-    said = read(terminal, until=rb"train: .*?\d+/2000", seconds=300)
+    said = read(terminal, until=rb"train: .*?\d+/2000", seconds=900)
     os.write(terminal, b"\x03")
     said += read(terminal, until=None, seconds=60)
     _, status = os.waitpid(pid, 0)
