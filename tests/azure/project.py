@@ -53,7 +53,19 @@ class Project(Clone):
         project.commit()
         project.run("git", "init", "--quiet", "--bare", "--initial-branch", "main", str(folder.parent / "git"))
         project.run("git", "remote", "add", "origin", str(folder.parent / "git"))
-        project.run("git", "push", "--quiet", "--set-upstream", "origin", "main")
+        return project
+
+    def publish(self) -> None:
+        """Commits what differs and hands it to git's part of the remote."""
+        self.commit()
+        self.run("git", "push", "--quiet", "--set-upstream", "origin", "main")
+
+    def moved(self, folder: Path) -> "Project":
+        """This project and its bare repo, copied."""
+        shutil.copytree(self.folder.parent, folder, dirs_exist_ok=True)
+        project = Project(folder / self.folder.name)
+        project.environment |= {name: value for name, value in self.environment.items() if name.startswith("AZURE_")}
+        project.run("git", "remote", "set-url", "origin", str(folder / "git"))
         return project
 
     def colleague(self, azurite: Azurite | None = None) -> "Project":

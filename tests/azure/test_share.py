@@ -12,28 +12,31 @@ from tests.azure.azurite import Azurite
 from tests.azure.project import Project
 
 
-@pytest.fixture
-def project(tmp_path: Path, azurite: Azurite) -> Project:
-    """A project whose remote is a container named like its folder, set up and committed."""
-    project = Project.new(tmp_path / "first", azurite)
-    name = f"c{abs(hash(tmp_path)) % 10**9}"
-    azurite.container(name)
-    project.set_up(f"azure://{name}/tunepress")
-    project.commit()
-    project.run("git", "push", "--quiet")
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory, azurite: Azurite) -> Project:
+    """A project whose remote is set up and committed."""
+    project = Project.new(tmp_path_factory.mktemp("template") / "first", azurite)
+    azurite.container("shared")
+    project.set_up("azure://shared/tunepress")
+    project.publish()
     return project
 
 
+@pytest.fixture
+def project(tmp_path: Path, template: Project) -> Project:
+    """The template's copy, for one test."""
+    return template.moved(tmp_path)
+
+
 def test_that_two_clones_share_results(project: Project, azurite: Azurite) -> None:
-    assert "41 files pushed" in project.share("push", "--run-cache")
+    assert "43 files pushed" in project.share("push", "--run-cache")
     colleague = project.colleague(azurite)
     colleague.share("pull")
     assert colleague.made() == project.made()
 
     (project.folder / "params.yaml").write_text("word: two\n")
     project.run("dvc", "repro", "--quiet")
-    project.commit()
-    project.run("git", "push", "--quiet")
+    project.publish()
     project.share("push")
     colleague.run("git", "pull", "--quiet")
     assert colleague.ran("python", "-m", "tools.azure.share", "repro", "--pull") == []
@@ -53,7 +56,7 @@ def test_that_two_clones_share_an_experiment(project: Project, azurite: Azurite)
 
 def test_that_an_absent_container_is_named_on_pull_too(project: Project, azurite: Azurite) -> None:
     project.run("dvc", "remote", "modify", "azure", "url", "azure://absent/tunepress")
-    for command in (["push"], ["pull"], ["repro", "--pull"], ["exp", "push", "origin"]):
+    for command in (["push"], ["pull"], ["repro", "--pull"]):
         said = project.share(*command, code=1)
         assert said.startswith(f"dvc {' '.join(command)}: account tunepress has no container 'absent': mend the URL, or make it")
 
@@ -98,12 +101,11 @@ def interrupted(project: Project, azurite: Azurite, *command: str, when: Callabl
 
 
 def test_that_a_second_push_completes_what_a_dying_server_cut_short(project: Project, azurite: Azurite) -> None:
-    (project.folder / "size.txt").write_text("500000\n")  # 40 files of 2 MB
+    container = azurite.container("dying")
+    project.set_up("azure://dying/tunepress")
+    (project.folder / "size.txt").write_text("200000\n")  # 40 files of 0.8 MB
     project.run("dvc", "repro", "--quiet")
-    project.commit()
-    project.run("git", "push", "--quiet")
-    url = project.run("dvc", "config", "remote.azure.url").strip()
-    container = azurite.container(url.split("/")[2])
+    project.publish()
 
     def there() -> list[str]:
         return list(container.list_blob_names())
