@@ -10,6 +10,7 @@ import pytest
 
 from tests.azure.azurite import Azurite
 from tests.azure.project import Project
+from tests.conftest import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def test_that_a_dead_server_is_said_at_once(project: Project, azurite: Azurite) 
     try:
         started = time.monotonic()
         assert f"127.0.0.1:{azurite.port}/tunepress does not answer as it should" in project.share("pull", code=1)
-        assert time.monotonic() - started < 20
+        assert time.monotonic() - started < 60  # on a busy machine; DVC itself takes 84 and more
     finally:
         azurite.start()
 
@@ -125,3 +126,15 @@ def test_that_a_second_push_completes_what_a_dying_server_cut_short(project: Pro
     azurite.start()
     colleague.share("pull")
     assert colleague.made() == project.made()
+
+
+def test_that_make_hands_its_words_over(project: Project, azurite: Azurite) -> None:
+    venv = Path(sys.executable).parent.parent
+    make = ("make", "--no-print-directory", "-f", str(ROOT / "Makefile"), f"VENV={venv}", "--old-file", f"{venv}/.azure")
+    azurite.container("made")
+    said = project.run(*make, "remote-azure", "URL=azure://made/path", "ACCOUNT=tunepress", "STORE=1")
+    assert "the DVC remote 'azure' is azure://made/path in account tunepress" in said
+    assert "which .dvc/config.local keeps now" in said
+    assert project.run(*make, "push", "ARGS=many --jobs 2") == "41 files pushed\n"
+    assert "Everything is up to date" in project.run(*make, "pull", "ARGS=many")
+    assert "has no container 'none'" in project.run(*make, "remote-azure", "URL=azure://none", code=2)
