@@ -99,6 +99,20 @@ docker-build: ## the images to train and to serve
 docker-digests: ## look the base's digest up and write it to docker/versions.env
 	@docker/digests
 
+##@ Azure
+
+.PHONY: remote-azure
+remote-azure: setup-azure ## URL=azure://container/path: DVC's remote; ACCOUNT=name with `az login`, STORE=1 keeps the key out of git
+	@python -m tools.azure.remote "$(URL)" $(if $(ACCOUNT),--account "$(ACCOUNT)") $(if $(STORE),--store)
+
+.PHONY: push
+push: setup-azure ## what the stages made to the remote in Azure, and no silence when it is down; ARGS="--run-cache ..."
+	@python -m tools.azure.share push $(ARGS)
+
+.PHONY: pull
+pull: setup-azure ## what the stages of this commit made, from the remote in Azure
+	@python -m tools.azure.share pull $(ARGS)
+
 ##@ Development
 
 .PHONY: test
