@@ -17,7 +17,7 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf
 
 from stages.lib import builder_options
-from stages.lib.addresses import is_remote, refusal
+from stages.lib.addresses import is_remote, of_datastore, refusal
 from stages.lib.collected import COLLECTED, remote
 from stages.lib.edge.keys import unknown_key
 from stages.lib.schema import adapter as adapter_schema
@@ -27,7 +27,7 @@ from stages.lib.schema.adapter import Adapter
 from stages.lib.schema.base_model import BaseModel
 from stages.lib.schema.benchmark import Benchmark
 from stages.lib.schema.build import GPTQ, Adapters, Build
-from stages.lib.schema.data import Data
+from stages.lib.schema.data import Data, Datastore
 from stages.lib.schema.environment import Environment
 from stages.lib.schema.evaluate import Evaluate
 from stages.lib.schema.merge import Merge, MergeBase
@@ -55,9 +55,10 @@ class Tunepress:
 def tracked(otherwise: str, *paths: str | Sequence[str] | None, _root_: DictConfig) -> str:
     """The one path that covers `paths`, for a dependency in dvc.yaml, whose list of dependencies has a fixed length.
 
-    A single path is itself; several are their closest common folder; none is `otherwise`. An address is no path. Every composition comes by
-    here, so here is also where a key that the schema does not know is refused (Hydra's `+key=value` adds any), and where
-    values are that cannot go together.
+    A single path is itself; several are their closest common folder; none is `otherwise`. An address is no path.
+
+    Every composition comes by here, so here is also where a key that the schema does not know is refused (Hydra's
+    `+key=value` adds any), and where values are that cannot go together.
     """
     refuse_unknown(_root_)
     refuse_together(_root_)
@@ -71,6 +72,17 @@ def tracked(otherwise: str, *paths: str | Sequence[str] | None, _root_: DictConf
 def collected(otherwise: str, remote: Sequence[str]) -> str:
     """The one path that covers the folders in which the files of some lists of `data` are collected."""
     return os.path.commonpath([COLLECTED / name for name in remote]) if remote else otherwise
+
+
+def datastore_address(datastore: DictConfig) -> str:
+    """The address of data.datastore.
+
+    Raises:
+        ValueError: one of its keys has no value.
+    """
+    if missing := sorted(OmegaConf.missing_keys(datastore)):
+        raise ValueError(f"{missing[0]}: has no value; set it with -S {missing[0]}=...")
+    return of_datastore(cast(Datastore, datastore))
 
 
 def module_file(function: str | None) -> str | None:
@@ -128,10 +140,7 @@ def refuse_together(root: DictConfig) -> None:
 
 
 def refuse_addresses(data: DictConfig) -> None:
-    """Raises ValueError for an address of rows that is none, or that lacks a part."""
-    missing = OmegaConf.missing_keys(data.datastore) if data.datastore else set()
-    if missing:
-        raise ValueError(f"data.datastore.{min(missing)}: has no value; set it with -S data.datastore.{min(missing)}=...")
+    """Raises ValueError for an address that rows cannot come from."""
     for url in filter(is_remote, [*data.files, *data.test_files]):
         if wrong := refusal(url):
             raise ValueError(wrong)
@@ -154,4 +163,5 @@ ConfigStore.instance().store(name="tunepress", node=Tunepress)
 OmegaConf.register_new_resolver("tracked", tracked, replace=True)
 OmegaConf.register_new_resolver("remote", lambda *lists: remote(*lists), replace=True)
 OmegaConf.register_new_resolver("collected", collected, replace=True)
+OmegaConf.register_new_resolver("datastore_address", datastore_address, replace=True)
 OmegaConf.register_new_resolver("module_file", module_file, replace=True)

@@ -5,6 +5,7 @@ from pathlib import PurePosixPath
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from stages.lib.formats import FORMATS
+from stages.lib.schema.data import Datastore
 
 BLOB = {"abfs", "abfss", "az", "azure"}  # one container of Azure Blob Storage, as adlfs and DVC call it
 SCHEMES = BLOB | {"azureml", "http", "https", "s3"}
@@ -15,6 +16,14 @@ SECRET = re.compile(r"^sig$|signature|token|secret|passw|credential|api.?key|^ke
 def is_remote(file: str) -> bool:
     """Whether a file is named by an address, not by a path."""
     return "://" in file
+
+
+def of_datastore(datastore: Datastore) -> str:
+    """The address of a file in a datastore, as Azure ML's studio shows it."""
+    return (
+        f"azureml://subscriptions/{datastore.subscription_id}/resourcegroups/{datastore.resource_group}"
+        f"/workspaces/{datastore.workspace_name}/datastores/{datastore.datastore_name}/paths/{datastore.relative_path.lstrip('/')}"
+    )
 
 
 def refusal(url: str) -> str | None:

@@ -67,6 +67,11 @@ def meaning(url: str, errors: list[BaseException]) -> Exception:
     return InputError(f"{url}: could not be read ({one_line(errors[0])})")
 
 
+def unanswered(error: BaseException) -> bool:
+    """Whether an error came to be because nobody answered."""
+    return isinstance(meaning("", list(causes(error))), UnansweredError)
+
+
 def status_of(error: BaseException) -> int | None:
     """The status of HTTP in an error of aiohttp or of Azure's clients."""
     status = getattr(error, "status_code", None) or getattr(error, "status", None)
