@@ -71,8 +71,7 @@ def opened(url: str) -> tuple[AsyncFileSystem, str]:
     if parts.scheme in BLOB:
         container, _, host = parts.netloc.rpartition("@")
         name, _, domain = host.partition(".") if container else (None, "", "")
-        account = of_environment(url, name, domain.partition(".")[2] or CLOUD)
-        return filesystem(account), f"{container or host}{parts.path}"
+        return filesystem(of_environment(url, name, domain.partition(".")[2] or CLOUD)), f"{container or host}{parts.path}"
     if parts.scheme == "s3":
         from s3fs import S3FileSystem
 
@@ -107,4 +106,4 @@ def identity(url: str, path: str, place: AsyncFileSystem) -> Identity:
     if not version:
         raise InputError(f"{url}: the server does not tell versions apart (no ETag); download the file and name its path")
     md5 = (said.get("content_settings") or {}).get("content_md5")
-    return Identity(url, said["size"], version.strip('"'), bytes(md5).hex() if md5 else None)
+    return Identity(url, said["size"], version.removeprefix("W/").strip('"'), bytes(md5).hex() if md5 else None)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 PREFIX = "AZURE_STORAGE_"
 CLOUD = "core.windows.net"
+CLOUDS = {CLOUD, "core.chinacloudapi.cn", "core.usgovcloudapi.net"}  # no credential goes anywhere else
+ENVIRONMENT = threading.Lock()  # files are asked for in threads, and one hides variables that another one reads
 
 
 @dataclass(frozen=True, repr=False)
@@ -60,8 +63,10 @@ def of_environment(url: str, name: str | None, domain: str = CLOUD) -> Account |
         The account, or the connection string in the environment.
 
     Raises:
-        InputError: neither names an account.
+        InputError: neither names an account, or the address one outside of Azure.
     """
+    if domain not in CLOUDS:
+        raise InputError(f"{url}: {domain} is none of Azure's clouds: {', '.join(sorted(CLOUDS))}")
     string, key = variable("CONNECTION_STRING"), variable("KEY", "ACCOUNT_KEY")
     if string and (name is None or f"AccountName={name};" in f"{string};" or f"://{name}.blob." in string):
         return string
@@ -77,14 +82,16 @@ def of_environment(url: str, name: str | None, domain: str = CLOUD) -> Account |
 
 def variable(*names: str) -> str | None:
     """The first of some variables of the environment that has a value; az, DVC and adlfs have names of their own."""
-    return next((value for name in names if (value := os.environ.get(PREFIX + name))), None)
+    with ENVIRONMENT:
+        return next((value for name in names if (value := os.environ.get(PREFIX + name))), None)
 
 
 @contextmanager
 def no_variables() -> Iterator[None]:
     """Hides the variables that adlfs would prefer to the account that it is given."""
-    hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(PREFIX)}
-    try:
-        yield
-    finally:
-        os.environ.update(hidden)
+    with ENVIRONMENT:
+        hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(PREFIX)}
+        try:
+            yield
+        finally:
+            os.environ.update(hidden)

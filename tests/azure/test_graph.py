@@ -23,7 +23,7 @@ def clone(azurite: Azurite, root: Path, tmp_path_factory: pytest.TempPathFactory
         "NO_PROXY": "127.0.0.1",
     }
     ran = clone.ran("dvc", "exp", "run", *SMOKE, "-S", f"data.files=[{ROWS}]", "prepare")
-    assert ran == ["fetch", "identify@files", "collect@files", "prepare"]
+    assert set(ran) == {"fetch", "identify@files", "collect@files", "prepare"}
     clone.commit()
     return clone
 
@@ -74,6 +74,6 @@ def test_an_experiment_in_the_queue_asks_for_itself(clone: Clone, azurite: Azuri
     azurite.upload("rows", "other.jsonl", (root / "data/raw/tone.jsonl").read_bytes())
     clone.run("dvc", "exp", "run", "--queue", "--name", "other", *SMOKE, "-S", "data.files=[abfs://rows/other.jsonl]", "prepare")
     clone.run("dvc", "exp", "run", "--run-all")
-    (experiment,) = clone.run("git", "for-each-ref", "--format=%(refname)", "refs/exps/*/*/*/other").splitlines()
+    (experiment,) = clone.run("git", "for-each-ref", "--format=%(refname)", "refs/exps/*/*/other").splitlines()
     (entry,) = json.loads(clone.run("git", "show", f"{experiment}:{IDENTIFIED}"))
     assert entry["url"] == "abfs://rows/other.jsonl"

@@ -155,6 +155,11 @@ def test_a_choice_is_kept_and_named(composed: Path, capsys: pytest.CaptureFixtur
         ["data.labels=null", "data.test_files=[a.csv]"],
         ["train.eval_strategy=no", "adapter.target_modules=[o_proj]"],
         ["build.is_symmetric=null", "seed=1"],
+        [
+            "data=azureml_datastore",
+            *(f"data.datastore.{name}=a" for name in ("subscription_id", "resource_group", "workspace_name")),
+            "data.datastore.relative_path=rows.jsonl",
+        ],
     ],
     ids=" ".join,
 )
