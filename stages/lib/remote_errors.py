@@ -10,7 +10,8 @@ from aiohttp import ClientConnectionError
 from stages.lib.addresses import as_blob
 from stages.lib.edge.errors import InputError, one_line
 
-SECONDS = float(os.environ.get("TUNEPRESS_NETWORK_SECONDS", "20"))  # for one answer; a store's own clients try for minutes
+VARIABLE = "TUNEPRESS_NETWORK_SECONDS"
+SECONDS = "20"  # for one answer, where the variable has no value; the stores' own clients try for minutes
 
 # Errors of clients that are not installed by default, so they are told by name.
 WITHOUT_CREDENTIALS = {"ClientAuthenticationError", "CredentialUnavailableError", "NoCredentialsError", "PartialCredentialsError"}
@@ -39,6 +40,22 @@ def explained(url: str) -> Iterator[None]:
         raise meaning(url, list(causes(error))) from error
 
 
+def patience() -> float:
+    """How long one answer may take, in seconds.
+
+    Raises:
+        InputError: the environment says something else than a number.
+    """
+    said = os.environ.get(VARIABLE) or SECONDS
+    try:
+        seconds = float(said)
+    except ValueError:
+        seconds = 0.0
+    if not seconds > 0:  # nan is not either
+        raise InputError(f"{VARIABLE}: {said!r} is no number of seconds")
+    return seconds
+
+
 def causes(error: BaseException | None) -> Iterator[BaseException]:
     """An error and those that led to it, the latest first."""
     while error is not None:
@@ -53,7 +70,7 @@ def meaning(url: str, errors: list[BaseException]) -> Exception:
     if status is None and names & WITHOUT_CREDENTIALS:
         return UnansweredError("no credentials were found; sign in, or set them in the environment (docs/azure-rows.md)")
     if any(isinstance(error, TimeoutError) for error in errors):
-        return UnansweredError(f"no answer within {SECONDS:g} s (TUNEPRESS_NETWORK_SECONDS)")
+        return UnansweredError(f"no answer within {patience():g} s ({VARIABLE})")
     if status is None and (
         names & WITHOUT_CONNECTION or any(isinstance(e, ClientConnectionError | ConnectionError) for e in errors)
     ):

@@ -14,10 +14,10 @@ from stages.lib.addresses import BLOB
 from stages.lib.collected import Identity
 from stages.lib.datastore import resolve
 from stages.lib.edge.errors import InputError
-from stages.lib.remote_errors import SECONDS, explained
+from stages.lib.remote_errors import explained, patience
 from stages.lib.storage_account import CLOUD, filesystem, of_environment
 
-BLOCK = 4_000_000  # bytes asked for at once, each within SECONDS
+BLOCK = 4_000_000  # bytes asked for at once, each within `patience`
 BAR = {"unit": "B", "unit_scale": True, "mininterval": 1}
 
 
@@ -57,7 +57,7 @@ def copy_blocks(place: AsyncFileSystem, path: str, wanted: Identity, file: Binar
     size = wanted.size or 0
     with tqdm(total=size, desc=name, **BAR) as bar:
         for start in range(0, size, BLOCK):
-            block = place.cat_file(path, start=start, end=min(start + BLOCK, size), timeout=SECONDS)
+            block = place.cat_file(path, start=start, end=min(start + BLOCK, size), timeout=patience())
             file.write(block)
             bar.update(len(block))
 
@@ -75,9 +75,9 @@ def opened(url: str) -> tuple[AsyncFileSystem, str]:
     if parts.scheme == "s3":
         from s3fs import S3FileSystem
 
-        limits = {"connect_timeout": SECONDS, "read_timeout": SECONDS}
+        limits = dict.fromkeys(("connect_timeout", "read_timeout"), patience())
         return S3FileSystem(skip_instance_cache=True, use_listings_cache=False, config_kwargs=limits), url
-    limit = aiohttp.ClientTimeout(total=None, sock_connect=SECONDS, sock_read=SECONDS)
+    limit = aiohttp.ClientTimeout(total=None, sock_connect=patience(), sock_read=patience())
     return HTTPFileSystem(skip_instance_cache=True, client_kwargs={"timeout": limit, "trust_env": True}), url
 
 
@@ -85,7 +85,7 @@ def check_container(url: str, path: str, place: AsyncFileSystem) -> None:
     """Raises InputError where it is not the file that is missing but all that it lies in."""
     container = path.removeprefix("s3://").partition("/")[0]
     try:
-        place.info(container, timeout=SECONDS)
+        place.info(container, timeout=patience())
     except FileNotFoundError as error:
         raise InputError(f"{url}: there is no {'bucket' if path.startswith('s3://') else 'container'} {container}") from error
     except Exception:  # who may read files need not be allowed to ask for the container
@@ -95,7 +95,7 @@ def check_container(url: str, path: str, place: AsyncFileSystem) -> None:
 def identity(url: str, path: str, place: AsyncFileSystem) -> Identity:
     """What the store says about a file."""
     try:
-        said: dict[str, Any] = place.info(path, timeout=SECONDS)
+        said: dict[str, Any] = place.info(path, timeout=patience())
     except FileNotFoundError:
         if not isinstance(place, HTTPFileSystem):
             check_container(url, path, place)

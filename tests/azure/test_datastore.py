@@ -6,7 +6,6 @@ from pathlib import Path
 import aiohttp.connector
 import pytest
 
-from stages.lib import remote_errors, remote_file
 from stages.lib.datastore import resolve
 from stages.lib.edge.errors import InputError
 from stages.lib.remote_errors import UnansweredError
@@ -24,8 +23,7 @@ def surroundings(in_cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     # aiohttp reads SSL_CERT_FILE when it is imported, which in this process was long ago
     trusting = ssl.create_default_context(cafile=str(in_cloud.authority.path))
     monkeypatch.setattr(aiohttp.connector, "_SSL_CONTEXT_VERIFIED", trusting)
-    for module in (remote_errors, remote_file):
-        monkeypatch.setattr(module, "SECONDS", 10.0)
+    monkeypatch.setenv("TUNEPRESS_NETWORK_SECONDS", "10")
     # a variable that is for another account must not take the place of what the datastore says
     elsewhere = "BlobEndpoint=http://127.0.0.1:9/other;AccountName=other;AccountKey=c2VjcmV0"
     monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", elsewhere)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from stages.lib import remote_errors, remote_file
 from stages.lib.edge.errors import InputError
 from stages.lib.remote_errors import UnansweredError
 from stages.lib.remote_file import ask, download
@@ -18,8 +17,7 @@ ROWS = b'{"phrase": "a day at the sea", "tone": "joy"}\n'
 
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (remote_errors, remote_file):
-        monkeypatch.setattr(module, "SECONDS", 5.0)
+    monkeypatch.setenv("TUNEPRESS_NETWORK_SECONDS", "5")
     for name in ("AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_CONNECTION_STRING"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
@@ -111,7 +109,7 @@ def test_no_account_says_what_to_set() -> None:
 
 
 def test_a_silent_store_has_not_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_file, "SECONDS", 1.0)
+    monkeypatch.setenv("TUNEPRESS_NETWORK_SECONDS", "1")
     with silence() as url:
         string = f"BlobEndpoint={url}/account;AccountName=account;AccountKey=c2VjcmV0"
         monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", string)
@@ -125,7 +123,7 @@ def test_a_store_that_goes_silent_during_a_download_is_noticed(
     azurite.upload("rows", "e.jsonl", ROWS)
     monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", azurite.connection_string)
     found = ask("abfs://rows/e.jsonl")
-    monkeypatch.setattr(remote_file, "SECONDS", 1.0)
+    monkeypatch.setenv("TUNEPRESS_NETWORK_SECONDS", "1")
     azurite.stop()
     try:
         with pytest.raises(UnansweredError):

@@ -12,7 +12,6 @@ import pytest
 from omegaconf import OmegaConf
 
 from stages import collect, identify
-from stages.lib import remote_errors, remote_file
 from stages.lib.edge.errors import InputError
 from stages.lib.schema.data import Data
 from tests.loopback import Files, serving
@@ -26,8 +25,7 @@ CLOUD = {"adlfs", "azure", "botocore", "s3fs"}  # packages of requirements/azure
 
 @pytest.fixture(autouse=True)
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (remote_errors, remote_file):
-        monkeypatch.setattr(module, "SECONDS", 2.0)
+    monkeypatch.setenv("TUNEPRESS_NETWORK_SECONDS", "2")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.chdir(tmp_path)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.lib import remote_errors, remote_file
+from stages.lib import remote_errors
 from stages.lib.edge.errors import InputError
 from stages.lib.remote_errors import UnansweredError
 from stages.lib.remote_file import ask, download
@@ -18,8 +18,7 @@ ROWS = b'{"phrase": "a day at the sea", "tone": "joy"}\n'
 
 @pytest.fixture(autouse=True)
 def impatience(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (remote_errors, remote_file):
-        monkeypatch.setattr(module, "SECONDS", 1.0)
+    monkeypatch.setenv("TUNEPRESS_NETWORK_SECONDS", "1")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
@@ -95,6 +94,13 @@ def test_a_server_that_is_not_there_has_not_answered() -> None:
 def test_a_server_that_is_silent_has_not_answered(tmp_path: Path) -> None:
     with silence() as url, pytest.raises(UnansweredError, match=r"no answer within 1 s \(TUNEPRESS_NETWORK_SECONDS\)"):
         ask(f"{url}/tone.jsonl")
+
+
+@pytest.mark.parametrize("value", ["soon", "0", "-1", "nan"])
+def test_a_time_limit_that_is_none_is_refused(value: str, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TUNEPRESS_NETWORK_SECONDS", value)
+    with pytest.raises(InputError, match=f"TUNEPRESS_NETWORK_SECONDS: '{value}' is no number of seconds"):
+        ask(f"{files.url}/a/tone.jsonl")
 
 
 def test_a_server_without_versions_is_refused(files: Files) -> None:
