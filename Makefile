@@ -113,6 +113,10 @@ push: setup-azure ## what the stages made to the remote in Azure, and no silence
 pull: setup-azure ## what the stages of this commit made, from the remote in Azure
 	@python -m tools.azure.share pull $(ARGS)
 
+.PHONY: azure-publish
+azure-publish: setup-azure ## NAME=tone: register the int4 model, card and figures in Azure ML; ARGS=--help lists where
+	@python -m tools.azure.publish "$(NAME)" $(ARGS)
+
 ##@ Development
 
 .PHONY: test
@@ -178,7 +182,7 @@ tests/azure/node_modules: tests/azure/package-lock.json
 
 .PHONY: clean
 clean: ## remove the environment and what the stages made; DVC's cache stays
-	rm -rf $(VENV) .checkpoints models data/prepared predictions report metrics/timings
+	rm -rf $(VENV) .checkpoints models data/collected data/prepared predictions report metrics/timings
 
 .PHONY: help
 help: ## this list

@@ -17,6 +17,8 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf
 
 from stages.lib import builder_options
+from stages.lib.addresses import is_remote, of_datastore, refusal
+from stages.lib.collected import COLLECTED, remote
 from stages.lib.edge.keys import unknown_key
 from stages.lib.schema import adapter as adapter_schema
 from stages.lib.schema import build as build_schema
@@ -25,7 +27,7 @@ from stages.lib.schema.adapter import Adapter
 from stages.lib.schema.base_model import BaseModel
 from stages.lib.schema.benchmark import Benchmark
 from stages.lib.schema.build import GPTQ, Adapters, Build
-from stages.lib.schema.data import Data
+from stages.lib.schema.data import Data, Datastore
 from stages.lib.schema.environment import Environment
 from stages.lib.schema.evaluate import Evaluate
 from stages.lib.schema.merge import Merge, MergeBase
@@ -53,16 +55,34 @@ class Tunepress:
 def tracked(otherwise: str, *paths: str | Sequence[str] | None, _root_: DictConfig) -> str:
     """The one path that covers `paths`, for a dependency in dvc.yaml, whose list of dependencies has a fixed length.
 
-    A single path is itself; several are their closest common folder; none is `otherwise`. Every composition comes by
-    here, so here is also where a key that the schema does not know is refused (Hydra's `+key=value` adds any), and where
-    values are that cannot go together.
+    A single path is itself; several are their closest common folder; none is `otherwise`. An address is no path.
+
+    Every composition comes by here, so here is also where a key that the schema does not know is refused (Hydra's
+    `+key=value` adds any), and where values are that cannot go together.
     """
     refuse_unknown(_root_)
     refuse_together(_root_)
     flat: list[str] = []
     for path in paths:
         flat += [] if path is None else [path] if isinstance(path, str) else list(path)
-    return os.path.commonpath(flat) if flat else otherwise
+    paths_here = [path for path in flat if not is_remote(path)]
+    return os.path.commonpath(paths_here) if paths_here else otherwise
+
+
+def collected(otherwise: str, remote: Sequence[str]) -> str:
+    """The one path that covers the folders in which the files of some lists of `data` are collected."""
+    return os.path.commonpath([COLLECTED / name for name in remote]) if remote else otherwise
+
+
+def datastore_address(datastore: DictConfig) -> str:
+    """The address of data.datastore.
+
+    Raises:
+        ValueError: one of its keys has no value.
+    """
+    if missing := sorted(OmegaConf.missing_keys(datastore)):
+        raise ValueError(f"{missing[0]}: has no value; set it with -S {missing[0]}=...")
+    return of_datastore(cast(Datastore, datastore))
 
 
 def module_file(function: str | None) -> str | None:
@@ -101,6 +121,7 @@ def refuse_unknown_key(key: str) -> None:
 
 def refuse_together(root: DictConfig) -> None:
     """Raises ValueError for values that cannot go together, which no single type shows."""
+    refuse_addresses(root.data)
     # unresolved, for resolving build.tracked would come by here again
     build = cast(dict[str, Any], OmegaConf.to_container(root.build, resolve=False))
     sections = (root.adapter, root.train, root.merge)
@@ -118,6 +139,13 @@ def refuse_together(root: DictConfig) -> None:
         raise ValueError(wrong)
 
 
+def refuse_addresses(data: DictConfig) -> None:
+    """Raises ValueError for an address that rows cannot come from."""
+    for url in filter(is_remote, [*data.files, *data.test_files]):
+        if wrong := refusal(url):
+            raise ValueError(wrong)
+
+
 def apply_overrides(overrides: list[Override], cfg: DictConfig, apply: Any = ConfigLoaderImpl._apply_overrides_to_config) -> None:
     """Hydra's own, after a look at the keys: it would say that one is not there, and not what was meant."""
     for override in overrides:
@@ -133,4 +161,7 @@ if ConfigLoaderImpl._apply_overrides_to_config is not apply_overrides:
     ConfigLoaderImpl._apply_overrides_to_config = staticmethod(apply_overrides)  # type: ignore[method-assign]
 ConfigStore.instance().store(name="tunepress", node=Tunepress)
 OmegaConf.register_new_resolver("tracked", tracked, replace=True)
+OmegaConf.register_new_resolver("remote", lambda *lists: remote(*lists), replace=True)
+OmegaConf.register_new_resolver("collected", collected, replace=True)
+OmegaConf.register_new_resolver("datastore_address", datastore_address, replace=True)
 OmegaConf.register_new_resolver("module_file", module_file, replace=True)

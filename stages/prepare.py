@@ -11,6 +11,7 @@ from typing import Any
 
 from stages.lib.chat_template import in_chat_template
 from stages.lib.checkpoint import load_encoder
+from stages.lib.collected import local
 from stages.lib.corpus import Corpus, assign
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import replacing, write_json, write_jsonl
@@ -61,8 +62,8 @@ def make_prompt(data: Data, encoder: Encoder) -> Prompt:
 
 def prepare(data: Data, seed: int, prompt: Prompt, encoder: Encoder) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:
     """Reads, checks, cleans and splits the rows; returns the splits and what to tell about them."""
-    raw = read_files(data.files) if data.files else read_dataset(data)
-    raw_test = read_files(data.test_files)
+    raw = read_files(local(data.files, "files")) if data.files else read_dataset(data)
+    raw_test = read_files(local(data.test_files, "test_files"))
     left = deduplicate(render(row, data, prompt) for row in raw)
     left_test = deduplicate(render(row, data, prompt) for row in raw_test)
     report_conflicts(left.conflicts + left_test.conflicts)

@@ -1,6 +1,9 @@
 """hydra_plugins: a wrong key or combination fails while the configuration is composed, and says what to write instead."""
 
+from typing import Any
+
 import pytest
+from omegaconf import OmegaConf
 
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.keys import FORMER
@@ -90,3 +93,57 @@ def test_a_build_for_another_target_composes(name: str, provider: str) -> None:
 def test_a_file_that_the_builder_reads_is_watched() -> None:
     composed = compose(["+build.extra_options.kv_cache_scale_file=data/raw/tone.jsonl"])
     assert "  tracked: data/raw/tone.jsonl\nevaluate:" in composed
+
+
+# rows from elsewhere
+
+DATASTORE = [f"data.datastore.{name}={name[0]}" for name in ("subscription_id", "resource_group", "workspace_name")]
+
+
+def data(*overrides: str) -> Any:
+    return OmegaConf.create(compose(list(overrides))).data
+
+
+def test_rows_that_lie_here_ask_for_no_stage() -> None:
+    assert (data().remote, data().collected) == ([], "stages/prepare.py")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "remote", "collected", "tracked"),
+    [
+        (["data.files=[abfs://rows/a.jsonl]"], ["files"], "data/collected/files", "stages/prepare.py"),
+        (["data.test_files=[s3://rows/a.csv]"], ["test_files"], "data/collected/test_files", "data/raw/tone.jsonl"),
+        (["data.files=[abfs://rows/a.jsonl,own/b.jsonl]"], ["files"], "data/collected/files", "own/b.jsonl"),
+        (
+            ["data.files=[abfs://rows/a.jsonl]", "data.test_files=['https://example.org/a.csv']"],
+            ["files", "test_files"],
+            "data/collected",
+            "stages/prepare.py",
+        ),
+    ],
+)
+def test_rows_from_elsewhere_are_watched_where_they_are_collected(
+    overrides: list[str], remote: list[str], collected: str, tracked: str
+) -> None:
+    found = data(*overrides)
+    assert (found.remote, found.collected, found.tracked) == (remote, collected, tracked)
+
+
+def test_a_datastore_becomes_an_address() -> None:
+    found = data("data=azureml_datastore", *DATASTORE, "data.datastore.relative_path=/a/tone.jsonl")
+    prefix = "azureml://subscriptions/s/resourcegroups/r/workspaces/w/datastores/workspaceblobstore/paths"
+    assert found.files == [f"{prefix}/a/tone.jsonl"]
+    assert (found.remote, found.labels) == (["files"], data().labels)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["data=azureml_datastore"], "data.datastore.relative_path: has no value"),
+        (["data=azureml_datastore", *DATASTORE], "set it with -S data.datastore.relative_path=..."),
+        (["data.files=['https://a.blob.core.windows.net/c/a.csv?sig=x']"], "write abfs://c@a.dfs.core.windows.net/a.csv and"),
+        (["data.test_files=['gs://rows/a.csv']"], "unknown kind of address gs://"),
+    ],
+)  # fmt: skip
+def test_an_address_that_cannot_be_is_refused_before_any_stage(overrides: list[str], said: str) -> None:
+    assert said in refused(*overrides)

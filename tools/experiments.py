@@ -29,7 +29,9 @@ FIGURES = {  # of metrics/summary.json and metrics/speed.json, and how they are 
 }
 FILES = ("metrics/summary.json:", "metrics/speed.json:")
 SECTIONS = ("base_model", "data", "adapter", "train", "merge", "build", "evaluate", "benchmark", "environment", "seed")
-FOLLOWING = re.compile(r"\.(tracked|logging_steps|eval_steps)$|^base_model\.(?!name$)")  # another parameter tells as much
+FOLLOWING = re.compile(
+    r"\.(tracked|remote|collected|logging_steps|eval_steps)$|^base_model\.(?!name$)"
+)  # another parameter tells as much
 
 Row = dict[str, Any]
 

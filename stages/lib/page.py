@@ -16,7 +16,7 @@ from stages.lib.edge.paths import LOSS_CURVES
 from stages.lib.experiments import Experiment
 from stages.lib.figures import CANDIDATES, TIMED, Run
 from stages.lib.prompt import Prompt
-from stages.lib.provenance import COMMANDS
+from stages.lib.provenance import commands
 
 MINUS = "\N{MINUS SIGN}"
 TEMPLATES = Path(__file__).parent.parent / "templates"
@@ -77,7 +77,7 @@ def page(findings: Findings) -> str:
             "Wrong": (examples.wrong(onnx, prompt), sum(not examples.is_right(row) for row in onnx)),
             "Changed by the rounding": (examples.changed(findings.changed, prompt), len(findings.changed)),
         },
-        commands=COMMANDS,
+        commands=commands(findings.parameters["data.remote"]),
         parameters={name: tables.parameter(value) for name, value in findings.parameters.items()},
         experiments=findings.experiments,
     )  # fmt: skip

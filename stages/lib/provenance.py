@@ -1,10 +1,10 @@
 """Provenance: the exact inputs and commands that a run was made with."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-COMMANDS = (  # of dvc.yaml's stages, in the order in which `dvc repro` runs them
+COMMANDS = (  # of dvc.yaml's stages that every run has, in the order in which `dvc repro` runs them
     "python -m stages.fetch",
     "python -m stages.prepare",
     "python -m stages.train",
@@ -20,6 +20,16 @@ COMMANDS = (  # of dvc.yaml's stages, in the order in which `dvc repro` runs the
     "python -m stages.report",
     "python -m stages.enforce",
 )
+
+
+def commands(remote: Sequence[str]) -> list[str]:
+    """The commands of a run.
+
+    Args:
+        remote: the lists of `data` that name files elsewhere, which are asked for and brought here first.
+    """
+    brought = [f"python -m stages.{stage} {name}" for stage in ("identify", "collect") for name in remote]
+    return [*COMMANDS[:1], *brought, *COMMANDS[1:]]
 
 
 def hashes(places: Iterable[Path]) -> dict[str, str]:

@@ -12,8 +12,8 @@ from typing import Any
 import datasets
 
 from stages.lib.edge.errors import InputError, one_line
+from stages.lib.formats import FORMATS
 
-FORMATS = {".json": "json", ".jsonl": "json", ".ndjson": "json", ".csv": "csv", ".parquet": "parquet"}
 OPTIONS: dict[str, dict[str, Any]] = {"csv": {"keep_default_na": False}, "parquet": {}}  # NA is a word too
 
 

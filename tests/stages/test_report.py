@@ -22,7 +22,7 @@ from stages.lib.lora import load
 from stages.lib.onnx_adapter import keep_apart
 from stages.lib.onnx_model import OnnxModel
 from stages.lib.prompt import Prompt
-from stages.lib.provenance import COMMANDS
+from stages.lib.provenance import commands
 from tests.stages.random_adapter import write_random_adapter
 from tests.stages.recipes import recipe
 from tests.stages.run_files import TONE, new_run, predictions, sections
@@ -170,13 +170,16 @@ def test_runs_without_curves_or_changed_answers_have_a_report_too(tmp_path: Path
 # provenance
 
 
-def test_the_commands_are_those_of_dvc_yaml(root: Path) -> None:
+@pytest.mark.parametrize("remote", [[], ["files"], ["files", "test_files"]], ids=str)
+def test_the_commands_are_those_of_dvc_yaml(remote: list[str], root: Path) -> None:
     stages = safe_load((root / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     found = []
     for stage in stages.values():
         ((name, values),) = stage.get("matrix", {"": [""]}).items()
-        found += [stage["cmd"].replace(f"${{item.{name}}}", value) for value in values]
-    assert sorted(COMMANDS) == sorted(found)
+        found += [
+            stage["cmd"].replace(f"${{item.{name}}}", value) for value in (remote if values == "${data.remote}" else values)
+        ]
+    assert sorted(commands(remote)) == sorted(found)
 
 
 # the model card

@@ -1,6 +1,6 @@
 """`data`: the rows, how they become text, and how they are split."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 
@@ -15,6 +15,17 @@ CorpusStrategy = Enum(
     "CorpusStrategy",
     {"line-by-line": "line-by-line", "line-by-line-random": "line-by-line-random", "join": "join", "join-random": "join-random"},
 )
+
+
+@dataclass
+class Datastore:
+    """A file in a datastore of an Azure ML workspace, of which conf/data/azureml_datastore.yaml makes an address."""
+
+    subscription_id: str
+    resource_group: str
+    workspace_name: str
+    datastore_name: str
+    relative_path: str
 
 
 @dataclass
@@ -40,5 +51,10 @@ class Data:
     use_attention_mask: bool
     eval_dataset_size: float
     test_size: float
-    # the path that DVC watches, derived from `files` in conf/config.yaml
+    # of data=azureml_datastore
+    datastore: Datastore | None = None
+    # derived from `files` and `test_files` in conf/config.yaml: the path on this machine that DVC watches, which of the two
+    # lists name files elsewhere, and where those files are collected
     tracked: str = "???"
+    remote: list[str] = field(default_factory=list)
+    collected: str = "stages/prepare.py"

@@ -1,0 +1,37 @@
+"""collect: brings the files of rows that lie elsewhere to data/collected, in the versions that `identify` found."""
+
+import sys
+from dataclasses import dataclass
+from functools import partial
+
+from stages.lib.collected import COLLECTED, IDENTIFIED, LISTS, Identity, place
+from stages.lib.edge.errors import InputError
+from stages.lib.edge.outputs import read_json, replacing, size_mb
+from stages.lib.edge.stage import run
+from stages.lib.remote_errors import UnansweredError
+from stages.lib.remote_file import download
+
+
+@dataclass
+class Sections:
+    """What this stage reads of params.yaml: nothing, data/identified says it all."""
+
+
+def main(which: str, cfg: Sections) -> str:
+    """Fills data/collected/<which>, all of it or nothing."""
+    wanted = [Identity(**entry) for entry in read_json(IDENTIFIED / f"{which}.json")]
+    named = [entry.url for entry in wanted]
+    with replacing(COLLECTED / which) as partial_folder:
+        partial_folder.mkdir()
+        for entry in wanted:
+            try:
+                download(entry, partial_folder / place(entry.url, which, named).name)
+            except UnansweredError as error:
+                raise InputError(f"{entry.url}: {error}") from error
+    return f"{len(wanted)} files in {COLLECTED / which} ({size_mb(COLLECTED / which):.1f} MB)"
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == [] or sys.argv[1] not in LISTS:
+        sys.exit(f"collect: names no list; use python -m stages.collect {{{','.join(LISTS)}}}")
+    run(f"collect_{sys.argv[1]}", partial(main, sys.argv[1]), Sections, sys.argv[2:])

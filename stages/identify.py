@@ -1,0 +1,72 @@
+"""identify: asks which version there is now of each file of rows that lies elsewhere, and reads none of them.
+
+DVC runs it each time, for nothing on this machine tells whether a file elsewhere has changed. What it writes,
+data/identified/files.json or test_files.json, is in git: a file that has changed changes it, and only then does `collect` run.
+Where nobody answers, what it wrote before stays.
+"""
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+
+from stages.lib.addresses import refusal
+from stages.lib.collected import IDENTIFIED, LISTS, Identity, urls
+from stages.lib.edge.errors import InputError
+from stages.lib.edge.outputs import read_json, write_json
+from stages.lib.edge.stage import run
+from stages.lib.remote_errors import UnansweredError
+from stages.lib.remote_file import ask
+from stages.lib.schema.data import Data
+
+
+@dataclass
+class Sections:
+    """What this stage reads of params.yaml."""
+
+    data: Data
+
+
+def main(which: str, cfg: Sections) -> str:
+    """Writes data/identified/<which>.json."""
+    named = urls({"files": cfg.data.files, "test_files": cfg.data.test_files}[which])
+    written = IDENTIFIED / f"{which}.json"
+    known = [Identity(**entry) for entry in read_json(written)] if written.exists() else []
+    found = identify(named, {entry.url: entry for entry in known})
+    write_json(written, [asdict(entry) for entry in found])
+    changed = sum(entry not in known for entry in found)
+    return f"{len(found)} files elsewhere, {changed} new or changed, in {written}"
+
+
+def identify(named: list[str], known: dict[str, Identity]) -> list[Identity]:
+    """The present version of each file; all are asked for at once, so that all together take no longer than one.
+
+    Raises:
+        InputError: an address is not one, or its file cannot be had.
+    """
+    for url in named:
+        if wrong := refusal(url):
+            raise InputError(wrong)
+    with ThreadPoolExecutor() as threads:
+        return list(threads.map(lambda url: present(url, known.get(url)), named))
+
+
+def present(url: str, known: Identity | None) -> Identity:
+    """The version of a file that is there now, or where nobody answers the one that was there before.
+
+    Raises:
+        InputError: the file cannot be had, or nobody answers and none was there before.
+    """
+    try:
+        return ask(url)
+    except UnansweredError as error:
+        if known is None:
+            raise InputError(f"{url}: {error}") from error
+        print(f"identify: {url}: {error}; this run goes on with the version seen before, {known.etag}", file=sys.stderr)
+        return known
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == [] or sys.argv[1] not in LISTS:
+        sys.exit(f"identify: names no list; use python -m stages.identify {{{','.join(LISTS)}}}")
+    run(f"identify_{sys.argv[1]}", partial(main, sys.argv[1]), Sections, sys.argv[2:])
