@@ -48,6 +48,7 @@ RUN --mount=type=cache,id=tunepress-train-apt,target=/var/cache/apt \
 
 FROM base AS packages
 ARG LOCK
+ARG EXTRA=
 COPY --from=installer /opt/venv /opt/venv
 # The stamp tells the Makefile, whose rule compares times, that the environment VENV is made.
 RUN --mount=type=cache,id=tunepress-uv,target=/root/.cache/uv \
@@ -58,7 +59,12 @@ RUN --mount=type=cache,id=tunepress-uv,target=/root/.cache/uv \
     --mount=type=bind,from=wheels,target=/wheels \
     HOME=/root /install /opt/installer/bin/uv pip install --python /opt/venv --link-mode copy --compile-bytecode \
         --find-links /wheels --requirement "/requirements/${LOCK}.txt" \
-    && touch --date=2100-01-01 /opt/venv/.cpu
+    && touch --date=2100-01-01 /opt/venv/.cpu \
+    && if [ -n "${EXTRA}" ]; then \
+        HOME=/root /install /opt/installer/bin/uv pip install --python /opt/venv --link-mode copy --compile-bytecode \
+            --requirement "/requirements/${EXTRA}.txt" \
+        && touch --date=2100-01-01 "/opt/venv/.${EXTRA}"; \
+    fi
 
 # With what `make test` needs.
 FROM packages AS test
@@ -69,7 +75,8 @@ RUN --mount=type=cache,id=tunepress-uv,target=/root/.cache/uv \
     --mount=type=bind,from=installer,source=/opt/installer,target=/opt/installer \
     HOME=/root /install /opt/installer/bin/uv pip install --python /opt/venv --link-mode copy --compile-bytecode \
         --requirement /requirements/search.txt --requirement /requirements/serve.txt --requirement /requirements/dev.txt \
-    && touch --date=2100-01-01 /opt/venv/.search /opt/venv/.serve /opt/venv/.dev
+        --requirement /requirements/azure.txt \
+    && touch --date=2100-01-01 /opt/venv/.search /opt/venv/.serve /opt/venv/.dev /opt/venv/.azure
 COPY . .
 USER 1000:1000
 

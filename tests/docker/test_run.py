@@ -211,6 +211,11 @@ def test_an_image_is_built_from_the_pins(
     assert given["CUDA"] == pinned.get(f"{image.split()[1].upper()}_CUDA", "")
 
 
+def test_what_azure_needs_is_in_an_image_for_those_who_ask_for_it(host: Host) -> None:
+    assert build_arguments(host.asked("docker/build", "train", "cuda13"))["EXTRA"] == ""
+    assert build_arguments(host.asked("docker/build", "train", "cuda13", EXTRA="azure"))["EXTRA"] == "azure"
+
+
 def test_the_revision_is_that_of_git_and_says_where_the_tree_differs(host: Host) -> None:
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=host.project, capture_output=True, text=True).stdout.strip()
     assert build_arguments(host.asked("docker/build", "serve", "cpu"))["REVISION"] == head
