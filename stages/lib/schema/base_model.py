@@ -10,6 +10,7 @@ class Source(Enum):
 
     wheel = "wheel"
     huggingface = "huggingface"
+    azureml = "azureml"
     folder = "folder"
     random = "random"
 
@@ -32,6 +33,12 @@ class BaseModel:
     # source: huggingface, a repo at one commit
     repo_id: str | None = None
     revision: str | None = None
+    # source: azureml, the model `name` of a registry or a workspace at one version
+    version: str | None = None
+    registry_name: str | None = None
+    subscription_id: str | None = None
+    resource_group: str | None = None
+    workspace_name: str | None = None
     # source: folder, a Hugging Face layout on this machine
     path: str | None = None
     # source: random, fields of the architecture's transformers config, model_type among them

@@ -1,0 +1,104 @@
+"""A model registered in Azure ML, in a registry or a workspace: downloaded at one version, found in the layout it lies in."""
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from stages.lib.edge.errors import InputError
+from stages.lib.edge.outputs import write_json
+from stages.lib.provenance import sha256
+from stages.lib.schema.base_model import BaseModel
+from stages.lib.workspace import Registry, Workspace, connected, find_workspace
+
+RECORD = "azureml.json"  # what was downloaded, beside the model's files
+
+# Below the folder of MLmodel: weights and config, then the rest of the model's files. First what MLflow writes, then what
+# Azure's own flavor hftransformersv2 does.
+LAYOUTS = (("model", "components/tokenizer"), ("data/model", "data/tokenizer", "data/config"))
+
+
+@dataclass(frozen=True)
+class RegisteredModel:
+    """One version of a model."""
+
+    place: Workspace | Registry
+    name: str
+    version: str
+
+    def __str__(self) -> str:
+        """Its name, version and place."""
+        return f"model {self.name}:{self.version} of {self.place}"
+
+
+def registered_model(base_model: BaseModel) -> RegisteredModel:
+    """The model that `base_model` names: of its registry or, where it names none, of its workspace.
+
+    Raises:
+        InputError: it names both, or a label in place of a version.
+    """
+    workspace = (base_model.subscription_id, base_model.resource_group, base_model.workspace_name)
+    if not re.fullmatch(r"[\w.-]+", base_model.version or "") or base_model.version == "latest":
+        raise InputError(f"base_model.version: {base_model.version!r} is no version, such as 11; a label can move")
+    if base_model.registry_name and any(workspace):
+        raise InputError("base_model.registry_name: set it or a workspace's three names, not both")
+    place = Registry(base_model.registry_name) if base_model.registry_name else find_workspace(*workspace)
+    return RegisteredModel(place, base_model.name, base_model.version or "")
+
+
+def download_files(model: RegisteredModel, folder: Path) -> list[Path]:
+    """Downloads all files of a model to `folder`.
+
+    Returns:
+        The folders below it in which the parts of a model in Hugging Face's layout lie, that with the weights last.
+
+    Raises:
+        InputError: Azure does not give the model, or its files are no such model.
+    """
+    with connected(model.place) as client:
+        client.models.download(model.name, version=model.version, download_path=folder)
+    return parts(model, folder)
+
+
+def parts(model: RegisteredModel, folder: Path) -> list[Path]:
+    """The folders that hold a model's files, that with the weights last."""
+    top = shallowest(folder, "MLmodel") or shallowest(folder, "config.json")
+    if top is None:
+        raise InputError(f"{model}: neither MLmodel nor config.json in it, so this is no model that transformers can load")
+    layout = next((layout for layout in LAYOUTS if (top / layout[0]).is_dir()), (".",))
+    found = [top / name for name in reversed(layout) if (top / name).is_dir()]
+    if not any(found[-1].glob("*.safetensors")):
+        others = ", ".join(sorted(file.name for file in found[-1].iterdir() if file.suffix in {".bin", ".pt", ".pth", ".pkl"}))
+        wrong = f"only pickle weights ({others}), which can run code" if others else "no weights"
+        raise InputError(f"{model}: {wrong}; register it with its weights as safetensors")
+    return found
+
+
+def shallowest(folder: Path, name: str) -> Path | None:
+    """The folder nearest to the top that has a file of this name."""
+    files = sorted(folder.rglob(name), key=lambda file: (len(file.parts), file))
+    return files[0].parent if files else None
+
+
+def check_whole(model: RegisteredModel, folder: Path) -> None:
+    """Raises InputError where a file is cut off, or one is missing that the index of the weights names."""
+    for file in sorted(folder.iterdir()):
+        try:
+            if file.suffix == ".safetensors":
+                safe_open(file, framework="np").__exit__(None, None, None)
+            elif file.suffix == ".json":
+                json.loads(file.read_bytes())
+        except (SafetensorError, ValueError) as error:
+            raise InputError(f"{model}: {file.name} is cut off or damaged; was it uploaded whole?") from error
+    index = folder / "model.safetensors.index.json"
+    named = set(json.loads(index.read_bytes())["weight_map"].values()) if index.exists() else set()
+    if missing := sorted(name for name in named if not (folder / name).exists()):
+        raise InputError(f"{model}: {missing[0]} is missing, which {index.name} names; was it uploaded whole?")
+
+
+def record(model: RegisteredModel, folder: Path) -> None:
+    """Writes beside the files of a model which one it is, and the hash of each file."""
+    hashes = {file.name: sha256(file) for file in sorted(folder.iterdir()) if file.is_file()}
+    write_json(folder / RECORD, {**asdict(model.place), "name": model.name, "version": model.version, "sha256": hashes})
