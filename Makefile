@@ -99,6 +99,12 @@ docker-build: ## the images to train and to serve
 docker-digests: ## look the base's digest up and write it to docker/versions.env
 	@docker/digests
 
+##@ Azure
+
+.PHONY: azure-publish
+azure-publish: setup-azure ## NAME=tone: register the int4 model, card and figures in Azure ML; ARGS=--help lists where
+	@python -m tools.azure.publish "$(NAME)" $(ARGS)
+
 ##@ Development
 
 .PHONY: test

@@ -8,7 +8,7 @@ import pytest
 
 from tests.azure.azurite import MISSING, Azurite
 from tests.azure.cloud import Cloud, serving
-from tests.azure.machine_learning import STORE, MachineLearning
+from tests.azure.machine_learning import CONTAINER, STORE, UPLOADED, MachineLearning
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +51,8 @@ def in_cloud(cloud: Cloud, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> C
 def storage(azurite: Azurite, in_cloud: Cloud, machine_learning: MachineLearning) -> Azurite:
     """The blob server as the storage account of the workspace and of the registry."""
     in_cloud.blobs = azurite
+    for name in (CONTAINER, UPLOADED):
+        azurite.container(name)
     machine_learning.secrets[STORE] = {"secretsType": "AccountKey", "key": azurite.account_key}
     machine_learning.sas_token = azurite.sas_token
     return azurite

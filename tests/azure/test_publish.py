@@ -1,0 +1,131 @@
+"""make azure-publish: the model of a run with its card and figures, once for the same bytes."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from dvc.cli import main as dvc
+from omegaconf import OmegaConf
+
+from stages.lib.edge.outputs import write_json
+from tests.azure.azurite import Azurite
+from tests.azure.cloud import Cloud
+from tests.azure.machine_learning import CONTAINER, GROUP, REGISTRY, SUBSCRIPTION, UPLOADED, WORKSPACE, MachineLearning
+from tools.azure import publish
+
+PLACE = ["--subscription-id", SUBSCRIPTION, "--resource-group", GROUP, "--workspace-name", WORKSPACE]
+FILES = {"model.onnx": b"onnx", "prompt.json": b"{}", "MODEL_CARD.md": b"# card", "summary.json": b""}
+
+
+@pytest.fixture
+def run(storage: Azurite, root: Path, tmp_path: Path) -> Path:
+    """A project whose last run is committed."""
+    outs = {"build": {"cmd": "true", "outs": ["models/onnx"]}, "report": {"cmd": "true", "outs": ["models/MODEL_CARD.md"]}}
+    (tmp_path / "models/onnx").mkdir(parents=True)
+    for name in ("model.onnx", "prompt.json"):
+        (tmp_path / "models/onnx" / name).write_bytes(FILES[name])
+    (tmp_path / "models/MODEL_CARD.md").write_bytes(FILES["MODEL_CARD.md"])
+    write_json(tmp_path / "metrics/summary.json", {"onnx": {"accuracy": 0.96}, "gate": {"passed": True}})
+    shutil.copyfile(root / "params.yaml", tmp_path / "params.yaml")
+    OmegaConf.save({"stages": outs}, tmp_path / "dvc.yaml")
+    git("init", "--quiet")
+    assert dvc(["init", "--quiet"]) == dvc(["commit", "--force", "--quiet"]) == 0
+    git("add", "--all")
+    git("-c", "user.name=test", "-c", "user.email=test@example.com", "commit", "--quiet", "--message", "run")
+    return tmp_path
+
+
+def git(*command: str) -> str:
+    return subprocess.run(["git", *command], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
+    """The line that the command ends with."""
+    monkeypatch.setattr(sys, "argv", ["publish", *arguments])
+    try:
+        publish.main()
+    except SystemExit as ended:
+        assert "\n" not in str(ended.code)
+        return str(ended.code)
+    return capsys.readouterr().out.strip()
+
+
+def test_a_model_is_registered_with_card_figures_and_provenance(
+    run: Path,
+    storage: Azurite,
+    machine_learning: MachineLearning,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert said(capsys, monkeypatch, "tone", *PLACE).startswith("azure-publish: model tone:")
+    ((name, version), registered) = machine_learning.models.popitem()
+    blobs = {blob.name for blob in storage.container(CONTAINER).list_blobs()}
+    assert name == "tone"
+    assert registered["tags"].items() >= {"onnx.accuracy": "0.96", "gate.passed": "True"}.items()
+    assert registered["properties"]["git_revision"] == git("rev-parse", "HEAD")
+    assert registered["properties"]["dvc_md5"].endswith(".dir")
+    assert registered["properties"]["sha256"].startswith(version)
+    place = registered["modelUri"].partition("/paths/")[2]
+    assert {f"{place}/{file}" for file in FILES} <= blobs
+    assert sorted(path.name for path in (run / "models").iterdir()) == [".gitignore", "MODEL_CARD.md", "onnx"]
+
+
+def test_the_same_bytes_are_registered_once_and_others_beside_them(
+    run: Path,
+    in_cloud: Cloud,
+    machine_learning: MachineLearning,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said(capsys, monkeypatch, "tone", *PLACE)
+    sent = len([request for request in in_cloud.asked if request.method == "PUT"])
+    assert said(capsys, monkeypatch, "tone", *PLACE).endswith("has these files already")
+    assert len([request for request in in_cloud.asked if request.method == "PUT"]) == sent
+    write_json(run / "metrics/summary.json", {"onnx": {"accuracy": 0.97}})
+    said(capsys, monkeypatch, "tone", *PLACE)
+    assert len(machine_learning.models) == 2
+    assert list(machine_learning.models.values())[1]["properties"]["git_revision"] == f"{git('rev-parse', 'HEAD')}-dirty"
+
+
+def test_a_registry_takes_it_too(
+    run: Path,
+    storage: Azurite,
+    machine_learning: MachineLearning,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert f"of registry {REGISTRY}" in said(capsys, monkeypatch, "tone", "--registry-name", REGISTRY)
+    assert len(machine_learning.shared_models) == 1
+    assert {blob.name.rpartition("/")[2] for blob in storage.container(UPLOADED).list_blobs()} == set(FILES)
+
+
+def test_no_name_is_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert said(capsys, monkeypatch, "", *PLACE).startswith("azure-publish: NAME=: give the model a name")
+
+
+@pytest.mark.parametrize("path", ["models/onnx", "models/MODEL_CARD.md", "metrics/summary.json"])
+def test_a_run_without_one_of_its_parts_is_refused(
+    path: str, run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run / path).rename(run / "away")
+    assert said(capsys, monkeypatch, "tone", *PLACE) == f"azure-publish: {path}: not found; run `make repro`"
+
+
+def test_a_model_that_is_not_the_committed_one_is_refused(
+    run: Path, machine_learning: MachineLearning, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = run / "models/onnx/model.onnx"
+    changed.unlink()
+    changed.write_bytes(b"other")
+    assert "models/onnx/: is not what dvc.lock names" in said(capsys, monkeypatch, "tone", *PLACE)
+    assert machine_learning.models == {}
+
+
+def test_a_workspace_that_is_not_there_is_told(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = said(capsys, monkeypatch, "tone", *PLACE[:-1], "other")
+    assert told.startswith("azure-publish: workspace other of resource group group")
+    assert "not found; are the names right" in told

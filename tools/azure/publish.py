@@ -1,0 +1,142 @@
+"""Registers the int4 model in Azure ML, its card and its figures with it: `make azure-publish NAME=tone`.
+
+A version is named by a hash of its files, so the same bytes are registered once however often they are published.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from stages.lib.edge.configuration import load
+from stages.lib.edge.errors import InputError
+from stages.lib.edge.outputs import read_json, size_mb
+from stages.lib.edge.paths import METRICS, MODEL_CARD, ONNX
+from stages.lib.provenance import sha256
+from stages.lib.schema.base_model import BaseModel
+
+SUMMARY = METRICS / "summary.json"
+
+
+@dataclass
+class Sections:
+    """What this command reads of params.yaml."""
+
+    base_model: BaseModel
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tools.azure.publish", description=__doc__.splitlines()[0])
+    parser.add_argument("name", help="of the model in Azure ML")
+    parser.add_argument("--registry-name", help="publish to a registry and not to a workspace")
+    for part in ("subscription-id", "resource-group", "workspace-name"):
+        parser.add_argument(f"--{part}", help="of the workspace (default: AZUREML_ARM_..., or config.json)")
+    arguments = parser.parse_args()
+    workspace = (arguments.subscription_id, arguments.resource_group, arguments.workspace_name)
+    try:
+        print(f"azure-publish: {publish(arguments.name, arguments.registry_name, workspace)}")
+    except InputError as error:
+        sys.exit(f"azure-publish: {error}")
+    except KeyboardInterrupt:
+        sys.exit("azure-publish: interrupted")
+
+
+def publish(name: str, registry_name: str | None, workspace: tuple[str | None, str | None, str | None]) -> str:
+    """Registers models/onnx in a registry or else in a workspace; says what it did.
+
+    Raises:
+        InputError: there is no whole run to publish, or Azure does not take it.
+    """
+    from azure.ai.ml.entities import Model
+    from azure.core.exceptions import ResourceNotFoundError
+
+    from stages.lib.registered_model import RegisteredModel
+    from stages.lib.workspace import Registry, connected, find_workspace
+
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,254}", name):
+        raise InputError(f"NAME={name}: give the model a name of letters, digits, '-', '_' and '.'")
+    refuse_half_a_run()
+    place = Registry(registry_name) if registry_name else find_workspace(*workspace)
+    with gathered() as folder, connected(place) as client:
+        hashed = content_hash(folder)
+        model = RegisteredModel(place, name, hashed[:12])
+        try:
+            client.models.get(name, version=model.version)
+        except ResourceNotFoundError:
+            entity = Model(name=name, version=model.version, path=folder, tags=tags(), properties=properties(hashed))
+            entity.description = f"int4 ONNX model, fine-tuned from {base_model().name}"
+            client.models.create_or_update(entity)
+            return f"{model}, {size_mb(folder):.0f} MB"
+        return f"{model} has these files already"
+
+
+def refuse_half_a_run() -> None:
+    """Raises InputError unless model, card and figures are there, and the model is the one that dvc.lock names."""
+    from dvc.repo import Repo
+
+    for path in (ONNX, MODEL_CARD, SUMMARY):
+        if not path.exists():
+            raise InputError(f"{path}: not found; run `make repro`")
+    with Repo() as repo:
+        changed = repo.data_status(targets=[str(ONNX), str(MODEL_CARD)])["uncommitted"]
+    if changed:
+        raise InputError(f"{next(iter(changed.values()))[0]}: is not what dvc.lock names; run `make repro`, or `dvc checkout`")
+
+
+@contextmanager
+def gathered() -> Iterator[Path]:
+    """A folder with the model's files, its card and its figures, for as long as the block lasts; it takes no room."""
+    with tempfile.TemporaryDirectory(dir=ONNX.parent, prefix=".publish-") as scratch:
+        folder = Path(scratch) / "int4"
+        shutil.copytree(ONNX, folder, copy_function=os.link)
+        for path in (MODEL_CARD, SUMMARY):
+            shutil.copyfile(path, folder / path.name)
+        yield folder
+
+
+def content_hash(folder: Path) -> str:
+    """The sha256 of the names and bytes of all files below a folder."""
+    hashes = {file.relative_to(folder).as_posix(): sha256(file) for file in sorted(folder.rglob("*")) if file.is_file()}
+    return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
+
+
+def base_model() -> BaseModel:
+    """The model that was fine-tuned."""
+    return load(Sections, []).base_model
+
+
+def tags() -> dict[str, str]:
+    """What a user of the registry may look for: the figures, and where the model comes from. They can be edited there."""
+    figures = {f"{part}.{name}": str(value) for part, named in read_json(SUMMARY).items() for name, value in named.items()}
+    return {**figures, "base_model": base_model().name, "license": base_model().license}
+
+
+def properties(hashed: str) -> dict[str, str]:
+    """What says which run it was. They cannot be edited there."""
+    revision = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], capture_output=True, text=True
+    )
+    return {"git_revision": revision.stdout.strip(), "dvc_md5": dvc_md5(), "sha256": hashed}
+
+
+def dvc_md5() -> str:
+    """The hash by which DVC knows models/onnx."""
+    locked: Any = OmegaConf.to_container(OmegaConf.load("dvc.lock"))
+    return next(out["md5"] for out in locked["stages"]["build"]["outs"] if out["path"] == str(ONNX))
+
+
+if __name__ == "__main__":
+    main()
