@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -57,6 +58,7 @@ def download_files(model: RegisteredModel, folder: Path) -> list[Path]:
     Raises:
         InputError: Azure does not give the model, or its files are no such model.
     """
+    print(f"downloading {model}", file=sys.stderr)  # the SDK shows no progress
     with connected(model.place) as client:
         client.models.download(model.name, version=model.version, download_path=folder)
     return parts(model, folder)

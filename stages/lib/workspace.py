@@ -28,7 +28,8 @@ try:
 except ModuleNotFoundError as error:
     raise InputError(f"no package {error.name}, which Azure needs; run `make setup-azure`") from error
 
-logging.getLogger("azure").setLevel(logging.ERROR)  # what its warnings say, the exceptions say too
+for name in ("azure", "azure.ai.ml"):  # what their warnings say, the exceptions say too; the SDK sets its own level anew
+    logging.getLogger(name).setLevel(logging.ERROR)
 
 # Of the SDK's own limits, 300 s and three more tries, one call to a dead address takes 20 minutes.
 LIMITS: dict[str, Any] = {"connection_timeout": 10, "read_timeout": 60, "retry_total": 3, "timeout": 120}  # seconds

@@ -6,6 +6,7 @@ own store.
 
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 from tests.azure.azurite import ACCOUNT
 from tests.azure.cloud import Answer, Cloud, Request, refuse, say
@@ -56,7 +57,7 @@ class MachineLearning:
 
     def serve(self, cloud: Cloud) -> None:
         """Adds the routes."""
-        name, version = "(?P<name>[^/]+)", "(?P<version>[^/]+)"
+        name, version = "(?P<name>.+)", "(?P<version>[^/]+)"
         cloud.route("GET", "https://management.azure.com/.*", absent)
         cloud.route("GET", ARM, self.workspace)
         cloud.route("GET", f"{ARM}/datastores", self.list_datastores)
@@ -110,7 +111,9 @@ class MachineLearning:
     def shared_model(self, request: Request, name: str, version: str) -> Answer:
         if (name, version) not in self.shared_models:
             return refuse(404, "UserError", f"Model {name}:{version} was not found in the registry")
-        return say(resource(f"models/{name}/versions", version, self.shared_models[name, version]))
+        # the SDK takes no id with a slash in its name, so Azure's cannot have one
+        known = f"azureml://registries/{REGISTRY}/models/{quote(name, safe='')}/versions/{version}"
+        return say({"id": known, "name": version, "properties": self.shared_models[name, version]})
 
     def put_shared_model(self, request: Request, name: str, version: str) -> Answer:
         self.shared_models[name, version] = model("") | request.json["properties"]

@@ -103,6 +103,15 @@ def test_each_layout_gives_the_same_model(
     }
 
 
+def test_a_name_may_have_a_slash_as_the_seed_s_has(
+    registered: Registered, machine_learning: MachineLearning, tiny_phi3: Path, tmp_path: Path
+) -> None:
+    put_model(registered, tiny_phi3, "", "", "")
+    machine_learning.shared_models["microsoft/Phi-3", "11"] = machine_learning.shared_models.pop(("phi", "11"))
+    fetch(base_model(name="microsoft/Phi-3"), 0, tmp_path / "base")
+    assert hashes(tmp_path / "base").items() >= hashes(tiny_phi3).items()
+
+
 def test_code_pickles_and_a_neighbour_of_like_name_are_not_taken(registered: Registered, tiny_phi3: Path, tmp_path: Path) -> None:
     put_model(registered, tiny_phi3, "model/", "model/", "model/")
     for name in ("MLmodel", "model/modeling_phi3.py", "model/pytorch_model.bin", "model/training_args.bin", "conda.yaml"):

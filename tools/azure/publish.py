@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
@@ -26,6 +26,11 @@ from stages.lib.edge.outputs import read_json, size_mb
 from stages.lib.edge.paths import METRICS, MODEL_CARD, ONNX
 from stages.lib.provenance import sha256
 from stages.lib.schema.base_model import BaseModel
+
+if TYPE_CHECKING:
+    from azure.ai.ml import MLClient
+
+    from stages.lib.registered_model import RegisteredModel
 
 SUMMARY = METRICS / "summary.json"
 
@@ -60,10 +65,7 @@ def publish(name: str, registry_name: str | None, workspace: tuple[str | None, s
     Raises:
         InputError: there is no whole run to publish, or Azure does not take it.
     """
-    from azure.ai.ml.entities import Model
-    from azure.core.exceptions import ResourceNotFoundError
-
-    from stages.lib.registered_model import RegisteredModel
+    from stages.lib.registered_model import RegisteredModel  # imports Azure's packages, or says how to get them
     from stages.lib.workspace import Registry, connected, find_workspace
 
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,254}", name):
@@ -73,14 +75,30 @@ def publish(name: str, registry_name: str | None, workspace: tuple[str | None, s
     with gathered() as folder, connected(place) as client:
         hashed = content_hash(folder)
         model = RegisteredModel(place, name, hashed[:12])
-        try:
-            client.models.get(name, version=model.version)
-        except ResourceNotFoundError:
-            entity = Model(name=name, version=model.version, path=folder, tags=tags(), properties=properties(hashed))
-            entity.description = f"int4 ONNX model, fine-tuned from {base_model().name}"
-            client.models.create_or_update(entity)
-            return f"{model}, {size_mb(folder):.0f} MB"
-        return f"{model} has these files already"
+        if is_registered(client, model):
+            return f"{model} has these files already"
+        register(client, model, folder, hashed)
+        return f"{model}, {size_mb(folder):.0f} MB"
+
+
+def is_registered(client: "MLClient", model: "RegisteredModel") -> bool:
+    """Whether Azure has this version."""
+    from azure.core.exceptions import ResourceNotFoundError
+
+    try:
+        client.models.get(model.name, version=model.version)
+    except ResourceNotFoundError:
+        return False
+    return True
+
+
+def register(client: "MLClient", model: "RegisteredModel", folder: Path, hashed: str) -> None:
+    """Uploads a folder, and registers it when all of it is there."""
+    from azure.ai.ml.entities import Model
+
+    entity = Model(name=model.name, version=model.version, path=folder, tags=tags(), properties=properties(hashed))
+    entity.description = f"int4 ONNX model, fine-tuned from {base_model().name}"
+    client.models.create_or_update(entity)
 
 
 def refuse_half_a_run() -> None:
