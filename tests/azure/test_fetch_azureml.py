@@ -15,6 +15,7 @@ from stages.lib.schema.base_model import BaseModel, Source
 from tests.azure.azurite import ACCOUNT, Azurite
 from tests.azure.cloud import Answer, Cloud, Request, forward
 from tests.azure.machine_learning import CONTAINER, GROUP, REGISTRY, STORE, SUBSCRIPTION, URI, WORKSPACE, MachineLearning, model
+from tests.clone import Clone
 from tests.stages.outputs import hashes, started
 from tests.stages.params import write_params
 
@@ -213,6 +214,17 @@ def test_a_label_is_no_version(version: str, tmp_path: Path) -> None:
 
 def test_a_registry_and_a_workspace_at_once_are_refused(tmp_path: Path) -> None:
     assert "base_model.registry_name: set it or" in refusal(base_model(**OWN), tmp_path / "base")
+
+
+def test_dvc_asks_azure_once(registered: Registered, in_cloud: Cloud, tiny_phi3: Path, root: Path, tmp_path: Path) -> None:
+    put_model(registered, tiny_phi3, "", "", "")
+    clone = Clone.of(root, tmp_path / "clone")
+    fields = {".name": "phi", ".version": "11", **{f".{name}": value for name, value in OWN.items()}}
+    chosen = [f"base_model{key}={value}" for key, value in {"": "azureml", **fields}.items()]
+    assert clone.ran("dvc", "exp", "run", *(part for choice in chosen for part in ("-S", choice)), "fetch") == ["fetch"]
+    assert hashes(clone.folder / "models/base").items() >= hashes(tiny_phi3).items()
+    in_cloud.reachable = False
+    assert clone.ran("dvc", "repro", "fetch") == []
 
 
 # the default environment
