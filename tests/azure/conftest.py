@@ -11,11 +11,16 @@ from tests.azure.cloud import Cloud, serving
 from tests.azure.machine_learning import CONTAINER, STORE, UPLOADED, MachineLearning
 
 
+def skip_without_azurite() -> None:
+    """Skips a test where Azurite cannot run."""
+    if MISSING and not os.environ.get("CI"):
+        pytest.skip(f"needs {', '.join(MISSING)}: `make tests/azure/node_modules`")
+
+
 @pytest.fixture(scope="module")
 def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
     """Azure Blob Storage, empty, for one test module."""
-    if MISSING and not os.environ.get("CI"):
-        pytest.skip(f"needs {', '.join(MISSING)}: `make tests/azure/node_modules`")
+    skip_without_azurite()
     server = Azurite(tmp_path_factory.mktemp("azurite"))
     server.start()
     yield server
