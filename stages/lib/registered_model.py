@@ -12,7 +12,7 @@ from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import write_json
 from stages.lib.provenance import sha256
 from stages.lib.schema.base_model import BaseModel
-from stages.lib.workspace import Registry, Workspace, connected, find_workspace
+from stages.lib.workspace import Registry, Workspace, connected, find_workspace, mendable
 
 RECORD = "azureml.json"  # what was downloaded, beside the model's files
 
@@ -59,45 +59,58 @@ def download_files(model: RegisteredModel, folder: Path) -> list[Path]:
         InputError: Azure does not give the model, or its files are no such model.
     """
     print(f"downloading {model}", file=sys.stderr)  # the SDK shows no progress
-    with connected(model.place) as client:
+    with connected(model.place) as client, mendable(model):
         client.models.download(model.name, version=model.version, download_path=folder)
     return parts(model, folder)
 
 
 def parts(model: RegisteredModel, folder: Path) -> list[Path]:
     """The folders that hold a model's files, that with the weights last."""
-    top = shallowest(folder, "MLmodel") or shallowest(folder, "config.json")
-    if top is None:
-        raise InputError(f"{model}: neither MLmodel nor config.json in it, so this is no model that transformers can load")
+    top = top_of(model, folder)
     layout = next((layout for layout in LAYOUTS if (top / layout[0]).is_dir()), (".",))
     found = [top / name for name in reversed(layout) if (top / name).is_dir()]
     if not any(found[-1].glob("*.safetensors")):
-        others = ", ".join(sorted(file.name for file in found[-1].iterdir() if file.suffix in {".bin", ".pt", ".pth", ".pkl"}))
-        wrong = f"only pickle weights ({others}), which can run code" if others else "no weights"
+        pickles = ", ".join(sorted(file.name for file in found[-1].iterdir() if file.suffix in {".bin", ".pt", ".pth", ".pkl"}))
+        wrong = f"only pickle weights ({pickles}), which can run code" if pickles else "no weights"
         raise InputError(f"{model}: {wrong}; register it with its weights as safetensors")
     return found
 
 
-def shallowest(folder: Path, name: str) -> Path | None:
-    """The folder nearest to the top that has a file of this name."""
-    files = sorted(folder.rglob(name), key=lambda file: (len(file.parts), file))
-    return files[0].parent if files else None
+def top_of(model: RegisteredModel, folder: Path) -> Path:
+    """The one folder that has MLmodel or, where the model is a plain folder, config.json.
+
+    The SDK downloads all that begins like the model's path: for models/phi also models/phi-old.
+    """
+    known = {file.parent for name in ("MLmodel", "config.json") for file in folder.rglob(name)}
+    tops = sorted(path for path in known if known.isdisjoint(path.parents))
+    if not tops:
+        raise InputError(f"{model}: neither MLmodel nor config.json in it, so this is no model that transformers can load")
+    if len(tops) > 1:
+        names = ", ".join(path.relative_to(folder).as_posix() for path in tops)
+        raise InputError(f"{model}: several models lie at its path ({names}); register one that lies alone")
+    return tops[0]
 
 
 def check_whole(model: RegisteredModel, folder: Path) -> None:
     """Raises InputError where a file is cut off, or one is missing that the index of the weights names."""
     for file in sorted(folder.iterdir()):
         try:
-            if file.suffix == ".safetensors":
-                safe_open(file, framework="np").__exit__(None, None, None)
-            elif file.suffix == ".json":
-                json.loads(file.read_bytes())
+            read(file)
         except (SafetensorError, ValueError) as error:
             raise InputError(f"{model}: {file.name} is cut off or damaged; was it uploaded whole?") from error
     index = folder / "model.safetensors.index.json"
     named = set(json.loads(index.read_bytes())["weight_map"].values()) if index.exists() else set()
     if missing := sorted(name for name in named if not (folder / name).exists()):
         raise InputError(f"{model}: {missing[0]} is missing, which {index.name} names; was it uploaded whole?")
+
+
+def read(file: Path) -> None:
+    """Reads what says whether all of a file is there: the header of safetensors, which has the length, or all of a JSON."""
+    if file.suffix == ".safetensors":
+        with safe_open(file, framework="np"):
+            pass
+    elif file.suffix == ".json":
+        json.loads(file.read_bytes())
 
 
 def record(model: RegisteredModel, folder: Path) -> None:

@@ -122,6 +122,13 @@ def test_code_pickles_and_a_neighbour_of_like_name_are_not_taken(registered: Reg
     assert hashes(tmp_path / "base").keys() == hashes(tiny_phi3).keys() | {RECORD}
 
 
+def test_a_neighbour_of_like_name_is_never_taken_for_the_model(registered: Registered, tiny_phi3: Path, tmp_path: Path) -> None:
+    put_model(registered, tiny_phi3, "top/", "top/", "top/")
+    registered.storage.upload(CONTAINER, f"{registered.folder}-neighbour/MLmodel", b"other")
+    said = refusal(base_model(), tmp_path / "base")
+    assert "several models lie at its path (phi/phi/-neighbour, phi/phi/top); register one that lies alone" in said
+
+
 def test_a_model_of_pickles_only_is_refused(registered: Registered, tmp_path: Path) -> None:
     for name in ("MLmodel", "model/config.json", "model/pytorch_model.bin"):
         registered.put(name, b"{}")
@@ -166,7 +173,7 @@ def test_a_connection_cut_in_the_middle_of_a_file_gives_no_model(
 
     in_cloud.route("GET", f"{BLOBS}/{registered.folder}/model.safetensors", cut)
     said = refusal(base_model(), tmp_path / "base")
-    assert said.startswith(f"registry {REGISTRY}: no connection, or it broke off")
+    assert said.startswith(f"model phi:11 of registry {REGISTRY}: no connection, or it broke off")
     in_cloud.routes.pop()
     fetch(base_model(), 0, tmp_path / "base")
     assert hashes(tmp_path / "base").items() >= hashes(tiny_phi3).items()
@@ -203,8 +210,7 @@ def test_a_kill_in_the_middle_of_a_download_leaves_no_model_and_the_next_run_is_
 
 def test_a_model_that_is_not_there_is_named(registered: Registered, tmp_path: Path) -> None:
     said = refusal(base_model(version="12"), tmp_path / "base")
-    assert said.startswith(f"registry {REGISTRY}: not found; are the names right and has your account access?")
-    assert "phi:12" in said
+    assert said.startswith(f"model phi:12 of registry {REGISTRY}: not found; are the names right and has your account access?")
 
 
 @pytest.mark.parametrize("version", ["latest", "11@latest", "labels/latest", ""])

@@ -127,5 +127,5 @@ def test_a_workspace_that_is_not_there_is_told(
     run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = said(capsys, monkeypatch, "tone", *PLACE[:-1], "other")
-    assert told.startswith("azure-publish: workspace other of resource group group")
+    assert "of workspace other of resource group group" in told
     assert "not found; are the names right" in told

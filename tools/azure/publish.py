@@ -66,7 +66,7 @@ def publish(name: str, registry_name: str | None, workspace: tuple[str | None, s
         InputError: there is no whole run to publish, or Azure does not take it.
     """
     from stages.lib.registered_model import RegisteredModel  # imports Azure's packages, or says how to get them
-    from stages.lib.workspace import Registry, connected, find_workspace
+    from stages.lib.workspace import Registry, connected, find_workspace, mendable
 
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,254}", name):
         raise InputError(f"NAME={name}: give the model a name of letters, digits, '-', '_' and '.'")
@@ -75,9 +75,10 @@ def publish(name: str, registry_name: str | None, workspace: tuple[str | None, s
     with gathered() as folder, connected(place) as client:
         hashed = content_hash(folder)
         model = RegisteredModel(place, name, hashed[:12])
-        if is_registered(client, model):
-            return f"{model} has these files already"
-        register(client, model, folder, hashed)
+        with mendable(model):
+            if is_registered(client, model):
+                return f"{model} has these files already"
+            register(client, model, folder, hashed)
         return f"{model}, {size_mb(folder):.0f} MB"
 
 
