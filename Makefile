@@ -117,6 +117,14 @@ pull: setup-azure ## what the stages of this commit made, from the remote in Azu
 azure-publish: setup-azure ## NAME=tone: register the int4 model, card and figures in Azure ML; ARGS=--help lists where
 	@python -m tools.azure.publish "$(NAME)" $(ARGS)
 
+.PHONY: azure-submit
+azure-submit: setup-azure ## EXPERIMENT=smoke ARGS="compute=gpu-cluster": a recipe on Azure ML's computers; ARGS="... --dry-run" only checks
+	@python -m tools.azure.submit $(if $(EXPERIMENT),--experiment "$(EXPERIMENT)") $(ARGS)
+
+.PHONY: azure-fetch
+azure-fetch: setup-azure ## JOB=name: what such a job has made, here
+	@python -m tools.azure.fetch "$(JOB)" $(ARGS)
+
 ##@ Development
 
 .PHONY: test
