@@ -1,0 +1,57 @@
+"""The recipe that is asked about: what `make repro` would run now, or what `dvc exp run` would with some overrides."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError  # type: ignore[import-untyped]
+
+from hydra_plugins.tunepress import Tunepress
+from stages.lib.edge.configuration import CONF, PARAMS, compose_conf, load, not_yaml, typed
+from stages.lib.edge.errors import InputError
+from stages.lib.edge.paths import BASE
+
+LOCK = Path("dvc.lock")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe, and what there already is of it.
+
+    Attributes:
+        params: all sections of params.yaml.
+        base_at_hand: whether models/base was fetched for it, so that nothing is downloaded.
+    """
+
+    params: Tunepress
+    base_at_hand: bool
+
+    @classmethod
+    def read(cls, overrides: list[str]) -> "Recipe":
+        """params.yaml, or what conf/ gives with overrides.
+
+        Raises:
+            InputError: it does not compose, or the schema refuses it.
+        """
+        if PARAMS.exists() and not overrides:
+            params = load(Tunepress, [])
+        else:
+            params = typed(Tunepress, cast(DictConfig, OmegaConf.create(compose_conf(overrides))), f"{CONF}/")
+        wanted = OmegaConf.to_container(OmegaConf.structured(params.base_model), enum_to_str=True)
+        return cls(params, fetched() == wanted)
+
+
+def fetched() -> Any:
+    """The base model that models/base was made of, as dvc.lock has it; None where there is none.
+
+    Raises:
+        InputError: dvc.lock is not YAML, as after a merge with conflicts.
+    """
+    if not (BASE / "config.json").exists() or not LOCK.exists():
+        return None
+    try:
+        lock: Any = OmegaConf.to_container(OmegaConf.load(LOCK), resolve=False)
+    except YAMLError as error:
+        raise InputError(not_yaml(LOCK, error)) from error
+    return lock["stages"].get("fetch", {}).get("params", {}).get(str(PARAMS), {}).get("base_model")
