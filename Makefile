@@ -127,6 +127,10 @@ lock: setup-dev ## resolve requirements/*.in to exact versions again
 	@cd requirements && for name in cuda13 cuda12 serve-cuda13 serve-cuda12; do \
 		$(COMPILE) --python-platform x86_64-manylinux_2_28 $$name.in --output-file $$name.txt || exit 1; done
 
+.PHONY: doctor
+doctor: setup ## can the recipe run here? EXPERIMENT=phi3_mini_lora, or ARGS="build=cuda_int4 ...", asks about another
+	@python -m tools.doctor $(if $(EXPERIMENT),+experiment=$(EXPERIMENT)) $(ARGS)
+
 .PHONY: setup
 setup: $(VENV)/.cpu ## the environment in .venv, exactly as requirements/cpu.txt says
 

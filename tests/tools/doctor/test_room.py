@@ -1,0 +1,108 @@
+"""Disk and memory: the figures of the recipes that come with the project, and too little of either."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from tests.tools.doctor.conftest import Read
+from tools.doctor import room
+from tools.doctor.finding import Finding, State
+from tools.doctor.recipe import Recipe
+from tools.doctor.shape import outlined
+
+GB = 10**9
+Set = Callable[..., None]
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Set:
+    """Sets the free disk and memory, in GB."""
+
+    def set_free(disk: float = 1000, memory: float = 1000) -> None:
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=disk * GB))
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=int(memory * GB)))
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+        monkeypatch.setattr("stages.lib.memory.container_bytes", lambda: 1 << 62)
+
+    return set_free
+
+
+def findings(recipe: Recipe) -> dict[str, Finding]:
+    return {finding.subject: finding for finding in room.look(recipe)}
+
+
+def test_the_shapes_of_the_recipes_are_known_before_they_are_fetched(read: Read) -> None:
+    for overrides, parameters in ((["base_model=phi3_mini"], 3_821_079_552), ([], 134_515_008)):
+        model = outlined(read(*overrides))
+        assert model is not None
+        assert room.frozen(model) == parameters
+
+
+def test_the_default_fits_a_laptop_and_phi3_mini_does_not(read: Read, machine: Set) -> None:
+    machine(disk=10, memory=16)
+    assert {finding.state for finding in findings(read()).values()} == {State.ok}
+    phi3 = findings(read("+experiment=phi3_mini_lora"))
+    assert phi3["disk"].state is State.error
+    assert "needed" in phi3["disk"].found
+    assert phi3["memory to train"].state is State.warning  # rows of 2,048 tokens do not fit, short ones do
+
+
+def test_phi3_mini_in_bfloat16_is_counted_once_in_the_hubs_cache_and_twice_here(read: Read) -> None:
+    recipe = read("+experiment=phi3_mini_lora")
+    model = outlined(recipe)
+    assert model is not None
+    wanted = room.needs(recipe, model)
+    base = 2 * 3_821_079_552
+    assert base in wanted.values()
+    assert 2 * base < wanted[Path.cwd()] < 2.7 * base
+
+
+def test_low_disk_is_an_error_little_to_spare_a_warning(read: Read, machine: Set) -> None:
+    recipe = read()
+    states = []
+    for free in (0.5, 1.4, 3):
+        machine(disk=free)
+        states.append(findings(recipe)["disk"].state)
+    assert states == [State.error, State.warning, State.ok]
+
+
+def test_what_is_there_already_needs_no_room(
+    read: Read, root: Path, tiny_phi3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = read("+experiment=smoke")
+    monkeypatch.chdir(tmp_path)
+    for name in ("base", "merged", "onnx"):
+        shutil.copytree(tiny_phi3, tmp_path / "models" / name)
+    (tmp_path / ".dvc").mkdir()
+    fetched = Recipe(recipe.params, base_at_hand=True)
+    before, after = (room.needs(one, outlined(recipe) or pytest.fail()) for one in (recipe, fetched))
+    assert after[tmp_path] < before[tmp_path]
+
+
+def test_too_little_memory_for_the_weights_alone_is_an_error_and_names_what_takes_less(read: Read, machine: Set) -> None:
+    machine(memory=6)
+    found = findings(read("+experiment=phi3_mini_lora"))
+    assert found["memory to train"].state is State.error
+    assert "adapter=qlora" in found["memory to train"].advice
+    assert found["memory to build"].state is State.warning
+
+
+def test_modules_that_the_model_does_not_have_are_an_error_before_it_is_fetched(read: Read) -> None:
+    (found,) = room.look(read("+experiment=phi3_mini_lora", "adapter.target_modules=[q_proj]"))
+    assert found.state is State.error
+    assert "qkv_proj" in found.found
+
+
+def test_a_model_of_another_name_is_told_to_be_unknown(read: Read) -> None:
+    (found,) = room.look(read("base_model=phi3_mini", "base_model.name=mine"))
+    assert found.state is State.warning
+
+
+def test_a_folder_without_a_model_is_an_error(read: Read, tmp_path: Path) -> None:
+    (found,) = room.look(read("base_model=folder", f"base_model.path={tmp_path}"))
+    assert found.state is State.error
+    assert "no config.json" in found.found

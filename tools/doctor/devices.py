@@ -1,0 +1,112 @@
+"""Cores, GPUs, driver against CUDA against onnxruntime, and whether what the recipe trains and builds runs on them."""
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+from stages.lib.cores import cores
+from stages.lib.edge import environment
+from stages.lib.edge.errors import InputError
+from tools import check_image
+from tools.doctor.finding import Finding, error, ok, warning
+from tools.doctor.recipe import Recipe
+
+GB = 1e9
+
+
+def look(recipe: Recipe) -> Iterator[Finding]:
+    """All of them."""
+    gpus = names_of_gpus()
+    yield ok("CPU", f"{cores()} of {os.cpu_count()} cores for this process")
+    yield gpu(gpus, recipe)
+    yield driver(check_image.found(), recipe)
+    yield training(recipe)
+    yield provider(recipe.params.build.execution_provider)
+
+
+def names_of_gpus() -> list[str]:
+    """What NVIDIA's management library lists, with memory and compute capability; empty without a driver."""
+    import pynvml  # type: ignore[import-untyped]
+
+    with suppress(pynvml.NVMLError):
+        pynvml.nvmlInit()
+        return [described(pynvml.nvmlDeviceGetHandleByIndex(number)) for number in range(pynvml.nvmlDeviceGetCount())]
+    return []
+
+
+def described(handle: object) -> str:
+    """One GPU in words."""
+    import pynvml
+
+    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+    major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+    free = f"{memory.free / GB:.0f} of {memory.total / GB:.0f} GB free"
+    return f"{pynvml.nvmlDeviceGetName(handle)} (compute {major}.{minor}, {free})"
+
+
+def gpu(names: list[str], recipe: Recipe) -> Finding:
+    """The GPUs, which a recipe in bfloat16 is meant for."""
+    if names:
+        return ok("GPU", "; ".join(names))
+    if recipe.params.train.bf16:
+        advice = "it trains on the CPU, in hours rather than minutes; `make docker-train` where there is a GPU"
+        return warning("GPU", "no NVIDIA GPU, and train.bf16=true is meant for one", advice)
+    return ok("GPU", "no NVIDIA GPU; the recipe needs none")
+
+
+def driver(cuda: check_image.Cuda, recipe: Recipe) -> Finding:
+    """The driver against the CUDA of torch, cuDNN and onnxruntime, as the containers compare them when they start."""
+    lock = recipe.params.environment.lock
+    target = check_image.target_of(lock)
+    if target != "cpu":
+        wrong = check_image.misfit(target, cuda, check_image.pins(target), environment.locked(lock))
+        if wrong:
+            found, _, advice = wrong.partition("; ")
+            needed = recipe.params.build.execution_provider == "cuda"
+            return error("driver, CUDA", found, advice) if needed else warning("driver, CUDA", found, advice)
+    if cuda.driver is None:
+        return ok("driver, CUDA", "no NVIDIA driver; torch and onnxruntime use the CPU")
+    built = f"driver {cuda.driver.version} runs CUDA {cuda.driver.cuda}, torch is built for {check_image.named(cuda.torch)}"
+    if not cuda.gpus:
+        return warning(
+            "driver, CUDA", f"{built} and sees no GPU", "-S environment=cuda13 or cuda12, or their image: `make docker-train`"
+        )
+    return ok("driver, CUDA", f"{built}, onnxruntime for {check_image.named(cuda.onnxruntime)}")
+
+
+def training(recipe: Recipe) -> Finding:
+    """Whether transformers takes the section `train` on this machine: the refusals of the stage itself."""
+    from stages.lib.arguments import training_arguments  # torch and transformers: seconds
+
+    train = recipe.params.train
+    if train.attn_implementation.startswith("flash") and not find_spec("flash_attn"):
+        advice = "install flash-attn, or train.attn_implementation=sdpa_by_example"
+        return error("training", f"train.attn_implementation={train.attn_implementation}, and there is no flash-attn", advice)
+    try:
+        training_arguments(train, recipe.params.seed, Path(), validated=True)
+    except InputError as wrong:
+        return error("training", str(wrong), "set that, or take a machine that can")
+    return ok("training", "the values of `train` work here")
+
+
+def provider(name: str) -> Finding:
+    """Whether the model that the recipe builds also runs here, as evaluate, compare and benchmark want it to."""
+    from stages.lib.providers import NEEDS
+
+    if runs(name):
+        return ok("provider", f"{name} runs here")
+    advice = f"it needs {NEEDS[name]}; or build=cpu_int4"
+    return error("provider", f"a model for {name} is built, but evaluate cannot run it here", advice)
+
+
+def runs(name: str) -> bool:
+    """Whether the installed onnxruntime-genai has a provider, or the package that brings it is there."""
+    import onnxruntime_genai as og
+
+    from stages.lib.providers import PLUGINS
+
+    if name in PLUGINS:
+        return find_spec(PLUGINS[name]) is not None
+    return {"cpu": True, "cuda": og.is_cuda_available(), "dml": og.is_dml_available()}.get(name, False)

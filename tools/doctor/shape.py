@@ -1,0 +1,67 @@
+"""The shape of the recipe's base model, as far as it is known before the model is there."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from stages.lib.edge.paths import BASE
+from stages.lib.schema.base_model import BaseModel, Source
+from tools.doctor.recipe import Recipe
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+KNOWN: dict[str, dict[str, Any]] = {  # by base_model.name, in transformers' words
+    "Phi-3-mini-4k-instruct": {"model_type": "phi3", "dtype": "bfloat16"},  # the defaults of Phi3Config are its shape
+    "SmolLM2-135M-Instruct": {
+        "model_type": "llama",
+        "dtype": "float32",  # as fetch writes it
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "vocab_size": 49152,
+        "tie_word_embeddings": True,
+    },
+}
+
+
+def outlined(recipe: Recipe) -> "PeftModel | None":
+    """The base model with the recipe's adapter, without weights; None where its shape is not known before it is fetched.
+
+    Raises:
+        InputError: the adapter does not fit the model, or the folder that it comes from holds none.
+    """
+    from stages.lib.adapter import outline  # torch and peft: seconds
+    from stages.lib.checkpoint import check
+
+    base_model, adapter = recipe.params.base_model, recipe.params.adapter
+    if recipe.base_at_hand:
+        return outline(BASE, adapter)
+    if base_model.source is Source.folder:
+        check(Path(base_model.path or ""))
+        return outline(Path(base_model.path or ""), adapter)
+    fields = fields_of(base_model)
+    return of_fields(fields, recipe) if fields else None
+
+
+def fields_of(base_model: BaseModel) -> dict[str, Any] | None:
+    """The fields of the model's transformers config."""
+    if base_model.source is Source.random:
+        return base_model.architecture
+    return KNOWN.get(base_model.name)
+
+
+def of_fields(fields: dict[str, Any], recipe: Recipe) -> "PeftModel":
+    """The adapted model of a config; an empty file stands for the weights, of which an outline reads none."""
+    from transformers import AutoConfig
+
+    from stages.lib.adapter import outline
+
+    given = dict(fields)
+    config = AutoConfig.for_model(given.pop("model_type"), **given)
+    with TemporaryDirectory() as scratch:
+        config.save_pretrained(scratch)
+        (Path(scratch) / "model.safetensors").touch()
+        return outline(Path(scratch), recipe.params.adapter)
