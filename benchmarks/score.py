@@ -1,9 +1,9 @@
-"""Counts the right answers of an adapter, merged by peft, on the test rows: the same code for every contender.
+"""Counts a model's right answers on the test rows: the same code for every contender.
 
-    python -m benchmarks.score REPORT
+    python -m benchmarks.score REPORT              # of the adapter in models/adapter, merged by peft into models/merged
+    python -m benchmarks.score REPORT FOLDER       # of an ONNX model's folder
 
-Runs in a folder laid out like the project, after training: reads models/base, models/adapter and data/prepared, and writes
-models/merged.
+Runs in a folder laid out like the project, after training: reads models/base, models/adapter and data/prepared.
 """
 
 import sys
@@ -16,22 +16,28 @@ from stages.lib.checkpoint import load_model, load_tokenizer
 from stages.lib.edge.outputs import read_jsonl, write_json
 from stages.lib.edge.paths import ADAPTER, BASE, MERGED, PREPARED
 from stages.lib.labels import label_of
+from stages.lib.onnx_model import OnnxModel
 from stages.lib.prompt import Prompt
 from stages.lib.torch_model import TorchModel
 
 
-def main(report: Path) -> None:
-    """Merges, asks and counts."""
+def main(report: Path, onnx: Path | None = None) -> None:
+    """Asks and counts."""
     prompt = Prompt.load(PREPARED)
     rows = read_jsonl(PREPARED / "test.jsonl")
-    merged = PeftModel.from_pretrained(load_model(BASE), ADAPTER).merge_and_unload(safe_merge=True)
-    merged.save_pretrained(MERGED)
-    load_tokenizer(BASE).save_pretrained(MERGED)
-    batch_size = int(OmegaConf.load("params.yaml").evaluate.batch_size)
-    answers = TorchModel(MERGED, batch_size).answers([row["prompt"] for row in rows], prompt.max_new_tokens)
+    model = OnnxModel(onnx) if onnx else merged()
+    answers = model.answers([row["prompt"] for row in rows], prompt.max_new_tokens)
     right = sum(label_of(answer, prompt.labels or ()) == row["expected"] for answer, row in zip(answers, rows, strict=True))
     write_json(report, {"right": right, "test_rows": len(rows)})
 
 
+def merged() -> TorchModel:
+    """The adapter and the base model as one."""
+    model = PeftModel.from_pretrained(load_model(BASE), ADAPTER).merge_and_unload(safe_merge=True)
+    model.save_pretrained(MERGED)
+    load_tokenizer(BASE).save_pretrained(MERGED)
+    return TorchModel(MERGED, int(OmegaConf.load("params.yaml").evaluate.batch_size))
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(*map(Path, sys.argv[1:]))
