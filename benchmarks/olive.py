@@ -17,8 +17,8 @@ the answers, and so does the imported experiment.
 - two runs: whether a second run in a new folder gives the same bytes.
 - edited row: whether the same command, after the words of one training row have changed, gives another adapter; and its seconds.
 
-The last two, and all seconds and bytes, are those of the first seed. The figures also go to benchmarks/results/olive.json, but for
-those of other rows than the default's.
+The last two, and all seconds and bytes, are those of the first seed. The figures also go to benchmarks/results/olive.json;
+those of other rows than the default's do not.
 """
 
 import argparse
