@@ -163,8 +163,8 @@ def table(results: dict[str, Figures], task: Task, seeds: Sequence[int]) -> Tabl
     columns.add_column("contender", no_wrap=True)
     for name in ("train", "merge", "build", "whole", "peak\nmemory", "size", "merged", "int4"):
         columns.add_column(name, justify="right", no_wrap=True)
-    columns.add_column("two runs")
-    columns.add_column("edited row")
+    for name in ("two runs", "edited row"):
+        columns.add_column(name, no_wrap=True)
     for name, one in results.items():
         steps = [f"{one['seconds'][step]:.0f} s" if step in one["seconds"] else "failed" for step in ("train", "merge", "build")]
         columns.add_row(
@@ -174,10 +174,15 @@ def table(results: dict[str, Figures], task: Task, seeds: Sequence[int]) -> Tabl
             f"{one['peak_memory_mb'] / 1000:.2f} GB",
             f"{one['size_mb']:.0f} MB" if one["size_mb"] else "-",
             *(accuracy(one, what) for what in ("merged", "int4")),
-            "\n".join(f"{what} {'the same' if same else 'differs'}" for what, same in one["same_bytes"].items()),
+            agreement(one["same_bytes"]),
             f"{'noticed' if one['edit_noticed'] else 'not noticed'}\n{one['edit_seconds']:.0f} s",
         )
     return columns
+
+
+def agreement(same_bytes: dict[str, bool]) -> str:
+    """Which of the files that two runs made are the same."""
+    return "\n".join(f"{what}: {'same' if same else 'other'} bytes" for what, same in same_bytes.items())
 
 
 def accuracy(one: Figures, what: str) -> str:

@@ -59,7 +59,7 @@ class Contender(Protocol):
 class Tunepress:
     """A clone of this project, in which the configuration is imported and run through DVC."""
 
-    title = "Tunepress, the imported experiment"
+    title = "Tunepress, imported"
     rows = Path("olive")  # in the clone
 
     def run(self, folder: Path, given: Path, scratch: Path) -> Outcome:
@@ -98,7 +98,7 @@ class Tunepress:
 class Olive:
     """`olive run`, in Olive's own environment."""
 
-    title = "Olive 0.13.0, olive run"
+    title = "Olive 0.13.0"
     steps = {"lora": "train", "merge": "merge", "builder": "build"}  # noqa: RUF012
 
     def run(self, folder: Path, given: Path, scratch: Path) -> Outcome:

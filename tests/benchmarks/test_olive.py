@@ -111,7 +111,7 @@ def test_a_builder_that_fails_is_a_result(task: Task) -> None:
     results = {"tunepress": GOOD, "olive": FAILED}
     text = shown(results, task)
     assert "failed" in text
-    assert "adapter differs" in text
+    assert "adapter: other bytes" in text
     assert "not noticed" in text
     assert olive.sentences(results)[0] == "Olive built no int4 model: exit code 1: no such option"
     assert len(olive.sentences(results)) == 2  # there is no int4 accuracy to compare with
