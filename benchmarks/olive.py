@@ -9,8 +9,8 @@ LoRA, MergeAdapterWeights, ModelBuilder int4. Olive runs in an environment of it
 this project is cloned, the file imported with tools/import_olive, and run with `dvc exp run`. Olive learns the prompts along with
 the answers, and so does the imported experiment.
 
-- train, merge, build: seconds of the step, for Tunepress with the start of a process and its imports; train reads the rows too.
-- whole: seconds of the command, for Tunepress with DVC and the copy of the base model, for Olive with its imports.
+- train, merge, build: seconds of the step without the imports of a stage's process; train reads the rows too.
+- whole: seconds of the command with all imports, for Tunepress also with DVC and the copy of the base model.
 - peak memory: largest resident size of a process of the command.
 - merged, int4: share of the test rows whose greedy answer begins with the right label (benchmarks/score.py). peft merges the
   adapters of both, and both int4 models run in this project's onnxruntime-genai. Over all seeds, with Wilson's 95% interval.
