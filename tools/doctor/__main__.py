@@ -55,6 +55,8 @@ def examined(recipe: Recipe) -> Iterator[Finding]:
     for subject, look in looks.items():
         try:
             yield from look()
+        except InputError as wrong:
+            yield error(subject, str(wrong), "mend that, and again")
         except Exception as failed:  # a package that is broken or absent is what a doctor is called for
             yield error(
                 subject, f"could not be looked at ({type(failed).__name__})", "make setup, or another environment, and again"

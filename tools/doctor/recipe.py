@@ -2,12 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError  # type: ignore[import-untyped]
 
 from hydra_plugins.tunepress import Tunepress
-from stages.lib.edge.configuration import CONF, PARAMS, compose_conf, typed
+from stages.lib.edge.configuration import CONF, PARAMS, compose_conf, load, not_yaml, typed
+from stages.lib.edge.errors import InputError
 from stages.lib.edge.paths import BASE
 
 LOCK = Path("dvc.lock")
@@ -32,18 +34,24 @@ class Recipe:
         Raises:
             InputError: it does not compose, or the schema refuses it.
         """
-        chosen = PARAMS.exists() and not overrides
-        text = PARAMS.read_text(encoding="utf-8") if chosen else compose_conf(overrides)
-        config = cast(DictConfig, OmegaConf.create(text))
-        params = typed(Tunepress, config, str(PARAMS) if chosen else f"{CONF}/")
-        return cls(params, fetched() == OmegaConf.to_container(config.base_model))
+        if PARAMS.exists() and not overrides:
+            params = load(Tunepress, [])
+        else:
+            params = typed(Tunepress, cast(DictConfig, OmegaConf.create(compose_conf(overrides))), f"{CONF}/")
+        wanted = OmegaConf.to_container(OmegaConf.structured(params.base_model), enum_to_str=True)
+        return cls(params, fetched() == wanted)
 
 
-def fetched() -> object:
-    """The base model that models/base was made of, as dvc.lock has it; None where there is none."""
+def fetched() -> Any:
+    """The base model that models/base was made of, as dvc.lock has it; None where there is none.
+
+    Raises:
+        InputError: dvc.lock is not YAML, as after a merge with conflicts.
+    """
     if not (BASE / "config.json").exists() or not LOCK.exists():
         return None
-    lock = OmegaConf.to_container(OmegaConf.load(LOCK))
-    assert isinstance(lock, dict)
-    recorded = lock["stages"].get("fetch", {}).get("params", {}).get(str(PARAMS), {})
-    return recorded.get("base_model")
+    try:
+        lock: Any = OmegaConf.to_container(OmegaConf.load(LOCK), resolve=False)
+    except YAMLError as error:
+        raise InputError(not_yaml(LOCK, error)) from error
+    return lock["stages"].get("fetch", {}).get("params", {}).get(str(PARAMS), {}).get("base_model")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from stages.lib.edge.errors import InputError
 from tests.tools.doctor.conftest import Read
 from tools.doctor import __main__ as command
 from tools.doctor.finding import State, warning
@@ -86,10 +87,15 @@ def test_a_look_that_breaks_is_a_finding_and_the_others_go_on(read: Read, monkey
     def broken(_: object) -> None:
         raise ImportError("libtorch.so: NeverToBePrinted")
 
+    def refused() -> None:
+        raise InputError("conf/: not YAML")
+
     monkeypatch.setattr("tools.doctor.devices.look", broken)
+    monkeypatch.setattr("tools.doctor.credentials.look", refused)
     for name in ("versions", "room", "places"):
         monkeypatch.setattr(f"tools.doctor.{name}.look", lambda _, name=name: [warning(name, "", "")])
     found = {finding.subject: finding for finding in command.examined(read())}
     assert found["devices"].state is State.error
     assert found["devices"].found == "could not be looked at (ImportError)"
-    assert {"versions", "room", "places", "AWS"} <= found.keys()
+    assert found["credentials"].found == "conf/: not YAML"
+    assert {"versions", "room", "places"} <= found.keys()
