@@ -22,7 +22,8 @@ def look(recipe: Recipe) -> Iterator[Finding]:
     yield ok("CPU", f"{cores()} of {os.cpu_count()} cores for this process")
     yield gpu(gpus, recipe)
     yield driver(check_image.found(), recipe)
-    yield training(recipe)
+    if recipe.trains:
+        yield training(recipe)
     yield provider(recipe.params.build.execution_provider)
 
 
@@ -50,7 +51,7 @@ def gpu(names: list[str], recipe: Recipe) -> Finding:
     """The GPUs, which a recipe in bfloat16 is meant for."""
     if names:
         return ok("GPU", "; ".join(names))
-    if recipe.params.train.bf16:
+    if recipe.trains and recipe.params.train.bf16:
         advice = "it trains on the CPU, in hours rather than minutes; `make docker-train` where there is a GPU"
         return warning("GPU", "no NVIDIA GPU, and train.bf16=true is meant for one", advice)
     return ok("GPU", "no NVIDIA GPU; the recipe needs none")

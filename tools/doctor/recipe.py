@@ -27,6 +27,11 @@ class Recipe:
     params: Tunepress
     base_at_hand: bool
 
+    @property
+    def trains(self) -> bool:
+        """Whether there is anything to train."""
+        return self.params.adapter.method.value != "none"
+
     @classmethod
     def read(cls, overrides: list[str]) -> "Recipe":
         """params.yaml, or what conf/ gives with overrides.
@@ -38,8 +43,8 @@ class Recipe:
             params = load(Tunepress, [])
         else:
             params = typed(Tunepress, cast(DictConfig, OmegaConf.create(compose_conf(overrides))), f"{CONF}/")
-        wanted = OmegaConf.to_container(OmegaConf.structured(params.base_model), enum_to_str=True)
-        return cls(params, fetched() == wanted)
+        wanted: Any = OmegaConf.to_container(OmegaConf.structured(params.base_model), enum_to_str=True)
+        return cls(params, fetched() == given(wanted))
 
 
 def fetched() -> Any:
@@ -54,4 +59,10 @@ def fetched() -> Any:
         lock: Any = OmegaConf.to_container(OmegaConf.load(LOCK), resolve=False)
     except YAMLError as error:
         raise InputError(not_yaml(LOCK, error)) from error
-    return lock["stages"].get("fetch", {}).get("params", {}).get(str(PARAMS), {}).get("base_model")
+    recorded = lock["stages"].get("fetch", {}).get("params", {}).get(str(PARAMS), {}).get("base_model")
+    return recorded and given(recorded)
+
+
+def given(base_model: dict[str, Any]) -> dict[str, Any]:
+    """The fields that have a value: one that is new in the schema is not in an older lock."""
+    return {name: value for name, value in base_model.items() if value is not None}

@@ -44,7 +44,8 @@ def look(recipe: Recipe) -> Iterator[Finding]:
         yield warning("disk, memory", "what they must hold is not known before the base model is fetched", advice)
         return
     yield from disk(needs(recipe, model))
-    yield training_memory(recipe, model)
+    if recipe.trains:
+        yield training_memory(recipe, model)
     yield host_memory(recipe, model)
 
 

@@ -11,7 +11,7 @@ from tools.doctor.recipe import Recipe
 if TYPE_CHECKING:
     from peft import PeftModel
 
-KNOWN: dict[str, dict[str, Any]] = {  # by base_model.name, in transformers' words
+KNOWN: dict[str, dict[str, Any]] = {  # by base_model.name without its owner, in transformers' words
     "Phi-3-mini-4k-instruct": {"model_type": "phi3", "dtype": "bfloat16"},  # the defaults of Phi3Config are its shape
     "SmolLM2-135M-Instruct": {
         "model_type": "llama",
@@ -50,7 +50,7 @@ def fields_of(base_model: BaseModel) -> dict[str, Any] | None:
     """The fields of the model's transformers config."""
     if base_model.source is Source.random:
         return base_model.architecture
-    return KNOWN.get(base_model.name)
+    return KNOWN.get(base_model.name.rpartition("/")[2])
 
 
 def of_fields(fields: dict[str, Any], recipe: Recipe) -> "PeftModel":

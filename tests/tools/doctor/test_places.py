@@ -144,3 +144,18 @@ def test_rows_that_are_not_there_are_an_error(root: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(root)
     (found,) = places.files(["data/raw/tone.jsonl", "data/raw/none.csv", "abfs://container/rows.csv"])
     assert (found.state, found.found) == (State.error, "no data/raw/none.csv")
+
+
+def test_rows_in_a_cloud_want_its_packages_and_their_address_may_hold_a_signature(
+    read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert places.installed("dvc")
+    assert not places.installed("no-such-package")
+    monkeypatch.setattr(dvc_project, "default_remote", lambda: None)
+    recipe = read("base_model=tiny_phi3")
+    recipe.params.data.files = ["https://there/rows.csv?sig=NeverToBePrinted"]
+    for there, state in ((False, State.error), (True, State.ok)):
+        monkeypatch.setattr(places, "installed", lambda _, there=there: there)
+        found = next(places.look(recipe))
+        assert (found.subject, found.state) == ("cloud packages", state)
+        assert "NeverToBePrinted" not in found.found

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from stages.lib.edge.errors import InputError
 from tools.doctor.recipe import Recipe
@@ -14,7 +15,8 @@ def project(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     """A project in which the default recipe has run."""
     (tmp_path / "conf").symlink_to(root / "conf")
     shutil.copyfile(root / "conf/composed.yaml", tmp_path / "params.yaml")
-    shutil.copyfile(root / "dvc.lock", tmp_path / "dvc.lock")
+    base_model = OmegaConf.load(root / "conf/composed.yaml").base_model
+    OmegaConf.save({"stages": {"fetch": {"params": {"params.yaml": {"base_model": base_model}}}}}, tmp_path / "dvc.lock")
     (tmp_path / "models/base").mkdir(parents=True)
     (tmp_path / "models/base/config.json").touch()
     monkeypatch.chdir(tmp_path)
