@@ -1,0 +1,1 @@
+"""What a user does in Azure, besides the DVC remote: jobs on its computers."""

@@ -1,0 +1,1 @@
+"""Submits the pipeline as a job of Azure ML."""

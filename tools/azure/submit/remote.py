@@ -1,0 +1,85 @@
+"""The DVC remote that a job pushes its results to: what a node must know of it, which is all but its credentials."""
+
+import os
+import re
+from configparser import ConfigParser
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from dvc.config import Config, ConfigError
+
+from stages.lib.edge.errors import InputError, one_line
+
+PASSED = ("url", "account_name", "endpointurl", "region")  # options of DVC's remotes that are no secrets
+SECRETS = re.compile(
+    r"connection_string|sas_token|account_key|secret|password|session_token|gdrive_service_account_json_file_path"
+)
+SCHEME = re.compile(r"[a-z0-9]+://")
+FIX = "give it one that a node reaches, such as azure://container/path (`dvc remote add --default NAME URL`)"
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A DVC remote by its name and those of its options that are no secrets; `url` is one of them."""
+
+    name: str
+    options: dict[str, str]
+
+
+def find(root: Path) -> Remote:
+    """The project's default remote, as `dvc push` here would find it.
+
+    Raises:
+        InputError: there is none, a node could not reach it, or git knows a secret of it.
+    """
+    refuse_secrets(root)
+    try:
+        config = Config(str(root / ".dvc"))
+    except ConfigError as error:
+        raise InputError(f"DVC's configuration: {one_line(error)}") from error
+    name = config["core"].get("remote")
+    if not name:
+        raise InputError(f"no default DVC remote, to which the job would push its model; {FIX}")
+    given = config["remote"].get(name)
+    if not given:
+        raise InputError(f"DVC remote {name}: core.remote names it, and there is none; {FIX}")
+    options = {key: str(given[key]) for key in PASSED if given.get(key)}
+    check_url(name, options["url"])
+    if options["url"].startswith("azure://"):
+        options["account_name"] = options.get("account_name") or account(name, str(given.get("connection_string", "")))
+    return Remote(name, options)
+
+
+def check_url(name: str, url: str) -> None:
+    """Refuses what a node cannot reach, and an address with a password in it."""
+    if not SCHEME.match(url):
+        raise InputError(f"DVC remote {name}: its folder lies on this machine; {FIX}")
+    parts = urlsplit(url)
+    if parts.password or "sig=" in parts.query:
+        raise InputError(f"DVC remote {name}: its url holds a credential; give it without, and the credential by --local")
+
+
+def account(name: str, connection_string: str) -> str:
+    """The storage account of a remote that does not name it, from where DVC would take it.
+
+    Raises:
+        InputError: nothing names it.
+    """
+    connection_string = connection_string or os.environ.get("AZURE_STORAGE_CONNECTION_STRING", "")
+    named = re.search(r"(?:^|;)AccountName=([^;]+)", connection_string)
+    found = os.environ.get("AZURE_STORAGE_ACCOUNT") or (named and named[1])
+    if not found:
+        raise InputError(f"DVC remote {name}: no storage account; `dvc remote modify {name} account_name ACCOUNT`")
+    return found
+
+
+def refuse_secrets(root: Path) -> None:
+    """Refuses a credential in .dvc/config, which git keeps and every job's snapshot has."""
+    config = ConfigParser(interpolation=None)
+    config.read(root / ".dvc/config", encoding="utf-8")
+    for section in config.sections():
+        for option in config.options(section):
+            if SECRETS.search(option):
+                where = section.strip("'\"").removeprefix('remote "')
+                raise InputError(f".dvc/config: {option} of {where} is a secret, and git keeps this file; set it with --local")
