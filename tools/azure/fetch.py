@@ -1,0 +1,67 @@
+"""Brings the result of a job here: `make azure-fetch JOB=smoke-1127-201144-9f3c`.
+
+It waits for the job, takes its experiment over from its output, applies it, and pulls its model from the DVC remote.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from stages.lib.edge.errors import InputError
+from stages.lib.workspace import Workspace, connected, find_workspace
+from tools.azure.node.results import BUNDLE
+from tools.azure.repository import git
+from tools.azure.submit.job import RESULTS
+from tools.azure.watch import watch
+
+OUTPUTS = "named-outputs"  # where the SDK puts them
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tools.azure.fetch", description=__doc__.partition(":")[0])
+    parser.add_argument("job", help="its name, which `make azure-submit` has said")
+    for name in ("subscription-id", "resource-group", "workspace-name"):
+        parser.add_argument(f"--{name}", help="of the workspace (default: the environment's or config.json's)")
+    given = parser.parse_args()
+    try:
+        refuse_changes()
+        workspace = find_workspace(given.subscription_id, given.resource_group, given.workspace_name)
+        sys.exit(fetch(workspace, given.job))
+    except InputError as error:
+        sys.exit(f"azure-fetch: {error}")
+
+
+def refuse_changes() -> None:
+    """Raises InputError where applying the experiment would mix it with changes that are nowhere else."""
+    if changed := git(Path(), "diff", "--name-only", "HEAD").splitlines():
+        raise InputError(
+            f"{changed[0]}: changed since the last commit, and the job's result would go over it; commit, or `git stash`"
+        )
+
+
+def fetch(workspace: Workspace, job: str) -> int:
+    """Takes a job's experiment over; the exit status."""
+    with TemporaryDirectory() as scratch, connected(workspace) as client:
+        if code := watch(client, job, cancel_on_interrupt=False):
+            return code
+        client.jobs.download(job, download_path=scratch, output_name=RESULTS)
+        take_over(Path(scratch) / OUTPUTS / RESULTS / BUNDLE, job)
+    for step in (["exp", "apply", job], ["pull"]):
+        if code := subprocess.run([sys.executable, "-m", "dvc", *step], check=False).returncode:
+            return code
+    print(f"azure-fetch: experiment {job} is in the working tree, with its model in models/onnx")
+    return 0
+
+
+def take_over(bundle: Path, job: str) -> None:
+    """Has git know the job's experiment.
+
+    Raises:
+        InputError: the job left none, or the commit that it is based on is not in this repository.
+    """
+    if not bundle.exists():
+        raise InputError(f"job {job}: no {BUNDLE} among its outputs; did `make azure-submit` start it?")
+    git(Path(), "fetch", "--quiet", str(bundle), "refs/exps/*:refs/exps/*")

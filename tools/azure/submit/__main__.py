@@ -1,0 +1,98 @@
+"""Runs an experiment on Azure ML's computers: `make azure-submit EXPERIMENT=smoke ARGS="compute=gpu-cluster"`."""
+
+import argparse
+import os
+import re
+import sys
+from pathlib import Path
+
+from azure.ai.ml import load_job
+
+from stages.lib.edge.errors import InputError
+from stages.lib.edge.outputs import replacing
+from stages.lib.workspace import Workspace, connected, find_workspace
+from tools.azure.repository import git
+from tools.azure.submit import job as jobs
+from tools.azure.submit import remote, settings, snapshot
+from tools.azure.submit.settings import Job
+from tools.azure.submit.validation import validate
+from tools.azure.watch import watch
+from tools.compose import compose
+
+FOLDER = Path(".azure_job")
+KUBERNETES = "kubernetes"  # what Azure ML calls the type of such a compute
+REPOSITORY = "AZUREML_GIT_REPOSITORY_URI"  # what the SDK tells Azure ML of the repository, in place of its remote's address
+
+
+def main() -> None:
+    """The command line."""
+    arguments = parser().parse_args()
+    try:
+        sys.exit(submit(arguments))
+    except InputError as error:
+        sys.exit(f"azure-submit: {error}")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    parser = argparse.ArgumentParser(prog="python -m tools.azure.submit", description=__doc__.partition(":")[0])
+    parser.add_argument(
+        "settings", nargs="*", help=f"settings of the job, such as compute=gpu-cluster; {settings.FILE} has them all"
+    )
+    parser.add_argument("--experiment", help="recipe of conf/experiment")
+    parser.add_argument("-S", "--set-param", action="append", default=[], help="parameter, as `dvc exp run` takes it")
+    parser.add_argument("--dry-run", action="store_true", help=f"write and check {FOLDER}/{jobs.FILE}, and ask Azure nothing")
+    return parser
+
+
+def submit(arguments: argparse.Namespace) -> int:
+    """Writes the job, checks it, and has Azure ML run it; the exit status."""
+    job = settings.load(arguments.settings)
+    workspace = None if arguments.dry_run else find_workspace(job.subscription_id, job.resource_group, job.workspace_name)
+    parameters = [f"+experiment={arguments.experiment}"] if arguments.experiment else []
+    parameters += arguments.set_param
+    check_parameters(parameters, job)
+    name = jobs.new_name(arguments.experiment)
+    with replacing(FOLDER) as partial:
+        commit = jobs.write(job, remote.find(Path()), parameters, name, partial)
+        validate(partial / jobs.FILE)
+    if left := snapshot.unknown(Path()):
+        print(f"azure-submit: not in git, so the job goes without: {snapshot.listed(left)}")
+    nodes = f"{job.instance_count} node{'s' if job.instance_count > 1 else ''}"
+    print(f"azure-submit: job {name} runs commit {commit[:9]} on {nodes} of {job.compute}, {FOLDER / jobs.FILE}", flush=True)
+    return run(workspace, job) if workspace else 0
+
+
+def check_parameters(parameters: list[str], job: Job) -> None:
+    """Composes the configuration as the node will.
+
+    Raises:
+        InputError: a recipe or a key that there is not, a wrong value.
+    """
+    bound = [re.sub(r"\$\{\{.*?\}\}", "bound", parameter) for parameter in parameters]
+    compose([*bound, f"environment={job.environment.lock}"])
+
+
+def run(workspace: Workspace, job: Job) -> int:
+    """Submits what is written and watches it until it ends.
+
+    Raises:
+        InputError: Azure refuses it.
+    """
+    hide_credentials()
+    with connected(workspace) as client:
+        kind = client.compute.get(str(job.compute)).type
+        if (str(kind).lower() == KUBERNETES) != job.azure_arc:
+            raise InputError(f"compute {job.compute} is of type {kind}; set azure_arc={str(not job.azure_arc).lower()}")
+        submitted = client.jobs.create_or_update(load_job(FOLDER / jobs.FILE))
+        return watch(client, str(submitted.name), job.cancel_on_interrupt)
+
+
+def hide_credentials() -> None:
+    """Has the SDK tell Azure ML the address of git's remote without a user's name and password."""
+    address = git(Path(), "ls-remote", "--get-url")
+    os.environ.setdefault(REPOSITORY, re.sub(r"(?<=://)[^/@]*@", "", address))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""A job of Azure ML, watched until it ends."""
+
+import json
+from typing import Any
+
+from azure.ai.ml import MLClient
+from azure.ai.ml.exceptions import JobException
+
+COMPLETED = "Completed"
+
+
+def watch(client: MLClient, name: str, cancel_on_interrupt: bool) -> int:
+    """Streams a job's status and logs; Ctrl-C ends the watching.
+
+    Args:
+        client: of the workspace.
+        name: of the job.
+        cancel_on_interrupt: whether Ctrl-C cancels the job too.
+
+    Returns:
+        The exit status of a command that did what the job did: 0 where it completed.
+    """
+    try:
+        client.jobs.stream(name)
+        status = client.jobs.get(name).status
+        print(f"job {name}: {str(status).lower()}")
+        return 0 if status == COMPLETED else 1
+    except KeyboardInterrupt:
+        return leave(client, name, cancel_on_interrupt)
+    except JobException as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):  # the SDK makes this of Ctrl-C
+            return leave(client, name, cancel_on_interrupt)
+        print(f"job {name}: failed: {reason(error)}")
+        return 1
+
+
+def leave(client: MLClient, name: str, cancel: bool) -> int:
+    """Ends the watching, and the job where that is wanted."""
+    if cancel:
+        client.jobs.begin_cancel(name).result()
+        print(f"job {name}: canceled")
+    else:
+        print(f"job {name}: runs on; `make azure-fetch JOB={name}` waits for it, `az ml job cancel --name {name}` ends it")
+    return 1
+
+
+def reason(error: JobException) -> str:
+    """What Azure ML says, without the JSON around it."""
+    said = str(error.message)
+    try:
+        details: Any = json.loads(said[said.index("{") : said.rindex("}") + 1])
+        return str(details["error"]["message"]).strip().splitlines()[0]
+    except (ValueError, LookupError, TypeError):
+        return said.strip().splitlines()[-1]
