@@ -26,7 +26,7 @@ REPOSITORY = "AZUREML_GIT_REPOSITORY_URI"  # what the SDK tells Azure ML of the 
 
 def main() -> None:
     """The command line."""
-    arguments = parser().parse_args()
+    arguments = parser().parse_intermixed_args()  # settings and options in any order
     try:
         sys.exit(submit(arguments))
     except InputError as error:
