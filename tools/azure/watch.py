@@ -23,7 +23,7 @@ def watch(client: MLClient, name: str, cancel_on_interrupt: bool) -> int:
     try:
         client.jobs.stream(name)
         status = client.jobs.get(name).status
-        print(f"job {name}: {str(status).lower()}")
+        print(f"job {name}: {getattr(status, 'value', status).lower()}")  # a word that the SDK does not know stays one
         return 0 if status == COMPLETED else 1
     except KeyboardInterrupt:
         return leave(client, name, cancel_on_interrupt)

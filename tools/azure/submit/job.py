@@ -3,7 +3,6 @@
 import secrets
 import shlex
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import yaml  # type: ignore[import-untyped]
 from stages.lib.edge.environment import IMAGE
 from tools.azure.submit import image, snapshot
 from tools.azure.submit.remote import Remote
-from tools.azure.submit.settings import Job
+from tools.azure.submit.settings import Input, Job
 
 SCHEMA = "https://azuremlschemas.azureedge.net/latest/commandJob.schema.json"
 FILE = "job.yaml"
@@ -51,9 +50,7 @@ def write(job: Job, remote: Remote, parameters: list[str], name: str, folder: Pa
         "code": CODE,
         "command": command(job, remote, parameters, name),
         "environment": image.describe(job.environment, folder),
-        "inputs": {
-            name: {key: value for key, value in asdict(given).items() if key != "place"} for name, given in job.inputs.items()
-        },
+        "inputs": {name: described(given) for name, given in job.inputs.items()},
         "outputs": {RESULTS: {"type": "uri_folder", "mode": "upload"}},
         "environment_variables": {IMAGE: job.environment.image} if "@sha256:" in (job.environment.image or "") else {},
         "compute": f"azureml:{job.compute}",
@@ -66,6 +63,12 @@ def write(job: Job, remote: Remote, parameters: list[str], name: str, folder: Pa
     given = {key: value for key, value in document.items() if value != {}}
     image.write(folder / FILE, yaml.safe_dump(given, sort_keys=False, width=10_000))
     return commit
+
+
+def described(given: Input) -> dict[str, Any]:
+    """An input as the YAML has it, where a path would be one beside it."""
+    path = given.path if ":" in given.path else str(Path(given.path).resolve())
+    return {"type": given.type, "path": path, "mode": given.mode}
 
 
 def command(job: Job, remote: Remote, parameters: list[str], name: str) -> str:
