@@ -4,6 +4,7 @@ import argparse
 import os
 import re
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from azure.ai.ml import load_job
@@ -90,8 +91,9 @@ def run(workspace: Workspace, job: Job) -> int:
 
 def hide_credentials() -> None:
     """Has the SDK tell Azure ML the address of git's remote without a user's name and password."""
-    address = git(Path(), "ls-remote", "--get-url")
-    os.environ.setdefault(REPOSITORY, re.sub(r"(?<=://)[^/@]*@", "", address))
+    with suppress(InputError):  # there is no remote
+        address = git(Path(), "ls-remote", "--get-url")
+        os.environ.setdefault(REPOSITORY, re.sub(r"(?<=://)[^/@]*@", "", address))
 
 
 if __name__ == "__main__":

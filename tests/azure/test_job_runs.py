@@ -1,0 +1,169 @@
+"""A job from end to end: what Azure got is run on two nodes of this machine, and its model comes back by the DVC remote."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.azure.azurite import Azurite
+from tests.azure.cloud import TOKEN, Answer, Cloud, Request, say, serving
+from tests.azure.jobs import Jobs
+from tests.azure.machine_learning import CONTAINER, STORE, MachineLearning
+from tests.azure.test_jobs import PLACE
+from tests.clone import Clone
+
+pytestmark = pytest.mark.timeout(900)
+TELEMETRY = "https://mobile.events.data.microsoft.com"  # onnxruntime's
+OF_HUGGING_FACE = "hf_the-token-of-the-tests"
+ROWS = "data/inputs/mine.jsonl"
+SETTINGS = ("compute=gpu-cluster", "instance_count=2", "environment.lock=cpu", "hf_token=true", "keyvault_name=vault")
+INPUT = f"inputs={{rows: {{path: 'azureml://datastores/{STORE}/paths/mine.jsonl', place: {ROWS}}}}}"
+PARAMETERS = ("--experiment", "smoke", "-S", f"data.files=[{ROWS}]")
+
+
+@dataclass
+class Run:
+    """What came of the job: where it was submitted, what its nodes said, and what Azure was asked."""
+
+    name: str
+    clone: Clone
+    nodes: list[Path]
+    logs: list[str]
+    fetched: str
+    asked: list[Request]
+    storage: Azurite
+
+
+@pytest.fixture(scope="module")
+def cloud(azurite: Azurite, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """Azure on this machine, with a Key Vault; a DVC remote takes its own time, so all tests share it."""
+    with serving(tmp_path_factory.mktemp("cloud")) as cloud:
+        cloud.blobs = azurite
+        machine_learning = MachineLearning()
+        machine_learning.secrets[STORE] = {"secretsType": "AccountKey", "key": azurite.account_key}
+        machine_learning.serve(cloud)
+        cloud.route("GET", "https://vault.vault.azure.net/secrets/hf-token", hf_token)
+        yield cloud
+
+
+def hf_token(request: Request) -> Answer:
+    return say({"value": OF_HUGGING_FACE} if request.headers["Authorization"] == f"Bearer {TOKEN}" else {})
+
+
+@pytest.fixture(scope="module")
+def run(root: Path, cloud: Cloud, azurite: Azurite, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """One job on two nodes: submitted, run, and fetched."""
+    folder = tmp_path_factory.mktemp("job")
+    clone = Clone.of(root, folder / "clone")
+    clone.run("dvc", "remote", "add", "--default", "azure", "azure://dvc/store")
+    clone.run("dvc", "remote", "modify", "azure", "account_name", azurite.account_name)
+    clone.commit()
+    clone.environment |= PLACE | cloud.environment | {"AZUREML_RUN_POLLING_INTERVAL_MIN": "0", "OMP_NUM_THREADS": "1"}
+    jobs = Jobs(azurite)
+    jobs.serve(cloud)
+    azurite.container("dvc")
+    azurite.container(CONTAINER)
+
+    clone.run(sys.executable, "-m", "tools.azure.submit", *SETTINGS, INPUT, *PARAMETERS)
+    ((name, job),) = jobs.jobs.items()
+    mounted = folder / "mounted"
+    mounted.mkdir()
+    shutil.copy(root / "data/raw/tone.jsonl", mounted / "rows")
+    nodes = [node(folder / f"node{rank}", azurite) for rank in (0, 1)]
+    logs = run_on(nodes, job["command"], mounted, clone.environment)
+
+    for file in (folder / "node0/results").iterdir():
+        azurite.upload(CONTAINER, f"azureml/{name}/results/{file.name}", file.read_bytes())
+    fetched = clone.run(sys.executable, "-m", "tools.azure.fetch", name)
+    assert [failure for failure in cloud.failures if TELEMETRY not in failure] == []
+    return Run(name, clone, nodes, logs, fetched, cloud.asked, azurite)
+
+
+def node(folder: Path, storage: Azurite) -> Path:
+    """A node's working folder: the job's code and an empty folder for its output."""
+    (folder / "results").mkdir(parents=True)
+    blobs = [blob.name for blob in storage.container(CONTAINER).list_blobs()]
+    (archive,) = [name for name in blobs if name.endswith("project.tar")]
+    (folder / "project.tar").write_bytes(storage.container(CONTAINER).download_blob(archive).readall())
+    return folder
+
+
+def run_on(nodes: list[Path], command: str, mounted: Path, environment: dict[str, str]) -> list[str]:
+    """Runs the command on all nodes as Azure ML would with its PyTorch distribution; what each has printed."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    started = []
+    for rank, folder in enumerate(nodes):
+        said = command.replace("${{inputs.rows}}", str(mounted / "rows")).replace("${{outputs.results}}", f"{folder}/results")
+        of_azure = {"RANK": str(rank), "LOCAL_RANK": "0", "WORLD_SIZE": "2", "NODE_RANK": str(rank)}
+        there = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "HOME": str(folder)}
+        with (folder / "log.txt").open("w") as log:
+            process = subprocess.Popen(
+                ["bash", "-c", said], cwd=folder, env=environment | of_azure | there, stdout=log, stderr=subprocess.STDOUT
+            )
+            started.append(process)
+    codes = [process.wait(timeout=800) for process in started]
+    logs = [(folder / "log.txt").read_text() for folder in nodes]
+    assert codes == [0, 0], "\n".join(log[-3000:] for log in logs)
+    return logs
+
+
+def test_the_model_is_here_by_the_dvc_remote_and_is_the_node_s(run: Run) -> None:
+    here, there = run.clone.folder / "models/onnx", run.nodes[0] / "project/models/onnx"
+    assert (here / "genai_config.json").exists()
+    assert {file.name for file in here.iterdir()} == {file.name for file in there.iterdir()}
+    assert (here / "model.onnx").read_bytes() == (there / "model.onnx").read_bytes()
+    assert f"experiment {run.name} is in the working tree, with its model in models/onnx" in run.fetched
+
+
+def test_what_git_knows_of_the_experiment_is_here_under_the_job_s_name(run: Run) -> None:
+    assert run.name in run.clone.run("dvc", "exp", "list", "--all-commits")
+    for name in ("dvc.lock", "params.yaml", "metrics/summary.json"):
+        assert (run.clone.folder / name).read_bytes() == (run.nodes[0] / "project" / name).read_bytes()
+    assert f"- {ROWS}" in (run.clone.folder / "params.yaml").read_text()
+
+
+def test_both_nodes_trained_and_only_the_first_did_the_rest(run: Run) -> None:
+    first, second = run.logs
+    assert "Running stage 'build'" in first
+    assert "Running stage 'prepare'" in second
+    assert "Running stage 'train'" not in second
+    assert (run.nodes[1] / "project/models/base").exists()
+    assert not (run.nodes[1] / "project/models/onnx").exists()
+    assert not list((run.nodes[1] / "results").iterdir())
+
+
+def test_no_secret_is_in_a_log_or_on_a_node(run: Run) -> None:
+    assert any(request.url.startswith("https://vault.vault.azure.net/secrets/hf-token") for request in run.asked)
+    for secret in (OF_HUGGING_FACE, TOKEN, run.storage.account_key):
+        assert not [log for log in run.logs if secret in log]
+        found = subprocess.run(
+            ["grep", "-r", "-l", "-F", secret, *map(str, run.nodes)], capture_output=True, text=True, check=False
+        )
+        assert found.stdout == ""
+
+
+def test_a_node_that_may_not_write_to_the_remote_says_so_before_it_works(run: Run, tmp_path: Path) -> None:
+    shutil.copytree(
+        run.nodes[0] / "project", tmp_path / "project", ignore=shutil.ignore_patterns("models", "cache"), symlinks=True
+    )
+    remote = ("--remote", "azure", "url=azure://elsewhere/store", f"account_name={run.storage.account_name}")
+    done = subprocess.run(
+        [sys.executable, "-m", "tools.azure.node", "--name", "again", "--lock", "cpu", *remote, "--results", str(tmp_path)],
+        cwd=tmp_path / "project",
+        env=os.environ | run.clone.environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 1
+    said = done.stderr.strip().splitlines()[-1]
+    assert said.startswith("node: DVC remote azure://elsewhere/store: cannot be written (")
+    assert "Storage Blob Data Contributor" in said
