@@ -19,7 +19,6 @@ from tests.azure.test_jobs import PLACE
 from tests.clone import Clone
 
 pytestmark = pytest.mark.timeout(900)
-TELEMETRY = "https://mobile.events.data.microsoft.com"  # onnxruntime's
 OF_HUGGING_FACE = "hf_the-token-of-the-tests"
 ROWS = "data/inputs/mine.jsonl"
 SETTINGS = ("compute=gpu-cluster", "instance_count=2", "environment.lock=cpu", "hf_token=true", "keyvault_name=vault")
@@ -81,7 +80,7 @@ def run(root: Path, cloud: Cloud, azurite: Azurite, tmp_path_factory: pytest.Tem
     for file in (folder / "node0/results").iterdir():
         azurite.upload(CONTAINER, f"azureml/{name}/results/{file.name}", file.read_bytes())
     fetched = clone.run(sys.executable, "-m", "tools.azure.fetch", name)
-    assert [failure for failure in cloud.failures if TELEMETRY not in failure] == []
+    assert cloud.failures == []  # onnxruntime would have asked its makers' server
     return Run(name, clone, nodes, logs, fetched, cloud.asked, azurite)
 
 
