@@ -1,0 +1,151 @@
+"""tools/azure/node: what a node makes of what Azure ML says to it. tests/azure/test_job_runs.py runs whole jobs."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from azure.core.credentials import AccessToken
+from azure.core.exceptions import ClientAuthenticationError
+
+from stages.lib.edge.errors import InputError
+from tools.azure.node import __main__ as node
+from tools.azure.node import key_vault
+from tools.azure.node.inputs import place
+from tools.azure.node.nodes import first, rendezvous
+
+OF_PYTORCH = {
+    "RANK": "1",
+    "LOCAL_RANK": "0",
+    "WORLD_SIZE": "2",
+    "NODE_RANK": "1",
+    "MASTER_ADDR": "10.0.0.4",
+    "MASTER_PORT": "6105",
+}
+REQUIRED = ["--name", "job", "--lock", "cpu", "--remote", "azure", "url=azure://dvc", "--results", "results"]
+
+
+# several nodes
+
+
+def test_a_node_s_process_of_pytorch_is_a_node_of_torchrun() -> None:
+    assert rendezvous(OF_PYTORCH | {"PATH": "/bin"}) == {
+        "PATH": "/bin",
+        "PET_NNODES": "2",
+        "PET_NODE_RANK": "1",
+        "PET_MASTER_ADDR": "10.0.0.4",
+        "PET_MASTER_PORT": "6105",
+        "PET_RDZV_CONF": "timeout=3600",
+    }
+    assert not first(OF_PYTORCH)
+    assert first(OF_PYTORCH | {"RANK": "0"})
+
+
+def test_a_node_alone_is_the_first_and_of_no_torchrun() -> None:
+    assert first({})
+    assert rendezvous({"PATH": "/bin"}) == {"PATH": "/bin"}
+
+
+# what its commands see
+
+
+def test_a_node_logs_in_with_the_identity_of_its_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AZURE_CLIENT_ID", "before")
+    found = {"DEFAULT_IDENTITY_CLIENT_ID": "of-the-compute"}
+    assert node.environment(node.parser().parse_args(REQUIRED), found)["AZURE_CLIENT_ID"] == "of-the-compute"
+    chosen = node.parser().parse_args([*REQUIRED, "--client-id", "chosen"])
+    assert node.environment(chosen, found)["AZURE_CLIENT_ID"] == "chosen"
+
+
+def test_the_experiment_is_of_the_environment_that_is_installed() -> None:
+    arguments = node.parser().parse_args([*REQUIRED, "-S", "+experiment=smoke"])
+    assert node.settings(arguments) == ["-S", "environment=cpu", "-S", "+experiment=smoke"]
+    assert node.environment(arguments, {})["TUNEPRESS_LOCK"] == "requirements/cpu.txt"
+
+
+# inputs
+
+
+def test_an_input_lies_where_the_project_looks_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mounted").mkdir()
+    (tmp_path / "mounted/rows.jsonl").write_text("{}")
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    place(str(tmp_path / "mounted/rows.jsonl"), "data/inputs/rows.jsonl")
+    place(str(tmp_path / "mounted"), "models/mine")
+    assert Path("data/inputs/rows.jsonl").read_text() == Path("models/mine/rows.jsonl").read_text() == "{}"
+    with pytest.raises(InputError, match=r"input data/inputs/rows\.jsonl: the project has a file of that name"):
+        place(str(tmp_path / "mounted/rows.jsonl"), "data/inputs/rows.jsonl")
+    with pytest.raises(InputError, match="and nothing is there"):
+        place(str(tmp_path / "mounted/other"), "data/inputs/other")
+
+
+# the Hugging Face token
+
+
+class Vault(HTTPServer):
+    """Answers with a status; `asked` are the paths and tokens that came."""
+
+    status = 200
+    asked: tuple[tuple[str, str | None], ...] = ()
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Vault
+
+    def do_GET(self) -> None:
+        self.server.asked += ((self.path, self.headers["Authorization"]),)
+        self.send_response(self.server.status)
+        self.end_headers()
+        self.wfile.write(json.dumps({"value": "hf_of-the-tests"}).encode())
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def vault(monkeypatch: pytest.MonkeyPatch) -> Iterator[Vault]:
+    """A Key Vault on this machine, for an identity of ours."""
+
+    class Identity:
+        def get_token(self, *scopes: str) -> AccessToken:
+            assert scopes == ("https://vault.azure.net/.default",)
+            return AccessToken("of-the-node", 2**40)
+
+    monkeypatch.setattr(key_vault, "DefaultAzureCredential", Identity)
+    with Vault(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def test_the_token_is_the_vault_s_secret(vault: Vault) -> None:
+    assert key_vault.hugging_face_token(f"http://127.0.0.1:{vault.server_port}") == "hf_of-the-tests"
+    assert vault.asked == (("/secrets/hf-token?api-version=7.4", "Bearer of-the-node"),)
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [(403, "refused with status 403; give .*Key Vault Secrets User"), (404, "no secret `hf-token`; `az keyvault")],
+)
+def test_a_vault_that_refuses_is_told_with_the_cure(status: int, said: str, vault: Vault) -> None:
+    vault.status = status
+    with pytest.raises(InputError, match=said):
+        key_vault.hugging_face_token(f"http://127.0.0.1:{vault.server_port}")
+
+
+def test_no_vault_and_no_identity_are_told(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match=r"Key Vault http://127\.0\.0\.1:9: "):
+        key_vault.hugging_face_token("http://127.0.0.1:9")
+
+    class Nobody:
+        def get_token(self, *scopes: str) -> AccessToken:
+            raise ClientAuthenticationError("nobody")
+
+    monkeypatch.setattr(key_vault, "DefaultAzureCredential", Nobody)
+    with pytest.raises(InputError, match="no identity to log in with"):
+        key_vault.hugging_face_token("http://127.0.0.1:9")

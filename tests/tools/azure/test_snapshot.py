@@ -1,0 +1,159 @@
+"""tools/azure/submit/snapshot and remote: what of a project leaves this machine."""
+
+import os
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from stages.lib.edge.errors import InputError
+from tools.azure.repository import git
+from tools.azure.submit import remote, snapshot
+
+SECRET = "c2VjcmV0LW9mLXRoZS10ZXN0cw=="
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository with a history, a link, a program, and what git does not know: data, a model, a cache, credentials."""
+    for name in ("AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_CONNECTION_STRING"):
+        monkeypatch.delenv(name, raising=False)
+    folder = tmp_path / "project of mine"
+    folder.mkdir()
+    write(folder, "stages/train.py", "print('old')\n")
+    write(folder, ".gitignore", "/models/\n/data/\n/config.json\n")
+    write(folder, ".dvc/config", "[core]\n    remote = azure\n['remote \"azure\"']\n    url = azure://dvc/store\n")
+    write(folder, ".dvc/.gitignore", "/config.local\n/tmp\n/cache\n")
+    (folder / "program").write_text("#!/bin/sh\n")
+    (folder / "program").chmod(0o755)
+    (folder / "link").symlink_to("stages/train.py")
+    git(folder, "init", "--quiet")
+    git(folder, "remote", "add", "origin", f"https://me:{SECRET}@git.example.com/project.git")
+    commit(folder)
+    write(folder, "stages/train.py", "print('new')\n")
+    commit(folder)
+    write(folder, "models/base/model.safetensors", "weights")
+    write(folder, "data/rows.jsonl", "{}")
+    write(folder, ".dvc/cache/files/md5/00", "cached")
+    write(folder, ".dvc/config.local", f"['remote \"azure\"']\n    account_name = mine\n    account_key = {SECRET}\n")
+    write(folder, "config.json", "{}")
+    monkeypatch.setenv("DVC_GLOBAL_CONFIG_DIR", str(tmp_path / "nowhere"))
+    return folder
+
+
+def write(folder: Path, name: str, text: str) -> None:
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(text, encoding="utf-8")
+
+
+def commit(folder: Path) -> None:
+    git(folder, "add", "--all")
+    git(folder, "-c", "user.name=test", "-c", "user.email=test@example.com", "commit", "--quiet", "-m", "state")
+
+
+def unpacked(project: Path, folder: Path) -> Path:
+    """What a node makes of a project's snapshot."""
+    snapshot.write(project, folder)
+    subprocess.run(["bash", "-c", snapshot.UNPACK], cwd=folder, check=True)
+    return folder / "project"
+
+
+# the snapshot
+
+
+def test_a_node_has_the_files_of_the_commit_as_they_are_here(project: Path, tmp_path: Path) -> None:
+    there = unpacked(project, tmp_path / "code")
+    assert git(there, "ls-files") == git(project, "ls-files")
+    assert (there / "stages/train.py").read_text() == "print('new')\n"
+    assert os.access(there / "program", os.X_OK)
+    assert (there / "link").is_symlink()
+    assert git(there, "rev-parse", "HEAD") == git(project, "rev-parse", "HEAD")
+    assert git(there, "status", "--porcelain") == ""
+
+
+def test_a_node_has_no_data_no_history_no_credentials_and_no_path_of_this_machine(project: Path, tmp_path: Path) -> None:
+    there = unpacked(project, tmp_path / "code")
+    names = {path.relative_to(there).parts[0] for path in there.rglob("*")}
+    assert names == {".git", ".gitignore", ".dvc", "stages", "program", "link"}
+    assert {path.name for path in (there / ".dvc").iterdir()} == {"config", ".gitignore"}
+    assert git(there, "rev-list", "--count", "HEAD") == "1"
+    assert git(there, "remote") == ""
+    for text in (SECRET, str(project.parent), "project of mine"):
+        found = subprocess.run(["grep", "-r", "-F", "-l", text, str(there)], capture_output=True, text=True, check=False)
+        assert found.stdout == ""
+
+
+def test_the_archive_names_no_user_of_this_machine(project: Path, tmp_path: Path) -> None:
+    snapshot.write(project, tmp_path)
+    with tarfile.open(tmp_path / snapshot.FILE) as archive:
+        assert {(member.uid, member.gid, member.uname, member.gname) for member in archive} == {(0, 0, "", "")}
+
+
+def test_a_changed_file_is_refused_and_named(project: Path, tmp_path: Path) -> None:
+    write(project, "stages/train.py", "print('newer')\n")
+    with pytest.raises(InputError, match=r"^stages/train\.py: changed since the last commit"):
+        snapshot.write(project, tmp_path / "code")
+    assert not (tmp_path / "code").exists()
+
+
+def test_a_file_that_git_does_not_know_is_listed(project: Path) -> None:
+    assert snapshot.unknown(project) == []
+    write(project, "conf/experiment/mine.yaml", "")
+    assert snapshot.unknown(project) == ["conf/experiment/mine.yaml"]
+    assert snapshot.listed(list("abcdefg")) == "a, b, c, d, e and 2 more"
+
+
+def test_a_folder_without_git_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    with pytest.raises(InputError, match="git rev-parse: fatal: not a git repository"):
+        snapshot.write(tmp_path, tmp_path / "code")
+
+
+# the DVC remote
+
+
+def test_a_remote_goes_without_its_credentials(project: Path) -> None:
+    assert remote.find(project) == remote.Remote("azure", {"url": "azure://dvc/store", "account_name": "mine"})
+
+
+def test_the_account_is_found_where_dvc_finds_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = f"DefaultEndpointsProtocol=https;AccountName=other;AccountKey={SECRET}"
+    (project / ".dvc/config.local").unlink()
+    with pytest.raises(InputError, match="no storage account; `dvc remote modify azure account_name"):
+        remote.find(project)
+    write(project, ".dvc/config.local", f"['remote \"azure\"']\n    connection_string = {keys}\n")
+    assert remote.find(project).options == {"url": "azure://dvc/store", "account_name": "other"}
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT", "third")
+    assert remote.find(project).options["account_name"] == "third"
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("../store", "remote azure: its folder lies on this machine"),
+        ("ssh://me:password@host/store", "its url holds a credential"),
+        ("https://account.blob.core.windows.net/dvc?sv=1&sig=abc", "its url holds a credential"),
+    ],
+)
+def test_a_remote_that_no_node_may_have_is_refused(url: str, said: str, project: Path) -> None:
+    write(project, ".dvc/config.local", f"['remote \"azure\"']\n    url = {url}\n")
+    with pytest.raises(InputError, match=said):
+        remote.find(project)
+
+
+def test_no_remote_is_refused_with_the_command_that_adds_one(project: Path) -> None:
+    write(project, ".dvc/config", "")
+    (project / ".dvc/config.local").unlink()
+    with pytest.raises(InputError, match=r"no default DVC remote.*dvc remote add --default"):
+        remote.find(project)
+
+
+@pytest.mark.parametrize(
+    "option", ["account_key", "sas_token", "connection_string", "secret_access_key", "client_secret", "password"]
+)
+def test_a_secret_that_git_knows_is_refused_by_name(option: str, project: Path) -> None:
+    write(project, ".dvc/config", f"['remote \"azure\"']\n    url = azure://dvc/store\n    {option} = {SECRET}\n")
+    with pytest.raises(InputError, match=f"^.dvc/config: {option} of azure.* is a secret") as refused:
+        remote.find(project)
+    assert SECRET not in str(refused.value)
