@@ -2,10 +2,12 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,19 +101,33 @@ def run_on(nodes: list[Path], command: str, mounted: Path, environment: dict[str
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     started = []
-    for rank, folder in enumerate(nodes):
-        said = command.replace("${{inputs.rows}}", str(mounted / "rows")).replace("${{outputs.results}}", f"{folder}/results")
-        of_azure = {"RANK": str(rank), "LOCAL_RANK": "0", "WORLD_SIZE": "2", "NODE_RANK": str(rank)}
-        there = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "HOME": str(folder)}
-        with (folder / "log.txt").open("w") as log:
+    with ExitStack() as running:
+        for rank, folder in enumerate(nodes):
+            said = command.replace("${{inputs.rows}}", str(mounted / "rows")).replace("${{outputs.results}}", f"{folder}/results")
+            of_azure = {"RANK": str(rank), "LOCAL_RANK": "0", "WORLD_SIZE": "2", "NODE_RANK": str(rank)}
+            there = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "HOME": str(folder)}
+            log = running.enter_context((folder / "log.txt").open("w"))
             process = subprocess.Popen(
-                ["bash", "-c", said], cwd=folder, env=environment | of_azure | there, stdout=log, stderr=subprocess.STDOUT
+                ["bash", "-c", said],
+                cwd=folder,
+                env=environment | of_azure | there,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
+            running.callback(end, process)
             started.append(process)
-    codes = [process.wait(timeout=800) for process in started]
+        codes = [process.wait(timeout=800) for process in started]
     logs = [(folder / "log.txt").read_text() for folder in nodes]
     assert codes == [0, 0], "\n".join(log[-3000:] for log in logs)
     return logs
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """Ends a node that has not ended by itself, with all that it has started."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def test_the_model_is_here_by_the_dvc_remote_and_is_the_node_s(run: Run) -> None:

@@ -33,12 +33,13 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("code/project.tar", "context/Dockerfile", "rows.jsonl"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("content")
+    (tmp_path / "empty").mkdir()
     for name in ("HTTPS_PROXY", "https_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
 
 
 def written(folder: Path, change: dict[str, Any]) -> Path:
-    """The job with some keys, dotted, set to other values."""
+    """The job with some keys, dotted, set to other values; None takes a key out."""
     job = deepcopy(JOB)
     for key, value in change.items():
         *sections, last = key.split(".")
@@ -46,12 +47,14 @@ def written(folder: Path, change: dict[str, Any]) -> Path:
         for section in sections:
             place = place[section]
         place[last] = value
+        if value is None:
+            del place[last]
     (folder / "job.yaml").write_text(yaml.safe_dump(job))
     return folder / "job.yaml"
 
 
 def test_a_job_that_is_right_passes(tmp_path: Path) -> None:
-    assert validate(written(tmp_path, {})).compute == "azureml:gpu-cluster"
+    assert validate(written(tmp_path, {})).compute == "gpu-cluster"
     validate(written(tmp_path, {"inputs.rows.path": "rows.jsonl", "environment": "azureml:curated:1"}))
 
 
@@ -64,6 +67,7 @@ def test_a_job_that_is_right_passes(tmp_path: Path) -> None:
         ({"compute": None}, "compute: none is named"),
         ({"compute": "azureml:"}, "compute: none is named"),
         ({"code": "cod"}, "code: cod is no folder with files"),
+        ({"code": "empty"}, "code: empty is no folder with files"),
         ({"inputs.rows.path": "row.jsonl"}, r"inputs.rows.path: row.jsonl is no file"),
         ({"environment": {"image": "a", "conda_file": "conda.yaml"}}, "environment.conda_file: conda.yaml not found"),
     ],
@@ -75,7 +79,7 @@ def test_what_the_schema_lets_pass_is_found(change: dict[str, Any], said: str, t
 
 @pytest.mark.parametrize(
     "change",
-    [{"command": "${{inputs.rwos}}"}, {"environment.build.dockerfile_path": "docker/File"}, {"compute": None}, {"code": "cod"}],
+    [{"command": "${{inputs.rwos}}"}, {"environment.build.dockerfile_path": "docker/File"}, {"compute": None}, {"code": "empty"}],
 )
 def test_the_schema_does_let_it_pass(change: dict[str, Any], tmp_path: Path) -> None:
     """Else the checks of ours could go."""
