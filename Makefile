@@ -99,6 +99,16 @@ docker-build: ## the images to train and to serve
 docker-digests: ## look the base's digest up and write it to docker/versions.env
 	@docker/digests
 
+##@ Azure
+
+.PHONY: azure-submit
+azure-submit: setup-azure ## EXPERIMENT=smoke ARGS="compute=gpu-cluster": a recipe on Azure ML's computers; ARGS="... --dry-run" only checks
+	@python -m tools.azure.submit $(if $(EXPERIMENT),--experiment "$(EXPERIMENT)") $(ARGS)
+
+.PHONY: azure-fetch
+azure-fetch: setup-azure ## JOB=name: what such a job has made, here
+	@python -m tools.azure.fetch "$(JOB)" $(ARGS)
+
 ##@ Development
 
 .PHONY: test

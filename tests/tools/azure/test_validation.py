@@ -148,8 +148,9 @@ def test_a_refused_job_leaves_the_earlier_one(clone: Clone) -> None:
         "--experiment=smok": "Could not find 'experiment/smok'",
         "-Strain.learning_rat=1": "did you mean train.learning_rate?",
         "-Sdata.files=[${{inputs.rows}}]": "${{inputs.rows}} is not among the inputs",
+        "instance_count=2 -Strain.load_best_model_at_end=true": "the best checkpoint lies on the first node alone",
     }.items():
-        told = dry_run(clone, "compute=other", wrong, code=1)
+        told = dry_run(clone, "compute=other", *wrong.split(), code=1)
         assert told.startswith("azure-submit: ")
         assert said in told
     assert (clone.folder / ".azure_job/job.yaml").read_text() == before

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from azure.ai.ml import load_job
+from omegaconf import OmegaConf
 
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import replacing
@@ -68,10 +69,12 @@ def check_parameters(parameters: list[str], job: Job) -> None:
     """Composes the configuration as the node will.
 
     Raises:
-        InputError: a recipe or a key that there is not, a wrong value.
+        InputError: a recipe or a key that there is not, a wrong value, or one that several nodes cannot have.
     """
     bound = [re.sub(r"\$\{\{.*?\}\}", "bound", parameter) for parameter in parameters]
-    compose([*bound, f"environment={job.environment.lock}"])
+    composed = OmegaConf.create(compose([*bound, f"environment={job.environment.lock}"]))
+    if job.instance_count > 1 and composed.train.load_best_model_at_end:
+        raise InputError("train.load_best_model_at_end: the best checkpoint lies on the first node alone; set it to false")
 
 
 def run(workspace: Workspace, job: Job) -> int:
