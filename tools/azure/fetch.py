@@ -49,6 +49,10 @@ def fetch(workspace: Workspace, job: str) -> int:
             return code
         client.jobs.download(job, download_path=scratch, output_name=RESULTS)
         take_over(Path(scratch) / OUTPUTS / RESULTS / BUNDLE, job)
+    based_on = baseline(job)
+    if based_on != git(Path(), "rev-parse", "HEAD"):
+        print(f"azure-fetch: experiment {job} is of another commit: `git switch --detach {based_on[:9]}`, and the same again")
+        return 0
     for step in (["exp", "apply", job], ["pull"]):
         if code := subprocess.run([sys.executable, "-m", "dvc", *step], check=False).returncode:
             return code
@@ -65,3 +69,13 @@ def take_over(bundle: Path, job: str) -> None:
     if not bundle.exists():
         raise InputError(f"job {job}: no {BUNDLE} among its outputs; did `make azure-submit` start it?")
     git(Path(), "fetch", "--quiet", str(bundle), "refs/exps/*:refs/exps/*")
+
+
+def baseline(job: str) -> str:
+    """The commit that a job ran: DVC has it in the experiment's reference, refs/exps/<two digits>/<the others>/<name>."""
+    reference = git(Path(), "for-each-ref", "--format=%(refname)", f"refs/exps/**/{job}")
+    return "".join(reference.split("/")[2:4])
+
+
+if __name__ == "__main__":
+    main()
