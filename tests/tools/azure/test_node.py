@@ -65,6 +65,37 @@ def test_the_experiment_is_of_the_environment_that_is_installed() -> None:
     assert node.environment(arguments, {})["TUNEPRESS_LOCK"] == "requirements/cpu.txt"
 
 
+# the steps of the first node
+
+
+@pytest.mark.parametrize(
+    ("failing", "code", "ran"),
+    [
+        ({}, 0, ["tools.check_image", "dvc exp", "dvc push", "tools.results"]),
+        ({"tools.check_image": 1}, 1, ["tools.check_image"]),
+        ({"dvc exp": 1}, 1, ["tools.check_image", "dvc exp"]),
+        ({"dvc push": 1}, 0, ["tools.check_image", "dvc exp", "dvc push", "dvc push", "tools.results"]),
+        ({"dvc push": 3}, 1, ["tools.check_image", "dvc exp", "dvc push", "dvc push", "dvc push"]),
+        ({"tools.results": 1}, 0, ["tools.check_image", "dvc exp", "dvc push", "tools.results"]),
+    ],
+)
+def test_a_step_that_fails_ends_the_job_but_a_broken_bound_and_a_push_that_the_next_completes(
+    failing: dict[str, int], code: int, ran: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[str] = []
+    bundles: list[str] = []
+
+    def run(command: list[str], variables: dict[str, str]) -> int:
+        commands.append(" ".join(command[:2]))
+        return int(commands.count(commands[-1]) <= failing.get(commands[-1], 0))
+
+    monkeypatch.setattr(node, "python", run)
+    monkeypatch.setattr(node, "write_bundle", lambda name, folder: bundles.append(name))
+    assert node.lead(node.parser().parse_args(REQUIRED), {}) == code
+    assert commands == ran
+    assert bundles == ([] if code else ["job"])
+
+
 # inputs
 
 

@@ -20,6 +20,7 @@ from tools.azure.node.nodes import first, rendezvous
 from tools.azure.node.remote import add
 from tools.azure.node.results import write_bundle
 
+PUSHES = 3
 AUTHOR = {"NAME": "tunepress", "EMAIL": "tunepress@localhost"}  # of the experiment's commit
 
 
@@ -66,18 +67,18 @@ def environment(arguments: argparse.Namespace, found: Mapping[str, str]) -> dict
 
 
 def lead(arguments: argparse.Namespace, variables: dict[str, str]) -> int:
-    """Runs the experiment, pushes its model and writes its bundle; the exit status of the first step that fails."""
-    steps = (
-        ["tools.check_image"],
-        ["dvc", "exp", "run", "--name", arguments.name, *settings(arguments)],
-        ["tools.results"],
-        ["dvc", "push"],
-    )
-    for step in steps:
-        if code := python(step, variables):
-            return code
+    """Runs the experiment, pushes its model and writes its bundle; the exit status of the step that fails."""
+    run = ["dvc", "exp", "run", "--name", arguments.name, *settings(arguments)]
+    if code := python(["tools.check_image"], variables) or python(run, variables) or push(variables):
+        return code
     write_bundle(arguments.name, arguments.results)
+    python(["tools.results"], variables)  # fails where a bound is broken, which does not fail an experiment
     return 0
+
+
+def push(variables: dict[str, str]) -> int:
+    """Pushes the model, and again what a connection that broke off has left; the exit status."""
+    return next((0 for _ in range(PUSHES) if not python(["dvc", "push"], variables)), 1)
 
 
 def follow(arguments: argparse.Namespace, variables: dict[str, str]) -> int:
