@@ -1,1 +1,1 @@
-"""What a user does in Azure, besides the DVC remote: jobs on its computers."""
+"""Commands for a user whose results, rows, models or machines are in Azure."""
