@@ -43,23 +43,13 @@ def refuse_changes() -> None:
 
 
 def fetch(workspace: Workspace, job: str) -> int:
-    """Takes a job's experiment over; the exit status."""
+    """Waits for a job and brings its experiment and its model; the exit status."""
     with TemporaryDirectory() as scratch, connected(workspace) as client:
         if code := watch(client, job, cancel_on_interrupt=False):
             return code
         client.jobs.download(job, download_path=scratch, output_name=RESULTS)
         take_over(Path(scratch) / OUTPUTS / RESULTS / BUNDLE, job)
-    reference = git(Path(), "for-each-ref", "--format=%(refname)", f"refs/exps/**/{job}")
-    based_on = git(Path(), "rev-parse", f"{reference}~")
-    if based_on != git(Path(), "rev-parse", "HEAD"):
-        print(f"azure-fetch: experiment {job} is of another commit: `git switch --detach {based_on[:9]}`, and the same again")
-        return 0
-    # `dvc exp apply` would check out too, and fail for what is still to be pulled
-    git(Path(), "restore", f"--source={reference}", "--worktree", ".")
-    if code := subprocess.run([sys.executable, "-m", "dvc", "pull"], check=False).returncode:
-        return code
-    print(f"azure-fetch: experiment {job} is in the working tree, with its model in models/onnx")
-    return 0
+    return lay_down(job)
 
 
 def take_over(bundle: Path, job: str) -> None:
@@ -71,6 +61,21 @@ def take_over(bundle: Path, job: str) -> None:
     if not bundle.exists():
         raise InputError(f"job {job}: no {BUNDLE} among its outputs; did `make azure-submit` start it?")
     git(Path(), "fetch", "--quiet", str(bundle), "refs/exps/*:refs/exps/*")
+
+
+def lay_down(job: str) -> int:
+    """Puts the experiment into the working tree, where that is at the commit that the job ran; the exit status."""
+    reference = git(Path(), "for-each-ref", "--format=%(refname)", f"refs/exps/**/{job}")
+    based_on = git(Path(), "rev-parse", f"{reference}~")
+    if based_on != git(Path(), "rev-parse", "HEAD"):
+        print(f"azure-fetch: experiment {job} is of another commit: `git switch --detach {based_on[:9]}`, and the same again")
+        return 0
+    # `dvc exp apply` would check out too, and fail for what is still to be pulled
+    git(Path(), "restore", f"--source={reference}", "--worktree", ".")
+    if code := subprocess.run([sys.executable, "-m", "dvc", "pull"], check=False).returncode:
+        return code
+    print(f"azure-fetch: experiment {job} is in the working tree, with its model in models/onnx")
+    return 0
 
 
 if __name__ == "__main__":
