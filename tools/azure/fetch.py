@@ -1,6 +1,6 @@
 """Brings the result of a job here: `make azure-fetch JOB=smoke-1127-201144-9f3c`.
 
-It waits for the job, takes its experiment over from its output, applies it, and pulls its model from the DVC remote.
+It waits for the job, takes its experiment over from its output into the working tree, and pulls its model from the DVC remote.
 """
 
 import argparse
@@ -43,21 +43,13 @@ def refuse_changes() -> None:
 
 
 def fetch(workspace: Workspace, job: str) -> int:
-    """Takes a job's experiment over; the exit status."""
+    """Waits for a job and brings its experiment and its model; the exit status."""
     with TemporaryDirectory() as scratch, connected(workspace) as client:
         if code := watch(client, job, cancel_on_interrupt=False):
             return code
         client.jobs.download(job, download_path=scratch, output_name=RESULTS)
         take_over(Path(scratch) / OUTPUTS / RESULTS / BUNDLE, job)
-    based_on = baseline(job)
-    if based_on != git(Path(), "rev-parse", "HEAD"):
-        print(f"azure-fetch: experiment {job} is of another commit: `git switch --detach {based_on[:9]}`, and the same again")
-        return 0
-    for step in (["exp", "apply", job], ["pull"]):
-        if code := subprocess.run([sys.executable, "-m", "dvc", *step], check=False).returncode:
-            return code
-    print(f"azure-fetch: experiment {job} is in the working tree, with its model in models/onnx")
-    return 0
+    return lay_down(job)
 
 
 def take_over(bundle: Path, job: str) -> None:
@@ -71,10 +63,19 @@ def take_over(bundle: Path, job: str) -> None:
     git(Path(), "fetch", "--quiet", str(bundle), "refs/exps/*:refs/exps/*")
 
 
-def baseline(job: str) -> str:
-    """The commit that a job ran: DVC has it in the experiment's reference, refs/exps/<two digits>/<the others>/<name>."""
+def lay_down(job: str) -> int:
+    """Puts the experiment into the working tree, where that is at the commit that the job ran; the exit status."""
     reference = git(Path(), "for-each-ref", "--format=%(refname)", f"refs/exps/**/{job}")
-    return "".join(reference.split("/")[2:4])
+    based_on = git(Path(), "rev-parse", f"{reference}~")
+    if based_on != git(Path(), "rev-parse", "HEAD"):
+        print(f"azure-fetch: experiment {job} is of another commit: `git switch --detach {based_on[:9]}`, and the same again")
+        return 0
+    # `dvc exp apply` would check out too, and fail for what is still to be pulled
+    git(Path(), "restore", f"--source={reference}", "--worktree", ".")
+    if code := subprocess.run([sys.executable, "-m", "dvc", "pull"], check=False).returncode:
+        return code
+    print(f"azure-fetch: experiment {job} is in the working tree, with its model in models/onnx")
+    return 0
 
 
 if __name__ == "__main__":

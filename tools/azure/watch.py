@@ -1,10 +1,13 @@
 """A job of Azure ML, watched until it ends."""
 
 import json
+import logging
 from typing import Any
 
 from azure.ai.ml import MLClient
 from azure.ai.ml.exceptions import JobException
+
+logging.getLogger("azure.ai.ml").setLevel(logging.ERROR)  # it says of a dozen of its own classes that they are experimental
 
 COMPLETED = "Completed"
 

@@ -1,7 +1,6 @@
 """Checks of a job's YAML without a network: Azure ML's schema, and what it lets pass."""
 
 import json
-import logging
 import os
 import re
 from collections.abc import Iterator
@@ -16,8 +15,6 @@ from marshmallow import ValidationError
 
 from stages.lib.edge.errors import InputError
 from stages.lib.workspace import Workspace, connected
-
-logging.getLogger("azure.ai.ml").setLevel(logging.ERROR)  # it says of a dozen of its own classes that they are experimental
 
 NOWHERE = Workspace("none", "none", "none")  # the client wants one, and asks it nothing to validate a job
 BOUND = re.compile(r"\$\{\{\s*(inputs|outputs)\.(\w+)\s*\}\}")
