@@ -18,7 +18,7 @@ from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import replacing, size_mb, write_json
 from stages.lib.edge.paths import ADAPTER, BASE, MERGED, METRICS
 from stages.lib.edge.stage import run
-from stages.lib.prompt import Prompt
+from stages.lib.prompt import FILE_NAME, Prompt
 from stages.lib.quantization import Quantization
 from stages.lib.schema.merge import Merge, MergeBase
 from stages.lib.shards import Shards
@@ -36,7 +36,8 @@ def main(cfg: Sections) -> str:
     quantization = quantization_of(cfg.merge.base)
     prompt, tokenizer = Prompt.load(ADAPTER), load_tokenizer(BASE)
     model, base = empty_model(BASE), Shards.of(BASE)
-    changes = changes_of(model, base, AdapterFile.of(ADAPTER), quantization)
+    trained = [path.name for path in ADAPTER.iterdir()] != [FILE_NAME]  # adapter.method=none leaves the prompt alone
+    changes = changes_of(model, base, AdapterFile.of(ADAPTER), quantization) if trained else Changes(0, {}, untied=False)
     with replacing(MERGED) as partial:
         partial.mkdir()
         base.write(partial, changes.tensors)

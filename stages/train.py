@@ -1,4 +1,7 @@
-"""train: learns an adapter of the base model from the prepared rows, through peft and transformers' Trainer."""
+"""train: learns an adapter of the base model from the prepared rows, through peft and transformers' Trainer.
+
+With adapter.method=none it learns nothing, and the base model is what the later stages build and measure.
+"""
 
 import sys
 from contextlib import ExitStack
@@ -22,7 +25,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from stages.lib import adapter as adapters
 from stages.lib.arguments import training_arguments
-from stages.lib.checkpoint import check, load_encoder, load_model
+from stages.lib.checkpoint import check, empty_model, load_encoder, load_model
 from stages.lib.corpus import Corpus, Sequence, sequences
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import read_jsonl, replacing, size_mb, write_json
@@ -41,7 +44,7 @@ from stages.lib.quantization import Quantization
 from stages.lib.resumption import LogAtCheckpoints, checkpoints, key, last_checkpoint
 from stages.lib.schema import adapter as adapter_schema
 from stages.lib.schema import train as train_schema
-from stages.lib.schema.adapter import Adapter
+from stages.lib.schema.adapter import Adapter, Method
 from stages.lib.schema.train import Train
 
 
@@ -60,6 +63,8 @@ def main(cfg: Sections) -> str:
         if wrong:
             raise InputError(wrong)
     check(BASE)
+    if cfg.adapter.method is Method.none:
+        return leave_untrained()
     use_all_cores()
     examples = read_examples(cfg.train)
     plan = make_plan(cfg, examples["train"])
@@ -83,6 +88,17 @@ def main(cfg: Sections) -> str:
         write_outputs(trainer, cfg, initial, metrics)
         state.wait_for_everyone()
     return f"{plan.trainable / 1e6:.2f} M parameters trained in {ADAPTER} ({size_mb(ADAPTER)} MB){on_gpu()}"
+
+
+def leave_untrained() -> str:
+    """Writes the outputs of a training that there was not: the prompt alone, no losses, no steps."""
+    with replacing(ADAPTER) as partial:
+        Prompt.load(PREPARED).save(partial)
+    with replacing(LOSS_CURVES) as partial:
+        write_loss_curves([], partial)
+    parameters = sum(weight.numel() for weight in empty_model(BASE).parameters())
+    write_json(METRICS / "train.json", {"parameters": parameters, "trainable_parameters": 0, "steps": 0})
+    return "nothing trained, for adapter.method is none"
 
 
 def prepared_files() -> list[Path]:

@@ -30,3 +30,6 @@ def write_loss_curves(log_history: list[dict[str, Any]], folder: Path) -> None:
             target = folder / table.relative_to(tables)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(table.read_bytes())
+    if not log_history:  # DVC keeps no empty folder in an experiment
+        (folder / "train").mkdir(parents=True)
+        (folder / "train" / "loss.tsv").write_text("step\tloss\n", encoding="utf-8")

@@ -14,11 +14,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from stages import merge
 from stages.lib.checkpoint import load_model
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import size_mb
 from stages.lib.edge.paths import ADAPTER, BASE, MERGED
+from stages.lib.prompt import Prompt
 from stages.lib.random_model import write_random_model
+from stages.lib.schema.merge import Merge, MergeBase
 from stages.lib.shards import INDEX, WHOLE, Shards
 from tests.conftest import ROOT
 from tests.stages.merging import LLAMA, ONE_FILE, SEVERAL, logits, merge_in, merged_by_peft, new_adapter, new_base
@@ -246,6 +249,18 @@ def test_a_shard_cut_short_ends_in_one_line_before_anything_is_written(llama: Pa
     assert ended.returncode == 1
     assert error.startswith(f"merge: {BASE}/{cut.name}: is cut short or damaged (") and error.count("\n") == 1
     assert not list((tmp_path / "project/models").glob("*merged*"))
+
+
+def test_without_an_adapter_the_weights_are_the_base_models(llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    BASE.parent.mkdir()
+    BASE.symlink_to(llama)
+    Prompt("{a}", "{b}", None, source_max_len=10).save(ADAPTER)
+    merge.main(merge.Sections(Merge(MergeBase.dequantized)))
+    assert {path.name: path.read_bytes() for path in MERGED.glob("*.safetensors*")} == {
+        path.name: path.read_bytes() for path in BASE.glob("*.safetensors*")
+    }
+    assert (MERGED / "prompt.json").exists()
 
 
 def test_an_adapter_that_is_refused_leaves_the_earlier_model(llama: Path, tmp_path: Path) -> None:

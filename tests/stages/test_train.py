@@ -198,6 +198,14 @@ def test_an_unknown_sampling_strategy_is_refused(root: Path) -> None:
         sections(root, train_sampling_strategy="by_mood")
 
 
+def test_without_an_adapter_nothing_is_trained_and_the_prompt_goes_on(root: Path, tiny_phi3: Path) -> None:
+    train.main(sections(root, adapter={"method": "none"}))
+    assert [path.name for path in ADAPTER.iterdir()] == ["prompt.json"]
+    assert curve("train/loss") == {}
+    parameters = sum(weight.numel() for weight in load_file(tiny_phi3 / "model.safetensors").values())
+    assert metrics() == {"parameters": parameters, "trainable_parameters": 0, "steps": 0}
+
+
 def test_bfloat16_learns_what_float32_learns_but_for_rounding(root: Path) -> None:
     train.main(sections(root))
     exact = metrics()["train_loss"]

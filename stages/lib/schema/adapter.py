@@ -7,13 +7,14 @@ from typing import Any
 
 
 class Method(Enum):
-    """Kinds of adapters. A q before the name: on a base model that bitsandbytes holds in 4 bits."""
+    """Kinds of adapters. A q before the name: on a base model that bitsandbytes holds in 4 bits. None: nothing is trained."""
 
     lora = "lora"
     rslora = "rslora"
     dora = "dora"
     qlora = "qlora"
     qdora = "qdora"
+    none = "none"
 
     @property
     def quantized(self) -> bool:

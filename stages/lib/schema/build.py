@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from stages.lib.schema.adapter import Adapter
+from stages.lib.schema.adapter import Adapter, Method
 from stages.lib.schema.merge import Merge, MergeBase
 
 GPTQ = "gptq"  # the algo_config that is not the builder's
@@ -43,6 +43,8 @@ def refusal(build: Build, adapter: Adapter, merge: Merge) -> str | None:
     """Why these values cannot go together, in one line that says what to do; None if they can."""
     if build.adapters is Adapters.merged:
         return None
+    if adapter.method is Method.none:
+        return "build.adapters: separate keeps an adapter apart, and adapter.method is none; use merged"
     if adapter.method.use_dora:
         other = adapter.method.value.replace("dora", "lora")
         return (

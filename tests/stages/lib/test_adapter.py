@@ -48,7 +48,7 @@ def logits(model: Any) -> torch.Tensor:
 # shapes
 
 
-@pytest.mark.parametrize("method", list(Method))
+@pytest.mark.parametrize("method", [method for method in Method if method is not Method.none])
 def test_the_outline_has_the_parameters_of_the_model_and_no_weights(method: Method, tiny_phi3: Path) -> None:
     chosen = adapter(method)
     shapes = outline(tiny_phi3, chosen)
@@ -91,7 +91,7 @@ def test_names_are_compared_as_peft_compares_them(tiny_phi3: Path) -> None:
 def test_the_scale_is_that_of_the_method() -> None:
     assert lora_config(adapter(Method.rslora), True).use_rslora
     assert not lora_config(adapter(Method.qdora), True).use_rslora
-    assert [lora_config(adapter(method), True).use_dora for method in Method] == [False, False, True, False, True]
+    assert [method for method in Method if lora_config(adapter(method), True).use_dora] == [Method.dora, Method.qdora]
 
 
 # first weights
