@@ -59,6 +59,10 @@ params: setup ## compose params.yaml from conf/, keeping what an experiment chos
 exp-show: setup ## experiments side by side: the figures that decide and what differs; REV=... those of another commit
 	@python -m tools.experiments $(if $(REV),--rev "$(REV)")
 
+.PHONY: import-olive
+import-olive: setup ## CONFIG=olive-config.json NAME=mine: conf/experiment/mine.yaml of an Olive configuration; STRICT=1 refuses losses
+	@python -m tools.import_olive "$(CONFIG)" --name "$(NAME)" $(if $(STRICT),--strict)
+
 .PHONY: search
 search: setup-search ## SEARCH=int4: the best recipe under constraints, of conf/search/int4.yaml; goes on where it was stopped
 	@python -m tools.search "$(SEARCH)"

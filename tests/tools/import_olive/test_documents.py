@@ -1,0 +1,200 @@
+"""Olive's documents: each block and the whole become an experiment that composes, and each field has a line."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from tests.tools.import_olive.conftest import Import
+from tests.tools.import_olive.documents import BLOCKS, FILE, STORED, TEMPLATE, today, whole
+from tools.compose import compose
+from tools.import_olive.document import leaves
+from tools.import_olive.translation import translate
+
+EXPERIMENT = Path("conf/experiment/mine.yaml")
+DOCUMENTS: dict[str, Any] = {**BLOCKS, "whole": whole(), "today": today()}
+
+
+def composed(*overrides: str) -> Any:
+    """What the imported experiment composes to."""
+    return OmegaConf.create(compose(["+experiment=mine", *overrides]))
+
+
+def comments() -> dict[str, str]:
+    """What stands behind each value of the experiment, by the value's own name."""
+    lines = EXPERIMENT.read_text(encoding="utf-8").splitlines()
+    found = [re.fullmatch(r" *(?:- override )?/?(\w+): .*? # (.*)", line) for line in lines]
+    return {match[1]: match[2] for match in found if match}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_each_document_becomes_an_experiment_and_each_field_has_one_line(name: str, bring: Import, project: Path) -> None:
+    said = bring(DOCUMENTS[name], "--strict")
+    assert "conf/experiment/mine.yaml: " in said, said
+    lines = translate(DOCUMENTS[name], project / "brought").lines
+    assert sorted(line.leaf.path for line in lines) == sorted(leaf.path for leaf in leaves(DOCUMENTS[name], ""))
+
+
+def test_a_field_that_no_one_knows_is_told_and_refused_by_strict(bring: Import) -> None:
+    document = whole()
+    document["engine"]["warp_drive"] = {"speed": [1, 2]}
+    said = bring(document)
+    assert re.search(r"engine\.warp_drive\.speed .*\[1, 2\] .*not supported", said)
+    assert "1 not supported; run" in said
+    EXPERIMENT.unlink()
+    assert bring(document, "--strict").endswith("nothing is written (--strict): engine.warp_drive.speed")
+    assert not EXPERIMENT.exists()
+
+
+def test_values_come_with_their_place(bring: Import) -> None:
+    bring(whole())
+    cfg = composed()
+    assert cfg.base_model.source == "folder"
+    assert cfg.base_model.path == "brought/model-cache/microsoft/phi-3-mini"
+    assert cfg.data.files == [f"brought/{FILE}"]
+    assert cfg.data.text_template == TEMPLATE
+    assert (cfg.data.completion_column, cfg.data.corpus_strategy, cfg.data.source_max_len) == ("tone", "join", 1024)
+    assert (cfg.data.pad_to_max_len, cfg.data.use_attention_mask, cfg.data.eval_dataset_size) == (False, False, 0.3)
+    assert cfg.data.labels == ["fear", "joy", "sadness", "surprise"]
+    assert (cfg.adapter.method, cfg.adapter.r, cfg.adapter.lora_alpha, cfg.adapter.lora_dropout) == ("lora", 64, 64, 0.1)
+    assert cfg.adapter.target_modules == ["o_proj", "qkv_proj"]
+    assert (cfg.train.max_steps, cfg.train.learning_rate, cfg.train.train_sampling_strategy) == (10, 1e-4, "group_by_length")
+    assert (cfg.train.eval_strategy, cfg.train.eval_steps, cfg.train.max_grad_norm) == ("steps", 187, 0.3)
+    assert (cfg.build.precision, cfg.build.execution_provider, cfg.seed) == ("int4", "cpu", 0)
+    where = comments()
+    assert where["r"] == "passes.lora.config.lora_r"
+    assert where["files"] == "data_configs[0].load_dataset_config.params.data_files"
+    assert where["eval_strategy"] == "passes.lora.config.training_args.evaluation_strategy"
+    assert where["bf16"] == "Olive 0.6's default"
+
+
+def test_todays_names_mean_the_same(bring: Import) -> None:
+    bring(today())
+    cfg = composed()
+    assert (cfg.adapter.r, cfg.adapter.lora_alpha, cfg.adapter.lora_dropout) == (16, 32, 0.05)
+    assert (cfg.data.corpus_strategy, cfg.data.source_max_len) == ("line-by-line", 256)
+    assert (cfg.train.per_device_train_batch_size, cfg.train.warmup_steps, cfg.train.max_steps) == (2, 0.1, 4)
+    assert (cfg.build.block_size, cfg.build.accuracy_level) == (32, 4)
+    assert cfg.evaluate.gate.max_drop == 0.02
+    assert comments()["lora_dropout"] == "Olive 0.13's default"
+
+
+def test_a_lora_pass_quantizes_nothing_and_qlora_does(bring: Import) -> None:
+    bring(BLOCKS["LoRA"])
+    assert composed().adapter.bnb_4bit_use_double_quant is None
+    bring(BLOCKS["QLoRA"])
+    adapter = composed().adapter
+    assert (adapter.method, adapter.bnb_4bit_quant_type, adapter.bnb_4bit_use_double_quant) == ("qlora", "nf4", True)
+    assert adapter.bnb_4bit_compute_dtype == "bfloat16"
+
+
+@pytest.mark.parametrize(
+    ("kinds", "target", "method"),
+    [
+        (["LoRA", "MergeAdapterWeights", "ModelBuilder"], "", "lora"),
+        (["QLoRA", "ModelBuilder"], "", "qlora"),
+        (["LoRA", "MergeAdapterWeights"], " merge", "lora"),
+        (["DoRA"], " merge", "dora"),
+        (["ModelBuilder"], "", "none"),
+        (["OptimumConversion", "OrtTransformersOptimization", "OnnxMatMul4Quantizer"], "", "none"),
+    ],
+)
+def test_a_step_that_is_left_out_is_left_out(kinds: list[str], target: str, method: str, bring: Import) -> None:
+    said = bring({"passes": {kind.lower(): {"type": kind, "precision": "int4"} for kind in kinds}})
+    assert said.endswith(f"run `dvc exp run -S +experiment=mine{target}`\n")
+    assert f"# dvc exp run -S +experiment=mine{target}\n" in EXPERIMENT.read_text(encoding="utf-8")
+    cfg = composed()
+    assert cfg.adapter.method == method
+    assert (cfg.evaluate.gate.min_gain is None) == (method == "none")
+
+
+def test_the_base_model_can_be_exchanged(bring: Import) -> None:
+    for document in (whole(), BLOCKS["registry model"]):
+        bring(document)
+        assert composed("base_model=tiny_phi3").base_model.source == "random"
+
+
+@pytest.mark.parametrize("name", ["cloud data", "cloud data in params_config"])
+def test_rows_of_a_datastore_keep_their_place(name: str, bring: Import) -> None:
+    bring(BLOCKS[name])
+    client = STORED["config"]["azureml_client"]
+    place = {"datastore_name": "workspaceblobstore", "relative_path": "UI/rows.json"}
+    assert composed().data.datastore == client | place
+    assert comments()["relative_path"].endswith("data_files.config.relative_path")
+
+
+def test_rows_without_a_workspace_of_their_own_are_in_that_of_the_configuration(bring: Import) -> None:
+    document: Any = {"azureml_client": STORED["config"]["azureml_client"], **whole()}
+    params = document["data_configs"][0]["load_dataset_config"]["params"]
+    params["data_files"] = {"type": "azureml_datastore", "config": {"datastore_name": "d", "relative_path": "rows.json"}}
+    bring(document)
+    assert composed().data.datastore.workspace_name == "workspace"
+
+
+def test_a_model_of_a_registry_keeps_its_version(bring: Import) -> None:
+    bring(BLOCKS["registry model"])
+    model = composed().base_model
+    assert (model.source, model.registry_name, model.version) == ("azureml", "azureml-msr", "11")
+    bring({"input_model": {"type": "HfModel", "model_path": "azureml://registries/azureml/models/Phi-4/versions/7"}})
+    model = composed().base_model
+    assert (model.source, model.registry_name, model.name, model.version) == ("azureml", "azureml", "Phi-4", "7")
+
+
+def test_a_system_of_azure_becomes_settings_of_a_job(bring: Import) -> None:
+    bring(BLOCKS["systems"])
+    job = next(line for line in EXPERIMENT.read_text(encoding="utf-8").splitlines() if "azure-submit" in line)
+    assert job.startswith("# make azure-submit EXPERIMENT=mine ARGS=\"environment.lock=cuda13 'compute=Your Azure AI Studio")
+    assert "hf_token=true" in job
+    assert "environment.image=registry.example/image:1 environment.conda_file=lock" in job
+
+
+def test_an_adapter_that_is_extracted_stands_apart(bring: Import) -> None:
+    bring(
+        {"passes": {"a": {"type": "LoRA"}, "b": {"type": "ModelBuilder", "precision": "int4"}, "c": {"type": "ExtractAdapters"}}}
+    )
+    cfg = composed()
+    assert (cfg.build.adapters, cfg.build.algo_config, cfg.merge.base) == ("separate", "k_quant_mixed", "original")
+
+
+def test_a_model_is_built_for_the_target(bring: Import) -> None:
+    document = whole()
+    document["systems"]["gpu"] = {"type": "LocalSystem", "accelerators": [{"device": "gpu"}]}
+    document["engine"]["target"] = "gpu"
+    bring(document)
+    assert composed().build.execution_provider == "cuda"
+    document["engine"]["execution_providers"] = ["WebGpuExecutionProvider"]
+    bring(document)
+    assert composed().build.execution_provider == "webgpu"
+
+
+def test_a_provider_without_a_builder_is_told(bring: Import, project: Path) -> None:
+    document = whole()
+    document["engine"]["execution_providers"] = ["OpenVINOExecutionProvider"]
+    (line,) = translate(document, project / "brought").refused
+    assert line.leaf.path == "engine.execution_providers"
+    assert line.fate.said == "the builder makes no model for it; this one is for CPUExecutionProvider"
+    bring(document)
+    assert composed().build.execution_provider == "cpu"
+
+
+def test_a_word_and_a_number_of_yaml_stay_what_they_are(bring: Import) -> None:
+    bring({"passes": {"lora": {"type": "LoRA", "training_args": {"evaluation_strategy": "no", "learning_rate": 1e-05}}}})
+    cfg = composed()
+    assert (cfg.train.eval_strategy, cfg.train.learning_rate) == ("no", 1e-5)
+
+
+def test_free_text_has_no_labels(bring: Import, project: Path) -> None:
+    rows = "".join(f'{{"phrase": "p{number}", "tone": "t{number}"}}\n' for number in range(50))
+    (project / "brought" / FILE).write_text(rows, encoding="utf-8")
+    bring(whole())
+    assert composed().data.labels is None
+
+
+def test_an_experiment_is_imported_again_but_never_one_of_another_hand(bring: Import) -> None:
+    bring(BLOCKS["LoRA"])
+    bring(whole())
+    assert composed().build.precision == "int4"
+    said = bring(whole(), name="smoke")
+    assert said.endswith("conf/experiment/smoke.yaml: is there and was not imported; choose another NAME")

@@ -1,0 +1,183 @@
+"""`systems`, `engine` and what stands beside them: machines, execution providers, folders, logs."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from stages.lib.edge.errors import InputError
+from tools.import_olive import azure, building
+from tools.import_olive.document import Object, leaves, section
+from tools.import_olive.fate import Fate, Kind, Line, Rule, only, otherwise, refused, ruled, taken
+
+DEVICES = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider"}
+SECTIONS = ("input_model", "data_configs", "systems", "evaluators", "passes", "pass_flows", "azureml_client", "engine")
+LOGS = otherwise("each stage says what it made; HYDRA_FULL_ERROR=1 shows where an error came from")
+FORCE = otherwise("`dvc repro --force` runs all again, `dvc gc` clears the cache")
+SHARED = otherwise("`dvc push` and `dvc pull` share .dvc/cache")
+PACKAGE = "models/onnx is the package; `make docker-serve` makes a service of it"
+ENGINE: dict[str, Rule] = {  # in today's Olive they stand beside `engine`
+    "$schema": otherwise("stages/lib/schema checks each key before any work"),
+    "workflow_id": otherwise("the experiment's name"),
+    "search_strategy": only(False, "nothing is searched", "`make search` takes space, bounds and sampler from conf/search/"),
+    "cache_dir": otherwise(".dvc/cache"),
+    "clean_cache": FORCE,
+    "clean_evaluation_cache": FORCE,
+    "cache_config": SHARED,
+    "enable_shared_cache": SHARED,
+    "output_dir": otherwise("models/, and for what was measured metrics/ and report/"),
+    "output_name": otherwise("models/ has a folder for each step"),
+    "evaluate_input_model": otherwise("evaluate@base"),
+    "evaluator": otherwise("evaluate measures base, merged and onnx"),
+    "log_severity_level": LOGS,
+    "ort_log_severity_level": LOGS,
+    "ort_py_log_severity_level": LOGS,
+    "log_to_file": LOGS,
+    "plot_pareto_frontier": only(False, "nothing is searched", "report/ compares experiments in a table"),
+    "no_artifacts": only(False, "models/ is kept", "models/ is kept"),
+    "packaging_config": only([], PACKAGE, PACKAGE),
+}
+SYSTEMS: dict[str, dict[str, Rule]] = {
+    "localsystem": {"type": otherwise("this machine")},
+    "docker": {"type": otherwise("`make docker-train` runs an experiment in this project's image")},
+    "pythonenvironment": {"type": otherwise("`make setup` installs requirements/cpu.txt into .venv")},
+    "isolatedort": {"type": otherwise("`make setup` installs requirements/cpu.txt into .venv")},
+}
+SYSTEM: dict[str, Rule] = {
+    "accelerators.memory": refused("`train` says before it starts what it needs, and what there is"),
+    "hf_token": otherwise("the Hub's client takes HF_TOKEN"),
+}
+
+
+def provider_of(document: Object) -> tuple[str, str]:
+    """The execution provider that a model is built for, in Olive's words, and the place that says so.
+
+    Raises:
+        InputError: a host or target is in no `systems`.
+    """
+    engine = section(document.get("engine", {}), "engine")
+    places = [(f"{path}execution_providers", tree) for path, tree in (("engine.", engine), ("", document))]
+    said = [(tree.get("execution_providers"), place) for place, tree in places]
+    for role in ("target", "host"):
+        path, system = used(document, role)
+        said += [(leaf.value, leaf.path) for leaf in leaves(system, path) if leaf.name == "accelerators.execution_providers"]
+        said += [(DEVICES.get(device), place) for device, place in devices(path, system)]
+    return next(((first(given), place) for given, place in said if given), (building.DEFAULT, ""))
+
+
+def first(given: Any) -> str:
+    """The provider of a list of them; one that is a library of its own stands with its path."""
+    while isinstance(given, list) and given:
+        given = given[0]
+    return str(given)
+
+
+def devices(path: str, system: Object) -> Iterator[tuple[str, str]]:
+    """The devices of a system, in small letters, with their place; the older generation lists their names alone."""
+    for leaf in leaves(system, path):
+        if leaf.name in ("accelerators", "accelerators.device"):
+            for device in leaf.value if isinstance(leaf.value, list) else [leaf.value]:
+                yield str(device).lower(), leaf.path
+
+
+def used(document: Object, role: str) -> tuple[str, Object]:
+    """The place of the system that is host or target, and itself; the first of `systems` where none is named."""
+    engine, systems = section(document.get("engine", {}), "engine"), section(document.get("systems", {}), "systems")
+    within = "engine." if role in engine else ""
+    given = engine.get(role, document.get(role))
+    if isinstance(given, dict):
+        return f"{within}{role}", given
+    name = given if given is not None else next(iter(systems), None)
+    if name is None:
+        return "", {}
+    if name not in systems:
+        raise InputError(f"{within}{role}: {name!r} is none of systems ({', '.join(systems) or 'there are none'})")
+    return f"systems.{name}", section(systems[name], f"systems.{name}")
+
+
+def lines(document: Object, provider: Fate) -> list[Line]:
+    """The fate of each field of systems and engine.
+
+    Args:
+        document: the whole configuration.
+        provider: what becomes of the place that says which execution provider a model is built for.
+
+    Raises:
+        InputError: a kind of system that Olive does not have.
+    """
+    _, place = provider_of(document)
+    roles = {used(document, role)[0] for role in ("target", "host")}
+    found = []
+    for name, given in section(document.get("systems", {}), "systems").items():
+        path = f"systems.{name}"
+        if path in roles:
+            found += at(path, given, system_rules(section(given, path), path), place, provider)
+        else:
+            found += [Line(leaf, otherwise("neither host nor target: not used")) for leaf in leaves(given, path)]
+    for role in ("host", "target"):
+        path, given = used(document, role)
+        if path and not path.startswith("systems."):
+            found += at(path, given, system_rules(given, path), place, provider)
+    return found + engine_lines(document, place, provider)
+
+
+def at(path: str, tree: Any, rules: dict[str, Rule], place: str, provider: Fate) -> list[Line]:
+    """The fate of the fields below a place, one of which may say the execution provider."""
+    unknown = "nothing of a machine's kind is set here"
+    lines = ruled(leaves(tree, path), rules, unknown)
+    return [Line(line.leaf, both(provider, line.fate)) if line.leaf.path == place else line for line in lines]
+
+
+def both(provider: Fate, other: Fate) -> Fate:
+    """What becomes of a place that says the execution provider, and may say more: for a job its packages too."""
+    if other.kind is not Kind.taken:
+        return provider
+    return Fate(Kind.taken, f"{provider.said}; {other.said}", {**provider.values, **other.values})
+
+
+def system_rules(system: Object, path: str) -> dict[str, Rule]:
+    """The rules of a system that is used.
+
+    Raises:
+        InputError: Olive has no such kind.
+    """
+    kind = str(system.get("type", "")).lower()
+    if azure.is_machine(kind):
+        return SYSTEM | azure.machine_rules(path.rpartition(".")[2])
+    if kind not in SYSTEMS:
+        raise InputError(f"{path}.type: {system.get('type')!r} is none of LocalSystem, Docker, PythonEnvironment, AzureML")
+    beside = otherwise("the place that goes first says the execution provider")
+    return SYSTEM | {"accelerators.device": beside, "accelerators.execution_providers": beside} | SYSTEMS[kind]
+
+
+def engine_lines(document: Object, place: str, provider: Fate) -> list[Line]:
+    """The fate of each field of the engine, in `engine` or beside it."""
+    system = otherwise("systems has it")
+    rules = ENGINE | {"host": system, "target": system, "execution_providers": otherwise("engine says it")}
+    engine = {key: value for key, value in document.get("engine", {}).items() if not is_system(key, value)}
+    flat = {key: value for key, value in document.items() if key not in SECTIONS and not is_system(key, value)}
+    return at("engine", engine, rules, place, provider) * bool(engine) + at("", flat, rules, place, provider) * bool(flat)
+
+
+def is_system(key: str, value: Any) -> bool:
+    """Whether a field of the engine is a system in full, and not the name of one."""
+    return key in ("host", "target") and isinstance(value, dict)
+
+
+def provider_fate(provider: str, builds: bool | None) -> Fate:
+    """What becomes of the place that says the execution provider.
+
+    Args:
+        provider: in Olive's words.
+        builds: whether a pass builds a model; None where the configuration has no passes.
+    """
+    if builds is False:
+        return otherwise("nothing is built; training takes a GPU where there is one")
+    if provider not in building.PROVIDERS:
+        return refused(f"the builder makes no model for it; this one is for {building.DEFAULT}")
+    if builds is None:
+        return taken("/build", building.group("int4", provider, "execution_providers"))
+    return Fate(Kind.taken, f"build.execution_provider={building.PROVIDERS[provider][0]}")
+
+
+def known(provider: str) -> str:
+    """The same provider, or the one in place of one that the builder does not know."""
+    return provider if provider in building.PROVIDERS else building.DEFAULT

@@ -1,0 +1,152 @@
+"""The passes that train an adapter: LoRA, QLoRA, DoRA, LoftQ."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from stages.lib.schema.train import Train
+from tools.import_olive.document import Leaf
+from tools.import_olive.fate import Fate, Line, Rule, Value, only, otherwise, refused, ruled, taken, to
+
+METHODS = ("lora", "qlora", "dora", "loftq")  # pass types in small letters; groups of conf/adapter
+QUANTIZED = ("qlora", "loftq")
+OUTPUTS = otherwise("a run always replaces its outputs in models/ and metrics/")
+WHOLE_LAYERS = "an adapter of low rank alone can be merged and built"
+
+
+def share(value: Any) -> Fate:
+    """The rule of `eval_dataset_size`, a share or a number of rows."""
+    if isinstance(value, int | float) and value >= 1:
+        return refused("a number of rows; data.eval_dataset_size is a share of them")
+    return otherwise("nothing is split off") if value is None else taken("data.eval_dataset_size", value)
+
+
+def whole(key: str) -> Rule:
+    """The rule of a whole number that Olive allows to be written 16.0."""
+    return lambda value: taken(key, int(value) if isinstance(value, float) and value.is_integer() else value)
+
+
+def dtype(value: Any) -> Fate:
+    """The rule of `torch_dtype`."""
+    known = {"bfloat16": True, "float32": False, None: True}
+    return taken("train.bf16", known[value]) if value in known else refused("train.bf16 is true or false")
+
+
+def sampling(value: Any) -> Fate:
+    """The rule of `group_by_length`."""
+    return taken("train.train_sampling_strategy", "group_by_length" if value else "random")
+
+
+ADAPTER: dict[str, Rule] = {
+    "r": whole("adapter.r"),
+    "lora_r": whole("adapter.r"),
+    "alpha": whole("adapter.lora_alpha"),
+    "lora_alpha": whole("adapter.lora_alpha"),
+    "lora_dropout": to("adapter.lora_dropout"),
+    "target_modules": lambda value: to_modules(value),
+    "bias": only("none", "no bias is trained", WHOLE_LAYERS),
+    "modules_to_save": only([], "only the adapter is trained", WHOLE_LAYERS),
+    "torch_dtype": dtype,
+    "allow_tf32": to("train.tf32"),
+    "device_map": otherwise("train.num_processes and train.fsdp spread a model"),
+    "ephemeral_gpu_offload": only(False, "nothing is moved off the GPU", "train.fsdp spreads a model that is too large"),
+    "use_ort_trainer": only(False, "transformers' Trainer trains", "transformers' Trainer trains"),
+    "train_data_config": otherwise("an experiment has one section `data`"),
+    "eval_data_config": refused("validation rows are a share of the training rows, data.eval_dataset_size"),
+    "eval_dataset_size": share,
+    "training_args": otherwise("Olive's defaults are written out"),
+}
+NOT_QUANTIZED = otherwise("a LoRA pass holds no weights in 4 bits, in Olive neither")
+PLAIN: dict[str, Rule] = {"double_quant": NOT_QUANTIZED, "quant_type": NOT_QUANTIZED, "compute_dtype": NOT_QUANTIZED}
+BITSANDBYTES: dict[str, Rule] = {
+    "double_quant": to("adapter.bnb_4bit_use_double_quant"),
+    "quant_type": to("adapter.bnb_4bit_quant_type"),
+    "compute_dtype": to("adapter.bnb_4bit_compute_dtype"),
+    "save_quant_config": otherwise("merge.base=dequantized keeps the weights that were trained on"),
+    "loftq_iter": only(1, "adapter.init_lora_weights=loftq", "the first weights take one round"),
+}
+ARGUMENTS: dict[str, Rule] = {
+    **{field.name: to(f"train.{field.name}") for field in dataclasses.fields(Train)},
+    "seed": to("seed"),
+    "evaluation_strategy": to("train.eval_strategy"),
+    "warmup_ratio": to("train.warmup_steps"),
+    "group_by_length": sampling,
+    "report_to": only("none", "metrics/ is what DVC shows", "metrics/ is what DVC shows; `dvc exp push` shares it"),
+    "output_dir": OUTPUTS,
+    "overwrite_output_dir": OUTPUTS,
+    "save_total_limit": otherwise("the last checkpoint is kept, and the best where it is wanted"),
+    "resume_from_checkpoint": only("", "a killed run goes on by itself", "a run goes on from its own checkpoint alone"),
+    "deepspeed": only(False, "train.fsdp spreads a model", "train.fsdp=true spreads a model"),
+    "fp16": only(False, "train.bf16", "Olive ignores it too; train.bf16 halves the memory"),
+    "remove_unused_columns": otherwise("there are none"),
+    "use_module_with_loss": only(False, "transformers' Trainer trains", "transformers' Trainer trains"),
+}
+# What Olive takes where nothing is written: passes/pytorch/lora.py of 0.6.2, and of 0.13.0 over transformers' own.
+BOTH = {
+    "adapter.r": 64,
+    "adapter.lora_alpha": 16,
+    "train.bf16": True,
+    "train.gradient_checkpointing": True,
+    "train.learning_rate": 2e-4,
+    "train.lr_scheduler_type": "constant",
+    "train.warmup_steps": 0.03,
+    "train.num_train_epochs": 3,
+    "train.eval_steps": None,
+    "train.data_seed": 42,
+    "seed": 42,
+}
+FORMER = BOTH | {
+    "adapter.lora_dropout": 0.0,
+    "train.max_steps": 10000,
+    "train.per_device_train_batch_size": 1,
+    "train.per_device_eval_batch_size": 1,
+    "train.gradient_accumulation_steps": 16,
+    "train.logging_steps": 10,
+    "train.train_sampling_strategy": "group_by_length",
+}
+TODAY = BOTH | {
+    "adapter.lora_dropout": 0.05,
+    "train.per_device_train_batch_size": 8,
+    "train.per_device_eval_batch_size": 8,
+    "train.logging_steps": 500,
+}
+QUANTIZATION = {"adapter.bnb_4bit_use_double_quant": False, "adapter.bnb_4bit_quant_type": "nf4"}
+FORMER_NAMES = {"lora_r", "lora_alpha", "eval_dataset_size", "evaluation_strategy", "use_ort_trainer"}
+
+
+def lines(method: str, leaves: list[Leaf]) -> list[Line]:
+    """The fate of each field of a pass that trains, without its type."""
+    rules = ADAPTER | (BITSANDBYTES if method in QUANTIZED else PLAIN)
+    rules |= {f"training_args.{name}": rule for name, rule in ARGUMENTS.items()}
+    return ruled([schedule(leaf, rules) for leaf in leaves], rules, "peft and transformers' Trainer get no such argument here")
+
+
+def schedule(leaf: Leaf, rules: dict[str, Rule]) -> Leaf:
+    """The same field; one of `lr_scheduler_kwargs` gets a rule by its name, which depends on the schedule."""
+    name = leaf.name.removeprefix("training_args.")
+    if name.startswith("lr_scheduler_kwargs."):
+        rules[leaf.name] = to(f"train.{name}")
+    return leaf
+
+
+def defaults(method: str, given: Mapping[str, Any], names: set[str]) -> list[Value]:
+    """What Olive takes for what is not written.
+
+    Args:
+        method: the pass.
+        given: what is written, by key.
+        names: of the fields that are written, which tell the generation.
+    """
+    former = bool(FORMER_NAMES & names)
+    known = (FORMER if former else TODAY) | (QUANTIZATION if method == "qlora" else {})
+    version = "0.6" if former else "0.13"
+    values = [Value(key, value, f"Olive {version}'s default") for key, value in known.items() if key not in given]
+    if given.get("train.load_best_model_at_end") and "train.save_steps" not in given:
+        steps = given.get("train.eval_steps") or given.get("train.logging_steps") or known["train.logging_steps"]
+        values.append(Value("train.save_steps", steps, "load_best_model_at_end wants a checkpoint at each evaluation"))
+    return values
+
+
+def to_modules(value: Any) -> Fate:
+    """The rule of `target_modules`."""
+    return taken("adapter.target_modules", value) if value else otherwise("adapter.target_modules=all-linear")
