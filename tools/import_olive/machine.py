@@ -41,6 +41,8 @@ SYSTEMS: dict[str, dict[str, Rule]] = {
     "pythonenvironment": {"type": otherwise("`make setup` installs requirements/cpu.txt into .venv")},
     "isolatedort": {"type": otherwise("`make setup` installs requirements/cpu.txt into .venv")},
 }
+NOT_USED = otherwise("neither host nor target: not used")
+TARGET = otherwise("all stages run on the host")
 SYSTEM: dict[str, Rule] = {
     "accelerators.memory": refused("`train` says before it starts what it needs, and what there is"),
     "hf_token": otherwise("the Hub's client takes HF_TOKEN"),
@@ -104,19 +106,21 @@ def lines(document: Object, provider: Fate) -> list[Line]:
         InputError: a kind of system that Olive does not have.
     """
     _, place = provider_of(document)
-    roles = {used(document, role)[0] for role in ("target", "host")}
+    (target, _), (host, _) = used(document, "target"), used(document, "host")
     found = []
-    for name, given in section(document.get("systems", {}), "systems").items():
-        path = f"systems.{name}"
-        if path in roles:
-            found += at(path, given, system_rules(section(given, path), path), place, provider)
-        else:
-            found += [Line(leaf, otherwise("neither host nor target: not used")) for leaf in leaves(given, path)]
-    for role in ("host", "target"):
-        path, given = used(document, role)
-        if path and not path.startswith("systems."):
-            found += at(path, given, system_rules(given, path), place, provider)
+    for path, system in described(document).items():
+        rules = system_rules(system, path)
+        if path != host:
+            rules = dict.fromkeys((leaf.name for leaf in leaves(system, path)), TARGET if path == target else NOT_USED)
+        found += at(path, system, rules, place, provider)
     return found + engine_lines(document, place, provider)
+
+
+def described(document: Object) -> dict[str, Object]:
+    """All systems by their place: those of `systems`, and host and target where they stand in full."""
+    systems = {f"systems.{name}": given for name, given in section(document.get("systems", {}), "systems").items()}
+    systems |= dict(used(document, role) for role in ("host", "target"))
+    return {path: section(given, path) for path, given in systems.items() if path}
 
 
 def at(path: str, tree: Any, rules: dict[str, Rule], place: str, provider: Fate) -> list[Line]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tools.import_olive import azure, data, evaluators, machine, model, passes
 from tools.import_olive.document import Object, leaves, section
-from tools.import_olive.fate import JOB, Kind, Line, Value, ruled, values_of
+from tools.import_olive.fate import JOB, Fate, Kind, Line, Value, refused, ruled, values_of
 
 SECTIONS = {  # of Olive's that may be missing, and what then stays as conf/config.yaml has it
     "input_model": "base_model",
@@ -60,10 +60,21 @@ def translate(document: Object, folder: Path) -> Translation:
     if "azureml_client" in document:
         client = leaves(document["azureml_client"], "azureml_client", ("azureml_client",))
         lines += ruled(client, azure.client_rules("azureml_client", JOB), "Azure's client has its own")
-    lines += evaluators.lines(document.get("evaluators") or {})
+    lines = settled([*lines, *evaluators.lines(document.get("evaluators") or {})])
     values += azure.shared_workspace(document, {value.key for value in values_of(lines)})
     absent = [f"{name}: absent, conf/config.yaml keeps {kept}" for name, kept in SECTIONS.items() if name not in document]
     return Translation(lines, [*values_of(lines), *values, *steps.values], steps.target, absent)
+
+
+def settled(lines: list[Line]) -> list[Line]:
+    """The same lines; a field whose key a later one sets to another value is not supported, for the later one counts."""
+    setters = {key: line for line in lines for key in line.fate.values}
+
+    def fate(line: Line) -> Fate:
+        others = [setters[key] for key, value in line.fate.values.items() if setters[key].fate.values[key] != value]
+        return refused(f"{others[0].leaf.path} sets the same, and counts") if others else line.fate
+
+    return [Line(line.leaf, fate(line)) for line in lines]
 
 
 def users(document: Object) -> data.Users:

@@ -14,6 +14,7 @@ from tools.import_olive.document import leaves
 from tools.import_olive.translation import translate
 
 EXPERIMENT = Path("conf/experiment/mine.yaml")
+HOSTED = {"host": "azure_arc", "target": "aml"}
 DOCUMENTS: dict[str, Any] = {**BLOCKS, "whole": whole(), "today": today()}
 
 
@@ -148,6 +149,21 @@ def test_a_system_of_azure_becomes_settings_of_a_job(bring: Import) -> None:
     assert job.startswith("# make azure-submit EXPERIMENT=mine ARGS=\"environment.lock=cuda13 'compute=Your Azure AI Studio")
     assert "hf_token=true" in job
     assert "environment.image=registry.example/image:1 environment.conda_file=lock" in job
+
+
+def test_the_host_is_the_machine_of_a_job_and_the_target_is_what_is_built_for(bring: Import) -> None:
+    arc = {"type": "AzureML", "config": {"accelerators": ["cpu"], "aml_compute": "attached"}}
+    bring(whole() | {"systems": BLOCKS["systems"]["systems"] | {"azure_arc": arc}, "engine": HOSTED})
+    text = EXPERIMENT.read_text(encoding="utf-8")
+    assert 'ARGS="azure_arc=true environment.lock=cpu compute=attached"' in text
+    assert composed().build.execution_provider == "cuda"
+
+
+def test_of_two_fields_for_one_key_the_one_that_does_not_count_is_told(project: Path) -> None:
+    document = whole()
+    document["passes"]["lora"]["config"] |= {"r": 8}
+    (line,) = translate(document, project / "brought").refused
+    assert (line.leaf.path, line.fate.said) == ("passes.lora.config.lora_r", "passes.lora.config.r sets the same, and counts")
 
 
 def test_an_adapter_that_is_extracted_stands_apart(bring: Import) -> None:
