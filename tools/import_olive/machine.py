@@ -13,7 +13,6 @@ SECTIONS = ("input_model", "data_configs", "systems", "evaluators", "passes", "p
 LOGS = otherwise("each stage says what it made; HYDRA_FULL_ERROR=1 shows where an error came from")
 FORCE = otherwise("`dvc repro --force` runs all again, `dvc gc` clears the cache")
 SHARED = otherwise("`dvc push` and `dvc pull` share .dvc/cache")
-PACKAGE = "models/onnx is the package; `make docker-serve` makes a service of it"
 ENGINE: dict[str, Rule] = {  # in today's Olive they stand beside `engine`
     "$schema": otherwise("stages/lib/schema checks each key before any work"),
     "workflow_id": otherwise("the experiment's name"),
@@ -33,7 +32,7 @@ ENGINE: dict[str, Rule] = {  # in today's Olive they stand beside `engine`
     "log_to_file": LOGS,
     "plot_pareto_frontier": only(False, "nothing is searched", "report/ compares experiments in a table"),
     "no_artifacts": only(False, "models/ is kept", "models/ is kept"),
-    "packaging_config": only([], PACKAGE, PACKAGE),
+    "packaging_config": refused("models/onnx is the package; `make docker-serve` makes a service of it"),
 }
 SYSTEMS: dict[str, dict[str, Rule]] = {
     "localsystem": {"type": otherwise("this machine")},

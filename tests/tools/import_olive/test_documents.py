@@ -11,6 +11,7 @@ from tests.tools.import_olive.conftest import Import
 from tests.tools.import_olive.documents import BLOCKS, FILE, STORED, TEMPLATE, today, whole
 from tools.compose import compose
 from tools.import_olive.document import leaves
+from tools.import_olive.fate import SEARCH
 from tools.import_olive.translation import translate
 
 EXPERIMENT = Path("conf/experiment/mine.yaml")
@@ -164,6 +165,25 @@ def test_of_two_fields_for_one_key_the_one_that_does_not_count_is_told(project: 
     document["passes"]["lora"]["config"] |= {"r": 8}
     (line,) = translate(document, project / "brought").refused
     assert (line.leaf.path, line.fate.said) == ("passes.lora.config.lora_r", "passes.lora.config.r sets the same, and counts")
+
+
+def test_what_is_not_supported_says_why(project: Path) -> None:
+    document = whole()
+    lora, engine = document["passes"]["lora"]["config"], document["engine"]
+    lora["lora_r"] = {"olive_parameter_type": "SearchParameter", "support": [16, 32]}
+    lora["training_args"] |= {"dataloader_num_workers": 4, "lr_scheduler_kwargs": {"num_cycles": 2}}
+    lora["eval_data_config"] = "other"
+    engine["search_strategy"] = {"sampler": "random"}
+    engine["packaging_config"] = {"type": "Zipfile"}
+    said = {line.leaf.path: line.fate.said for line in translate(document, project / "brought").refused}
+    assert said == {
+        "passes.lora.config.lora_r.olive_parameter_type": SEARCH,
+        "passes.lora.config.lora_r.support": SEARCH,
+        "passes.lora.config.training_args.dataloader_num_workers": "peft and transformers' Trainer get no such argument here",
+        "passes.lora.config.eval_data_config": "validation rows are a share of the training rows, data.eval_dataset_size",
+        "engine.search_strategy.sampler": SEARCH,
+        "engine.packaging_config.type": "models/onnx is the package; `make docker-serve` makes a service of it",
+    }
 
 
 def test_an_adapter_that_is_extracted_stands_apart(bring: Import) -> None:
