@@ -215,6 +215,15 @@ def test_a_provider_without_a_builder_is_told(bring: Import, project: Path) -> N
     assert composed().build.execution_provider == "cpu"
 
 
+def test_of_several_providers_the_first_is_built_for_and_the_others_are_told(project: Path) -> None:
+    document = whole()
+    document["engine"]["execution_providers"] = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    translation = translate(document, project / "brought")
+    (line,) = translation.refused
+    assert line.fate.said == "build.execution_provider=cuda, and one provider a run: import again for CPUExecutionProvider"
+    assert {value.value for value in translation.values if value.key == "/build"} == {"cuda_int4"}
+
+
 def test_a_word_and_a_number_of_yaml_stay_what_they_are(bring: Import) -> None:
     bring({"passes": {"lora": {"type": "LoRA", "training_args": {"evaluation_strategy": "no", "learning_rate": 1e-05}}}})
     cfg = composed()
