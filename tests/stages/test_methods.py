@@ -22,14 +22,18 @@ from stages.lib.edge.outputs import write_jsonl
 from stages.lib.edge.paths import ADAPTER, BASE, MERGED, METRICS, ONNX, PREPARED
 from stages.lib.onnx_model import OnnxModel
 from stages.lib.quantization import hold_still
-from stages.lib.schema.adapter import moves_the_base
+from stages.lib.schema.adapter import Method, moves_the_base
 from stages.lib.schema.merge import Merge, MergeBase
 from tests.conftest import ROOT
 from tests.stages.recipes import MERGE, evaluation, recipe
 from tests.stages.training import CONFIG, WEIGHTS, curve, hashes, row, sections
 
 CASES: dict[str, dict[str, Any]] = {
-    **{file.stem: {"file": file.stem} for file in sorted((ROOT / "conf/adapter").glob("*.yaml"))},
+    **{
+        file.stem: {"file": file.stem}
+        for file in sorted((ROOT / "conf/adapter").glob("*.yaml"))
+        if file.stem != Method.none.value
+    },
     "gaussian": {"init_lora_weights": "gaussian"},
     "orthogonal": {"init_lora_weights": "orthogonal"},
     "olora": {"init_lora_weights": "olora"},

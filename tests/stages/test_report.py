@@ -209,6 +209,15 @@ def test_the_model_card_says_what_it_must(project: Path, labels: bool, root: Pat
     assert ("| max_size_mb | 100 | 117.15 | broken |" in text) == labels
 
 
+def test_the_model_card_of_a_base_model_says_that_nothing_was_trained(project: Path, labels: bool, root: Path) -> None:
+    write_json(METRICS / "train.json", {"parameters": 134515008, "trainable_parameters": 0, "steps": 0})
+    report.main(sections(root, labels))
+    card = MODEL_CARD.read_text(encoding="utf-8")
+    assert "Nothing was trained: SmolLM2-135M-Instruct was taken as it is\nand built for cpu in int4." in card
+    assert "The model is asked with this text" in card
+    assert "## What it was trained on" not in card
+
+
 @pytest.mark.parametrize(
     ("template", "row"),
     [

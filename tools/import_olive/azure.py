@@ -57,6 +57,7 @@ def machine_rules(name: str) -> dict[str, Rule]:
         "aml_compute": to(f"{JOB}compute"),
         "accelerators": lock,
         "accelerators.device": lock,
+        "accelerators.execution_providers": otherwise("the target says what a model is built for"),
         "instance_count": to(f"{JOB}instance_count"),
         "hf_token": to(f"{JOB}hf_token"),
         "aml_docker_config.base_image": to(f"{JOB}environment.image"),

@@ -87,13 +87,16 @@ def ruled(leaves: Iterable[Leaf], rules: Mapping[str, Rule], unknown: str) -> li
 
 
 def fate_of(leaf: Leaf, rules: Mapping[str, Rule], unknown: str) -> Fate:
-    """What the rules say of one field."""
-    if leaf.value == "SEARCHABLE_VALUES" or (leaf.name.rpartition(".")[0] in rules and leaf.name not in rules):
-        return refused(SEARCH)
+    """What the rules say of one field; what lies below a field that wants a single value is a search space."""
+    levels = leaf.name.split(".")
+    names = [".".join(levels[:depth]) for depth in range(len(levels), 0, -1)]
+    name = next((name for name in names if name in rules), leaf.name)
+    rule = rules.get(name, refused(unknown))
     if leaf.value == "DEFAULT_VALUE":
         return otherwise("as if it were not there")
-    rule = rules.get(leaf.name, refused(unknown))
-    return rule if isinstance(rule, Fate) else rule(leaf.value)
+    if isinstance(rule, Fate):
+        return refused(SEARCH) if leaf.value == "SEARCHABLE_VALUES" else rule
+    return refused(SEARCH) if name != leaf.name or leaf.value == "SEARCHABLE_VALUES" else rule(leaf.value)
 
 
 def values_of(lines: Iterable[Line]) -> list[Value]:

@@ -1,19 +1,16 @@
 """`systems`, `engine` and what stands beside them: machines, execution providers, folders, logs."""
 
-from collections.abc import Iterator
 from typing import Any
 
 from stages.lib.edge.errors import InputError
-from tools.import_olive import azure, building
+from tools.import_olive import azure
 from tools.import_olive.document import Object, leaves, section
-from tools.import_olive.fate import Fate, Kind, Line, Rule, only, otherwise, refused, ruled, taken
+from tools.import_olive.fate import Fate, Kind, Line, Rule, only, otherwise, refused, ruled
 
-DEVICES = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider"}
 SECTIONS = ("input_model", "data_configs", "systems", "evaluators", "passes", "pass_flows", "azureml_client", "engine")
 LOGS = otherwise("each stage says what it made; HYDRA_FULL_ERROR=1 shows where an error came from")
 FORCE = otherwise("`dvc repro --force` runs all again, `dvc gc` clears the cache")
 SHARED = otherwise("`dvc push` and `dvc pull` share .dvc/cache")
-PACKAGE = "models/onnx is the package; `make docker-serve` makes a service of it"
 ENGINE: dict[str, Rule] = {  # in today's Olive they stand beside `engine`
     "$schema": otherwise("stages/lib/schema checks each key before any work"),
     "workflow_id": otherwise("the experiment's name"),
@@ -33,7 +30,7 @@ ENGINE: dict[str, Rule] = {  # in today's Olive they stand beside `engine`
     "log_to_file": LOGS,
     "plot_pareto_frontier": only(False, "nothing is searched", "report/ compares experiments in a table"),
     "no_artifacts": only(False, "models/ is kept", "models/ is kept"),
-    "packaging_config": only([], PACKAGE, PACKAGE),
+    "packaging_config": refused("models/onnx is the package; `make docker-serve` makes a service of it"),
 }
 SYSTEMS: dict[str, dict[str, Rule]] = {
     "localsystem": {"type": otherwise("this machine")},
@@ -47,37 +44,6 @@ SYSTEM: dict[str, Rule] = {
     "accelerators.memory": refused("`train` says before it starts what it needs, and what there is"),
     "hf_token": otherwise("the Hub's client takes HF_TOKEN"),
 }
-
-
-def provider_of(document: Object) -> tuple[str, str]:
-    """The execution provider that a model is built for, in Olive's words, and the place that says so.
-
-    Raises:
-        InputError: a host or target is in no `systems`.
-    """
-    engine = section(document.get("engine", {}), "engine")
-    places = [(f"{path}execution_providers", tree) for path, tree in (("engine.", engine), ("", document))]
-    said = [(tree.get("execution_providers"), place) for place, tree in places]
-    for role in ("target", "host"):
-        path, system = used(document, role)
-        said += [(leaf.value, leaf.path) for leaf in leaves(system, path) if leaf.name == "accelerators.execution_providers"]
-        said += [(DEVICES.get(device), place) for device, place in devices(path, system)]
-    return next(((first(given), place) for given, place in said if given), (building.DEFAULT, ""))
-
-
-def first(given: Any) -> str:
-    """The provider of a list of them; one that is a library of its own stands with its path."""
-    while isinstance(given, list) and given:
-        given = given[0]
-    return str(given)
-
-
-def devices(path: str, system: Object) -> Iterator[tuple[str, str]]:
-    """The devices of a system, in small letters, with their place; the older generation lists their names alone."""
-    for leaf in leaves(system, path):
-        if leaf.name in ("accelerators", "accelerators.device"):
-            for device in leaf.value if isinstance(leaf.value, list) else [leaf.value]:
-                yield str(device).lower(), leaf.path
 
 
 def used(document: Object, role: str) -> tuple[str, Object]:
@@ -95,17 +61,17 @@ def used(document: Object, role: str) -> tuple[str, Object]:
     return f"systems.{name}", section(systems[name], f"systems.{name}")
 
 
-def lines(document: Object, provider: Fate) -> list[Line]:
+def lines(document: Object, place: str, provider: Fate) -> list[Line]:
     """The fate of each field of systems and engine.
 
     Args:
         document: the whole configuration.
-        provider: what becomes of the place that says which execution provider a model is built for.
+        place: that says which execution provider a model is built for; empty if none does.
+        provider: what becomes of it.
 
     Raises:
         InputError: a kind of system that Olive does not have.
     """
-    _, place = provider_of(document)
     (target, _), (host, _) = used(document, "target"), used(document, "host")
     found = []
     for path, system in described(document).items():
@@ -164,24 +130,3 @@ def engine_lines(document: Object, place: str, provider: Fate) -> list[Line]:
 def is_system(key: str, value: Any) -> bool:
     """Whether a field of the engine is a system in full, and not the name of one."""
     return key in ("host", "target") and isinstance(value, dict)
-
-
-def provider_fate(provider: str, builds: bool | None) -> Fate:
-    """What becomes of the place that says the execution provider.
-
-    Args:
-        provider: in Olive's words.
-        builds: whether a pass builds a model; None where the configuration has no passes.
-    """
-    if builds is False:
-        return otherwise("nothing is built; training takes a GPU where there is one")
-    if provider not in building.PROVIDERS:
-        return refused(f"the builder makes no model for it; this one is for {building.DEFAULT}")
-    if builds is None:
-        return taken("/build", building.group("int4", provider, "execution_providers"))
-    return Fate(Kind.taken, f"build.execution_provider={building.PROVIDERS[provider][0]}")
-
-
-def known(provider: str) -> str:
-    """The same provider, or the one in place of one that the builder does not know."""
-    return provider if provider in building.PROVIDERS else building.DEFAULT

@@ -1,30 +1,34 @@
 """The account of an import: each field of the configuration, and what became of it."""
 
+import re
 from collections import Counter
-from typing import Any
 
 from rich.markup import escape
 from rich.table import Table
 
+from tools.import_olive.document import Leaf
 from tools.import_olive.fate import Kind, Line
 
-WIDEST = 40  # characters of a value that are shown
+SECRET = re.compile("secret|password|token|credential|default_auth_params|sas|key$", re.IGNORECASE)
+WIDEST = 60  # characters of a value that are shown
 
 
 def table(lines: list[Line]) -> Table:
     """One line for each field, in the order of the sections."""
-    drawn = Table()
-    for name in ("in the Olive configuration", "value", "", "here"):
-        drawn.add_column(name, overflow="fold")
+    drawn = Table(expand=True)
+    for name, ratio in (("in the Olive configuration", 5), ("value", 2), ("", None), ("here", 4)):
+        drawn.add_column(name, overflow="fold", ratio=ratio, no_wrap=ratio is None)
     for line in lines:
-        cells = (line.leaf.path, shown(line.leaf.value), line.fate.kind.value, line.fate.said)
+        cells = (line.leaf.path, shown(line.leaf), line.fate.kind.value, line.fate.said)
         drawn.add_row(*map(escape, cells), style="red" if line.fate.kind is Kind.refused else None)
     return drawn
 
 
-def shown(value: Any) -> str:
-    """A value in the table."""
-    text = str(value)
+def shown(leaf: Leaf) -> str:
+    """A field's value in the table, where it is no secret."""
+    if isinstance(leaf.value, str) and SECRET.search(leaf.path):
+        return "(hidden)"
+    text = str(leaf.value)
     return text if len(text) <= WIDEST else text[: WIDEST - 3] + "..."
 
 

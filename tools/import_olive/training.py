@@ -54,7 +54,6 @@ ADAPTER: dict[str, Rule] = {
     "train_data_config": otherwise("an experiment has one section `data`"),
     "eval_data_config": refused("validation rows are a share of the training rows, data.eval_dataset_size"),
     "eval_dataset_size": share,
-    "training_args": otherwise("Olive's defaults are written out"),
 }
 NOT_QUANTIZED = otherwise("a LoRA pass holds no weights in 4 bits, in Olive neither")
 PLAIN: dict[str, Rule] = {"double_quant": NOT_QUANTIZED, "quant_type": NOT_QUANTIZED, "compute_dtype": NOT_QUANTIZED}
@@ -118,6 +117,8 @@ def lines(method: str, leaves: list[Leaf]) -> list[Line]:
     """The fate of each field of a pass that trains, without its type."""
     rules = ADAPTER | (BITSANDBYTES if method in QUANTIZED else PLAIN)
     rules |= {f"training_args.{name}": rule for name, rule in ARGUMENTS.items()}
+    if any(leaf.name == "training_args" for leaf in leaves):
+        rules["training_args"] = otherwise("Olive's defaults are written out")
     return ruled([schedule(leaf, rules) for leaf in leaves], rules, "peft and transformers' Trainer get no such argument here")
 
 

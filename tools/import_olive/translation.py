@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.import_olive import azure, data, evaluators, machine, model, passes
+from tools.import_olive import azure, data, evaluators, machine, model, passes, provider
 from tools.import_olive.document import Object, leaves, section
 from tools.import_olive.fate import JOB, Fate, Kind, Line, Value, refused, ruled, values_of
 
@@ -46,8 +46,8 @@ def translate(document: Object, folder: Path) -> Translation:
     Raises:
         InputError: a type that Olive does not have, or a file that is not there.
     """
-    provider, _ = machine.provider_of(document)
-    steps = passes.steps(document, machine.known(provider))
+    named, place = provider.providers_of(document)
+    steps = passes.steps(document, provider.known(named[0]))
     lines: list[Line] = []
     values: list[Value] = []
     if "input_model" in document:
@@ -56,7 +56,7 @@ def translate(document: Object, folder: Path) -> Translation:
         of_data, values = data.parts(document["data_configs"], users(document), folder)
         lines += of_data
     lines += steps.lines
-    lines += machine.lines(document, machine.provider_fate(provider, passes.builds(document)))
+    lines += machine.lines(document, place, provider.provider_fate(named, passes.builds(document)))
     if "azureml_client" in document:
         client = leaves(document["azureml_client"], "azureml_client", ("azureml_client",))
         lines += ruled(client, azure.client_rules("azureml_client", JOB), "Azure's client has its own")

@@ -5,11 +5,11 @@ from typing import Any
 
 TEMPLATE = "### Text: {phrase}\n### The tone is:\n{tone}"
 CLIENT = {"subscription_id": "0000-1111", "resource_group": "group", "workspace_name": "workspace"}
-STORED = {
+STORED: dict[str, Any] = {
     "type": "azureml_datastore",
     "config": {"azureml_client": CLIENT, "datastore_name": "workspaceblobstore", "relative_path": "UI/rows.json"},
 }
-TEXT = {
+TEXT: dict[str, Any] = {
     "dataset_type": "corpus",
     "text_cols": ["phrase", "tone"],
     "text_template": TEMPLATE,
@@ -18,7 +18,7 @@ TEXT = {
     "pad_to_max_len": False,
     "use_attention_mask": False,
 }
-ARGUMENTS = {
+ARGUMENTS: dict[str, Any] = {
     "seed": 0,
     "data_seed": 42,
     "per_device_train_batch_size": 1,
@@ -35,7 +35,7 @@ ARGUMENTS = {
     "adam_beta2": 0.999,
     "max_grad_norm": 0.3,
 }
-LORA = {
+LORA: dict[str, Any] = {
     "target_modules": ["o_proj", "qkv_proj"],
     "double_quant": True,
     "lora_r": 64,
@@ -45,7 +45,7 @@ LORA = {
     "eval_dataset_size": 0.3,
     "training_args": ARGUMENTS,
 }
-MACHINE = {
+MACHINE: dict[str, Any] = {
     "accelerators": ["gpu"],
     "aml_compute": "Your Azure AI Studio / Azure Machine Learning Service Compute Name",
     "aml_docker_config": {"base_image": "registry.example/image:1", "conda_file_path": "conda.yaml"},
@@ -69,7 +69,7 @@ def rows_in_components(files: Any) -> dict[str, Any]:
 
 
 FILE = "dataset/dataset-classification.json"
-MODEL = {
+MODEL: dict[str, Any] = {
     "model_name": "model-cache/microsoft/phi-3-mini",
     "task": "text-generation",
     "model_loading_args": {"trust_remote_code": True},

@@ -11,6 +11,7 @@ from tests.tools.import_olive.conftest import Import
 from tests.tools.import_olive.documents import BLOCKS, FILE, STORED, TEMPLATE, today, whole
 from tools.compose import compose
 from tools.import_olive.document import leaves
+from tools.import_olive.fate import SEARCH
 from tools.import_olive.translation import translate
 
 EXPERIMENT = Path("conf/experiment/mine.yaml")
@@ -166,6 +167,25 @@ def test_of_two_fields_for_one_key_the_one_that_does_not_count_is_told(project: 
     assert (line.leaf.path, line.fate.said) == ("passes.lora.config.lora_r", "passes.lora.config.r sets the same, and counts")
 
 
+def test_what_is_not_supported_says_why(project: Path) -> None:
+    document = whole()
+    lora, engine = document["passes"]["lora"]["config"], document["engine"]
+    lora["lora_r"] = {"olive_parameter_type": "SearchParameter", "support": [16, 32]}
+    lora["training_args"] |= {"dataloader_num_workers": 4, "lr_scheduler_kwargs": {"num_cycles": 2}}
+    lora["eval_data_config"] = "other"
+    engine["search_strategy"] = {"sampler": "random"}
+    engine["packaging_config"] = {"type": "Zipfile"}
+    said = {line.leaf.path: line.fate.said for line in translate(document, project / "brought").refused}
+    assert said == {
+        "passes.lora.config.lora_r.olive_parameter_type": SEARCH,
+        "passes.lora.config.lora_r.support": SEARCH,
+        "passes.lora.config.training_args.dataloader_num_workers": "peft and transformers' Trainer get no such argument here",
+        "passes.lora.config.eval_data_config": "validation rows are a share of the training rows, data.eval_dataset_size",
+        "engine.search_strategy.sampler": SEARCH,
+        "engine.packaging_config.type": "models/onnx is the package; `make docker-serve` makes a service of it",
+    }
+
+
 def test_an_adapter_that_is_extracted_stands_apart(bring: Import) -> None:
     bring(
         {"passes": {"a": {"type": "LoRA"}, "b": {"type": "ModelBuilder", "precision": "int4"}, "c": {"type": "ExtractAdapters"}}}
@@ -193,6 +213,15 @@ def test_a_provider_without_a_builder_is_told(bring: Import, project: Path) -> N
     assert line.fate.said == "the builder makes no model for it; this one is for CPUExecutionProvider"
     bring(document)
     assert composed().build.execution_provider == "cpu"
+
+
+def test_of_several_providers_the_first_is_built_for_and_the_others_are_told(project: Path) -> None:
+    document = whole()
+    document["engine"]["execution_providers"] = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    translation = translate(document, project / "brought")
+    (line,) = translation.refused
+    assert line.fate.said == "build.execution_provider=cuda, and one provider a run: import again for CPUExecutionProvider"
+    assert {value.value for value in translation.values if value.key == "/build"} == {"cuda_int4"}
 
 
 def test_a_word_and_a_number_of_yaml_stay_what_they_are(bring: Import) -> None:

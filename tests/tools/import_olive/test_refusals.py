@@ -101,7 +101,9 @@ def test_a_model_of_the_hub_wants_its_commit(bring: Import, monkeypatch: pytest.
     assert f'revision: "{pin["revision"]}"' in text
 
 
-def test_a_secret_is_no_part_of_the_experiment(bring: Import) -> None:
+def test_a_secret_is_neither_shown_nor_part_of_the_experiment(bring: Import) -> None:
     client = STORED["config"]["azureml_client"] | {"default_auth_params": {"client_secret": "hush"}}
-    bring({"azureml_client": client})
+    said = bring({"azureml_client": client})
+    assert "(hidden)" in said
+    assert "hush" not in said
     assert "hush" not in EXPERIMENT.read_text(encoding="utf-8")

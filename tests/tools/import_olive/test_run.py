@@ -60,11 +60,9 @@ def test_the_whole_example_runs_to_the_report(clone: Clone) -> None:
 
 
 def test_without_lora_the_base_model_is_built(clone: Clone) -> None:
-    ran = run(clone, passes(BUILDER), *TINY, *QUICK)
-    assert ran[-1] == "enforce"
+    assert run(clone, passes(BUILDER), *TINY, until="build")[-1] == "build"
     base, merged = (hashes(clone.folder / "models" / name)["model.safetensors"] for name in ("base", "merged"))
     assert base == merged
-    assert "Nothing was trained" in (clone.folder / "models/MODEL_CARD.md").read_text(encoding="utf-8")
 
 
 def test_qlora_without_a_merge_is_built_too(clone: Clone) -> None:
