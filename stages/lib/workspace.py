@@ -19,21 +19,24 @@ try:
         AzureError,
         ClientAuthenticationError,
         HttpResponseError,
+        IncompleteReadError,
         ResourceNotFoundError,
         ServiceRequestError,
         ServiceResponseError,
     )
     from azure.identity import DefaultAzureCredential
 except ModuleNotFoundError as error:
-    raise InputError(f"no package {error.name}, which reading from Azure needs; run `make setup-azure`") from error
+    raise InputError(f"no package {error.name}, which Azure needs; run `make setup-azure`") from error
 
-logging.getLogger("azure").setLevel(logging.ERROR)  # what its warnings say, the exceptions say too
+for name in ("azure", "azure.ai.ml"):  # what their warnings say, the exceptions say too; the SDK sets its own level anew
+    logging.getLogger(name).setLevel(logging.ERROR)
 
-# The SDK's own limits let one call to a dead address last half an hour.
+# Of the SDK's own limits, 300 s and three more tries, one call to a dead address takes 20 minutes.
 LIMITS: dict[str, Any] = {"connection_timeout": 10, "read_timeout": 60, "retry_total": 3, "timeout": 120}  # seconds
 
 VARIABLES = ("AZUREML_ARM_SUBSCRIPTION", "AZUREML_ARM_RESOURCEGROUP", "AZUREML_ARM_WORKSPACE_NAME")
 LOGIN = "run `az login`, or set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET"
+NO_ANSWER = (ServiceRequestError, ServiceResponseError, IncompleteReadError)
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,7 @@ def connected(place: Workspace | Registry, **options: Any) -> Iterator[MLClient]
     with mendable(place):
         names: dict[str, Any] = {"registry_name": place.registry_name} if isinstance(place, Registry) else named(place)
         credential = options.pop("credential", None) or DefaultAzureCredential()
-        yield MLClient(credential, **names, enable_telemetry=False, show_progress=False, **LIMITS, **options)
+        yield MLClient(credential, **names, enable_telemetry=False, **LIMITS, **options)
 
 
 def named(workspace: Workspace) -> dict[str, str]:
@@ -119,7 +122,10 @@ def mendable(asked: object) -> Iterator[None]:
     try:
         yield
     except AzureError as error:
-        raise InputError(f"{asked}: {explanation(error)}") from error
+        # the SDK wraps what failed in a download in an error of its own, which says no more
+        raise InputError(
+            f"{asked}: {explanation(error.__cause__ if isinstance(error.__cause__, AzureError) else error)}"
+        ) from error
 
 
 def explanation(error: AzureError) -> str:
@@ -132,8 +138,8 @@ def explanation(error: AzureError) -> str:
         return f"your account has no permission; ask for a role on it ({reason})"
     if isinstance(error, ClientAuthenticationError) or status == 401:
         return f"not logged in to Azure; {LOGIN} ({reason})"
-    if isinstance(error, ServiceRequestError | ServiceResponseError):
-        return f"Azure could not be reached; is there a network, a proxy to set? ({reason})"
+    if isinstance(error, NO_ANSWER) or (isinstance(error, HttpResponseError) and status is None):
+        return f"no connection, or it broke off; is there a network, a proxy to set? ({reason})"
     return reason
 
 

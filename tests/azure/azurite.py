@@ -21,10 +21,16 @@ ACCOUNT = "tunepress"
 
 
 class Azurite:
-    """A server on a port and a folder that it keeps over `stop` and `start`."""
+    """A server on a port and a folder that it keeps over `stop` and `start`.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: where it keeps blobs.
+        options: more of its command line.
+    """
+
+    def __init__(self, folder: Path, *options: str) -> None:
         self.folder = folder
+        self.options = options
         self.account_name = ACCOUNT
         self.account_key = base64.b64encode(secrets.token_bytes(32)).decode()
         self.port = 0  # the first start finds a free one
@@ -58,7 +64,7 @@ class Azurite:
         """Starts the server, on the port it had before; returns when it listens."""
         options = ["--blobHost", "127.0.0.1", "--blobPort", str(self.port), "--location", str(self.folder)]
         self._server = subprocess.Popen(
-            ["node", str(SERVER), *options, "--skipApiVersionCheck", "--silent", "--disableTelemetry"],
+            ["node", str(SERVER), *options, "--skipApiVersionCheck", "--silent", "--disableTelemetry", *self.options],
             env=os.environ | {"AZURITE_ACCOUNTS": f"{self.account_name}:{self.account_key}"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -68,7 +74,7 @@ class Azurite:
         said = ""
         for line in self._server.stdout:
             said += line
-            if match := re.search(r"successfully listens on http://127\.0\.0\.1:(\d+)", line):
+            if match := re.search(r"successfully listens on https?://127\.0\.0\.1:(\d+)", line):
                 self.port = int(match[1])
                 return
         raise RuntimeError(f"Azurite does not start: {said}")

@@ -8,14 +8,19 @@ import pytest
 
 from tests.azure.azurite import MISSING, Azurite
 from tests.azure.cloud import Cloud, serving
-from tests.azure.machine_learning import STORE, MachineLearning
+from tests.azure.machine_learning import CONTAINER, STORE, UPLOADED, MachineLearning
+
+
+def skip_without_azurite() -> None:
+    """Skips a test where Azurite cannot run."""
+    if MISSING and not os.environ.get("CI"):
+        pytest.skip(f"needs {', '.join(MISSING)}: `make tests/azure/node_modules`")
 
 
 @pytest.fixture(scope="module")
 def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
     """Azure Blob Storage, empty, for one test module."""
-    if MISSING and not os.environ.get("CI"):
-        pytest.skip(f"needs {', '.join(MISSING)}: `make tests/azure/node_modules`")
+    skip_without_azurite()
     server = Azurite(tmp_path_factory.mktemp("azurite"))
     server.start()
     yield server
@@ -51,6 +56,8 @@ def in_cloud(cloud: Cloud, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> C
 def storage(azurite: Azurite, in_cloud: Cloud, machine_learning: MachineLearning) -> Azurite:
     """The blob server as the storage account of the workspace and of the registry."""
     in_cloud.blobs = azurite
+    for name in (CONTAINER, UPLOADED):
+        azurite.container(name)
     machine_learning.secrets[STORE] = {"secretsType": "AccountKey", "key": azurite.account_key}
     machine_learning.sas_token = azurite.sas_token
     return azurite

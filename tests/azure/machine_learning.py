@@ -6,6 +6,7 @@ own store.
 
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 from tests.azure.azurite import ACCOUNT
 from tests.azure.cloud import Answer, Cloud, Request, refuse, say
@@ -15,6 +16,7 @@ GROUP = "group"
 WORKSPACE = "workspace"
 REGISTRY = "registry"
 CONTAINER = "azureml"
+UPLOADED = "uploaded"  # the container that the registry has a new model's files put in
 STORE = "workspaceblobstore"
 SCOPE = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}/providers/Microsoft.MachineLearningServices"
 ARM = f"https://management.azure.com{SCOPE}/workspaces/{WORKSPACE}"
@@ -55,7 +57,7 @@ class MachineLearning:
 
     def serve(self, cloud: Cloud) -> None:
         """Adds the routes."""
-        name, version = "(?P<name>[^/]+)", "(?P<version>[^/]+)"
+        name, version = "(?P<name>.+)", "(?P<version>[^/]+)"
         cloud.route("GET", "https://management.azure.com/.*", absent)
         cloud.route("GET", ARM, self.workspace)
         cloud.route("GET", f"{ARM}/datastores", self.list_datastores)
@@ -67,6 +69,9 @@ class MachineLearning:
         discovery = "https://eastus.api.azureml.ms/registrymanagement/v1.0/registries"
         cloud.route("GET", f"{discovery}/{name}/discovery", self.registry)
         cloud.route("GET", f"{REGISTRY_ARM}/models/{name}/versions/{version}", self.shared_model)
+        cloud.route("PUT", f"{REGISTRY_ARM}/models/{name}/versions/{version}", self.put_shared_model)
+        cloud.route("GET", f"{REGISTRY_ARM}/models/{name}/versions", lambda request, name: say({"value": []}))
+        cloud.route("PUT", f"{REGISTRY_ARM}/tempdatarefs/{name}/versions/{version}", self.place_to_upload)
         cloud.route("POST", f"{REGISTRY_ARM}/datarefs/{name}/versions/{version}", self.data_reference)
 
     def workspace(self, request: Request) -> Answer:
@@ -106,7 +111,17 @@ class MachineLearning:
     def shared_model(self, request: Request, name: str, version: str) -> Answer:
         if (name, version) not in self.shared_models:
             return refuse(404, "UserError", f"Model {name}:{version} was not found in the registry")
-        return say(resource(f"models/{name}/versions", version, self.shared_models[name, version]))
+        # the SDK takes no id with a slash in its name, so Azure's cannot have one
+        known = f"azureml://registries/{REGISTRY}/models/{quote(name, safe='')}/versions/{version}"
+        return say({"id": known, "name": version, "properties": self.shared_models[name, version]})
+
+    def put_shared_model(self, request: Request, name: str, version: str) -> Answer:
+        self.shared_models[name, version] = model("") | request.json["properties"]
+        return self.shared_model(request, name, version)
+
+    def place_to_upload(self, request: Request, name: str, version: str) -> Answer:
+        place = f"https://{ACCOUNT}.blob.core.windows.net/{UPLOADED}?{self.sas_token}"
+        return say({"blobReferenceForConsumption": {"credential": {"credentialType": "SAS", "sasUri": place}}})
 
     def data_reference(self, request: Request, name: str, version: str) -> Answer:
         container = request.json["blobUri"].split("/", 4)  # https: // account / container / path

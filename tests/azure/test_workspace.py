@@ -74,6 +74,20 @@ def test_nothing_is_sent_to_the_makers_of_the_client(in_cloud: Cloud, machine_le
     assert hosts == {"login.microsoftonline.com", "management.azure.com"}
 
 
+def test_az_login_is_enough(
+    in_cloud: Cloud, machine_learning: MachineLearning, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET"):
+        monkeypatch.delenv(name)
+    token = json.dumps({"accessToken": TOKEN, "expires_on": 2**40, "tokenType": "Bearer"})
+    (tmp_path / "az").write_text(f"#!/bin/sh\necho '{token}'\n")
+    (tmp_path / "az").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    with connected(HERE) as client:
+        assert client.datastores.get(STORE).name == STORE
+    assert in_cloud.asked[-1].headers["Authorization"] == f"Bearer {TOKEN}"
+
+
 def test_another_process_is_sent_to_the_cloud_by_its_environment(
     cloud: Cloud, machine_learning: MachineLearning, root: Path
 ) -> None:
@@ -151,7 +165,7 @@ def test_no_login_at_all_is_told(in_cloud: Cloud, monkeypatch: pytest.MonkeyPatc
 
 def test_no_network_is_told_within_seconds(in_cloud: Cloud) -> None:
     in_cloud.reachable = False
-    with pytest.raises(InputError, match="could not be reached"), connected(HERE, credential=Credential()) as client:
+    with pytest.raises(InputError, match="no connection, or it broke off"), connected(HERE, credential=Credential()) as client:
         client.datastores.get(STORE)
     assert "Unable to connect" in refusal(HERE)  # of the login, which comes first
 
