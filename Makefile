@@ -105,6 +105,22 @@ docker-digests: ## look the base's digest up and write it to docker/versions.env
 
 ##@ Azure
 
+.PHONY: remote-azure
+remote-azure: setup-azure ## URL=azure://container/path: DVC's remote; ACCOUNT=name with `az login`, STORE=1 keeps the key out of git
+	@python -m tools.azure.remote "$(URL)" $(if $(ACCOUNT),--account "$(ACCOUNT)") $(if $(STORE),--store)
+
+.PHONY: push
+push: setup-azure ## what the stages made to the remote in Azure, and no silence when it is down; ARGS="--run-cache ..."
+	@python -m tools.azure.share push $(ARGS)
+
+.PHONY: pull
+pull: setup-azure ## what the stages of this commit made, from the remote in Azure
+	@python -m tools.azure.share pull $(ARGS)
+
+.PHONY: azure-publish
+azure-publish: setup-azure ## NAME=tone: register the int4 model, card and figures in Azure ML; ARGS=--help lists where
+	@python -m tools.azure.publish "$(NAME)" $(ARGS)
+
 .PHONY: azure-submit
 azure-submit: setup-azure ## EXPERIMENT=smoke ARGS="compute=gpu-cluster": a recipe on Azure ML's computers; ARGS="... --dry-run" only checks
 	@python -m tools.azure.submit $(if $(EXPERIMENT),--experiment "$(EXPERIMENT)") $(ARGS)
