@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from stages.lib.edge.errors import InputError
 from tools.import_olive import building, training
 from tools.import_olive.document import Leaf, Object, leaves, section
-from tools.import_olive.fate import Fate, Kind, Line, Rule, Value, otherwise, refused, ruled, taken, values_of
+from tools.import_olive.fate import Fate, Kind, Line, Rule, Value, only, otherwise, refused, ruled, taken, values_of
 from tools.import_olive.pass_types import why
 
 MERGE, EXTRACT = "mergeadapterweights", "extractadapters"
@@ -28,6 +28,10 @@ EVERY: Mapping[str, Rule] = {  # fields of any pass
     "clean_run_cache": otherwise("`dvc repro --force` runs a stage again"),
     "output_name": otherwise("models/ has a folder for each step"),
 }
+
+
+INPUTS = "the adapter's weights are inputs of the graph, in a file of their own"
+EXTRACTED: Mapping[str, Rule] = {"make_inputs": only(True, INPUTS, INPUTS), "adapter_type": only("lora", INPUTS, "only LoRA")}
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,8 @@ def parts(one: Pass, kinds: list[str], provider: str) -> tuple[list[Line], list[
         lines += building.lines(own, provider)
         values += building.default_precision(lines, provider, one.path)
     else:
-        lines += ruled(own, {}, why(one.kind) or "the stage has no such choice")
+        rules = EXTRACTED if one.kind == EXTRACT else {}
+        lines += ruled(own, rules, why(one.kind) or "the stage has no such choice")
     return lines, values
 
 
