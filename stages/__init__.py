@@ -12,6 +12,9 @@ A variable that the user has set wins.
 - ONEDNN_MAX_CPU_ISA: oneDNN's products (bfloat16 and int8).
 - TOKENIZERS_PARALLELISM: only silences a warning about forked processes.
 
+onnxruntime 1.32 sends its makers an account of each session, on Linux too, unless ORT_DISABLE_TELEMETRY is set: the address is
+in its binary, and a job behind a proxy of the tests was seen to ask for it.
+
 bitsandbytes says at each import that it has not found a faster kernel on the model hub; where the CPU has no AVX512-BF16
 it doesn't even look, so it could only make CPUs differ. It is told to say errors alone.
 """
@@ -29,4 +32,5 @@ KERNELS = {
 for _name, _value in KERNELS.items():
     os.environ.setdefault(_name, _value)
 
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

@@ -56,7 +56,6 @@ def environment(arguments: argparse.Namespace, found: Mapping[str, str]) -> dict
     """What the commands of a node see: who they are, where the other nodes are, and the token of Hugging Face."""
     variables = rendezvous(found)
     variables |= {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in AUTHOR.items()}
-    variables["ORT_DISABLE_TELEMETRY"] = "1"  # onnxruntime 1.32 sends its makers an account of each session
     variables["TUNEPRESS_LOCK"] = f"requirements/{arguments.lock}.txt"
     # Azure ML names the identity of a compute; azure-identity asks for the only one there is unless it is told which.
     if identity := arguments.client_id or found.get("DEFAULT_IDENTITY_CLIENT_ID"):
