@@ -150,6 +150,11 @@ def test_a_job_that_somebody_cancels_fails_the_command(jobs: Jobs, capsys: pytes
     assert capsys.readouterr().out.endswith(": canceled\n")
 
 
+def heed_interrupts() -> None:
+    """What a shell starts in its background, these tests maybe, ignores Ctrl-C, and so do its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("cancel", [True, False])
 def test_ctrl_c_ends_the_watching_and_where_it_is_wanted_the_job(cancel: bool, jobs: Jobs, clone: Clone) -> None:
     jobs.statuses = ["Running"]
@@ -157,6 +162,7 @@ def test_ctrl_c_ends_the_watching_and_where_it_is_wanted_the_job(cancel: bool, j
     watching = subprocess.Popen(
         [sys.executable, "-m", "tools.azure.submit", *settings],
         env=os.environ | {"AZUREML_RUN_POLLING_INTERVAL_MIN": "1"},
+        preexec_fn=heed_interrupts,
         stdout=subprocess.PIPE,
         text=True,
     )
