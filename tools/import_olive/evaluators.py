@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from tools.import_olive.document import Object, leaves, section
+from tools.import_olive.document import Object, leaves, members, section
 from tools.import_olive.fate import Line, Rule, otherwise, refused, ruled, taken
 
 MEASURED = otherwise("evaluate, compare and benchmark take score, likelihood, size and speed of each model")
@@ -29,7 +29,7 @@ def lines(evaluators: Any) -> list[Line]:
     found: list[Line] = []
     for name, given in section(evaluators, "evaluators").items():
         evaluator = section(given, f"evaluators.{name}")
-        for number, metric in enumerate(evaluator.get("metrics", [])):
+        for number, metric in enumerate(members(evaluator.get("metrics"), f"evaluators.{name}.metrics")):
             found += of_metric(section(metric, f"evaluators.{name}.metrics[{number}]"), f"evaluators.{name}.metrics[{number}]")
         rest = {key: value for key, value in evaluator.items() if key != "metrics"}
         found += ruled(leaves(rest, f"evaluators.{name}"), FIELDS, UNKNOWN) if rest else []
@@ -40,9 +40,10 @@ def of_metric(metric: Object, path: str) -> Iterator[Line]:
     """The fate of each field of a metric."""
     kind = metric.get("type")
     rules = FIELDS | ({"type": OWN} if kind == "custom" else {})
-    for number, sub_type in enumerate(metric.get("sub_types", [])):
-        goal = sub_type.get("goal") or {}
-        key = GOALS.get(goal.get("type", "")) if kind == "accuracy" else None
+    for number, given in enumerate(members(metric.get("sub_types"), f"{path}.sub_types")):
+        sub_type = section(given, f"{path}.sub_types[{number}]")
+        goal = section(sub_type.get("goal") or {}, f"{path}.sub_types[{number}].goal")
+        key = GOALS.get(str(goal.get("type"))) if kind == "accuracy" else None
         goals: dict[str, Rule] = {"sub_types.goal.type": otherwise(key) if key else NO_GOAL}
         goals["sub_types.goal.value"] = taken(key, goal.get("value")) if key else NO_GOAL
         yield from ruled(leaves(sub_type, f"{path}.sub_types[{number}]", ("sub_types",)), rules | goals, UNKNOWN)

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from stages.lib.edge.errors import InputError
 from stages.lib.schema.train import Train
 from tools.import_olive.document import Leaf
 from tools.import_olive.fate import Fate, Line, Rule, Value, only, otherwise, refused, ruled, taken, to
@@ -18,7 +19,7 @@ def share(value: Any) -> Fate:
     """The rule of `eval_dataset_size`, a share or a number of rows."""
     if isinstance(value, int | float) and value >= 1:
         return refused("a number of rows; data.eval_dataset_size is a share of them")
-    return otherwise("nothing is split off") if value is None else taken("data.eval_dataset_size", value)
+    return taken("data.eval_dataset_size", 0 if value is None else value)
 
 
 def whole(key: str) -> Rule:
@@ -28,8 +29,9 @@ def whole(key: str) -> Rule:
 
 def dtype(value: Any) -> Fate:
     """The rule of `torch_dtype`."""
-    known = {"bfloat16": True, "float32": False, None: True}
-    return taken("train.bf16", known[value]) if value in known else refused("train.bf16 is true or false")
+    if value in (None, "bfloat16", "float32"):
+        return taken("train.bf16", value != "float32")
+    return refused("train.bf16 is true or false")
 
 
 def sampling(value: Any) -> Fate:
@@ -110,11 +112,19 @@ TODAY = BOTH | {
     "train.logging_steps": 500,
 }
 QUANTIZATION = {"adapter.bnb_4bit_use_double_quant": False, "adapter.bnb_4bit_quant_type": "nf4"}
+VALIDATION = {"eval_dataset_size", "eval_data_config"}  # fields that ask for validation rows
 FORMER_NAMES = {"lora_r", "lora_alpha", "eval_dataset_size", "evaluation_strategy", "use_ort_trainer"}
 
 
 def lines(method: str, leaves: list[Leaf]) -> list[Line]:
-    """The fate of each field of a pass that trains, without its type."""
+    """The fate of each field of a pass that trains, without its type.
+
+    Raises:
+        InputError: its rows stand in it, and not in data_configs.
+    """
+    inside = next((leaf.path for leaf in leaves if leaf.name.startswith("train_data_config.")), None)
+    if inside:
+        raise InputError(f"{inside}: rows that stand in the pass; put them into data_configs, and their name here")
     rules = ADAPTER | (BITSANDBYTES if method in QUANTIZED else PLAIN)
     rules |= {f"training_args.{name}": rule for name, rule in ARGUMENTS.items()}
     if any(leaf.name == "training_args" for leaf in leaves):
@@ -141,6 +151,8 @@ def defaults(method: str, given: Mapping[str, Any], names: set[str]) -> list[Val
     former = bool(FORMER_NAMES & names)
     known = (FORMER if former else TODAY) | (QUANTIZATION if method == "qlora" else {})
     version = "0.6" if former else "0.13"
+    if not VALIDATION & names and not given.get("train.load_best_model_at_end"):
+        known = known | {"data.eval_dataset_size": 0}
     values = [Value(key, value, f"Olive {version}'s default") for key, value in known.items() if key not in given]
     if given.get("train.load_best_model_at_end") and "train.save_steps" not in given:
         steps = given.get("train.eval_steps") or given.get("train.logging_steps") or known["train.logging_steps"]
