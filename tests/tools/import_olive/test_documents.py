@@ -119,6 +119,15 @@ def test_todays_names_mean_the_same(bring: Import) -> None:
     assert comments()["lora_dropout"] == "Olive 0.13's default"
 
 
+def test_a_goal_for_another_figure_than_accuracy_is_told(project: Path) -> None:
+    document = today()
+    (sub_type,) = document["evaluators"]["scores"]["metrics"][0]["sub_types"]
+    sub_type["name"] = "perplexity"
+    translation = translate(document, project / "brought")
+    assert [line.leaf.name for line in translation.refused] == ["sub_types.goal.type", "sub_types.goal.value"]
+    assert "evaluate.gate.max_drop" not in {value.key for value in translation.values}
+
+
 def test_a_lora_pass_quantizes_nothing_and_qlora_does(bring: Import) -> None:
     bring(BLOCKS["LoRA"])
     assert composed().adapter.bnb_4bit_use_double_quant is None
