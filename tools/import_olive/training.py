@@ -53,6 +53,7 @@ ADAPTER: dict[str, Rule] = {
     "device_map": otherwise("train.num_processes and train.fsdp spread a model"),
     "ephemeral_gpu_offload": only(False, "nothing is moved off the GPU", "train.fsdp spreads a model that is too large"),
     "use_ort_trainer": only(False, "transformers' Trainer trains", "transformers' Trainer trains"),
+    "ortmodule_onnx_opset_version": otherwise("transformers' Trainer trains"),
     "train_data_config": otherwise("an experiment has one section `data`"),
     "eval_data_config": refused("validation rows are a share of the training rows, data.eval_dataset_size"),
     "eval_dataset_size": share,
@@ -103,6 +104,7 @@ FORMER = BOTH | {
     "train.per_device_eval_batch_size": 1,
     "train.gradient_accumulation_steps": 16,
     "train.logging_steps": 10,
+    "train.eval_strategy": "no",
     "train.train_sampling_strategy": "group_by_length",
 }
 TODAY = BOTH | {
@@ -152,8 +154,12 @@ def defaults(method: str, given: Mapping[str, Any], names: set[str]) -> list[Val
     known = (FORMER if former else TODAY) | (QUANTIZATION if method == "qlora" else {})
     version = "0.6" if former else "0.13"
     if not VALIDATION & names and not given.get("train.load_best_model_at_end"):
-        known = known | {"data.eval_dataset_size": 0}
+        known |= {"data.eval_dataset_size": 0}
     values = [Value(key, value, f"Olive {version}'s default") for key, value in known.items() if key not in given]
+    if method not in QUANTIZED and "adapter.target_modules" not in given:
+        values.append(
+            Value("adapter.target_modules", "all-linear", "Olive takes those that it or peft lists for the architecture")
+        )
     if given.get("train.load_best_model_at_end") and "train.save_steps" not in given:
         steps = given.get("train.eval_steps") or given.get("train.logging_steps") or known["train.logging_steps"]
         values.append(Value("train.save_steps", steps, "load_best_model_at_end wants a checkpoint at each evaluation"))

@@ -119,6 +119,21 @@ def test_todays_names_mean_the_same(bring: Import) -> None:
     assert comments()["lora_dropout"] == "Olive 0.13's default"
 
 
+def test_the_older_generation_validates_only_where_it_says_when(bring: Import) -> None:
+    document = whole()
+    del document["passes"]["lora"]["config"]["training_args"]["evaluation_strategy"]
+    bring(document)
+    assert (composed().train.eval_strategy, comments()["eval_strategy"]) == ("no", "Olive 0.6's default")
+
+
+def test_projections_that_a_lora_pass_does_not_name_are_told(bring: Import) -> None:
+    document = today()
+    del document["passes"]["tune"]["target_modules"]
+    bring(document)
+    assert composed().adapter.target_modules == "all-linear"
+    assert comments()["target_modules"].startswith("Olive takes those that it or peft lists")
+
+
 def test_a_goal_for_another_figure_than_accuracy_is_told(project: Path) -> None:
     document = today()
     (sub_type,) = document["evaluators"]["scores"]["metrics"][0]["sub_types"]
