@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from stages.lib.edge.errors import InputError
-from tools.import_olive import building, training
+from tools.import_olive import building, olive_defaults, training
 from tools.import_olive.document import Leaf, Object, leaves, members, section
 from tools.import_olive.fate import Fate, Kind, Line, Rule, Value, only, otherwise, refused, ruled, taken, values_of
 from tools.import_olive.pass_types import why
@@ -154,7 +154,7 @@ def parts(one: Pass, kinds: list[str], provider: str) -> tuple[list[Line], list[
     if one.kind in training.METHODS:
         lines += training.lines(one.kind, own)
         given = {value.key: value.value for value in values_of(lines)}
-        values += training.defaults(one.kind, given, {leaf.name.rpartition(".")[2] for leaf in own})
+        values += olive_defaults.defaults(one.kind, given, {leaf.name.rpartition(".")[2] for leaf in own})
     elif one.kind == building.BUILDER:
         lines += building.lines(own, provider)
         values += building.default_precision(lines, provider, one.path)
