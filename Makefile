@@ -61,7 +61,7 @@ exp-show: setup ## experiments side by side: the figures that decide and what di
 
 .PHONY: import-olive
 import-olive: setup ## CONFIG=olive-config.json NAME=mine: conf/experiment/mine.yaml of an Olive configuration; STRICT=1 refuses losses
-	@python -m tools.import_olive "$(CONFIG)" --name "$(NAME)" $(if $(STRICT),--strict)
+	@python -m tools.import_olive "$(CONFIG)" --name="$(NAME)" $(if $(STRICT),--strict)
 
 .PHONY: search
 search: setup-search ## SEARCH=int4: the best recipe under constraints, of conf/search/int4.yaml; goes on where it was stopped

@@ -1,5 +1,7 @@
 """benchmarks.olive: both contenders get one file and one set of rows; the table tells what failed and what was noticed."""
 
+import os
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -13,6 +15,7 @@ from benchmarks import olive, olive_config
 from benchmarks.children import Usage
 from benchmarks.olive_config import CONFIG, TEST, TRAIN, Task
 from benchmarks.olive_contenders import WEIGHTS, Outcome
+from stages.lib.edge.configuration import CONF
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import read_json, read_jsonl
 
@@ -69,6 +72,19 @@ def test_the_file_names_the_models_own_projections_the_seed_and_the_steps(task: 
         "data_seed": 7,
         "max_steps": 2,
     }
+
+
+def test_the_file_imports_without_a_loss(task: Task, root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root / CONF, tmp_path / CONF)
+    olive_config.write(task, 0, tmp_path / "given")
+    command = [sys.executable, "-m", "tools.import_olive", f"given/{CONFIG}", "--name", "mine", "--strict"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(root)}, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / CONF / "experiment/mine.yaml").read_text(encoding="utf-8")
+    assert "algo_config: k_quant_mixed # passes.builder.int4_algo_config" in text
+    assert "labels: [fear, joy, sadness, surprise]" in text
 
 
 def test_an_edit_changes_the_words_of_one_row_and_its_file_alone(task: Task, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Asks a place whether it answers, in a process of its own, which `network` ends when it takes too long.
+"""Asks a place whether it answers, in a process of its own, which `places` ends when it takes too long.
 
     python -m tools.doctor.reach hub microsoft/Phi-3-mini-4k-instruct REVISION model
     python -m tools.doctor.reach remote NAME

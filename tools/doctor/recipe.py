@@ -59,8 +59,9 @@ def fetched() -> Any:
         lock: Any = OmegaConf.to_container(OmegaConf.load(LOCK), resolve=False)
     except YAMLError as error:
         raise InputError(not_yaml(LOCK, error)) from error
-    recorded = lock["stages"].get("fetch", {}).get("params", {}).get(str(PARAMS), {}).get("base_model")
-    return recorded and given(recorded)
+    for level in ("stages", "fetch", "params", str(PARAMS), "base_model"):
+        lock = lock.get(level) if isinstance(lock, dict) else None
+    return given(lock) if isinstance(lock, dict) else None
 
 
 def given(base_model: dict[str, Any]) -> dict[str, Any]:

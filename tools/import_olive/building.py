@@ -29,12 +29,11 @@ def group(precision: str, provider: str, path: str) -> str:
     Raises:
         InputError: there is none.
     """
-    builders_name, prefix = PROVIDERS[provider]
-    name = f"{prefix}_{precision}"
-    if not (CONF / "build" / f"{name}.yaml").exists():
-        known = ", ".join(builder_options.targets()[builders_name])
-        raise InputError(f"{path}: no model in {precision!s} for {provider}; there are {known}")
-    return name
+    _, prefix = PROVIDERS[provider]
+    known = [one for one in builder_options.targets()[PROVIDERS[provider][0]] if (CONF / f"build/{prefix}_{one}.yaml").exists()]
+    if precision not in known:
+        raise InputError(f"{path}: no model in {precision!s} for {provider} in conf/build; there are {', '.join(known)}")
+    return f"{prefix}_{precision}"
 
 
 def lines(leaves: list[Leaf], provider: str) -> list[Line]:
@@ -61,7 +60,7 @@ def option(name: str, value: Any) -> Fate:
     if value is None:
         return otherwise("the builder's own choice")
     if name in ("algo_config", "algorithm"):
-        return taken("build.algo_config", ALGORITHMS.get(value, value))
+        return taken("build.algo_config", ALGORITHMS.get(str(value), value))
     if name in {field.name for field in dataclasses.fields(Build)}:
         return taken(f"build.{name}", value)
     if name in builder_options.UNFIT and value is False:

@@ -4,14 +4,14 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from string import Formatter
 from typing import Any
 
+from stages.lib.addresses import is_remote
 from stages.lib.edge.errors import InputError
-from stages.lib.schema.data import CorpusStrategy
 from tools.import_olive.document import Leaf, Object, leaves, section
-from tools.import_olive.fate import Fate, Kind, Line, Rule, Value, only, otherwise, refused, ruled, taken, to
+from tools.import_olive.fate import Line, Rule, Value, only, otherwise, refused, ruled, taken, to
 from tools.import_olive.rows import UNUSED, rows
+from tools.import_olive.texts import texts
 
 # Levels of the two generations: what a name says is enough, but for `type`, which each has.
 COMPONENTS = {
@@ -124,26 +124,6 @@ def plain(leaf: Leaf) -> Leaf:
     return Leaf(leaf.path, ".".join(names), leaf.value)
 
 
-def texts(flat: Mapping[str, Any], path: str) -> dict[str, Rule]:
-    """The rules of the fields that say how a row becomes text."""
-    columns = flat.get("text_cols") or []
-    template = flat.get("text_template")
-    field = "text_template" if template else "text_cols"
-    template = template or " ".join(f"{{{name}}}" for name in ([columns] if isinstance(columns, str) else columns))
-    names = [name for _, name, _, _ in Formatter().parse(template) if name]
-    if len(set(names)) < 2:
-        raise InputError(f"{path}: no text_template of two columns or more; an answer, the last column, is learned for a prompt")
-    if "${" in template:
-        raise InputError(f"{path}: text_template holds ${{, which params.yaml reads as a reference; write it in another way")
-    values = {"data.text_template": template, "data.completion_column": names[-1]}
-    strategy = flat.get("strategy", flat.get("corpus_strategy"))
-    rule = to("data.corpus_strategy")
-    if strategy not in CorpusStrategy.__members__:
-        rule = refused(f"data.corpus_strategy is one of {', '.join(CorpusStrategy.__members__)}")
-    answer = Fate(Kind.taken, f"data.text_template, and data.completion_column={names[-1]}", values)
-    return {field: answer, "strategy": rule, "corpus_strategy": rule}
-
-
 def derived(lines: list[Line]) -> list[Value]:
     """What follows from the rows' fields, and stands in none."""
     given = {key: value for line in lines for key, value in line.fate.values.items()}
@@ -155,7 +135,7 @@ def derived(lines: list[Line]) -> list[Value]:
 
 def labels_of(paths: list[str], column: str) -> list[str] | None:
     """The answers of a classification: few, and each given often."""
-    if not paths:
+    if not paths or any(map(is_remote, paths)):
         return None
     from stages.lib.rows import read_files  # the datasets library: seconds
 

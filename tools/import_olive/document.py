@@ -40,13 +40,15 @@ def read(path: Path) -> Object:
         raise InputError(f"{path}: no such file (CONFIG)")
     try:
         text = path.read_text(encoding="utf-8-sig")
-        content = json.loads(text, object_pairs_hook=lambda pairs: without_repeats(path, pairs))
+        content = json.loads(text, object_pairs_hook=lambda pairs: without_repeats(path, pairs), parse_constant=no_number)
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 (byte {error.start})") from error
     except json.JSONDecodeError as error:
         rest = text[error.pos :].lstrip(" ,\t")
         said = "JSON has no comments, remove it" if rest.startswith(COMMENTS) else error.msg
         raise InputError(f"{path} line {error.lineno}: not JSON ({said})") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({str(error).partition(';')[0]})") from error
     except RecursionError as error:
         raise InputError(f"{path}: not JSON of an Olive configuration (nested too deep)") from error
     if not isinstance(content, dict):
@@ -63,6 +65,11 @@ def without_repeats(path: Path, pairs: list[tuple[str, Any]]) -> Object:
     return dict(pairs)
 
 
+def no_number(word: str) -> None:
+    """Refuses NaN and Infinity, which Python reads and JSON does not have."""
+    raise ValueError(f"{word} is no number of JSON")
+
+
 def section(tree: Any, path: str) -> Object:
     """An object of the configuration.
 
@@ -71,6 +78,28 @@ def section(tree: Any, path: str) -> Object:
     """
     if not isinstance(tree, dict):
         raise InputError(f"{path}: wants an object, not {type(tree).__name__}")
+    return tree
+
+
+def members(tree: Any, path: str) -> list[Any]:
+    """A list of the configuration; empty where it is null.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if tree is not None and not isinstance(tree, list):
+        raise InputError(f"{path}: wants a list, not {type(tree).__name__}")
+    return tree or []
+
+
+def text(tree: Any, path: str) -> str | None:
+    """A text of the configuration, or None.
+
+    Raises:
+        InputError: it is something else.
+    """
+    if tree is not None and not isinstance(tree, str):
+        raise InputError(f"{path}: wants a text, not {type(tree).__name__}")
     return tree
 
 

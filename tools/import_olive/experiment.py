@@ -17,7 +17,8 @@ from tools.import_olive.fate import JOB, Value
 
 IMPORTED = "by `make import-olive`"
 PLAIN = re.compile(r"[A-Za-z_/][\w./+-]*(?: [\w./+-]+)*")  # a text that YAML reads as itself without quotes
-WORDS = ("true", "false", "yes", "no", "on", "off", "null", "y", "n")
+UNPRINTED = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")  # what YAML wants escaped and JSON does not
+WORDS = ("true", "false", "yes", "no", "on", "off", "null", "y", "n", "nan", "inf")
 Tree = dict[str, Any]
 
 
@@ -27,8 +28,10 @@ def path_of(name: str) -> Path:
     Raises:
         InputError: it cannot be a name, or one is there that was not imported.
     """
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
-        raise InputError(f"NAME: {name!r} is not of letters, digits, _ and - alone")
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
+        raise InputError(f"NAME: {name!r} is not of letters, digits, _ and - alone, a letter first")
+    if name.lower() in WORDS:
+        raise InputError(f"NAME: {name!r} is a word of YAML's; choose another")
     path = CONF / "experiment" / f"{name}.yaml"
     if path.exists() and IMPORTED not in path.read_text(encoding="utf-8"):
         raise InputError(f"{path}: is there and was not imported; choose another NAME")
@@ -106,7 +109,7 @@ def scalar(value: Any) -> str:
     if isinstance(value, str):
         if PLAIN.fullmatch(value) and value.lower() not in WORDS:
             return value
-        return json.dumps(value, ensure_ascii=False)
+        return UNPRINTED.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
     return json.dumps(value)
 
 
@@ -126,12 +129,14 @@ def write(path: Path, text: str, values: list[Value], source: str) -> None:
         with replacing(path) as partial:
             partial.write_text(text, encoding="utf-8")
         compose([f"+experiment={path.stem}"])
-    except InputError as error:
+    except BaseException as error:
         if earlier is None:
             path.unlink(missing_ok=True)
         else:
             path.write_text(earlier, encoding="utf-8")
-        raise InputError(f"{source}: {blamed(values, str(error))}{error}") from error
+        if isinstance(error, InputError):
+            raise InputError(f"{source}: {blamed(values, str(error))}{error}") from error
+        raise
 
 
 def blamed(values: list[Value], said: str) -> str:

@@ -65,6 +65,9 @@ def refused(why: str) -> Fate:
     return Fate(Kind.refused, why)
 
 
+EMPTY = otherwise("as if it were not there")
+
+
 def to(key: str) -> Rule:
     """The rule of a field that is a key here, with the same values."""
     return lambda value: taken(key, value)
@@ -93,10 +96,11 @@ def fate_of(leaf: Leaf, rules: Mapping[str, Rule], unknown: str) -> Fate:
     name = next((name for name in names if name in rules), leaf.name)
     rule = rules.get(name, refused(unknown))
     if leaf.value == "DEFAULT_VALUE":
-        return otherwise("as if it were not there")
-    if isinstance(rule, Fate):
-        return refused(SEARCH) if leaf.value == "SEARCHABLE_VALUES" else rule
-    return refused(SEARCH) if name != leaf.name or leaf.value == "SEARCHABLE_VALUES" else rule(leaf.value)
+        return EMPTY
+    if leaf.value == "SEARCHABLE_VALUES" or (name != leaf.name and not isinstance(rule, Fate)):
+        return refused(SEARCH)
+    fate = rule if isinstance(rule, Fate) else rule(leaf.value)
+    return EMPTY if leaf.value is None and fate.kind is Kind.refused else fate
 
 
 def values_of(lines: Iterable[Line]) -> list[Value]:

@@ -40,6 +40,7 @@ SYSTEMS: dict[str, dict[str, Rule]] = {
 }
 NOT_USED = otherwise("neither host nor target: not used")
 TARGET = otherwise("all stages run on the host")
+ACCELERATORS = ("accelerators", "accelerators.device", "accelerators.execution_providers")
 SYSTEM: dict[str, Rule] = {
     "accelerators.memory": refused("`train` says before it starts what it needs, and what there is"),
     "hf_token": otherwise("the Hub's client takes HF_TOKEN"),
@@ -56,7 +57,7 @@ def used(document: Object, role: str) -> tuple[str, Object]:
     name = given if given is not None else next(iter(systems), None)
     if name is None:
         return "", {}
-    if name not in systems:
+    if not isinstance(name, str) or name not in systems:
         raise InputError(f"{within}{role}: {name!r} is none of systems ({', '.join(systems) or 'there are none'})")
     return f"systems.{name}", section(systems[name], f"systems.{name}")
 
@@ -115,7 +116,7 @@ def system_rules(system: Object, path: str) -> dict[str, Rule]:
     if kind not in SYSTEMS:
         raise InputError(f"{path}.type: {system.get('type')!r} is none of LocalSystem, Docker, PythonEnvironment, AzureML")
     beside = otherwise("the place that goes first says the execution provider")
-    return SYSTEM | {"accelerators.device": beside, "accelerators.execution_providers": beside} | SYSTEMS[kind]
+    return SYSTEM | dict.fromkeys(ACCELERATORS, beside) | SYSTEMS[kind]
 
 
 def engine_lines(document: Object, place: str, provider: Fate) -> list[Line]:

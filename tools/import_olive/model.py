@@ -9,7 +9,7 @@ from typing import Any
 from stages.lib.edge.errors import InputError
 from tools.import_olive import azure
 from tools.import_olive.base_models import base_models
-from tools.import_olive.document import Leaf, Object, leaves
+from tools.import_olive.document import Leaf, Object, leaves, text
 from tools.import_olive.fate import Fate, Kind, Line, Rule, only, otherwise, refused, ruled, taken, to
 from tools.import_olive.hub import pinned
 
@@ -76,10 +76,10 @@ def places(flat: Mapping[str, Any], folder: Path) -> dict[str, Rule]:
 
 def resource(flat: Mapping[str, Any], folder: Path) -> dict[str, Rule]:
     """The rules where `model_path` is an object of Olive's, with a type."""
-    kind = flat["model_path.type"]
+    kind = text(flat["model_path.type"], "input_model.model_path.type")
     if kind in azure.MODELS:
         return azure.model_rules(flat)
-    field = {"local_folder": "model_path.path", "string_name": "model_path.name"}.get(kind)
+    field = {"local_folder": "model_path.path", "string_name": "model_path.name"}.get(kind or "")
     if field is None or not isinstance(flat.get(field), str):
         known = ", ".join(("local_folder", "string_name", *azure.MODELS))
         raise InputError(f"input_model.model_path.type: {kind} is none of {known}, or names nothing")
@@ -99,15 +99,19 @@ def located(place: str, flat: Mapping[str, Any], folder: Path, field: str) -> Fa
     repo_id = re.sub(r"^(hf://|https://huggingface\.co/)", "", place)
     if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+|[\w-]+", repo_id):
         raise InputError(f"{field}: no folder {folder / place}; bring the model there, or name one of the Hub")
-    return on_hub(repo_id, flat.get("load_kwargs.revision"), field)
+    return on_hub(repo_id, text(flat.get("load_kwargs.revision"), "input_model: load_kwargs.revision"), field)
 
 
 def on_hub(repo_id: str, revision: str | None, field: str) -> Fate:
     """A model on the Hub, at the commit that the configuration names, or conf/ knows, or the Hub tells."""
     for name, known in base_models().items():
-        if known.get("repo_id") == repo_id:
+        if known.get("repo_id") == repo_id and revision in (None, known.get("revision")):
             return taken("/base_model", name)
+        if known.get("repo_id") == repo_id:
+            commit, _ = pinned(repo_id, revision, field)
+            values = {"/base_model": name, "base_model.revision": commit}
+            return Fate(Kind.taken, f"base_model={name}, base_model.revision={commit}", values)
     commit, license = pinned(repo_id, revision, field)
-    values: dict[str, Any] = {"/base_model": HUB, "base_model.name": repo_id.rpartition("/")[2], "base_model.license": license}
+    values = {"/base_model": HUB, "base_model.name": repo_id.rpartition("/")[2], "base_model.license": license}
     values |= {"base_model.repo_id": repo_id, "base_model.revision": commit}
     return Fate(Kind.taken, f"base_model.repo_id={repo_id}, base_model.revision={commit}", values)

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from stages.lib.edge.errors import InputError
-from tools.import_olive import building, training
-from tools.import_olive.document import Leaf, Object, leaves, section
+from tools.import_olive import building, olive_defaults, training
+from tools.import_olive.document import Leaf, Object, leaves, members, section
 from tools.import_olive.fate import Fate, Kind, Line, Rule, Value, only, otherwise, refused, ruled, taken, values_of
 from tools.import_olive.pass_types import why
 
@@ -118,11 +118,14 @@ def read(document: Object) -> tuple[list[Pass], list[Line]]:
 
 def running(document: Object) -> tuple[list[str] | None, list[Line]]:
     """The names of the passes that run, None for all, and the fate of `pass_flows`."""
-    flows = document.get("pass_flows")
+    flows = members(document.get("pass_flows"), "pass_flows")
     if not flows:
         return None, []
     if len(flows) != 1 or not isinstance(flows[0], list):
         raise InputError(f"pass_flows: {len(flows)} flows to choose from; leave one, `make search` compares recipes")
+    unknown = [str(name) for name in flows[0] if name not in list(document["passes"])]
+    if unknown:
+        raise InputError(f"pass_flows: {', '.join(unknown)} is none of passes ({', '.join(document['passes'])})")
     leaf = Leaf("pass_flows", "pass_flows", flows)
     return flows[0], [Line(leaf, otherwise("dvc.yaml has the order; what is not in it is left out"))]
 
@@ -151,7 +154,7 @@ def parts(one: Pass, kinds: list[str], provider: str) -> tuple[list[Line], list[
     if one.kind in training.METHODS:
         lines += training.lines(one.kind, own)
         given = {value.key: value.value for value in values_of(lines)}
-        values += training.defaults(one.kind, given, {leaf.name.rpartition(".")[2] for leaf in own})
+        values += olive_defaults.defaults(one.kind, given, {leaf.name.rpartition(".")[2] for leaf in own})
     elif one.kind == building.BUILDER:
         lines += building.lines(own, provider)
         values += building.default_precision(lines, provider, one.path)

@@ -23,22 +23,22 @@ def providers_of(document: Object) -> tuple[list[str], str]:
     for role in ("target", "host"):
         path, system = used(document, role)
         said += [(leaf.value, leaf.path) for leaf in leaves(system, path) if leaf.name == "accelerators.execution_providers"]
-        said += [(DEVICES.get(device), place) for device, place in devices(path, system)]
+        said += devices(path, system)
     return next(((names_in(given), place) for given, place in said if given), ([building.DEFAULT], ""))
 
 
 def names_in(given: Any) -> list[str]:
     """The providers of a list of them; one that is a library of its own stands with its path."""
     listed = given if isinstance(given, list) else [given]
-    return [str(one[0] if isinstance(one, list) else one) for one in listed]
+    return [str(one[0] if isinstance(one, list) and one else one) for one in listed]
 
 
-def devices(path: str, system: Object) -> Iterator[tuple[str, str]]:
-    """The devices of a system, in small letters, with their place; the older generation lists their names alone."""
+def devices(path: str, system: Object) -> Iterator[tuple[list[str], str]]:
+    """The execution providers of a system's devices, with their place; the older generation lists the devices' names alone."""
     for leaf in leaves(system, path):
-        if leaf.name in ("accelerators", "accelerators.device"):
-            for device in leaf.value if isinstance(leaf.value, list) else [leaf.value]:
-                yield str(device).lower(), leaf.path
+        if leaf.name in ("accelerators", "accelerators.device") and leaf.value:
+            listed = leaf.value if isinstance(leaf.value, list) else [leaf.value]
+            yield [DEVICES.get(str(device).lower(), str(device)) for device in listed], leaf.path
 
 
 def provider_fate(providers: list[str], builds: bool | None) -> Fate:

@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from stages.lib.addresses import is_remote, refusal
 from stages.lib.edge.errors import InputError
 from tools.import_olive import azure
+from tools.import_olive.document import text
 from tools.import_olive.fate import Fate, Kind, Rule, otherwise, refused, taken, to
 from tools.import_olive.hub import pinned
 
@@ -36,7 +38,8 @@ def on_hub(flat: Mapping[str, Any], folder: Path, path: str) -> Fate:
     name = str(flat["data_name"])
     values: dict[str, Any] = {"data.files": [], "data.path": os.path.relpath(folder / name)}
     if not (folder / name).is_dir():
-        commit, _ = pinned(name, flat.get("revision"), f"{path}: data_name", dataset=True)
+        revision = text(flat.get("revision"), f"{path}: revision")
+        commit, _ = pinned(name, revision, f"{path}: data_name", dataset=True)
         values |= {"data.path": name, "data.revision": commit}
     if "split" not in flat:
         values["data.split"] = "validation"  # what Olive takes
@@ -52,12 +55,21 @@ def of_a_file(flat: Mapping[str, Any]) -> dict[str, Rule]:
 
 
 def files(given: Any, folder: Path, path: str) -> Fate:
-    """Files of this machine, with their place from here."""
+    """Files of this machine, and addresses."""
     listed = given if isinstance(given, list) else [given]
-    for file in listed:
-        if not isinstance(file, str) or not (folder / file).is_file():
-            raise InputError(f"{path}: no such file {folder / str(file)} (data_files); Olive looks beside the configuration")
-    return taken("data.files", [os.path.relpath(folder / file) for file in listed])
+    return taken("data.files", [located(file, folder, path) for file in listed])
+
+
+def located(file: Any, folder: Path, path: str) -> str:
+    """An address as it stands, or a file's place from here."""
+    if isinstance(file, str) and is_remote(file):
+        why = refusal(file)
+        if why:
+            raise InputError(f"{path}: data_files: {why}")
+        return file
+    if not isinstance(file, str) or not (folder / file).is_file():
+        raise InputError(f"{path}: no such file {folder / str(file)} (data_files); Olive looks beside the configuration")
+    return os.path.relpath(folder / file)
 
 
 def by_split(flat: Mapping[str, Any], folder: Path, path: str) -> dict[str, Rule]:

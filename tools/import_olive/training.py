@@ -1,12 +1,12 @@
 """The passes that train an adapter: LoRA, QLoRA, DoRA, LoftQ."""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
+from stages.lib.edge.errors import InputError
 from stages.lib.schema.train import Train
 from tools.import_olive.document import Leaf
-from tools.import_olive.fate import Fate, Line, Rule, Value, only, otherwise, refused, ruled, taken, to
+from tools.import_olive.fate import Fate, Line, Rule, only, otherwise, refused, ruled, taken, to
 
 METHODS = ("lora", "qlora", "dora", "loftq")  # pass types in small letters; groups of conf/adapter
 QUANTIZED = ("qlora", "loftq")
@@ -18,7 +18,7 @@ def share(value: Any) -> Fate:
     """The rule of `eval_dataset_size`, a share or a number of rows."""
     if isinstance(value, int | float) and value >= 1:
         return refused("a number of rows; data.eval_dataset_size is a share of them")
-    return otherwise("nothing is split off") if value is None else taken("data.eval_dataset_size", value)
+    return taken("data.eval_dataset_size", 0 if value is None else value)
 
 
 def whole(key: str) -> Rule:
@@ -28,8 +28,9 @@ def whole(key: str) -> Rule:
 
 def dtype(value: Any) -> Fate:
     """The rule of `torch_dtype`."""
-    known = {"bfloat16": True, "float32": False, None: True}
-    return taken("train.bf16", known[value]) if value in known else refused("train.bf16 is true or false")
+    if value in (None, "bfloat16", "float32"):
+        return taken("train.bf16", value != "float32")
+    return refused("train.bf16 is true or false")
 
 
 def sampling(value: Any) -> Fate:
@@ -51,6 +52,7 @@ ADAPTER: dict[str, Rule] = {
     "device_map": otherwise("train.num_processes and train.fsdp spread a model"),
     "ephemeral_gpu_offload": only(False, "nothing is moved off the GPU", "train.fsdp spreads a model that is too large"),
     "use_ort_trainer": only(False, "transformers' Trainer trains", "transformers' Trainer trains"),
+    "ortmodule_onnx_opset_version": otherwise("transformers' Trainer trains"),
     "train_data_config": otherwise("an experiment has one section `data`"),
     "eval_data_config": refused("validation rows are a share of the training rows, data.eval_dataset_size"),
     "eval_dataset_size": share,
@@ -80,41 +82,17 @@ ARGUMENTS: dict[str, Rule] = {
     "remove_unused_columns": otherwise("there are none"),
     "use_module_with_loss": only(False, "transformers' Trainer trains", "transformers' Trainer trains"),
 }
-# What Olive takes where nothing is written: passes/pytorch/lora.py of 0.6.2, and of 0.13.0 over transformers' own.
-BOTH = {
-    "adapter.r": 64,
-    "adapter.lora_alpha": 16,
-    "train.bf16": True,
-    "train.gradient_checkpointing": True,
-    "train.learning_rate": 2e-4,
-    "train.lr_scheduler_type": "constant",
-    "train.warmup_steps": 0.03,
-    "train.num_train_epochs": 3,
-    "train.eval_steps": None,
-    "train.data_seed": 42,
-    "seed": 42,
-}
-FORMER = BOTH | {
-    "adapter.lora_dropout": 0.0,
-    "train.max_steps": 10000,
-    "train.per_device_train_batch_size": 1,
-    "train.per_device_eval_batch_size": 1,
-    "train.gradient_accumulation_steps": 16,
-    "train.logging_steps": 10,
-    "train.train_sampling_strategy": "group_by_length",
-}
-TODAY = BOTH | {
-    "adapter.lora_dropout": 0.05,
-    "train.per_device_train_batch_size": 8,
-    "train.per_device_eval_batch_size": 8,
-    "train.logging_steps": 500,
-}
-QUANTIZATION = {"adapter.bnb_4bit_use_double_quant": False, "adapter.bnb_4bit_quant_type": "nf4"}
-FORMER_NAMES = {"lora_r", "lora_alpha", "eval_dataset_size", "evaluation_strategy", "use_ort_trainer"}
 
 
 def lines(method: str, leaves: list[Leaf]) -> list[Line]:
-    """The fate of each field of a pass that trains, without its type."""
+    """The fate of each field of a pass that trains, without its type.
+
+    Raises:
+        InputError: its rows stand in it, and not in data_configs.
+    """
+    inside = next((leaf.path for leaf in leaves if leaf.name.startswith("train_data_config.")), None)
+    if inside:
+        raise InputError(f"{inside}: rows that stand in the pass; put them into data_configs, and their name here")
     rules = ADAPTER | (BITSANDBYTES if method in QUANTIZED else PLAIN)
     rules |= {f"training_args.{name}": rule for name, rule in ARGUMENTS.items()}
     if any(leaf.name == "training_args" for leaf in leaves):
@@ -128,24 +106,6 @@ def schedule(leaf: Leaf, rules: dict[str, Rule]) -> Leaf:
     if name.startswith("lr_scheduler_kwargs."):
         rules[leaf.name] = to(f"train.{name}")
     return leaf
-
-
-def defaults(method: str, given: Mapping[str, Any], names: set[str]) -> list[Value]:
-    """What Olive takes for what is not written.
-
-    Args:
-        method: the pass.
-        given: what is written, by key.
-        names: of the fields that are written, which tell the generation.
-    """
-    former = bool(FORMER_NAMES & names)
-    known = (FORMER if former else TODAY) | (QUANTIZATION if method == "qlora" else {})
-    version = "0.6" if former else "0.13"
-    values = [Value(key, value, f"Olive {version}'s default") for key, value in known.items() if key not in given]
-    if given.get("train.load_best_model_at_end") and "train.save_steps" not in given:
-        steps = given.get("train.eval_steps") or given.get("train.logging_steps") or known["train.logging_steps"]
-        values.append(Value("train.save_steps", steps, "load_best_model_at_end wants a checkpoint at each evaluation"))
-    return values
 
 
 def to_modules(value: Any) -> Fate:

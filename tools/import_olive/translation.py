@@ -5,13 +5,16 @@ from pathlib import Path
 
 from tools.import_olive import azure, data, evaluators, machine, model, passes, provider
 from tools.import_olive.document import Object, leaves, section
-from tools.import_olive.fate import JOB, Fate, Kind, Line, Value, refused, ruled, values_of
+from tools.import_olive.fate import EMPTY, JOB, Fate, Kind, Line, Value, refused, ruled, values_of
 
 SECTIONS = {  # of Olive's that may be missing, and what then stays as conf/config.yaml has it
     "input_model": "base_model",
     "data_configs": "data",
     "passes": "all stages and their parameters",
 }
+
+
+TESTED = "data.test_size: a share of the rows is kept for evaluate, and Olive trains on all; data.test_files brings others"
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Translation:
         lines: the fate of each field.
         values: what the experiment sets.
         target: the stage at which it stops; empty for the whole graph.
-        absent: what stays as conf/config.yaml has it, since the configuration says nothing.
+        absent: what stays as conf/ has it, since the configuration says nothing.
     """
 
     lines: list[Line]
@@ -61,8 +64,10 @@ def translate(document: Object, folder: Path) -> Translation:
         client = leaves(document["azureml_client"], "azureml_client", ("azureml_client",))
         lines += ruled(client, azure.client_rules("azureml_client", JOB), "Azure's client has its own")
     lines = settled([*lines, *evaluators.lines(document.get("evaluators") or {})])
+    lines += unread(document, lines)
     values += azure.shared_workspace(document, {value.key for value in values_of(lines)})
-    absent = [f"{name}: absent, conf/config.yaml keeps {kept}" for name, kept in SECTIONS.items() if name not in document]
+    absent = [f"{name}: absent, conf/config.yaml keeps {kept}" for name, kept in SECTIONS.items() if not document.get(name)]
+    absent += [TESTED] * bool(document.get("data_configs"))
     return Translation(lines, [*values_of(lines), *values, *steps.values], steps.target, absent)
 
 
@@ -75,6 +80,12 @@ def settled(lines: list[Line]) -> list[Line]:
         return refused(f"{others[0].leaf.path} sets the same, and counts") if others else line.fate
 
     return [Line(line.leaf, fate(line)) for line in lines]
+
+
+def unread(document: Object, lines: list[Line]) -> list[Line]:
+    """The fields that no section has told of, for they are empty."""
+    told = {line.leaf.path for line in lines}
+    return [Line(leaf, EMPTY) for leaf in leaves(document, "") if leaf.path not in told]
 
 
 def users(document: Object) -> data.Users:

@@ -50,6 +50,12 @@ def test_a_project_in_which_nothing_has_run_has_none(project: Path) -> None:
     assert not Recipe.read([]).base_at_hand
 
 
+@pytest.mark.parametrize("text", ["", "stages:\n", "- fetch\n", "stages: {fetch: {params: {params.yaml: {base_model: x}}}}\n"])
+def test_a_lock_that_holds_no_base_model_is_as_none(text: str, project: Path) -> None:
+    (project / "dvc.lock").write_text(text, encoding="utf-8")
+    assert not Recipe.read([]).base_at_hand
+
+
 @pytest.mark.parametrize("file", ["params.yaml", "dvc.lock"])
 def test_a_file_that_a_merge_left_in_conflict_is_named(file: str, project: Path) -> None:
     with (project / file).open("a", encoding="utf-8") as broken:

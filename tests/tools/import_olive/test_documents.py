@@ -39,6 +39,42 @@ def test_each_document_becomes_an_experiment_and_each_field_has_one_line(name: s
     assert sorted(line.leaf.path for line in lines) == sorted(leaf.path for leaf in leaves(DOCUMENTS[name], ""))
 
 
+def test_what_is_empty_has_a_line_and_loses_nothing(bring: Import, project: Path) -> None:
+    document: dict[str, Any] = today() | {"evaluators": None, "pass_flows": [], "engine": {}, "packaging_config": None}
+    document["input_model"] |= {"model_script": None}
+    assert "conf/experiment/mine.yaml: " in bring(document, "--strict")
+    lines = translate(document, project / "brought").lines
+    assert sorted(line.leaf.path for line in lines) == sorted(leaf.path for leaf in leaves(document, ""))
+
+
+def test_where_olive_trains_on_all_rows_none_validate(bring: Import) -> None:
+    said = bring(today())
+    assert composed().data.eval_dataset_size == 0
+    assert "data.test_size: a share of the rows is kept for evaluate" in said
+    document = today()
+    document["passes"]["tune"]["eval_dataset_size"] = None
+    bring(document)
+    assert composed().data.eval_dataset_size == 0
+    assert comments()["eval_dataset_size"] == "passes.tune.eval_dataset_size"
+    document["passes"]["tune"]["eval_dataset_size"] = 100
+    bring(document)
+    assert composed().data.eval_dataset_size > 0
+
+
+def test_rows_may_lie_at_an_address(bring: Import) -> None:
+    document = today()
+    document["data_configs"][0]["load_dataset_config"]["data_files"] = ["https://host.example/rows.jsonl"]
+    bring(document)
+    assert composed().data.files == ["https://host.example/rows.jsonl"]
+
+
+def test_a_known_model_at_another_commit_is_taken_at_that(bring: Import) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    model = {"type": "HfModel", "model_path": "microsoft/Phi-3-mini-4k-instruct", "load_kwargs": {"revision": commit}}
+    bring({"input_model": model})
+    assert (composed().base_model.revision, composed().base_model.license) == (commit, "mit")
+
+
 def test_a_field_that_no_one_knows_is_told_and_refused_by_strict(bring: Import) -> None:
     document = whole()
     document["engine"]["warp_drive"] = {"speed": [1, 2]}
@@ -81,6 +117,30 @@ def test_todays_names_mean_the_same(bring: Import) -> None:
     assert (cfg.build.block_size, cfg.build.accuracy_level) == (32, 4)
     assert cfg.evaluate.gate.max_drop == 0.02
     assert comments()["lora_dropout"] == "Olive 0.13's default"
+
+
+def test_the_older_generation_validates_only_where_it_says_when(bring: Import) -> None:
+    document = whole()
+    del document["passes"]["lora"]["config"]["training_args"]["evaluation_strategy"]
+    bring(document)
+    assert (composed().train.eval_strategy, comments()["eval_strategy"]) == ("no", "Olive 0.6's default")
+
+
+def test_projections_that_a_lora_pass_does_not_name_are_told(bring: Import) -> None:
+    document = today()
+    del document["passes"]["tune"]["target_modules"]
+    bring(document)
+    assert composed().adapter.target_modules == "all-linear"
+    assert comments()["target_modules"].startswith("Olive takes those that it or peft lists")
+
+
+def test_a_goal_for_another_figure_than_accuracy_is_told(project: Path) -> None:
+    document = today()
+    (sub_type,) = document["evaluators"]["scores"]["metrics"][0]["sub_types"]
+    sub_type["name"] = "perplexity"
+    translation = translate(document, project / "brought")
+    assert [line.leaf.name for line in translation.refused] == ["sub_types.goal.type", "sub_types.goal.value"]
+    assert "evaluate.gate.max_drop" not in {value.key for value in translation.values}
 
 
 def test_a_lora_pass_quantizes_nothing_and_qlora_does(bring: Import) -> None:
@@ -205,6 +265,22 @@ def test_a_model_is_built_for_the_target(bring: Import) -> None:
     assert composed().build.execution_provider == "webgpu"
 
 
+def test_a_device_beside_the_engines_provider_is_no_loss(bring: Import) -> None:
+    document = whole()
+    document["systems"]["local"]["config"]["accelerators"] = ["gpu"]
+    document["engine"]["execution_providers"] = ["CUDAExecutionProvider"]
+    bring(document, "--strict")
+    assert composed().build.execution_provider == "cuda"
+
+
+@pytest.mark.parametrize("accelerators", [["npu"], [{"device": "npu"}]])
+def test_a_device_without_a_builder_is_told(accelerators: list[Any], project: Path) -> None:
+    document = whole()
+    document["systems"]["local"]["config"]["accelerators"] = accelerators
+    (line,) = translate(document, project / "brought").refused
+    assert line.fate.said == "the builder makes no model for it; this one is for CPUExecutionProvider"
+
+
 def test_a_provider_without_a_builder_is_told(bring: Import, project: Path) -> None:
     document = whole()
     document["engine"]["execution_providers"] = ["OpenVINOExecutionProvider"]
@@ -228,6 +304,14 @@ def test_a_word_and_a_number_of_yaml_stay_what_they_are(bring: Import) -> None:
     bring({"passes": {"lora": {"type": "LoRA", "training_args": {"evaluation_strategy": "no", "learning_rate": 1e-05}}}})
     cfg = composed()
     assert (cfg.train.eval_strategy, cfg.train.learning_rate) == ("no", 1e-5)
+
+
+def test_a_template_of_any_characters_stays_what_it_is(bring: Import) -> None:
+    document = today()
+    template = "a\u0085\u007f\u2028\t\u00e9\U0001f600 # : \\n '\" {phrase}\n{tone}"
+    document["data_configs"][0]["pre_process_data_config"]["text_template"] = template
+    bring(document)
+    assert composed().data.text_template == template
 
 
 def test_free_text_has_no_labels(bring: Import, project: Path) -> None:

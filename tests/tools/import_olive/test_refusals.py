@@ -32,12 +32,24 @@ CASES: dict[str, tuple[Any, str]] = {
     "broken JSON": ('{"passes": {\n  "lora": ', "line 2: not JSON (Expecting value)"),
     "a comment": ('{\n  // of mine\n  "passes": {}}', "line 2: not JSON (JSON has no comments, remove it)"),
     "a comment behind a value": ('{"a": 1, /* one */ "b": 2}', "line 1: not JSON (JSON has no comments, remove it)"),
+    "a number that JSON does not have": ('{"a": NaN}', "not JSON (NaN is no number of JSON)"),
+    "a number without end": (f'{{"a": {"9" * 5000}}}', "not JSON (Exceeds the limit (4300 digits)"),
     "no object": ("[1]", "an Olive configuration is a JSON object, not list"),
     "a key twice": ('{"host": "a", "host": "b"}', "the key 'host' stands twice"),
     "a section of another type": ({"passes": ["lora"]}, "passes: wants an object, not list"),
     "rows that are not there": (changed(f"{LOAD}.data_files", "gone.json"), "no such file brought/gone.json (data_files)"),
     "no rows": (changed(f"{LOAD}.data_files", None), "data_configs[0]: names no rows; set data_files"),
     "rows of another kind": (changed("data_configs.0.type", "DummyDataContainer"), "data_configs[0].type: DummyDataContainer"),
+    "rows at an address with a secret": (
+        changed(f"{LOAD}.data_files", "https://host.example/rows.jsonl?sig=hush"),
+        "data_files: https://host.example/rows.jsonl: the address holds a secret",
+    ),
+    "rows that stand in the pass": (
+        changed("passes.lora.config.train_data_config", {"name": "rows"}),
+        "passes.lora.config.train_data_config.name: rows that stand in the pass; put them into data_configs",
+    ),
+    "a template that is no text": (changed(f"{TEXTS}.text_template", 5), "data_configs[0]: text_template: wants a text, not int"),
+    "a template with half a column": (changed(f"{TEXTS}.text_template", "{"), "a brace that is none is written twice"),
     "a template of one column": (changed(f"{TEXTS}.text_template", "{tone}"), "no text_template of two columns or more"),
     "a reference in the template": (changed(f"{TEXTS}.text_template", "It costs ${phrase}, {tone}"), "text_template holds ${"),
     "an unknown data configuration": (
@@ -54,9 +66,22 @@ CASES: dict[str, tuple[Any, str]] = {
     "an unknown pass": (changed("passes.lora.type", "Lora2"), "passes.lora.type: 'Lora2' is no pass of Olive's"),
     "only passes of other kinds": ({"passes": {"a": {"type": "SparseGPT"}}}, "nothing that runs here trains, merges or builds"),
     "two passes that train": (changed("passes.more", {"type": "QLoRA"}), "passes.more: a second pass that trains"),
+    "flows that are no list": ({"passes": {"a": {"type": "LoRA"}}, "pass_flows": {"a": 1}}, "pass_flows: wants a list, not dict"),
+    "a flow of an unknown pass": ({"passes": {"a": {"type": "LoRA"}}, "pass_flows": [["b"]]}, "pass_flows: b is none of passes"),
     "two flows": ({"passes": {"a": {"type": "LoRA"}}, "pass_flows": [["a"], ["b"]]}, "pass_flows: 2 flows to choose from"),
     "a precision that there is not": (changed("passes.builder.config.precision", "fp16"), "no model in fp16 for CPU"),
     "an unknown system": (changed("engine.host", "moon"), "engine.host: 'moon' is none of systems (local)"),
+    "a host that is no name": (changed("engine.host", ["local"]), "engine.host: ['local'] is none of systems (local)"),
+    "a metric that is no object": ({"evaluators": {"e": {"metrics": ["accuracy"]}}}, "evaluators.e.metrics[0]: wants an object"),
+    "metrics that are no list": ({"evaluators": {"e": {"metrics": {"a": 1}}}}, "evaluators.e.metrics: wants a list, not dict"),
+    "a commit that is no text": (
+        {"input_model": {"type": "HfModel", "model_path": "a/b", "load_kwargs": {"revision": 5}}},
+        "input_model: load_kwargs.revision: wants a text, not int",
+    ),
+    "a precision that conf/ does not have": (
+        {"passes": {"b": {"type": "ModelBuilder"}}, "execution_providers": ["CUDAExecutionProvider"]},
+        "no model in fp32 for CUDAExecutionProvider in conf/build; there are fp16, bf16, int8, int4",
+    ),
     "a system of unknown type": (changed("systems.local.type", "Abacus"), "systems.local.type: 'Abacus'"),
     "a value of a wrong type": (changed("passes.lora.config.lora_r", "many"), "passes.lora.config.lora_r: conf/: "),
     "a value that cannot be": (changed("passes.lora.config.lora_dropout", 2.0), "passes.lora.config.lora_dropout: conf/: "),
@@ -77,9 +102,14 @@ def test_a_configuration_that_is_not_there_is_named(bring: Import, monkeypatch: 
     assert bring({}).endswith("brought/olive-config.json: no such file (CONFIG)")
 
 
-@pytest.mark.parametrize("name", ["../mine", "a b", ""])
+@pytest.mark.parametrize("name", ["../mine", "a b", "", "123", "_a"])
 def test_a_name_that_is_none_is_refused(name: str, bring: Import) -> None:
-    assert "is not of letters, digits, _ and - alone" in bring(whole(), name=name)
+    assert "is not of letters, digits, _ and - alone, a letter first" in bring(whole(), name=name)
+
+
+@pytest.mark.parametrize("name", ["null", "True"])
+def test_a_name_that_hydra_reads_as_a_value_is_refused(name: str, bring: Import) -> None:
+    assert "is a word of YAML's; choose another" in bring(whole(), name=name)
 
 
 def test_an_earlier_import_survives_one_that_fails(bring: Import) -> None:
