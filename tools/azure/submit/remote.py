@@ -2,7 +2,6 @@
 
 import os
 import re
-from configparser import ConfigParser
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -10,11 +9,9 @@ from urllib.parse import urlsplit
 from dvc.config import Config, ConfigError
 
 from stages.lib.edge.errors import InputError, one_line
+from tools.azure import tracked_secrets
 
 PASSED = ("url", "account_name", "endpointurl", "region")  # options of DVC's remotes that are no secrets
-SECRETS = re.compile(
-    r"connection_string|sas_token|account_key|secret|password|session_token|gdrive_service_account_json_file_path"
-)
 SCHEME = re.compile(r"[a-z0-9]+://")
 FIX = "give it one that a node reaches, such as azure://container/path (`dvc remote add --default NAME URL`)"
 
@@ -33,11 +30,11 @@ def find(root: Path) -> Remote:
     Raises:
         InputError: there is none, a node could not reach it, or git knows a secret of it.
     """
-    refuse_secrets(root)
     try:
         config = Config(str(root / ".dvc"))
     except ConfigError as error:
         raise InputError(f"DVC's configuration: {one_line(error)}") from error
+    tracked_secrets.refuse(config)
     name = config["core"].get("remote")
     if not name:
         raise InputError(f"no default DVC remote, to which the job would push its model; {FIX}")
@@ -72,14 +69,3 @@ def account(name: str, connection_string: str) -> str:
     if not found:
         raise InputError(f"DVC remote {name}: no storage account; `dvc remote modify {name} account_name ACCOUNT`")
     return found
-
-
-def refuse_secrets(root: Path) -> None:
-    """Refuses a credential in .dvc/config, which git keeps and every job's snapshot has."""
-    config = ConfigParser(interpolation=None)
-    config.read(root / ".dvc/config", encoding="utf-8")
-    for section in config.sections():
-        for option in config.options(section):
-            if SECRETS.search(option):
-                where = section.strip("'\"").removeprefix('remote "')
-                raise InputError(f".dvc/config: {option} of {where} is a secret, and git keeps this file; set it with --local")
