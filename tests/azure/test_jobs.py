@@ -37,7 +37,7 @@ def clone(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Clone:
     clone.commit()
     clone.run("dvc", "remote", "modify", "--local", "azure", "account_name", "tunepress")
     clone.run("dvc", "remote", "modify", "--local", "azure", "account_key", "c2VjcmV0LW9mLXRoZS1yZW1vdGU=")
-    clone.run("git", "remote", "add", "origin", "https://me:password-of-git@git.example.com/project.git")
+    clone.run("git", "remote", "add", "origin", "https://me:at@password-of-git@git.example.com/project.git")
     return clone
 
 

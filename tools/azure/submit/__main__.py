@@ -33,6 +33,8 @@ def main() -> None:
         sys.exit(submit(arguments))
     except InputError as error:
         sys.exit(f"azure-submit: {error}")
+    except KeyboardInterrupt:
+        sys.exit("azure-submit: interrupted")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -96,7 +98,7 @@ def hide_credentials() -> None:
     """Has the SDK tell Azure ML the address of git's remote without a user's name and password."""
     with suppress(InputError):  # there is no remote
         address = git(Path(), "ls-remote", "--get-url")
-        os.environ.setdefault(REPOSITORY, re.sub(r"(?<=://)[^/@]*@", "", address))
+        os.environ.setdefault(REPOSITORY, re.sub(r"(?<=://)[^/]*@", "", address))
 
 
 if __name__ == "__main__":
