@@ -9,7 +9,9 @@ from tools.azure.submit.settings import Input, load
 
 ROWS = "inputs={rows: {path: 'azureml://datastores/store/paths/rows.jsonl', place: data/inputs/rows.jsonl}}"
 
-SAME_PLACE = "inputs={rows: {path: a.jsonl, place: data/inputs/rows.jsonl}, other: {path: b.jsonl, place: data/inputs/./rows.jsonl}}"
+SAME_PLACE = (
+    "inputs={rows: {path: a.jsonl, place: data/inputs/rows.jsonl}, other: {path: b.jsonl, place: data/inputs/./rows.jsonl}}"
+)
 
 
 @pytest.fixture(autouse=True)

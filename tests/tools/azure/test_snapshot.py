@@ -134,6 +134,8 @@ def test_the_account_is_found_where_dvc_finds_it(project: Path, monkeypatch: pyt
         ("../store", "remote azure: its folder lies on this machine"),
         ("ssh://me:password@host/store", "its url holds a credential"),
         ("https://account.blob.core.windows.net/dvc?sv=1&sig=abc", "its url holds a credential"),
+        ("https://host/store?access_token=abc", "its url holds a credential"),
+        ("https://token@host/store", "its url holds a credential"),
     ],
 )
 def test_a_remote_that_no_node_may_have_is_refused(url: str, said: str, project: Path) -> None:

@@ -44,7 +44,9 @@ def configured(project: Path, text: str) -> Config:
 
 def test_each_option_of_dvc_that_sounds_like_a_secret_is_one_or_is_known_to_be_none() -> None:
     text = Path(config_schema.__file__).read_text(encoding="utf-8")
-    names = set(re.findall(r'"([a-z_]*(?:secret|token|passw|passphrase|key|credential|connection_string|auth_header)[a-z_]*)":', text))
+    names = set(
+        re.findall(r'"([a-z_]*(?:secret|token|passw|passphrase|key|credential|connection_string|auth_header)[a-z_]*)":', text)
+    )
     assert names - HARMLESS == tracked_secrets.OPTIONS
 
 

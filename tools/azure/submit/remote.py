@@ -4,14 +4,16 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from dvc.config import Config, ConfigError
 
+from stages.lib.addresses import SECRET
 from stages.lib.edge.errors import InputError, one_line
 from tools.azure import tracked_secrets
 
 PASSED = ("url", "account_name", "endpointurl", "region")  # options of DVC's remotes that are no secrets
+WEB = {"http", "https", "webdav", "webdavs"}  # some of its services take a token as the user's name
 SCHEME = re.compile(r"[a-z0-9]+://")
 FIX = "give it one that a node reaches, such as azure://container/path (`dvc remote add --default NAME URL`)"
 
@@ -53,7 +55,8 @@ def check_url(name: str, url: str) -> None:
     if not SCHEME.match(url):
         raise InputError(f"DVC remote {name}: its folder lies on this machine; {FIX}")
     parts = urlsplit(url)
-    if parts.password or "sig=" in parts.query:
+    user = parts.username if parts.scheme in WEB else None
+    if user or parts.password or any(SECRET.search(name) for name, _ in parse_qsl(parts.query)):
         raise InputError(f"DVC remote {name}: its url holds a credential; give it without, and the credential by --local")
 
 

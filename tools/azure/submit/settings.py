@@ -79,7 +79,9 @@ def load(overrides: list[str]) -> Job:
     try:
         for given in OverridesParser.create().parse_overrides(overrides):
             if given.is_sweep_override():
-                raise InputError(f"{FILE}: azure.{given.key_or_group}: {given.get_value_string()} is a sweep, and a job has one value")
+                raise InputError(
+                    f"{FILE}: azure.{given.key_or_group}: {given.get_value_string()} is a sweep, and a job has one value"
+                )
             OmegaConf.update(config, given.key_or_group, given.value(), force_add=True)
     except HydraException as error:
         raise InputError(f"{FILE}: {one_line(error)}") from error
