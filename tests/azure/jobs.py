@@ -5,17 +5,19 @@ from typing import Any
 
 from tests.azure.azurite import ACCOUNT, Azurite
 from tests.azure.cloud import Answer, Cloud, Request, refuse, say
-from tests.azure.machine_learning import ARM, CONTAINER, GROUP, REGION, SCOPE, SUBSCRIPTION, WORKSPACE, absent, resource
+from tests.azure.machine_learning import ARM, CONTAINER, DISCOVERY, GROUP, REGION, SUBSCRIPTION, WORKSPACE, absent, resource
 
 HISTORY = f"{REGION}history/v1.0/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}/providers/Microsoft.MachineLearningServices"
 LOG = "user_logs/std_log.txt"
 LOGS = "https://logs.core.windows.net/std_log.txt"
-DISCOVERY = f"{REGION}discovery/workspaces/{WORKSPACE}"
 
 
 @dataclass
 class Jobs:
-    """Runs no job: `statuses` are what is said of it each time that somebody asks, the last one again and again."""
+    """Beside a `MachineLearning`, and runs no job.
+
+    `statuses` are what is said of it each time that somebody asks, the last one again and again.
+    """
 
     storage: Azurite
     computes: dict[str, str] = field(default_factory=lambda: {"gpu-cluster": "AmlCompute", "arc": "Kubernetes"})  # name: type
@@ -30,7 +32,6 @@ class Jobs:
     def serve(self, cloud: Cloud) -> None:
         """Adds the routes."""
         name, version = "(?P<name>[^/]+)", "(?P<version>[^/]+)"
-        cloud.route("GET", ARM, self.workspace)
         cloud.route("GET", DISCOVERY, lambda request: say({"api": REGION.rstrip("/")}))
         cloud.route("GET", f"{ARM}/computes/{name}", self.compute)
         cloud.route("GET", f"{ARM}/codes/{name}/versions", lambda request, name: say({"value": []}))
@@ -43,10 +44,6 @@ class Jobs:
         cloud.route("GET", f"{HISTORY}/workspaces/{WORKSPACE}/runs/{name}/details", self.details)
         cloud.route("POST", f"{HISTORY}/workspaces/{WORKSPACE}/rundata", self.run_data)
         cloud.route("GET", LOGS, self.log)
-
-    def workspace(self, request: Request) -> Answer:
-        properties = {"workspaceId": "33333333-3333-3333-3333-333333333333", "discoveryUrl": DISCOVERY}
-        return say({"id": f"{SCOPE}/workspaces/{WORKSPACE}", "name": WORKSPACE, "location": "region", "properties": properties})
 
     def compute(self, request: Request, name: str) -> Answer:
         if name not in self.computes:

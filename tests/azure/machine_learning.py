@@ -22,6 +22,7 @@ SCOPE = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}/providers/Microso
 ARM = f"https://management.azure.com{SCOPE}/workspaces/{WORKSPACE}"
 URI = f"azureml://subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}/workspaces/{WORKSPACE}"
 REGION = "https://region.api.azureml.ms/"
+DISCOVERY = f"{REGION}discovery/workspaces/{WORKSPACE}"
 REGISTRY_ARM = f"{REGION}mferp/managementfrontend{SCOPE}/registries/{REGISTRY}"
 
 Properties = dict[str, Any]
@@ -75,7 +76,8 @@ class MachineLearning:
         cloud.route("POST", f"{REGISTRY_ARM}/datarefs/{name}/versions/{version}", self.data_reference)
 
     def workspace(self, request: Request) -> Answer:
-        properties = {"friendlyName": WORKSPACE, "workspaceId": "33333333-3333-3333-3333-333333333333"}
+        workspace = {"friendlyName": WORKSPACE, "workspaceId": "33333333-3333-3333-3333-333333333333"}
+        properties = workspace | {"discoveryUrl": DISCOVERY}
         return say({"id": f"{SCOPE}/workspaces/{WORKSPACE}", "name": WORKSPACE, "location": "region", "properties": properties})
 
     def list_datastores(self, request: Request) -> Answer:

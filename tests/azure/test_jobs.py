@@ -17,7 +17,7 @@ from azure.ai.ml.operations._run_history_constants import RunHistoryConstants
 from stages.lib.edge.errors import InputError
 from tests.azure.azurite import Azurite
 from tests.azure.cloud import Answer, Cloud, Request, refuse
-from tests.azure.jobs import Jobs
+from tests.azure.jobs import HISTORY, Jobs
 from tests.azure.machine_learning import ARM, CONTAINER, GROUP, SUBSCRIPTION, WORKSPACE
 from tests.clone import Clone
 from tools.azure.submit import __main__ as command
@@ -37,7 +37,7 @@ def clone(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Clone:
     clone.commit()
     clone.run("dvc", "remote", "modify", "--local", "azure", "account_name", "tunepress")
     clone.run("dvc", "remote", "modify", "--local", "azure", "account_key", "c2VjcmV0LW9mLXRoZS1yZW1vdGU=")
-    clone.run("git", "remote", "add", "origin", "https://me:password-of-git@git.example.com/project.git")
+    clone.run("git", "remote", "add", "origin", "https://me:at@password-of-git@git.example.com/project.git")
     return clone
 
 
@@ -176,6 +176,16 @@ def test_ctrl_c_ends_the_watching_and_where_it_is_wanted_the_job(cancel: bool, j
     name = only({key: key for key in jobs.jobs})
     assert jobs.canceled == ([name] if cancel else [])
     assert said.endswith(f"job {name}: canceled\n" if cancel else f"`az ml job cancel --name {name}` ends it\n")
+
+
+def test_a_connection_that_breaks_off_says_how_to_watch_again(jobs: Jobs, in_cloud: Cloud) -> None:
+    in_cloud.route(
+        "GET",
+        f"{HISTORY}/workspaces/{WORKSPACE}/runs/(?P<name>.*)/details",
+        lambda request, name: refuse(503, "Busy", "too busy"),
+    )
+    with pytest.raises(InputError, match=r"^job (default-\S+): .*; it may run on, `make azure-fetch JOB=\1` waits for it$"):
+        submit("compute=gpu-cluster")
 
 
 # what Azure refuses

@@ -118,5 +118,5 @@ def test_that_an_address_holds_nothing_else(project: Path, url: str) -> None:
 def test_that_a_secret_in_git_is_found(project: Path, azurite: Azurite, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", azurite.connection_string)
     (project / ".dvc/config").write_text("['remote \"azure\"']\n    url = azure://c\n    account_key = abc\n")
-    with pytest.raises(InputError, match=r"\.dvc/config is in git and holds account_key of the remote 'azure': take it out with"):
+    with pytest.raises(InputError, match=r"\.dvc/config is in git and holds remote\.azure\.account_key: take it out with"):
         set_up("azure://container/path", account=None, store=False)

@@ -14,6 +14,7 @@ from dvc_objects.fs.errors import AuthError
 from fsspec.asyn import sync
 
 from stages.lib.edge.errors import InputError, one_line
+from tools.azure import tracked_secrets
 
 LIMIT = 5  # seconds to connect, and to answer
 LOGIN_LIMIT = 30  # seconds for a login and an answer; `az` alone may take ten
@@ -52,7 +53,7 @@ class Container:
             raise InputError(one_line(error)) from error
         if system.protocol != "azure":
             raise InputError(f"the DVC remote {self.remote!r} is not in Azure: use `dvc` itself")
-        refuse_tracked_secrets(config, self.remote)
+        tracked_secrets.refuse(config)
         self.name, _, self._folder = path.partition("/")
         self._system = system(**self._configured)
         try:
@@ -124,18 +125,3 @@ class Container:
         if secret not in SECRETS:
             return chosen
         return f"{chosen} of {'.dvc/config.local' if secret in self._configured else 'the environment'}"
-
-
-def refuse_tracked_secrets(config: Config, remote: str) -> None:
-    """Looks for a secret where git would publish it.
-
-    Raises:
-        InputError: .dvc/config has one.
-    """
-    tracked = config.load_one("repo")["remote"].get(remote, {})
-    for option in SECRETS:
-        if option in tracked:
-            raise InputError(
-                f".dvc/config is in git and holds {option} of the remote {remote!r}: take it out with "
-                f"`dvc remote modify --unset {remote} {option}`, and make a new key if it was ever committed"
-            )

@@ -27,11 +27,15 @@ def main() -> None:
         parser.add_argument(f"--{name}", help="of the workspace (default: the environment's or config.json's)")
     given = parser.parse_args()
     try:
+        if not given.job:
+            raise InputError("JOB= is the name that `make azure-submit` has said, such as smoke-1127-201144-9f3c")
         refuse_changes()
         workspace = find_workspace(given.subscription_id, given.resource_group, given.workspace_name)
         sys.exit(fetch(workspace, given.job))
     except InputError as error:
         sys.exit(f"azure-fetch: {error}")
+    except KeyboardInterrupt:
+        sys.exit("azure-fetch: interrupted")
 
 
 def refuse_changes() -> None:
@@ -60,7 +64,12 @@ def take_over(bundle: Path, job: str) -> None:
     """
     if not bundle.exists():
         raise InputError(f"job {job}: no {BUNDLE} among its outputs; did `make azure-submit` start it?")
-    git(Path(), "fetch", "--quiet", str(bundle), "refs/exps/*:refs/exps/*")
+    try:
+        git(Path(), "fetch", "--quiet", str(bundle), "refs/exps/*:refs/exps/*")
+    except InputError as error:
+        raise InputError(
+            f"job {job}: the commit that it ran is not in this repository; `git fetch` it, and the same again ({error})"
+        ) from error
 
 
 def lay_down(job: str) -> int:
@@ -70,6 +79,7 @@ def lay_down(job: str) -> int:
     if based_on != git(Path(), "rev-parse", "HEAD"):
         print(f"azure-fetch: experiment {job} is of another commit: `git switch --detach {based_on[:9]}`, and the same again")
         return 0
+    refuse_changes()  # there may be some since the job was waited for
     # `dvc exp apply` would check out too, and fail for what is still to be pulled
     git(Path(), "restore", f"--source={reference}", "--worktree", ".")
     if code := subprocess.run([sys.executable, "-m", "dvc", "pull"], check=False).returncode:

@@ -6,6 +6,10 @@ from typing import Any
 
 from azure.ai.ml import MLClient
 from azure.ai.ml.exceptions import JobException
+from azure.core.exceptions import AzureError, HttpResponseError
+
+from stages.lib.edge.errors import InputError
+from stages.lib.workspace import NO_ANSWER, explanation
 
 logging.getLogger("azure.ai.ml").setLevel(logging.ERROR)  # it says of a dozen of its own classes that they are experimental
 
@@ -22,6 +26,9 @@ def watch(client: MLClient, name: str, cancel_on_interrupt: bool) -> int:
 
     Returns:
         The exit status of a command that did what the job did: 0 where it completed.
+
+    Raises:
+        InputError: Azure no longer answers.
     """
     try:
         client.jobs.stream(name)
@@ -35,6 +42,12 @@ def watch(client: MLClient, name: str, cancel_on_interrupt: bool) -> int:
             return leave(client, name, cancel_on_interrupt)
         print(f"job {name}: failed: {reason(error)}")
         return 1
+    except AzureError as error:
+        if not broken_off(error):
+            raise
+        raise InputError(
+            f"job {name}: {explanation(error)}; it may run on, `make azure-fetch JOB={name}` waits for it"
+        ) from error
 
 
 def leave(client: MLClient, name: str, cancel: bool) -> int:
@@ -45,6 +58,11 @@ def leave(client: MLClient, name: str, cancel: bool) -> int:
     else:
         print(f"job {name}: runs on; `make azure-fetch JOB={name}` waits for it, `az ml job cancel --name {name}` ends it")
     return 1
+
+
+def broken_off(error: AzureError) -> bool:
+    """Whether Azure gave no answer, or that it is in trouble itself."""
+    return isinstance(error, NO_ANSWER) or (isinstance(error, HttpResponseError) and (error.status_code or 500) >= 500)
 
 
 def reason(error: JobException) -> str:

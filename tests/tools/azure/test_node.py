@@ -1,6 +1,8 @@
 """tools/azure/node: what a node makes of what Azure ML says to it. tests/azure/test_job_runs.py runs whole jobs."""
 
 import json
+import os
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -9,12 +11,14 @@ from pathlib import Path
 import pytest
 from azure.core.credentials import AccessToken
 from azure.core.exceptions import ClientAuthenticationError
+from fsspec.implementations.memory import MemoryFileSystem
 
 from stages.lib.edge.errors import InputError
 from tools.azure.node import __main__ as node
 from tools.azure.node import key_vault
 from tools.azure.node.inputs import place
 from tools.azure.node.nodes import first, rendezvous
+from tools.azure.node.remote import write_and_remove
 
 OF_PYTORCH = {
     "RANK": "1",
@@ -59,6 +63,18 @@ def test_a_node_logs_in_with_the_identity_of_its_compute(monkeypatch: pytest.Mon
     assert node.environment(chosen, found)["AZURE_CLIENT_ID"] == "chosen"
 
 
+def test_the_remote_is_tried_with_the_identity_of_the_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried_as: list[str] = []
+    monkeypatch.setenv("AZURE_CLIENT_ID", "before")
+    monkeypatch.setenv("DEFAULT_IDENTITY_CLIENT_ID", "of-the-compute")
+    monkeypatch.setattr(node, "add", lambda name, options: tried_as.append(os.environ["AZURE_CLIENT_ID"]))
+    monkeypatch.setattr(node, "lead", lambda arguments, variables: 0)
+    monkeypatch.setattr(sys, "argv", ["node", *REQUIRED])
+    with pytest.raises(SystemExit):
+        node.main()
+    assert tried_as == ["of-the-compute"]
+
+
 def test_the_experiment_is_of_the_environment_that_is_installed() -> None:
     arguments = node.parser().parse_args([*REQUIRED, "-S", "+experiment=smoke"])
     assert node.settings(arguments) == ["-S", "environment=cpu", "-S", "+experiment=smoke"]
@@ -94,6 +110,25 @@ def test_a_step_that_fails_ends_the_job_but_a_broken_bound_and_a_push_that_the_n
     assert node.lead(node.parser().parse_args(REQUIRED), {}) == code
     assert commands == ran
     assert bundles == ([] if code else ["job"])
+
+
+# the remote
+
+
+def test_nodes_that_try_the_remote_at_once_do_not_remove_each_other_s_file() -> None:
+    class Shared(MemoryFileSystem):
+        others = 1
+
+        def pipe_file(self, path: str, value: bytes, **options: str) -> None:
+            super().pipe_file(path, value, **options)
+            if self.others:
+                self.others -= 1
+                write_and_remove(self, "/store")
+
+    system = Shared()
+    write_and_remove(system, "/store")
+    assert system.others == 0
+    assert system.find("/store") == []
 
 
 # inputs

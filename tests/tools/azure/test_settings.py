@@ -9,6 +9,10 @@ from tools.azure.submit.settings import Input, load
 
 ROWS = "inputs={rows: {path: 'azureml://datastores/store/paths/rows.jsonl', place: data/inputs/rows.jsonl}}"
 
+SAME_PLACE = (
+    "inputs={rows: {path: a.jsonl, place: data/inputs/rows.jsonl}, other: {path: b.jsonl, place: data/inputs/./rows.jsonl}}"
+)
+
 
 @pytest.fixture(autouse=True)
 def here(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,6 +47,9 @@ def test_the_command_line_goes_before_the_file() -> None:
         (["compute=a", ROWS.replace("data/inputs", "../data")], "is not in the project"),
         (["compute=a", ROWS.replace("data/inputs/rows", "data/raw/tone")], "the project has a file data/raw/tone.jsonl"),
         (["compute"], "Error parsing override 'compute'"),
+        (["compute=a,b"], "azure.compute: a,b is a sweep, and a job has one value"),
+        (["compute=a", "instance_count=range(1,3)"], r"azure.instance_count: range\(1,3\) is a sweep"),
+        (["compute=a", SAME_PLACE], "inputs.other.place: data/inputs/./rows.jsonl is the place of inputs.rows too"),
     ],
 )
 def test_what_is_wrong_is_named_in_one_line(overrides: list[str], said: str) -> None:

@@ -156,6 +156,15 @@ def test_a_refused_job_leaves_the_earlier_one(clone: Clone) -> None:
     assert (clone.folder / ".azure_job/job.yaml").read_text() == before
 
 
+def test_a_recipe_that_git_does_not_know_is_refused(clone: Clone) -> None:
+    recipe = clone.folder / "conf/experiment/mine.yaml"
+    recipe.write_text("# @package _global_\nseed: 5\n")
+    for asked in ("--experiment=mine", "-S+experiment=mine"):
+        told = dry_run(clone, "compute=gpu-cluster", asked, code=1)
+        assert told.startswith("azure-submit: conf/experiment/mine.yaml: git does not know it, and the job runs the commit")
+    recipe.unlink()
+
+
 def test_a_file_that_git_does_not_know_is_named_and_one_that_has_changed_is_refused(clone: Clone) -> None:
     recipe, readme = clone.folder / "conf/experiment/mine.yaml", clone.folder / "README.md"
     recipe.touch()

@@ -30,8 +30,8 @@ def main() -> None:
     try:
         for given in arguments.input:
             place(*given)
-        add(arguments.remote[0], arguments.remote[1:])
         variables = environment(arguments, os.environ)
+        add(arguments.remote[0], arguments.remote[1:])
         code = lead(arguments, variables) if first(os.environ) else follow(arguments, variables)
     except InputError as error:
         sys.exit(f"node: {error}")

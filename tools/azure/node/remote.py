@@ -1,9 +1,11 @@
 """The DVC remote on a node, tried before hours of work depend on it."""
 
+import secrets
 import subprocess
 import sys
 
 from dvc.repo import Repo
+from fsspec import AbstractFileSystem
 
 from stages.lib.edge.errors import InputError, one_line
 
@@ -27,12 +29,17 @@ def add(name: str, options: list[str]) -> None:
     try:
         with Repo() as repo:
             odb = repo.cloud.get_remote_odb(name)
-            probe = odb.fs.join(odb.path, ".tunepress")
             odb.fs.makedirs(odb.path, exist_ok=True)
-            odb.fs.pipe_file(probe, b"")
-            odb.fs.remove(probe)
+            write_and_remove(odb.fs.fs, odb.path)
     except Exception as error:  # fsspec's file systems have no error in common
         raise InputError(f"DVC remote {url}: cannot be written ({one_line(error)}); {ROLE}") from error
+
+
+def write_and_remove(system: AbstractFileSystem, folder: str) -> None:
+    """Writes an empty file and removes it; its name is this node's own, for others try the same remote at the same time."""
+    path = f"{folder}/.tunepress-{secrets.token_hex(8)}"
+    system.pipe_file(path, b"")
+    system.rm(path)
 
 
 def dvc(*arguments: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from azure.ai.ml import load_job
 from omegaconf import OmegaConf
 
+from stages.lib.edge.configuration import CONF
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import replacing
 from stages.lib.workspace import Workspace, connected, find_workspace
@@ -33,6 +34,8 @@ def main() -> None:
         sys.exit(submit(arguments))
     except InputError as error:
         sys.exit(f"azure-submit: {error}")
+    except KeyboardInterrupt:
+        sys.exit("azure-submit: interrupted")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -54,11 +57,13 @@ def submit(arguments: argparse.Namespace) -> int:
     parameters = [f"+experiment={arguments.experiment}"] if arguments.experiment else []
     parameters += arguments.set_param
     check_parameters(parameters, job)
+    left = snapshot.unknown(Path())
+    refuse_left(parameters, left)
     name = jobs.new_name(arguments.experiment)
     with replacing(FOLDER) as partial:
         commit = jobs.write(job, remote.find(Path()), parameters, name, partial)
         validate(partial / jobs.FILE)
-    if left := snapshot.unknown(Path()):
+    if left:
         print(f"azure-submit: not in git, so the job goes without: {snapshot.listed(left)}")
     nodes = f"{job.instance_count} node{'s' if job.instance_count > 1 else ''}"
     print(f"azure-submit: job {name} runs commit {commit[:9]} on {nodes} of {job.compute}, {FOLDER / jobs.FILE}", flush=True)
@@ -75,6 +80,14 @@ def check_parameters(parameters: list[str], job: Job) -> None:
     composed = OmegaConf.create(compose([*bound, f"environment={job.environment.lock}"]))
     if job.instance_count > 1 and composed.train.load_best_model_at_end:
         raise InputError("train.load_best_model_at_end: the best checkpoint lies on the first node alone; set it to false")
+
+
+def refuse_left(parameters: list[str], left: list[str]) -> None:
+    """Raises InputError where a parameter chooses a file of conf/ that the job goes without."""
+    for parameter in parameters:
+        group, _, chosen = parameter.lstrip("+").partition("=")
+        if (file := f"{CONF}/{group}/{chosen}.yaml") in left:
+            raise InputError(f"{file}: git does not know it, and the job runs the commit; `git add` it, and commit")
 
 
 def run(workspace: Workspace, job: Job) -> int:
@@ -96,7 +109,7 @@ def hide_credentials() -> None:
     """Has the SDK tell Azure ML the address of git's remote without a user's name and password."""
     with suppress(InputError):  # there is no remote
         address = git(Path(), "ls-remote", "--get-url")
-        os.environ.setdefault(REPOSITORY, re.sub(r"(?<=://)[^/@]*@", "", address))
+        os.environ.setdefault(REPOSITORY, re.sub(r"(?<=://)[^/]*@", "", address))
 
 
 if __name__ == "__main__":

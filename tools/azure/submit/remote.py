@@ -2,19 +2,18 @@
 
 import os
 import re
-from configparser import ConfigParser
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from dvc.config import Config, ConfigError
 
+from stages.lib.addresses import SECRET
 from stages.lib.edge.errors import InputError, one_line
+from tools.azure import tracked_secrets
 
 PASSED = ("url", "account_name", "endpointurl", "region")  # options of DVC's remotes that are no secrets
-SECRETS = re.compile(
-    r"connection_string|sas_token|account_key|secret|password|session_token|gdrive_service_account_json_file_path"
-)
+WEB = {"http", "https", "webdav", "webdavs"}  # some of its services take a token as the user's name
 SCHEME = re.compile(r"[a-z0-9]+://")
 FIX = "give it one that a node reaches, such as azure://container/path (`dvc remote add --default NAME URL`)"
 
@@ -33,11 +32,11 @@ def find(root: Path) -> Remote:
     Raises:
         InputError: there is none, a node could not reach it, or git knows a secret of it.
     """
-    refuse_secrets(root)
     try:
         config = Config(str(root / ".dvc"))
     except ConfigError as error:
         raise InputError(f"DVC's configuration: {one_line(error)}") from error
+    tracked_secrets.refuse(config)
     name = config["core"].get("remote")
     if not name:
         raise InputError(f"no default DVC remote, to which the job would push its model; {FIX}")
@@ -56,7 +55,8 @@ def check_url(name: str, url: str) -> None:
     if not SCHEME.match(url):
         raise InputError(f"DVC remote {name}: its folder lies on this machine; {FIX}")
     parts = urlsplit(url)
-    if parts.password or "sig=" in parts.query:
+    user = parts.username if parts.scheme in WEB else None
+    if user or parts.password or any(SECRET.search(name) for name, _ in parse_qsl(parts.query)):
         raise InputError(f"DVC remote {name}: its url holds a credential; give it without, and the credential by --local")
 
 
@@ -72,14 +72,3 @@ def account(name: str, connection_string: str) -> str:
     if not found:
         raise InputError(f"DVC remote {name}: no storage account; `dvc remote modify {name} account_name ACCOUNT`")
     return found
-
-
-def refuse_secrets(root: Path) -> None:
-    """Refuses a credential in .dvc/config, which git keeps and every job's snapshot has."""
-    config = ConfigParser(interpolation=None)
-    config.read(root / ".dvc/config", encoding="utf-8")
-    for section in config.sections():
-        for option in config.options(section):
-            if SECRETS.search(option):
-                where = section.strip("'\"").removeprefix('remote "')
-                raise InputError(f".dvc/config: {option} of {where} is a secret, and git keeps this file; set it with --local")

@@ -78,6 +78,10 @@ def load(overrides: list[str]) -> Job:
     config = cast(DictConfig, OmegaConf.load(FILE))
     try:
         for given in OverridesParser.create().parse_overrides(overrides):
+            if given.is_sweep_override():
+                raise InputError(
+                    f"{FILE}: azure.{given.key_or_group}: {given.get_value_string()} is a sweep, and a job has one value"
+                )
             OmegaConf.update(config, given.key_or_group, given.value(), force_add=True)
     except HydraException as error:
         raise InputError(f"{FILE}: {one_line(error)}") from error
@@ -104,7 +108,7 @@ def refusal(job: Job) -> str | None:
     locks = sorted(path.stem for path in (CONF / "environment").glob("*.yaml"))
     if job.environment.lock not in locks:
         return f"environment.lock: {job.environment.lock} is none of {', '.join(locks)}"
-    return next(filter(None, (refusal_of(name, given) for name, given in job.inputs.items())), None)
+    return next(filter(None, (refusal_of(name, given) for name, given in job.inputs.items())), None) or shared_place(job.inputs)
 
 
 def refusal_of(name: str, given: Input) -> str | None:
@@ -119,4 +123,14 @@ def refusal_of(name: str, given: Input) -> str | None:
         return f"inputs.{name}.place: {given.place} is not in the project; give a path relative to its root"
     if Path(given.place).exists():
         return f"inputs.{name}.place: the project has a file {given.place}; choose another place"
+    return None
+
+
+def shared_place(inputs: dict[str, Input]) -> str | None:
+    """Which input would lie where another one does; None if each has a place of its own."""
+    taken: dict[PurePosixPath, str] = {}
+    for name, given in inputs.items():
+        other = taken.setdefault(PurePosixPath(given.place), name)
+        if other != name:
+            return f"inputs.{name}.place: {given.place} is the place of inputs.{other} too; choose another place"
     return None
