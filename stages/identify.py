@@ -47,7 +47,7 @@ def identify(named: list[str], known: dict[str, Identity]) -> list[Identity]:
     for url in named:
         if wrong := refusal(url):
             raise InputError(wrong)
-    with ThreadPoolExecutor() as threads:
+    with ThreadPoolExecutor(len(named) or 1) as threads:
         return list(threads.map(lambda url: present(url, known.get(url)), named))
 
 

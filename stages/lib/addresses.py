@@ -10,7 +10,7 @@ from stages.lib.schema.data import Datastore
 BLOB = {"abfs", "abfss", "az", "azure"}  # one container of Azure Blob Storage, as adlfs and DVC call it
 SCHEMES = BLOB | {"azureml", "http", "https", "s3"}
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
-SECRET = re.compile(r"^sig$|signature|token|secret|passw|credential|api.?key|^key$", re.IGNORECASE)
+SECRET = re.compile(r"^sig$|signature|token|secret|passw|credential|api.?key|access.?key|^key$", re.IGNORECASE)
 
 
 def is_remote(file: str) -> bool:
@@ -31,11 +31,15 @@ def refusal(url: str) -> str | None:
 
     An address ends up in params.yaml and so in git.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        return f"{url.partition('://')[0]}://...: is no address ({error})"
     bare = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
     if parts.scheme not in SCHEMES:
         return f"{bare}: unknown kind of address {parts.scheme}://; known: {', '.join(sorted(SCHEMES))}"
-    if parts.password or any(SECRET.search(name) for name, _ in parse_qsl(parts.query, keep_blank_values=True)):
+    user = parts.username if parts.scheme not in BLOB else None  # some servers take a token as the user's name
+    if user or parts.password or any(SECRET.search(name) for name, _ in parse_qsl(parts.query, keep_blank_values=True)):
         return f"{bare}: the address holds a secret, and addresses are kept in git; {instead(parts)}"
     if parts.scheme == "http" and parts.hostname not in LOOPBACK:
         return f"{url}: over http anyone on the way can change the rows; use https"

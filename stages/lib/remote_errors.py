@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from ssl import SSLCertVerificationError
 from urllib.parse import urlsplit
 
 from aiohttp import ClientConnectionError
@@ -69,6 +70,8 @@ def meaning(url: str, errors: list[BaseException]) -> Exception:
     names = {type(error).__name__ for error in errors}
     if status is None and names & WITHOUT_CREDENTIALS:
         return UnansweredError("no credentials were found; sign in, or set them in the environment (docs/azure-rows.md)")
+    if any(isinstance(error, SSLCertVerificationError) for error in errors):
+        return UnansweredError("the certificate of its server is not trusted; that of a proxy belongs in SSL_CERT_FILE")
     if any(isinstance(error, TimeoutError) for error in errors):
         return UnansweredError(f"no answer within {patience():g} s ({VARIABLE})")
     if status is None and (

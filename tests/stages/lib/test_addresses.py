@@ -63,6 +63,17 @@ def test_a_secret_is_refused_without_being_repeated(url: str, instead: str) -> N
     assert "\n" not in said
 
 
+@pytest.mark.parametrize("url", [f"https://{SECRET}@example.org/tone.jsonl", f"http://{SECRET}@example.org/tone.jsonl"])
+def test_a_token_in_place_of_a_user_is_refused_without_being_repeated(url: str) -> None:
+    said = str(refusal(url))
+    assert said.partition("//")[2].startswith("example.org/tone.jsonl: the address holds a secret")
+    assert SECRET not in said
+
+
+def test_what_is_no_address_is_told() -> None:
+    assert refusal("https://[b/rows.csv") == "https://...: is no address (Invalid IPv6 URL)"
+
+
 def test_a_password_is_refused_without_being_repeated() -> None:
     said = str(refusal(f"https://someone:{SECRET}@example.org/tone.jsonl"))
     assert said.startswith("https://example.org/tone.jsonl: the address holds a secret")
