@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,11 @@ from pathlib import Path
 from tools.hashes import hashes
 
 SMOKE = ("-S", "+experiment=smoke")
+
+
+def heed_interrupts() -> None:
+    """For a child, before its command: what a shell starts in its background ignores Ctrl-C, and so do the children of that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class Clone:

@@ -19,7 +19,7 @@ from tests.azure.azurite import Azurite
 from tests.azure.cloud import Answer, Cloud, Request, refuse
 from tests.azure.jobs import HISTORY, Jobs
 from tests.azure.machine_learning import ARM, CONTAINER, GROUP, SUBSCRIPTION, WORKSPACE
-from tests.clone import Clone
+from tests.clone import Clone, heed_interrupts
 from tools.azure.submit import __main__ as command
 
 PLACE = {
@@ -148,11 +148,6 @@ def test_a_job_that_somebody_cancels_fails_the_command(jobs: Jobs, capsys: pytes
     jobs.statuses = ["Queued", "Running", "Canceled"]
     assert submit("compute=gpu-cluster") == 1
     assert capsys.readouterr().out.endswith(": canceled\n")
-
-
-def heed_interrupts() -> None:
-    """What a shell starts in its background, these tests maybe, ignores Ctrl-C, and so do its children."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("cancel", [True, False])

@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from stages.lib.edge.environment import locked
-from tests.clone import SMOKE, Clone
+from tests.clone import SMOKE, Clone, heed_interrupts
 from tests.docker.tools import pins
 
 NEEDED = ("podman", "runc", "debootstrap")
@@ -269,6 +269,7 @@ def test_ctrl_c_ends_a_run_cleanly(inside: Clone, engine: Engine) -> None:
     pid, terminal = pty.fork()
     if pid == 0:
         os.chdir(inside.folder)
+        heed_interrupts()
         os.execvpe(command[0], command, inside.environment)
     said = read(terminal, until=rb"train: .*?\d+/2000", seconds=900)
     os.write(terminal, b"\x03")
