@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import termios
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -271,6 +272,7 @@ def test_ctrl_c_ends_a_run_cleanly(inside: Clone, engine: Engine) -> None:
         os.chdir(inside.folder)
         heed_interrupts()
         os.execvpe(command[0], command, inside.environment)
+    termios.tcsetwinsize(terminal, (40, 120))  # a new one has no columns, and a progress bar in it nothing to show
     said = read(terminal, until=rb"train: .*?\d+/2000", seconds=900)
     os.write(terminal, b"\x03")
     said += read(terminal, until=None, seconds=60)
