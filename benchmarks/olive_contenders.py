@@ -4,7 +4,6 @@ import re
 import shutil
 import sys
 from dataclasses import dataclass
-from hashlib import file_digest
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +12,7 @@ from benchmarks.children import ROOT, Usage, environment, read_json, run
 from benchmarks.peer_environment import peer_python
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.paths import ADAPTER, ONNX, TIMINGS
+from stages.lib.provenance import sha256
 
 WEIGHTS = "adapter_model.safetensors"
 EXPERIMENT = "olive_benchmark"
@@ -135,12 +135,6 @@ def commit(project: Path, variables: dict[str, str]) -> None:
         run("git", project, variables, "git", "config", name, value)
     run("git", project, variables, "git", "add", "conf", str(Tunepress.rows))
     run("git", project, variables, "git", "commit", "--quiet", "--message=imported")
-
-
-def sha256(file: Path) -> str:
-    """The hash of a file."""
-    with file.open("rb") as content:
-        return file_digest(content, "sha256").hexdigest()
 
 
 CONTENDERS: dict[str, Contender] = {"tunepress": Tunepress(), "olive": Olive()}

@@ -161,7 +161,7 @@ if ConfigLoaderImpl._apply_overrides_to_config is not apply_overrides:
     ConfigLoaderImpl._apply_overrides_to_config = staticmethod(apply_overrides)  # type: ignore[method-assign]
 ConfigStore.instance().store(name="tunepress", node=Tunepress)
 OmegaConf.register_new_resolver("tracked", tracked, replace=True)
-OmegaConf.register_new_resolver("remote", lambda *lists: remote(*lists), replace=True)
+OmegaConf.register_new_resolver("remote", remote, replace=True)
 OmegaConf.register_new_resolver("collected", collected, replace=True)
 OmegaConf.register_new_resolver("datastore_address", datastore_address, replace=True)
 OmegaConf.register_new_resolver("module_file", module_file, replace=True)

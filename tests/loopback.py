@@ -6,8 +6,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from socketserver import BaseServer
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
+
+Served = TypeVar("Served", bound=BaseServer)
 
 
 class Files(ThreadingHTTPServer):
@@ -71,9 +74,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving() -> Iterator[Files]:
-    """A server of files while the block runs."""
-    with Files() as server:
+def running(server: Served) -> Iterator[Served]:
+    """Has a server answer in a thread of its own while the block runs, and closes it."""
+    with server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
@@ -81,6 +84,13 @@ def serving() -> Iterator[Files]:
         finally:
             server.shutdown()
             thread.join()
+
+
+@contextmanager
+def serving() -> Iterator[Files]:
+    """A server of files while the block runs."""
+    with running(Files()) as server:
+        yield server
 
 
 @contextmanager

@@ -8,7 +8,6 @@ Either the environment says so (`Cloud.environment`, for this process or another
 import http.client
 import json
 import re
-import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -23,6 +22,7 @@ from azure.core.pipeline.transport import RequestsTransport
 
 from tests.azure.azurite import Azurite
 from tests.azure.certificates import Authority
+from tests.loopback import running
 
 TENANT = "11111111-1111-1111-1111-111111111111"
 TOKEN = "token-of-the-tests"
@@ -194,13 +194,9 @@ class Handler(BaseHTTPRequestHandler):
 @contextmanager
 def serving(folder: Path) -> Iterator[Cloud]:
     """A cloud that knows how to log in, and nothing else."""
-    with Cloud(folder) as cloud:
+    with running(Cloud(folder)) as cloud:
         login(cloud)
-        thread = threading.Thread(target=cloud.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
         yield cloud
-        cloud.shutdown()
-        thread.join()
 
 
 def login(cloud: Cloud) -> None:

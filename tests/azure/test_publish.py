@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tests.azure.machine_learning import CONTAINER, GROUP, REGISTRY, SUBSCRIPTIO
 from tools.azure import publish
 
 PLACE = ["--subscription-id", SUBSCRIPTION, "--resource-group", GROUP, "--workspace-name", WORKSPACE]
+Said = Callable[..., str]
 FILES = {"model.onnx": b"onnx", "prompt.json": b"{}", "MODEL_CARD.md": b"# card", "summary.json": b""}
 
 
@@ -41,25 +43,29 @@ def git(*command: str) -> str:
     return subprocess.run(["git", *command], check=True, capture_output=True, text=True).stdout.strip()
 
 
-def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
-    """The line that the command ends with."""
-    monkeypatch.setattr(sys, "argv", ["publish", *arguments])
-    try:
-        publish.main()
-    except SystemExit as ended:
-        assert "\n" not in str(ended.code)
-        return str(ended.code)
-    return capsys.readouterr().out.strip()
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Said:
+    """Runs the command and gives the line that it ends with."""
+
+    def run(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["publish", *arguments])
+        try:
+            publish.main()
+        except SystemExit as ended:
+            assert "\n" not in str(ended.code)
+            return str(ended.code)
+        return capsys.readouterr().out.strip()
+
+    return run
 
 
 def test_a_model_is_registered_with_card_figures_and_provenance(
     run: Path,
     storage: Azurite,
     machine_learning: MachineLearning,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    said: Said,
 ) -> None:
-    assert said(capsys, monkeypatch, "tone", *PLACE).startswith("azure-publish: model tone:")
+    assert said("tone", *PLACE).startswith("azure-publish: model tone:")
     ((name, version), registered) = machine_learning.models.popitem()
     blobs = {blob.name for blob in storage.container(CONTAINER).list_blobs()}
     assert name == "tone"
@@ -76,15 +82,14 @@ def test_the_same_bytes_are_registered_once_and_others_beside_them(
     run: Path,
     in_cloud: Cloud,
     machine_learning: MachineLearning,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    said: Said,
 ) -> None:
-    said(capsys, monkeypatch, "tone", *PLACE)
+    said("tone", *PLACE)
     sent = len([request for request in in_cloud.asked if request.method == "PUT"])
-    assert said(capsys, monkeypatch, "tone", *PLACE).endswith("has these files already")
+    assert said("tone", *PLACE).endswith("has these files already")
     assert len([request for request in in_cloud.asked if request.method == "PUT"]) == sent
     write_json(run / "metrics/summary.json", {"onnx": {"accuracy": 0.97}})
-    said(capsys, monkeypatch, "tone", *PLACE)
+    said("tone", *PLACE)
     assert len(machine_learning.models) == 2
     assert list(machine_learning.models.values())[1]["properties"]["git_revision"] == f"{git('rev-parse', 'HEAD')}-dirty"
 
@@ -93,39 +98,32 @@ def test_a_registry_takes_it_too(
     run: Path,
     storage: Azurite,
     machine_learning: MachineLearning,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    said: Said,
 ) -> None:
-    assert f"of registry {REGISTRY}" in said(capsys, monkeypatch, "tone", "--registry-name", REGISTRY)
+    assert f"of registry {REGISTRY}" in said("tone", "--registry-name", REGISTRY)
     assert len(machine_learning.shared_models) == 1
     assert {blob.name.rpartition("/")[2] for blob in storage.container(UPLOADED).list_blobs()} == set(FILES)
 
 
-def test_no_name_is_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert said(capsys, monkeypatch, "", *PLACE).startswith("azure-publish: NAME=: give the model a name")
+def test_no_name_is_refused(said: Said) -> None:
+    assert said("", *PLACE).startswith("azure-publish: NAME=: give the model a name")
 
 
 @pytest.mark.parametrize("path", ["models/onnx", "models/MODEL_CARD.md", "metrics/summary.json"])
-def test_a_run_without_one_of_its_parts_is_refused(
-    path: str, run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_without_one_of_its_parts_is_refused(path: str, run: Path, said: Said) -> None:
     (run / path).rename(run / "away")
-    assert said(capsys, monkeypatch, "tone", *PLACE) == f"azure-publish: {path}: not found; run `make repro`"
+    assert said("tone", *PLACE) == f"azure-publish: {path}: not found; run `make repro`"
 
 
-def test_a_model_that_is_not_the_committed_one_is_refused(
-    run: Path, machine_learning: MachineLearning, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_that_is_not_the_committed_one_is_refused(run: Path, machine_learning: MachineLearning, said: Said) -> None:
     changed = run / "models/onnx/model.onnx"
     changed.unlink()
     changed.write_bytes(b"other")
-    assert "models/onnx/: is not what dvc.lock names" in said(capsys, monkeypatch, "tone", *PLACE)
+    assert "models/onnx/: is not what dvc.lock names" in said("tone", *PLACE)
     assert machine_learning.models == {}
 
 
-def test_a_workspace_that_is_not_there_is_told(
-    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told = said(capsys, monkeypatch, "tone", *PLACE[:-1], "other")
+def test_a_workspace_that_is_not_there_is_told(run: Path, said: Said) -> None:
+    told = said("tone", *PLACE[:-1], "other")
     assert "of workspace other of resource group group" in told
     assert "not found; are the names right" in told

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +18,7 @@ from safetensors import safe_open
 from stages.fetch import NEEDED, Sections, fetch
 from stages.lib.edge.errors import InputError
 from stages.lib.schema.base_model import BaseModel, Source
+from tests.loopback import running
 from tests.stages.outputs import hashes
 from tests.stages.params import write_params
 
@@ -254,12 +254,8 @@ class HubHandler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(tiny_phi3: Path) -> Iterator[Hub]:
-    with Hub(tiny_phi3) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with running(Hub(tiny_phi3)) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def run_fetch(project: Path, root: Path, endpoint: str, revision: str = COMMIT) -> subprocess.CompletedProcess[str]:

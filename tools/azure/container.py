@@ -61,12 +61,16 @@ class Container:
             self._client = self._system.fs.service_client
         except AuthError as error:
             # its cause is not told: it may quote a part of the secret
-            raise InputError(NO_LOGIN if error.__cause__ is None else f"{self._told_login()} is malformed") from error
+            raise InputError(NO_LOGIN if error.__cause__ is None else f"{self.login} is malformed") from error
 
     @property
     def login(self) -> str:
         """What DVC logs in with, and where that comes from."""
-        return self._told_login()
+        chosen = self._chosen_login()
+        secret = LOGINS[chosen][-1]
+        if secret not in SECRETS:
+            return chosen
+        return f"{chosen} of {'.dvc/config.local' if secret in self._configured else 'the environment'}"
 
     @property
     def account(self) -> str:
@@ -118,10 +122,3 @@ class Container:
 
     def _chosen_login(self) -> str:
         return next(name for name, options in LOGINS.items() if all(self._login.get(option) for option in options))
-
-    def _told_login(self) -> str:
-        chosen = self._chosen_login()
-        secret = LOGINS[chosen][-1]
-        if secret not in SECRETS:
-            return chosen
-        return f"{chosen} of {'.dvc/config.local' if secret in self._configured else 'the environment'}"

@@ -11,6 +11,7 @@ from hydra_plugins.tunepress import Tunepress
 from stages.lib.edge.configuration import CONF, PARAMS, compose_conf, load, not_yaml, typed
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.paths import BASE
+from stages.lib.schema.adapter import Method
 
 LOCK = Path("dvc.lock")
 
@@ -30,7 +31,7 @@ class Recipe:
     @property
     def trains(self) -> bool:
         """Whether there is anything to train."""
-        return self.params.adapter.method.value != "none"
+        return self.params.adapter.method is not Method.none
 
     @classmethod
     def read(cls, overrides: list[str]) -> "Recipe":

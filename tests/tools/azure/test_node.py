@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -14,6 +13,7 @@ from azure.core.exceptions import ClientAuthenticationError
 from fsspec.implementations.memory import MemoryFileSystem
 
 from stages.lib.edge.errors import InputError
+from tests.loopback import running
 from tools.azure.node import __main__ as node
 from tools.azure.node import key_vault
 from tools.azure.node.inputs import place
@@ -181,12 +181,8 @@ def vault(monkeypatch: pytest.MonkeyPatch) -> Iterator[Vault]:
             return AccessToken("of-the-node", 2**40)
 
     monkeypatch.setattr(key_vault, "DefaultAzureCredential", Identity)
-    with Vault(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with running(Vault(("127.0.0.1", 0), Handler)) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def test_the_token_is_the_vault_s_secret(vault: Vault) -> None:

@@ -47,19 +47,24 @@ def describe(given: Environment, folder: Path) -> dict[str, Any]:
 
 def dockerfile(lock: str) -> str:
     """docker/azure.Dockerfile with the values of its arguments."""
-    pins = dict(line.split("=", 1) for line in VERSIONS.read_text(encoding="utf-8").splitlines() if re.match(r"[A-Z]", line))
-    base = "@".join(filter(None, (pins["BASE_IMAGE"], pins["BASE_DIGEST"])))
+    pinned = versions()
+    base = "@".join(filter(None, (pinned["BASE_IMAGE"], pinned["BASE_DIGEST"])))
     text = Path("docker/azure.Dockerfile").read_text(encoding="utf-8")
-    for name, value in {"BASE_IMAGE": base, "LOCK": lock, "UV": pins["UV"]}.items():
+    for name, value in {"BASE_IMAGE": base, "LOCK": lock, "UV": pinned["UV"]}.items():
         text = re.sub(rf"^ARG {name}\b.*$", f"ARG {name}={value}", text, flags=re.MULTILINE)
     return text
 
 
 def conda_file(lock: str) -> str:
     """The same packages for conda."""
-    pins = dict(line.split("=", 1) for line in VERSIONS.read_text(encoding="utf-8").splitlines() if line.startswith("PYTHON="))
-    dependencies = [f"python={pins['PYTHON']}", *SYSTEM, {"pip": requirements(lock)}]
+    dependencies = [f"python={versions()['PYTHON']}", *SYSTEM, {"pip": requirements(lock)}]
     return yaml.safe_dump({"channels": [CHANNEL], "dependencies": dependencies}, sort_keys=False)
+
+
+def versions() -> dict[str, str]:
+    """The pins of docker/versions.env."""
+    lines = VERSIONS.read_text(encoding="utf-8").splitlines()
+    return dict(line.split("=", 1) for line in lines if re.match(r"[A-Z]", line))
 
 
 def requirements(lock: str) -> list[str]:
