@@ -17,7 +17,7 @@ ROWS = b'{"phrase": "a day at the sea", "tone": "joy"}\n'
 
 @pytest.fixture(autouse=True)
 def surroundings(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TUNEPRESS_NETWORK_SECONDS", "5")
+    monkeypatch.setenv("TUNEPRESS_NETWORK_SECONDS", "20")
     for name in ("AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_KEY", "AZURE_STORAGE_SAS_TOKEN", "AZURE_STORAGE_CONNECTION_STRING"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")

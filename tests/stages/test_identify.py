@@ -25,7 +25,7 @@ CLOUD = {"adlfs", "azure", "botocore", "s3fs"}  # packages of requirements/azure
 
 @pytest.fixture(autouse=True)
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TUNEPRESS_NETWORK_SECONDS", "2")
+    monkeypatch.setenv("TUNEPRESS_NETWORK_SECONDS", "60")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.chdir(tmp_path)
 
