@@ -12,10 +12,10 @@ CUDA_ONLY := cuda-bindings cuda-pathfinder cuda-toolkit triton nvidia-cublas nvi
 
 COMPILE := uv pip compile --quiet --python-version 3.11 --no-annotate --custom-compile-command 'make lock'
 
-# Of the docker-* targets.
-export ENGINE ?= docker
 IMAGE ?= cuda13
-export GPUS ?= $(if $(filter cuda%,$(IMAGE)),all)
+# Of these targets alone: a `make` in what another target runs, a test for one, makes its own choice.
+docker-%: export ENGINE ?= docker
+docker-%: export GPUS ?= $(if $(filter cuda%,$(IMAGE)),all)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

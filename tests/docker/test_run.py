@@ -185,6 +185,11 @@ def test_a_target_of_the_makefile_runs_its_command(target: list[str], last: list
     assert ("--gpus" in asked) == ("cuda" in last[0])
 
 
+def test_what_another_target_runs_chooses_its_own_gpus(host: Host) -> None:
+    """`make test` runs the tests of the images, which run `make docker-train IMAGE=cpu`."""
+    assert "--gpus" not in host.asked("make", "--eval", "another: ; @make docker-train IMAGE=cpu", "another")
+
+
 def build_arguments(asked: list[str]) -> dict[str, str]:
     return dict(word.split("=", 1) for word in follows(asked, "--build-arg"))
 
