@@ -7,8 +7,8 @@ A variable that the user has set wins.
 - ATEN_CPU_CAPABILITY: torch's own kernels.
 - MKL_CBWR: matrix products; STRICT makes them independent of the number of threads too (oneMKL developer guide,
   "Conditional Numerical Reproducibility"). On CPUs that are not Intel's oneMKL takes AUTO in place of AVX2, as MKL_VERBOSE=1
-  shows (2024.2, on an AMD EPYC), so two generations of AMD's may differ. COMPATIBLE is the one set that all x86-64 CPUs take,
-  and slow.
+  shows (2024.2, on an AMD EPYC), so two generations of AMD's may differ, and stages/lib/threads.py sees to the threads.
+  COMPATIBLE is the one set that all x86-64 CPUs take, and slow.
 - ONEDNN_MAX_CPU_ISA: oneDNN's products (bfloat16 and int8).
 - TOKENIZERS_PARALLELISM: only silences a warning about forked processes.
 

@@ -11,6 +11,7 @@ from dvc.utils.hydra import compose_and_dump
 from omegaconf import OmegaConf
 
 from stages.lib.edge.configuration import COMPOSED, CONF, PARAMS, warn_if_stale
+from stages.lib.edge.errors import InputError
 from tools import compose
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -270,3 +271,22 @@ def test_no_as_the_comment_in_conf_has_it_is_the_word(composed: Path) -> None:
 def test_flat_keys_are_those_of_the_tree() -> None:
     tree = {"a": {"b": 1, "c": {}}, "d": [{"e": 2}], "f": None}
     assert json.dumps(compose.flatten(tree)) == json.dumps({"a.b": 1, "a.c": {}, "d": [{"e": 2}], "f": None})
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("build=cpu", ["'build/cpu'", "cpu_fp32, cpu_int4, ", "webgpu_int8"]),
+        ("+experiment=smoek", ["'experiment/smoek'", "phi3_mini_lora", "smoke"]),
+        ("+experiment=null", ["+experiment=null"]),
+    ],
+)
+def test_a_choice_that_there_is_not_is_told_with_all_that_there_are(override: str, named: list[str], project: Path) -> None:
+    with pytest.raises(InputError) as refused:
+        compose.compose([override])
+    said = str(refused.value)
+    assert said.startswith("conf/: ")
+    assert "\n" not in said
+    assert "search path" not in said
+    for part in named:
+        assert part in said

@@ -2,6 +2,7 @@
 
 import dataclasses
 import sys
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -56,12 +57,22 @@ def compose_conf(overrides: list[str]) -> str:
         with initialize_config_dir(str(CONF.resolve()), version_base=None):
             config = compose("config", overrides)
         OmegaConf.resolve(config)
-    except (HydraException, OmegaConfBaseException) as error:
-        said = [line.strip() for line in str(error).splitlines() if line.strip()][:3]  # in which file, what, at which key
-        raise InputError(f"{CONF}/: {' '.join(said)}") from error
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # the last of Hydra's own for `group=null`
+        asked = f" (asked: {' '.join(overrides)})" if type(error) is ValueError else ""
+        raise InputError(f"{CONF}/: {composing(error)}{asked}") from error
     except YAMLError as error:
         raise InputError(not_yaml(CONF, error)) from error
     return OmegaConf.to_yaml(config)
+
+
+def composing(error: Exception) -> str:
+    """What Hydra says does not compose: in which file, what, at which key; or the options that there are."""
+    said = [line.strip() for line in str(error).splitlines() if line.strip()]
+    options = next((at for at, line in enumerate(said, 1) if line.startswith("Available options")), None)
+    if options is None:
+        return " ".join(said[:3])
+    found = list(takewhile(lambda line: not line.startswith("Config search path"), said[options:]))
+    return " ".join([*said[:options], ", ".join(found)])
 
 
 def warn_if_stale() -> None:
