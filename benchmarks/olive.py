@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=numbers, default="0", help="of the trainings, such as 0,1,2 (default: %(default)s)")
     parser.add_argument("--model", type=Path, default=ROOT / BASE, help="folder of the base model (default: models/base)")
     given = parser.parse_args()
-    console = Console(width=None if sys.stdout.isatty() else 140, highlight=False)
+    console = Console(width=None if sys.stdout.isatty() else 170, highlight=False)
     task = Task(given.model, given.rows, given.test_rows, given.steps)
     try:
         task.check()
