@@ -4,9 +4,9 @@ import sys
 from dataclasses import dataclass
 from functools import partial
 
-from stages.lib.collected import COLLECTED, IDENTIFIED, LISTS, Identity, place
+from stages.lib.collected import COLLECTED, LISTS, identified, place
 from stages.lib.edge.errors import InputError
-from stages.lib.edge.outputs import read_json, replacing, size_mb
+from stages.lib.edge.outputs import replacing, size_mb
 from stages.lib.edge.stage import run
 from stages.lib.remote_errors import UnansweredError
 from stages.lib.remote_file import download
@@ -19,7 +19,7 @@ class Sections:
 
 def main(which: str, cfg: Sections) -> str:
     """Fills data/collected/<which>, all of it or nothing."""
-    wanted = [Identity(**entry) for entry in read_json(IDENTIFIED / f"{which}.json")]
+    wanted = identified(which)
     named = [entry.url for entry in wanted]
     with replacing(COLLECTED / which) as partial_folder:
         partial_folder.mkdir()

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from functools import partial
 
 from stages.lib.addresses import refusal
-from stages.lib.collected import IDENTIFIED, LISTS, Identity, urls
+from stages.lib.collected import IDENTIFIED, LISTS, Identity, identified, urls
 from stages.lib.edge.errors import InputError
-from stages.lib.edge.outputs import read_json, write_json
+from stages.lib.edge.outputs import write_json
 from stages.lib.edge.stage import run
 from stages.lib.remote_errors import UnansweredError
 from stages.lib.remote_file import ask
@@ -31,7 +31,7 @@ def main(which: str, cfg: Sections) -> str:
     """Writes data/identified/<which>.json."""
     named = urls({"files": cfg.data.files, "test_files": cfg.data.test_files}[which])
     written = IDENTIFIED / f"{which}.json"
-    known = [Identity(**entry) for entry in read_json(written)] if written.exists() else []
+    known = identified(which) if written.exists() else []
     found = identify(named, {entry.url: entry for entry in known})
     write_json(written, [asdict(entry) for entry in found])
     changed = sum(entry not in known for entry in found)

@@ -6,6 +6,8 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from stages.lib.addresses import is_remote
+from stages.lib.edge.errors import InputError, one_line
+from stages.lib.edge.outputs import read_json
 
 IDENTIFIED = Path("data/identified")  # in git: which version of each file a run used
 COLLECTED = Path("data/collected")
@@ -20,6 +22,19 @@ class Identity:
     size: int | None  # bytes
     etag: str  # or, from a server of https that gives none, when it was last modified
     md5: str | None = None  # where the store tells it
+
+
+def identified(which: str) -> list[Identity]:
+    """What `identify` wrote of a list.
+
+    Raises:
+        InputError: it wrote nothing, or somebody else did, as git where two branches' versions do not go together.
+    """
+    path = IDENTIFIED / f"{which}.json"
+    try:
+        return [Identity(**entry) for entry in read_json(path)]
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path}: not what identify writes ({one_line(error)}); remove it, and `dvc repro`") from error
 
 
 def remote(*lists: list[str]) -> list[str]:

@@ -89,6 +89,15 @@ def test_without_an_answer_the_version_seen_before_stays_and_one_line_a_file_say
     assert "this run goes on with the version seen before" in said[0]
 
 
+@pytest.mark.parametrize("text", ["<<<<<<< HEAD\n[]\n", '[{"url": "https://example.org/tone.jsonl"}]', "[1]"])
+def test_a_list_of_versions_that_git_could_not_merge_is_named(text: str, sections: identify.Sections) -> None:
+    IDENTIFIED.parent.mkdir(parents=True)
+    IDENTIFIED.write_text(text, encoding="utf-8")
+    for stage in (lambda: identify.main("files", sections), lambda: collect.main("files", collect.Sections())):
+        with pytest.raises(InputError, match=rf"^{IDENTIFIED}: not what identify writes \(.*; remove it, and `dvc repro`$"):
+            stage()
+
+
 def test_without_an_answer_a_file_never_seen_is_an_error(sections: identify.Sections, files: Files) -> None:
     identify.main("files", sections)
     sections.data.files.append(f"{files.url}/c/tone.jsonl")

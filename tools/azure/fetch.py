@@ -9,10 +9,13 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from dvc.config import Config
+
 from stages.lib.edge.errors import InputError
 from stages.lib.workspace import Workspace, connected, find_workspace
 from tools.azure.node.results import BUNDLE
 from tools.azure.repository import git
+from tools.azure.share import PATIENCE, share
 from tools.azure.submit.job import RESULTS
 from tools.azure.watch import watch
 
@@ -82,10 +85,19 @@ def lay_down(job: str) -> int:
     refuse_changes()  # there may be some since the job was waited for
     # `dvc exp apply` would check out too, and fail for what is still to be pulled
     git(Path(), "restore", f"--source={reference}", "--worktree", ".")
-    if code := subprocess.run([sys.executable, "-m", "dvc", "pull"], check=False).returncode:
+    if code := pull():
         return code
     print(f"azure-fetch: experiment {job} is in the working tree, with its model in models/onnx")
     return 0
+
+
+def pull() -> int:
+    """Pulls from the default remote, for no longer than `make pull` would where that is in Azure; the exit status."""
+    config = Config.from_cwd()
+    url = config["remote"].get(config["core"].get("remote"), {}).get("url", "")
+    if url.startswith("azure://"):
+        return share(["pull"], PATIENCE)
+    return subprocess.run([sys.executable, "-m", "dvc", "pull"], check=False).returncode
 
 
 if __name__ == "__main__":

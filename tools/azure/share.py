@@ -16,13 +16,14 @@ from stages.lib.edge.errors import InputError, one_line
 from tools.azure.container import Container
 
 TRANSFERS = (["push"], ["pull"], ["fetch"], ["exp", "push"], ["exp", "pull"])  # others may run stages, which need no network
+PATIENCE = 60.0  # seconds without an answer
 GRACE = 10  # seconds to end in
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tools.azure.share", description=__doc__.splitlines()[0])
-    parser.add_argument("--patience", type=float, default=60, help="seconds without an answer (default: %(default)g)")
+    parser.add_argument("--patience", type=float, default=PATIENCE, help="seconds without an answer (default: %(default)g)")
     parser.add_argument("command", nargs=argparse.REMAINDER, help="what comes after `dvc`")
     arguments = parser.parse_args()
     try:

@@ -70,4 +70,4 @@ def test_what_the_remotes_configuration_holds_is_named(monkeypatch: pytest.Monke
     options = {"url": f"azure://{VALUE}", "connection_string": VALUE, "account_name": VALUE}
     configuration = {"core": {"remote": "there"}, "remote": {"there": options}}
     monkeypatch.setattr(dvc_project, "configured", lambda: configuration)
-    assert found()["remote there"] == "account_name, connection_string"
+    assert found()["remote there"] == "connection_string"
