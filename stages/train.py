@@ -46,7 +46,7 @@ from stages.lib.schema import adapter as adapter_schema
 from stages.lib.schema import train as train_schema
 from stages.lib.schema.adapter import Adapter, Method
 from stages.lib.schema.train import Train
-from stages.lib.threads import SteadyActivations
+from stages.lib.threads import SteadyThreads
 
 
 @dataclass
@@ -152,7 +152,7 @@ def make_trainer(
 ) -> PaddingFreeTrainer:
     """A trainer that joins examples, shows its progress and can be resumed."""
     skip_unread_positions(model.get_base_model())
-    SteadyActivations(model)
+    SteadyThreads(model)
     lengths = [sum(len(example["input_ids"]) for example in sequence) for sequence in examples["train"]]
     order = Order(lengths, train.train_sampling_strategy, train.data_seed, arguments.train_batch_size, arguments.world_size)
     if train.fsdp:

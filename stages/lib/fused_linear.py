@@ -10,6 +10,8 @@ import torch
 from peft.tuners.lora import Linear
 from torch.autograd.function import once_differentiable
 
+from stages.lib.threads import threads_for
+
 
 class FusedLinear(Linear):
     """peft's LoRA layer, for `LoraConfig._register_custom_module`; what `_exact` refuses goes peft's own way."""
@@ -58,8 +60,10 @@ class _LinearWithLora(torch.autograd.Function):
     ) -> torch.Tensor:
         """The output [..., out] of x [..., in], weight [out, in], bias [out], a [r, in] and b [out, r]."""
         rows = x.reshape(-1, x.shape[-1])
-        thin = (rows @ a.t()).mul_(scale)
-        out = torch.nn.functional.linear(rows, weight, bias).addmm_(thin, b.t())
+        with threads_for(len(rows), len(a)):
+            thin = (rows @ a.t()).mul_(scale)
+        with threads_for(len(rows), len(weight)):
+            out = torch.nn.functional.linear(rows, weight, bias).addmm_(thin, b.t())
         ctx.save_for_backward(x, weight, a, b, thin)
         ctx.scale = scale
         return out.view(*x.shape[:-1], weight.shape[0])
@@ -70,8 +74,13 @@ class _LinearWithLora(torch.autograd.Function):
         """The gradients of forward's arguments, those of the frozen ones being None."""
         x, weight, a, b, thin = ctx.saved_tensors
         grad = grad.reshape(-1, grad.shape[-1])
-        grad_thin = (grad @ b).mul_(ctx.scale)
-        grad_x = (grad @ weight).addmm_(grad_thin, a).view_as(x) if ctx.needs_input_grad[0] else None
-        grad_a = grad_thin.t() @ x.reshape(-1, x.shape[-1]) if ctx.needs_input_grad[3] else None
-        grad_b = (thin.t() @ grad).t() if ctx.needs_input_grad[4] else None  # this way round a CPU is faster
+        rows, (r, features) = len(grad), a.shape
+        with threads_for(rows, r):
+            grad_thin = (grad @ b).mul_(ctx.scale)
+        with threads_for(rows, features):
+            grad_x = (grad @ weight).addmm_(grad_thin, a).view_as(x) if ctx.needs_input_grad[0] else None
+        with threads_for(r, features):
+            grad_a = grad_thin.t() @ x.reshape(-1, features) if ctx.needs_input_grad[3] else None
+        with threads_for(r, grad.shape[-1]):
+            grad_b = (thin.t() @ grad).t() if ctx.needs_input_grad[4] else None  # this way round a CPU is faster
         return grad_x, None, None, grad_a, grad_b, None

@@ -10,26 +10,20 @@ from torch import Tensor
 from torch.nn import Module
 from transformers import PreTrainedModel
 
-from stages.lib.threads import enter, for_rows, leave
-
 BY_POSITION = ("self_attn.q_proj", "self_attn.o_proj", "mlp")  # of a decoder layer, where it has modules of these names
 
 
 class KeptPositions:
     """Hooks of some modules of a model: each computes the positions of `logits_to_keep`, and is zero at all others.
 
-    On a CPU these few positions get few threads, forward and backward: see stages.lib.threads.
-
     Attributes:
         rows: indices of the positions in the forward pass that runs or has run last; None: all.
         length: number of all positions.
-        threads: how many all positions have.
     """
 
     def __init__(self, model: PreTrainedModel, modules: list[Module]) -> None:
         self.rows: Tensor | None = None
         self.length = 0
-        self.threads = torch.get_num_threads()
         model.register_forward_pre_hook(self._begin, with_kwargs=True)
         for module in modules:
             module.register_forward_pre_hook(self._narrow)
@@ -44,14 +38,11 @@ class KeptPositions:
         if self.rows is None:
             return None
         self.length = args[0].shape[1]
-        narrow = args[0].index_select(1, self.rows)
-        self.threads = enter(narrow, for_rows(len(self.rows)))
-        return (narrow,)
+        return (args[0].index_select(1, self.rows),)
 
     def _widen(self, module: Module, args: Any, output: Tensor) -> Tensor | None:
         if self.rows is None:
             return None
-        leave(output, self.threads)
         return output.new_zeros(len(output), self.length, *output.shape[2:]).index_copy(1, self.rows, output)
 
 

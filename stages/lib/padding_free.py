@@ -13,7 +13,6 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from stages.lib.corpus import Sequence
 from stages.lib.order import Order
 from stages.lib.resumption import ResumableTrainer
-from stages.lib.threads import threads_for
 from stages.lib.tokens import IGNORED
 
 BY_EXAMPLE = "sdpa_by_example"  # an attn_implementation for from_pretrained
@@ -50,17 +49,9 @@ class PaddingFreeTrainer(ResumableTrainer):
         """Takes the arguments of Trainer and the order of the training sequences."""
         super().__init__(**arguments)
         self.order = order
-        trained = (weight for weight in self.model.parameters() if weight.requires_grad and weight.dim() > 1)
-        self.shortest = min(max(weight.shape) for weight in trained)  # side of a product that is a weight's gradient
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Order:
         return self.order
-
-    def training_step(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor], *arguments: Any) -> torch.Tensor:
-        """The loss of a batch, whose gradients it adds to the others."""
-        with threads_for(min(inputs["input_ids"].numel(), self.shortest)):
-            loss: torch.Tensor = super().training_step(model, inputs, *arguments)
-        return loss
 
     def compute_loss(
         self,
@@ -85,9 +76,7 @@ class PaddingFreeTrainer(ResumableTrainer):
         total = torch.zeros(2, dtype=torch.float64, device=self.args.device)
         with torch.no_grad(), self.compute_loss_context_manager():
             for batch in self.eval_batches():
-                joined = self._prepare_inputs(self.data_collator(batch))
-                with threads_for(joined["input_ids"].numel()):
-                    loss, count, _ = summed_loss(model, joined)
+                loss, count, _ = summed_loss(model, self._prepare_inputs(self.data_collator(batch)))
                 total += torch.tensor([loss.item(), count], dtype=torch.float64, device=self.args.device)
         loss, count = self.accelerator.reduce(total).tolist()
         metrics = {"eval_loss": loss / max(count, 1)}

@@ -6,9 +6,11 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import Linear, Module, Sequential
 from transformers.activations import ACT2FN
 
-from stages.lib.threads import SHARE, SteadyActivations, enter, for_activation, for_rows, leave, threads_for
+from stages.lib.fused_linear import _LinearWithLora
+from stages.lib.threads import SHARE, SteadyThreads, for_activation, for_linear, for_product, threads_for
 
 
 @pytest.fixture(autouse=True)
@@ -20,12 +22,29 @@ def sixteen() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize(("rows", "threads"), [(0, 1), (11, 1), (24, 2), (191, 15), (192, 16), (5000, 16)])
-def test_each_thread_gets_twelve_rows_or_more(rows: int, threads: int) -> None:
-    assert for_rows(rows) == threads
-    with threads_for(rows):
+@pytest.mark.parametrize(
+    ("rows", "columns", "threads"), [(0, 0, 1), (11, 5, 1), (24, 16, 2), (16, 24, 2), (10, 191, 15), (192, 16, 16), (5000, 1, 16)]
+)
+def test_each_thread_gets_twelve_rows_or_columns_or_more(rows: int, columns: int, threads: int) -> None:
+    assert for_product(rows, columns) == threads
+    with threads_for(rows, columns):
         assert torch.get_num_threads() == threads
     assert torch.get_num_threads() == 16
+
+
+@pytest.mark.parametrize(
+    ("features", "rows", "threads"),
+    [
+        ((576, 16), 40, 3),  # a factor of LoRA, few positions
+        ((576, 16), 400, 16),
+        ((16, 128), 400, 10),  # the gradient of the other is [128, 16]
+        ((576, 576), 3, 16),
+    ],
+)
+def test_a_layer_s_narrower_side_and_its_rows_decide(features: tuple[int, int], rows: int, threads: int) -> None:
+    assert (
+        for_linear(Linear(*features), torch.empty(2, rows // 2, features[0]) if rows > 3 else torch.empty(rows, 576)) == threads
+    )
 
 
 @pytest.mark.parametrize(
@@ -39,52 +58,100 @@ def test_each_thread_gets_twelve_rows_or_more(rows: int, threads: int) -> None:
     ],
 )
 def test_a_share_of_an_activation_ends_where_torch_computes_as_many_numbers_as_ever(shape: tuple[int, ...], threads: int) -> None:
-    assert for_activation(torch.empty(shape)) == threads
+    assert for_activation(Module(), torch.empty(shape)) == threads
 
 
-class Seen(torch.autograd.Function):
+class Noting(torch.autograd.Function):
     """The identity, which notes how many threads there are."""
 
     noted: ClassVar[list[int]] = []
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        Seen.noted.append(torch.get_num_threads())
+        Noting.noted.append(torch.get_num_threads())
         return x.clone()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        Seen.noted.append(torch.get_num_threads())
+        Noting.noted.append(torch.get_num_threads())
         return grads[0]
 
 
-def test_between_enter_and_leave_there_are_few_threads_forward_and_backward() -> None:
-    Seen.noted.clear()
-    x = Seen.apply(torch.ones(3, requires_grad=True))
-    before = enter(x, 2)
-    y = Seen.apply(x * 2)
-    leave(y, before)
-    Seen.apply(y * 3).sum().backward()
-    assert Seen.noted == [16, 2, 16, 16, 2, 16]
+class NotingLinear(Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return Noting.apply(super().forward(Noting.apply(x)))
+
+
+def test_within_a_narrow_layer_there_are_few_threads_forward_and_backward() -> None:
+    Noting.noted.clear()
+    layer = NotingLinear(576, 16)
+    SteadyThreads(Sequential(layer, NotingLinear(576, 576)))
+    x = Noting.apply(torch.ones(40, 576, requires_grad=True))
+    Noting.apply(layer(x)).sum().backward()
+    assert Noting.noted == [16, 3, 3, 16, 16, 3, 3, 16]
     assert torch.get_num_threads() == 16
 
 
-def gradient(activation: torch.nn.Module, x: Tensor) -> list[Tensor]:
+def test_what_also_uses_the_layer_s_input_keeps_all_threads() -> None:
+    Noting.noted.clear()
+    narrow = Linear(576, 16)
+    SteadyThreads(narrow)
+    x = torch.ones(40, 576, requires_grad=True) * 1.0
+    wide = Noting.apply(x)
+    (narrow(x).sum() + wide.sum()).backward()
+    assert Noting.noted == [16, 16]
+
+
+def learned(module: Module, x: Tensor) -> list[Tensor]:
+    """The output and all gradients."""
     given = x.clone().requires_grad_()
-    found = activation(given * 1.0)
-    found.backward(torch.ones_like(found).cumsum(-1))
+    module.zero_grad()
+    found = module(given)
+    found.backward(torch.sin(torch.arange(found.numel(), dtype=torch.float32)).view_as(found).to(found.dtype))
     assert given.grad is not None
-    return [found, given.grad]
+    return [found, given.grad, *(weight.grad for weight in module.parameters() if weight.grad is not None)]
+
+
+class Fused(Module):
+    """FusedLinear's product."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = (torch.nn.Parameter(torch.randn(shape)) for shape in ((16, 576), (192, 16)))
+        self.register_buffer("weight", torch.randn(192, 576))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _LinearWithLora.apply(x, self.weight, None, self.a, self.b, 2.0)
+
+
+def small(name: str) -> Module:
+    torch.manual_seed(0)
+    return {"lora_A": Linear(576, 16, bias=False), "lora_B": Linear(16, 192, bias=False), "fused": Fused()}[name]
+
+
+@pytest.mark.parametrize("name", ["lora_A", "lora_B", "fused"])
+def test_narrow_products_give_the_bits_of_one_thread(name: str) -> None:
+    """oneMKL takes no more threads than there are cores; with two, 4 to 15 rows show a difference."""
+    module = small(name)
+    SteadyThreads(module)
+    for rows in (4, 15, 100):
+        x = torch.randn(rows, 16 if name == "lora_B" else 576, generator=torch.Generator().manual_seed(rows))
+        torch.set_num_threads(1)
+        expected = learned(module, x)
+        for threads in (2, 3):
+            torch.set_num_threads(threads)
+            assert all(map(torch.equal, learned(module, x), expected)), (rows, threads)
+            assert torch.get_num_threads() == threads
 
 
 @pytest.mark.parametrize("name", ["silu", "gelu", "gelu_pytorch_tanh", "quick_gelu"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_activations_give_the_bits_of_one_thread(name: str, dtype: torch.dtype) -> None:
     activation, x = ACT2FN[name], torch.randn(1, 409, 1536, generator=torch.Generator().manual_seed(0)).to(dtype)
-    SteadyActivations(activation)
+    SteadyThreads(activation)
     torch.set_num_threads(1)
-    expected = gradient(activation, x)
-    for threads in (2, 3, 5, 7, 16):
+    expected = learned(activation, x)
+    for threads in (2, 3, 5):
         torch.set_num_threads(threads)
-        assert all(map(torch.equal, gradient(activation, x), expected)), threads
+        assert all(map(torch.equal, learned(activation, x), expected)), threads
         assert torch.get_num_threads() == threads
