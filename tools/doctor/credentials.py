@@ -6,7 +6,6 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from tools.azure import tracked_secrets
 from tools.doctor import dvc_project
 from tools.doctor.finding import Finding, ok, warning
 
@@ -17,6 +16,10 @@ AZURE = (  # of adlfs, azure-identity and dvc-azure
     "AZURE_CLIENT_CERTIFICATE_PATH", "AZURE_FEDERATED_TOKEN_FILE",
 )  # fmt: skip
 AWS = ("AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_WEB_IDENTITY_TOKEN_FILE")
+NO_CREDENTIALS = (
+    "url", "endpointurl", "endpoint_url", "region", "account_name", "allow_anonymous_login", "read_timeout", "connect_timeout",
+    "version_aware", "worktree", "jobs",
+)  # fmt: skip
 
 
 def look() -> Iterator[Finding]:
@@ -56,7 +59,7 @@ def remote() -> Iterator[Finding]:
     """What the default remote's configuration holds."""
     name = dvc_project.default_remote()
     if name:
-        kept = sorted(key for key in dvc_project.remote(name) if key in tracked_secrets.OPTIONS)
+        kept = sorted(key for key in dvc_project.remote(name) if key not in NO_CREDENTIALS)
         advice = "dvc remote modify --local keeps credentials out of git"
         yield ok(f"remote {name}", ", ".join(kept) or "no credentials in .dvc/config.local", advice)
 
