@@ -71,6 +71,8 @@ class Engine:
             "CONTAINERS_CONF": f"{folder}/containers.conf",
             "CONTAINERS_STORAGE_CONF": f"{folder}/storage.conf",
             "TMPDIR": f"{folder}/tmp",  # of cache mounts
+            # without systemd podman has nobody to time health checks, and says so on the way in or, if it wins a race, out
+            "DISABLE_HC_SYSTEMD": "true",
             "BUILDAH_LAYERS": "false",  # each image is built once, and half as long without a cache of its steps
         }
         # root looks at another's repository; libgit2, which DVC uses too, reads this from no variable
