@@ -12,7 +12,7 @@ reductions by row included, gives the bits of one thread.
   (TensorIterator.h). cos, exp and their like are the same either way.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from math import ceil
@@ -40,7 +40,7 @@ def for_linear(layer: Linear, x: Tensor) -> int:
     return min(for_product(rows, narrow), for_product(narrow, wide))
 
 
-def for_activation(activation: Module, x: Tensor) -> int:
+def for_activation(x: Tensor) -> int:
     """How many a function of each number of x [..., width] bears."""
     if x.shape[-1] % AT_ONCE:
         return 1
@@ -51,11 +51,8 @@ def for_activation(activation: Module, x: Tensor) -> int:
 @contextmanager
 def threads_for(rows: int, columns: int) -> Iterator[None]:
     """For a while no more threads than such a product bears."""
-    before, bearable = torch.get_num_threads(), for_product(rows, columns)
-    if bearable == before:
-        yield
-        return
-    torch.set_num_threads(bearable)
+    before = torch.get_num_threads()
+    torch.set_num_threads(for_product(rows, columns))
     try:
         yield
     finally:
@@ -75,20 +72,20 @@ class SteadyThreads:
             if type(module).__module__ in ACTIVATIONS:
                 self._hook(module, for_activation)
             elif isinstance(module, Linear) and min(module.in_features, module.out_features) < threads * SIDE:
-                self._hook(module, for_linear)
+                self._hook(module, partial(for_linear, module))
 
-    def _hook(self, module: Module, bearable: Any) -> None:
+    def _hook(self, module: Module, bearable: Callable[[Tensor], int]) -> None:
         module.register_forward_pre_hook(partial(self._enter, bearable))
         module.register_forward_hook(self._leave)
 
-    def _enter(self, bearable: Any, module: Module, args: tuple[Tensor]) -> tuple[Tensor] | None:
+    def _enter(self, bearable: Callable[[Tensor], int], module: Module, args: tuple[Tensor]) -> tuple[Tensor] | None:
         if torch.compiler.is_compiling():
             return None
         x = args[0].view_as(args[0])  # whose gradient is this module's alone
         self.before = before = torch.get_num_threads()
         if x.requires_grad:
             x.register_hook(lambda _: torch.set_num_threads(before))
-        torch.set_num_threads(bearable(module, x))
+        torch.set_num_threads(bearable(x))
         return (x,)
 
     def _leave(self, module: Module, args: Any, output: Tensor) -> None:

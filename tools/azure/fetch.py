@@ -9,15 +9,14 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from dvc.config import Config
-
 from stages.lib.edge.errors import InputError
 from stages.lib.workspace import Workspace, connected, find_workspace
 from tools.azure.node.results import BUNDLE
 from tools.azure.repository import git
-from tools.azure.share import PATIENCE, share
+from tools.azure.share import share
 from tools.azure.submit.job import RESULTS
 from tools.azure.watch import watch
+from tools.doctor import dvc_project
 
 OUTPUTS = "named-outputs"  # where the SDK puts them
 
@@ -93,10 +92,9 @@ def lay_down(job: str) -> int:
 
 def pull() -> int:
     """Pulls from the default remote, for no longer than `make pull` would where that is in Azure; the exit status."""
-    config = Config.from_cwd()
-    url = config["remote"].get(config["core"].get("remote"), {}).get("url", "")
-    if url.startswith("azure://"):
-        return share(["pull"], PATIENCE)
+    remote = dvc_project.default_remote()
+    if remote and dvc_project.scheme(remote) == "azure":
+        return share(["pull"])
     return subprocess.run([sys.executable, "-m", "dvc", "pull"], check=False).returncode
 
 

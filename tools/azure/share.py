@@ -34,7 +34,7 @@ def main() -> None:
         sys.exit("interrupted")
 
 
-def share(command: list[str], patience: float) -> int:
+def share(command: list[str], patience: float = PATIENCE) -> int:
     """Runs a DVC command.
 
     Args:
