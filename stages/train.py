@@ -3,6 +3,7 @@
 With adapter.method=none it learns nothing, and the base model is what the later stages build and measure.
 """
 
+import os
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ from stages.lib.schema import adapter as adapter_schema
 from stages.lib.schema import train as train_schema
 from stages.lib.schema.adapter import Adapter, Method
 from stages.lib.schema.train import Train
-from stages.lib.threads import SteadyThreads
+from stages.lib.threads import GiveWay, SteadyThreads
 
 
 @dataclass
@@ -172,6 +173,8 @@ def make_trainer(
     trainer.add_callback(Progress())
     if train.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(train.early_stopping_patience, train.early_stopping_threshold))
+    if "OMP_NUM_THREADS" not in os.environ:  # the user's choice, or that of the process that has launched several
+        trainer.add_callback(GiveWay())
     return trainer
 
 
