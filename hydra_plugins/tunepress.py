@@ -5,8 +5,9 @@ Hydra imports every module of a `hydra_plugins` package, DVC's own process inclu
 """
 
 import os
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from pathlib import Path
 from typing import Any, cast, get_type_hints
 
@@ -16,7 +17,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf
 
-from stages.lib import builder_options
+from stages.lib import builder_options, labels
 from stages.lib.addresses import is_remote, of_datastore, refusal
 from stages.lib.collected import COLLECTED, remote
 from stages.lib.edge.keys import unknown_key
@@ -33,6 +34,8 @@ from stages.lib.schema.evaluate import Evaluate
 from stages.lib.schema.merge import Merge, MergeBase
 from stages.lib.schema.report import Report
 from stages.lib.schema.train import Train
+
+ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
 
 
 @dataclass
@@ -122,6 +125,8 @@ def refuse_unknown_key(key: str) -> None:
 def refuse_together(root: DictConfig) -> None:
     """Raises ValueError for values that cannot go together, which no single type shows."""
     refuse_addresses(root.data)
+    if problem := labels.refusal(root.data.labels or []):
+        raise ValueError(problem)
     # unresolved, for resolving build.tracked would come by here again
     build = cast(dict[str, Any], OmegaConf.to_container(root.build, resolve=False))
     sections = (root.adapter, root.train, root.merge)
@@ -146,7 +151,18 @@ def refuse_addresses(data: DictConfig) -> None:
             raise ValueError(wrong)
 
 
-def apply_overrides(overrides: list[Override], cfg: DictConfig, apply: Any = ConfigLoaderImpl._apply_overrides_to_config) -> None:
+def with_line_breaks(override: Override) -> Override:
+    r"""A template given on the command line, in which \n is a line break, \t a tab and \\ a backslash, as YAML has them.
+
+    Hydra unescapes nothing but quotes, so that `"a\nb"` would be a backslash and an n. What a YAML file has does not come here.
+    """
+    value = override.value()
+    if override.key_or_group != "data.text_template" or not isinstance(value, str):
+        return override
+    return replace(override, _value=re.sub(r"\\([nt\\])", lambda found: ESCAPES[found[1]], value))
+
+
+def apply_overrides(overrides: list[Override], cfg: DictConfig) -> None:
     """Hydra's own, after a look at the keys: it would say that one is not there, and not what was meant."""
     for override in overrides:
         if override.package is None and "@" not in override.key_or_group and not override.key_or_group.startswith("hydra"):
@@ -154,11 +170,13 @@ def apply_overrides(overrides: list[Override], cfg: DictConfig, apply: Any = Con
                 refuse_unknown_key(override.key_or_group)
             except ValueError as error:
                 raise ConfigCompositionException(str(error)) from error
-    apply(overrides, cfg)
+    HYDRAS_OWN([with_line_breaks(override) for override in overrides], cfg)
 
 
-if ConfigLoaderImpl._apply_overrides_to_config is not apply_overrides:
-    ConfigLoaderImpl._apply_overrides_to_config = staticmethod(apply_overrides)  # type: ignore[method-assign]
+# Hydra 1.3 runs this module once more in a process that has imported it (core/plugins.py, exec_module).
+HYDRAS_OWN = getattr(ConfigLoaderImpl._apply_overrides_to_config, "hydras_own", ConfigLoaderImpl._apply_overrides_to_config)
+vars(apply_overrides)["hydras_own"] = HYDRAS_OWN
+ConfigLoaderImpl._apply_overrides_to_config = staticmethod(apply_overrides)  # type: ignore[method-assign]
 ConfigStore.instance().store(name="tunepress", node=Tunepress)
 OmegaConf.register_new_resolver("tracked", tracked, replace=True)
 OmegaConf.register_new_resolver("remote", remote, replace=True)

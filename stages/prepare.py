@@ -17,11 +17,12 @@ from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import replacing, write_json, write_jsonl
 from stages.lib.edge.paths import BASE, METRICS, PREPARED
 from stages.lib.edge.stage import run
+from stages.lib.labels import refusal
 from stages.lib.lengths import histogram, summary
 from stages.lib.prompt import Prompt, column_names, split_template
 from stages.lib.rows import Row, read_files, read_hub
 from stages.lib.schema.data import Data, Overlong
-from stages.lib.split import deduplicate, overlap, split
+from stages.lib.split import capped, deduplicate, overlap, split
 from stages.lib.tokens import Encoder
 
 
@@ -47,11 +48,23 @@ def main(cfg: Sections) -> str:
     write_json(METRICS / "prepare.json", metrics)
     sizes = ", ".join(f"{len(rows)} {name}" for name, rows in splits.items())
     dropped = sum(metrics["dropped"].values())
-    return f"{sizes} rows in {PREPARED}, {dropped} of {metrics['rows']} rows dropped"
+    return f"{sizes} rows in {PREPARED}, {dropped} of {metrics['rows']} rows dropped{cuts(metrics)}"
+
+
+def cuts(metrics: dict[str, Any]) -> str:
+    """How much the caps on validation and test rows have cut, where they have."""
+    said = ""
+    for name in ("validation", "test"):
+        if cut := metrics["dropped"][f"max_{name}_samples"]:
+            kept = metrics["splits"][name]
+            said += f", {name} cut from {kept + cut} to {kept} (data.max_{name}_samples)"
+    return said
 
 
 def make_prompt(data: Data, encoder: Encoder) -> Prompt:
     """Cuts data.text_template in prompt and completion, inside the model's chat template if asked."""
+    if problem := refusal(data.labels or []):
+        raise InputError(problem)
     prompt, completion = split_template(data.text_template, data.completion_column)
     if data.use_chat_template:
         if encoder.tokenizer.chat_template is None:
@@ -62,10 +75,11 @@ def make_prompt(data: Data, encoder: Encoder) -> Prompt:
 
 def prepare(data: Data, seed: int, prompt: Prompt, encoder: Encoder) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:
     """Reads, checks, cleans and splits the rows; returns the splits and what to tell about them."""
-    raw = read_files(local(data.files, "files")) if data.files else read_dataset(data)
-    raw_test = read_files(local(data.test_files, "test_files"))
-    left = deduplicate(render(row, data, prompt) for row in raw)
-    left_test = deduplicate(render(row, data, prompt) for row in raw_test)
+    columns = list(dict.fromkeys(column_names(data.text_template)))
+    raw = read_files(local(data.files, "files"), columns) if data.files else read_dataset(data, columns)
+    raw_test = read_files(local(data.test_files, "test_files"), columns)
+    left = deduplicate((render(row, data, prompt) for row in raw), bool(data.labels))
+    left_test = deduplicate((render(row, data, prompt) for row in raw_test), bool(data.labels))
     report_conflicts(left.conflicts + left_test.conflicts)
     rows, overlong, truncated = fit(left.rows, data, encoder)
     test, overlong_test, truncated_test = fit(left_test.rows, data, encoder)
@@ -78,16 +92,21 @@ def prepare(data: Data, seed: int, prompt: Prompt, encoder: Encoder) -> tuple[di
     if shared:
         raise InputError(f"{shared[0]['source']}: this prompt is also a training row, {len(shared)} in all; drop them from one")
     lengths = [token_count(row, encoder) for row in rows + test]
-    left_out = len(splits["train"])
+    sizes = {name: len(members) for name, members in splits.items()}
     splits["train"] = in_sequences(splits["train"], data, seed, encoder)
-    left_out -= len(splits["train"])
+    for name in ("validation", "test"):
+        cap = f"max_{name}_samples"
+        splits[name] = capped(splits[name], getattr(data, cap), cap, bool(data.labels), seed)
+    left_out = {name: sizes[name] - len(members) for name, members in splits.items()}
     metrics = {
         "rows": len(raw) + len(raw_test),
         "dropped": {
             "duplicates": len(left.duplicates) + len(left_test.duplicates),
             "conflicting_labels": len(left.conflicts) + len(left_test.conflicts),
             "overlong": overlong + overlong_test,
-            "max_samples": left_out,
+            "max_samples": left_out["train"],
+            "max_validation_samples": left_out["validation"],
+            "max_test_samples": left_out["test"],
         },
         "truncated": truncated + truncated_test,
         "overlap_between_splits": len(shared),
@@ -102,32 +121,29 @@ def prepare(data: Data, seed: int, prompt: Prompt, encoder: Encoder) -> tuple[di
     return splits, metrics
 
 
-def read_dataset(data: Data) -> list[Row]:
+def read_dataset(data: Data, columns: list[str]) -> list[Row]:
     """Rows of the hub's dataset that data.path names."""
     if not data.path:
         raise InputError("data.files: names no file; name one, or a dataset in data.path")
-    return read_hub(data.path, data.name, data.revision, data.split)
+    return read_hub(data.path, data.name, data.revision, data.split, columns)
 
 
 def render(row: Row, data: Data, prompt: Prompt) -> dict[str, Any]:
     """A raw row as prompt and completion.
 
     Raises:
-        InputError: a column is missing or empty, or the label is not in data.labels.
+        InputError: a column is empty, or the label is not in data.labels.
     """
-    for column in column_names(data.text_template):
-        if row.values.get(column) is None:
-            there = ", ".join(name for name, value in row.values.items() if value is not None)
-            raise InputError(f"{row.source}: no column {column!r}, which data.text_template names; there are: {there}")
-    if not any(str(row.values[column]).strip() for column in prompt.columns):
+    if not any(row.values[column].strip() for column in prompt.columns):
         raise InputError(f"{row.source}: {', '.join(map(repr, prompt.columns))} is empty")
-    expected = str(row.values[data.completion_column]).strip()
-    if any("\0" in str(row.values[column]) for column in column_names(data.text_template)):
+    expected = row.values[data.completion_column].strip()
+    if any("\0" in row.values[column] for column in column_names(data.text_template)):
         raise InputError(f"{row.source}: holds a NUL character, at which onnxruntime-genai's tokenizer stops reading")
     if not expected:
         raise InputError(f"{row.source}: {data.completion_column!r} is empty")
     if data.labels and expected not in data.labels:
-        raise InputError(f"{row.source}: label {expected!r} is not in data.labels ({', '.join(data.labels)})")
+        cure = "write them in quotes, as the rows have them"
+        raise InputError(f"{row.source}: label {expected!r} is not in data.labels ({', '.join(data.labels)}); {cure}")
     return {
         "source": row.source,
         "prompt": prompt.render_prompt(row.values),

@@ -1,13 +1,27 @@
 """hydra_plugins: a wrong key or combination fails while the configuration is composed, and says what to write instead."""
 
+import shlex
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
+from dvc.utils.hydra import compose_and_dump, get_hydra_sweeps
 from omegaconf import OmegaConf
 
+from stages.lib.edge.configuration import load
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.keys import FORMER
+from stages.lib.schema.data import Data as DataSection
 from tools.compose import compose
+
+
+@dataclass
+class Rows:
+    """What `load` reads of params.yaml."""
+
+    data: DataSection
 
 
 def refused(*overrides: str) -> str:
@@ -67,6 +81,8 @@ def test_what_a_former_name_points_to_is_there() -> None:
         (["build=cpu_fp32", "build.algo_config=gptq"], "build.algo_config: fp32 has nothing to round; use null"),
         (["build.n_samples=0"], "build.n_samples: 0 rows say nothing"),
         (["build.block_size=24"], "build.block_size: 24 is none of 16, 32, 64, 128, 256"),
+        (["data.labels=[joy,fear,joy]"], "data.labels: 'joy' is in the list twice"),
+        (["data.labels=[joy,' fear']"], "data.labels: ' fear' is empty or has white space around it"),
         (["+build.extra_options.shared_embeding=true"], "did you mean build.extra_options.shared_embeddings?"),
         (["+build.extra_options.int4_algo_config=rtn"], "is now called algo_config; set build.algo_config"),
         (["+build.extra_options.adapter_path=models/adapter"], "the adapter is in the weights"),
@@ -147,3 +163,53 @@ def test_a_datastore_becomes_an_address() -> None:
 )  # fmt: skip
 def test_an_address_that_cannot_be_is_refused_before_any_stage(overrides: list[str], said: str) -> None:
     assert said in refused(*overrides)
+
+
+# templates
+
+TEMPLATES = [
+    (r'"Review: {review text}\nStars:\n{stars}"', "Review: {review text}\nStars:\n{stars}"),
+    (r"'{a}\n{b}'", "{a}\n{b}"),
+    (r'"{a}\t{b}"', "{a}\t{b}"),
+    (r'"{a} \\n {b}"', r"{a} \n {b}"),
+    (r'"{a} \d \u00e9 {b}"', r"{a} \d \u00e9 {b}"),
+    ('"{a}\n{b}"', "{a}\n{b}"),
+    (r'"{a}: \"{b}\""', '{a}: "{b}"'),
+    (r'"{a} C:\\new {b}\\"', "{a} C:\\new {b}\\"),
+]
+
+
+@pytest.mark.parametrize(("written", "template"), TEMPLATES)
+def test_a_template_on_the_command_line_has_line_breaks(written: str, template: str) -> None:
+    assert data(f"data.text_template={written}").text_template == template
+
+
+def test_a_template_is_the_same_for_dvc_for_make_params_and_for_a_stage(root: Path, tmp_path: Path) -> None:
+    written, template = TEMPLATES[0]
+    for override in (f"data.text_template={written}", f"++data.text_template={written}"):
+        compose_and_dump(tmp_path / "params.yaml", str(root / "conf"), None, "config", str(root), [override])
+        assert (tmp_path / "params.yaml").read_text(encoding="utf-8") == compose([override])
+        assert load(Rows, [], tmp_path / "params.yaml").data.text_template == template
+        shutil.copy(root / "params.yaml", tmp_path)
+        assert load(Rows, [override], tmp_path / "params.yaml").data.text_template == template
+
+
+def test_templates_of_a_queue_have_line_breaks() -> None:
+    sweep = get_hydra_sweeps({"params.yaml": [r'data.text_template="{a}\n{b}","{a} \\n{b}"']})
+    overrides = [override for chosen in sweep for override in chosen["params.yaml"]]
+    assert [data(override).text_template for override in overrides] == ["{a}\n{b}", r"{a} \n{b}"]
+
+
+def test_a_template_in_a_file_is_what_yaml_says(root: Path, tmp_path: Path) -> None:
+    text = compose().replace("text_template: '### Text: {phrase}", r"text_template: '### \n Text: {phrase}")
+    (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
+    assert load(Rows, ["data.labels=null"], tmp_path / "params.yaml").data.text_template.startswith(r"### \n Text: {phrase}")
+
+
+def test_readmes_own_command_gives_the_rows_that_it_shows(root: Path) -> None:
+    command = (root / "README.md").read_text(encoding="utf-8").split("what is learned:\n\n```\n")[1].split("```")[0]
+    words = shlex.split(command)
+    assert words[:3] == ["dvc", "exp", "run"]
+    chosen = data(*(words[place + 1] for place, word in enumerate(words) if word == "-S"))
+    assert chosen.text_template == "Review: {review text}\nStars:\n{stars}"
+    assert chosen.labels == ["1", "2", "3", "4", "5"]

@@ -5,8 +5,10 @@ so that training, evaluation and prediction cannot differ.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from decimal import Decimal
 from pathlib import Path
 from string import Formatter
 from typing import Any
@@ -52,16 +54,17 @@ class Prompt:
         """The columns that a text fills: the only one there is, or those of a JSON object.
 
         Raises:
-            InputError: there are several, and the text has not all of them.
+            InputError: there are several, and the text has not all of them; or UTF-8 cannot hold the text.
         """
         columns = list(dict.fromkeys(self.columns))
         if len(columns) == 1:
-            return {columns[0]: text}
+            try:
+                return {columns[0]: text_of(text)}
+            except ValueError as error:
+                raise InputError(f"the text holds {error}") from error
         try:
-            row = json.loads(text)
-            if any(row[column] is None for column in columns):
-                raise ValueError("a column is null")
-            return {column: row[column] for column in columns}
+            row = json.loads(text, parse_float=str, parse_int=str)  # as prepare reads JSON
+            return {column: text_of(row[column]) for column in columns}
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             wanted = ", ".join(f'"{column}": "..."' for column in columns)
             raise InputError(f"this model wants a JSON object {{{wanted}}}") from error
@@ -123,7 +126,51 @@ def column_names(template: str) -> list[str]:
 
 def fill(template: str, row: Mapping[str, Any]) -> str:
     """The template with the row's values in place of the names."""
-    return "".join(literal + ("" if name is None else str(row[name])) for literal, name in _parts(template))
+    return "".join(literal + ("" if name is None else text_of(row[name])) for literal, name in _parts(template))
+
+
+def text_of(value: Any) -> str:
+    """A value of a row as text: text as it is, bytes as UTF-8, a number as Python writes it, a truth value as JSON does.
+
+    Raises:
+        ValueError: it is something else. The message names what it is and the cure.
+    """
+    if isinstance(value, str):
+        return whole(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError as error:
+            raise ValueError("bytes that are not UTF-8; store text") from error
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float | Decimal):
+        if not math.isfinite(value):
+            name = "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+            raise ValueError(f"{name}; write a number or a word, or drop the row")
+        return str(value)
+    kinds = {
+        list: "a list; join it to one text",
+        dict: "an object; write it as one text",
+        type(None): "null; fill it, or drop the row",
+    }
+    raise ValueError(kinds.get(type(value), f"a value of the type {type(value).__name__}; store it as text"))
+
+
+def whole(text: str) -> str:
+    r"""A text that UTF-8 can hold.
+
+    Raises:
+        ValueError: half a surrogate pair is in it, as in JSON's "\ud83d".
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = text[error.start].encode("ascii", "backslashreplace").decode()
+        raise ValueError(f"half a surrogate pair ({half}); write the whole character, or drop it") from error
+    return text
 
 
 def escape(literal: str) -> str:

@@ -26,14 +26,19 @@ def key(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
-def deduplicate(rows: Iterable[Row]) -> Deduplicated:
-    """Keeps the first row of each prompt; where rows of one prompt expect different answers, none is kept."""
+def deduplicate(rows: Iterable[Row], exact: bool = False) -> Deduplicated:
+    """Keeps the first row of each prompt; where rows of one prompt expect different answers, none is kept.
+
+    Args:
+        rows: with `prompt` and `expected`.
+        exact: answers that differ only in Unicode form, case or white space are different too, as labels are.
+    """
     by_prompt: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
         by_prompt[key(row["prompt"])].append(row)
     kept, duplicates, conflicts = [], [], []
     for same in by_prompt.values():
-        if len({key(row["expected"]) for row in same}) > 1:
+        if len({row["expected"] if exact else key(row["expected"]) for row in same}) > 1:
             conflicts += same
         else:
             kept.append(same[0])
@@ -66,7 +71,7 @@ def split(rows: list[Row], stratify: bool, test_size: float, eval_dataset_size: 
         strata[row["expected"] if stratify else ""].append(row)
     place: dict[str, str] = {}
     for label, members in strata.items():
-        members.sort(key=lambda row: hashlib.sha256(f"{seed}\n{key(row['prompt'])}".encode()).digest())
+        members.sort(key=lambda row: place_of(row, seed))
         count = len(members)
         sizes = {"test": round(test_size * len(members)), "validation": round(eval_dataset_size * len(members))}
         sizes["train"] = len(members) - sum(sizes.values())
@@ -79,6 +84,43 @@ def split(rows: list[Row], stratify: bool, test_size: float, eval_dataset_size: 
                 place[row["prompt"]] = name
             del members[:size]
     return {name: [row for row in rows if place[row["prompt"]] == name] for name in ("train", "validation", "test")}
+
+
+def place_of(row: Row, seed: int) -> bytes:
+    """What orders rows at random, always alike."""
+    return hashlib.sha256(f"{seed}\n{key(row['prompt'])}".encode()).digest()
+
+
+def capped(rows: list[Row], most: int | None, name: str, stratify: bool, seed: int) -> list[Row]:
+    """At most so many of some rows of distinct prompts, in their order; a smaller cap keeps some of what a larger one keeps.
+
+    Args:
+        rows: with `prompt` and `expected`.
+        most: the cap; None: all rows.
+        name: the cap's key in `data`, for errors.
+        stratify: take the same share of each `expected` value, and at least one row.
+        seed: of the order within a label.
+
+    Raises:
+        InputError: the cap is too low for that.
+    """
+    if most is None:
+        return rows
+    strata: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        strata[row["expected"] if stratify else ""].append(row)
+    least = max(1, len(strata))
+    if most < least:
+        why = ", a row of each label" if stratify else ""
+        raise InputError(f"data.{name}: must be at least {least}{why}, or null for no cap, got {most}")
+    if most >= len(rows):
+        return rows
+    ranked: list[tuple[float, bytes, str]] = []
+    for members in strata.values():
+        places = sorted((place_of(row, seed), row["prompt"]) for row in members)
+        ranked += [(rank / len(members), place, prompt) for rank, (place, prompt) in enumerate(places)]
+    kept = {prompt for _, _, prompt in sorted(ranked)[:most]}
+    return [row for row in rows if row["prompt"] in kept]
 
 
 def overlap(splits: dict[str, list[Row]]) -> list[Row]:

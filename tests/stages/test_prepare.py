@@ -1,12 +1,14 @@
 """prepare: what is counted, what is refused and in which words, and what a failed run leaves."""
 
 import csv
+import hashlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +36,8 @@ Splits = dict[str, list[dict[str, Any]]]
 Prepared = tuple[Splits, dict[str, Any]]
 
 
+REASONS = ("duplicates", "conflicting_labels", "overlong", "max_samples", "max_validation_samples", "max_test_samples")
+UNCUT = dict.fromkeys(REASONS, 0)
 SETTINGS = {"eval_dataset_size": 0.1, "test_size": 0.2, "source_max_len": 256}  # whatever conf/ recommends
 
 
@@ -104,7 +108,7 @@ def test_what_is_left_out_is_counted(data: Data, run: Callable[[Data], Prepared]
     rewrite(data, phrases(10) + extra)
     splits, metrics = run(data)
     assert metrics["rows"] == 46
-    assert metrics["dropped"] == {"duplicates": 2, "conflicting_labels": 3, "overlong": 1, "max_samples": 0}
+    assert metrics["dropped"] == UNCUT | {"duplicates": 2, "conflicting_labels": 3, "overlong": 1}
     assert metrics["truncated"] == 0
     assert metrics["overlap_between_splits"] == 0
     assert sum(metrics["splits"].values()) + sum(metrics["dropped"].values()) == metrics["rows"]
@@ -172,7 +176,7 @@ def test_test_files_are_the_test_split_and_nothing_else(data: Data, tmp_path: Pa
     assert [row["source"] for row in splits["test"]] == [f"{tmp_path / 'test.jsonl'} row {number}" for number in range(1, 13)]
     assert metrics["splits"] == {"train": 36, "validation": 4, "test": 12}
     assert metrics["rows"] == 54
-    assert metrics["dropped"] == {"duplicates": 1, "conflicting_labels": 0, "overlong": 1, "max_samples": 0}
+    assert metrics["dropped"] == UNCUT | {"duplicates": 1, "overlong": 1}
 
 
 def test_truncated_test_rows_are_counted_too(data: Data, tmp_path: Path, run: Callable[[Data], Prepared]) -> None:
@@ -243,6 +247,37 @@ def test_a_bad_row_of_the_test_file_is_named(data: Data, tmp_path: Path, refused
     write_jsonl(tmp_path / "test.jsonl", [{"phrase": "x", "tone": "joy"}, {"phrase": "y", "tone": "rage"}])
     message = refused(replace(data, test_files=[str(tmp_path / "test.jsonl")]))
     assert message.startswith(f"{tmp_path / 'test.jsonl'} row 2: label 'rage'")
+
+
+@pytest.mark.parametrize(("first", "second"), [("01", "02"), ("1", "01"), ("true", "false"), ("TRUE", "true"), ("1.0", "1.00")])
+def test_labels_of_a_table_are_as_they_are_written(
+    data: Data, tmp_path: Path, run: Callable[[Data], Prepared], first: str, second: str
+) -> None:
+    with (tmp_path / "rows.csv").open("w", encoding="utf-8", newline="") as file:
+        rows = [[f"{number}", (first, second)[number % 2]] for number in range(40)]
+        csv.writer(file).writerows([["phrase", "tone"], *rows])
+    splits, metrics = run(replace(data, files=[str(tmp_path / "rows.csv")], labels=[first, second]))
+    assert metrics["labels"] == {first: 20, second: 20}
+    assert {row["completion"] for row in splits["train"]} == {first, second}
+
+
+def test_one_prompt_with_labels_that_differ_in_case_is_a_contradiction(data: Data, run: Callable[[Data], Prepared]) -> None:
+    rows = [{"phrase": f"{number}", "tone": ("US", "us")[number % 2]} for number in range(40)]
+    rewrite(data, [*rows, {"phrase": "0", "tone": "us"}])
+    _, metrics = run(replace(data, labels=["US", "us"]))
+    assert (metrics["dropped"]["conflicting_labels"], metrics["dropped"]["duplicates"]) == (2, 0)
+
+
+@pytest.mark.parametrize("labels", [["joy", "joy"], ["joy", " fear"], ["joy", ""], ["joy", "(invalid)"]])
+def test_labels_that_cannot_be_told_apart_are_refused(data: Data, refused: Callable[[Data], str], labels: list[str]) -> None:
+    assert refused(replace(data, labels=labels)).startswith("data.labels: ")
+
+
+def test_a_column_that_no_template_uses_may_hold_anything(data: Data, run: Callable[[Data], Prepared]) -> None:
+    plain = run(data)
+    rows = [json.dumps({"extra": [{"any": None}, float("nan"), "\ud83d"], **row}) for row in phrases(10)]
+    Path(data.files[0]).write_text("\n".join(rows), encoding="utf-8")
+    assert run(data) == plain
 
 
 def test_numbers_are_labels_too(data: Data, run: Callable[[Data], Prepared]) -> None:
@@ -438,6 +473,33 @@ def test_more_max_samples_than_sequences_drop_none(data: Data, run: Callable[[Da
     assert run(replace(data, max_samples=1000)) == run(data)
 
 
+def test_caps_cut_validation_and_test_rows_that_train_does_not_get(data: Data, run: Callable[[Data], Prepared]) -> None:
+    rewrite(data, phrases(40))  # 16 of 160 validate, 32 test
+    every, _ = run(data)
+    splits, metrics = run(replace(data, max_validation_samples=8, max_test_samples=20))
+    assert splits["train"] == every["train"]
+    for name, kept, cut in (("validation", 8, 8), ("test", 20, 12)):
+        assert splits[name] == [row for row in every[name] if row in splits[name]]
+        assert Counter(row["expected"] for row in splits[name]) == dict.fromkeys(TONES, kept // 4)
+        assert (metrics["splits"][name], metrics["dropped"][f"max_{name}_samples"]) == (kept, cut)
+    assert sum(metrics["splits"].values()) + sum(metrics["dropped"].values()) == metrics["rows"]
+    assert run(replace(data, max_validation_samples=16, max_test_samples=None)) == run(data)
+
+
+def test_caps_cut_free_text_and_test_files_too(data: Data, tmp_path: Path, run: Callable[[Data], Prepared]) -> None:
+    write_jsonl(tmp_path / "test.jsonl", phrases(5, "held out"))
+    free = replace(data, labels=None, test_files=[str(tmp_path / "test.jsonl")], max_validation_samples=3, max_test_samples=7)
+    splits, metrics = run(free)
+    assert (len(splits["validation"]), len(splits["test"])) == (3, 7)
+    assert (metrics["dropped"]["max_validation_samples"], metrics["dropped"]["max_test_samples"]) == (1, 13)
+
+
+def test_a_cap_below_a_row_of_each_label_is_refused(data: Data, refused: Callable[[Data], str]) -> None:
+    message = "must be at least 4, a row of each label, or null for no cap, got 3"
+    assert refused(replace(data, max_validation_samples=3)) == f"data.max_validation_samples: {message}"
+    assert refused(replace(data, max_test_samples=3)) == f"data.max_test_samples: {message}"
+
+
 @pytest.mark.parametrize("most", [0, -1])
 def test_max_samples_that_leave_nothing_are_refused(data: Data, refused: Callable[[Data], str], most: int) -> None:
     assert refused(replace(data, max_samples=most)) == f"data.max_samples: {most} leaves no rows; 1 or more, or null"
@@ -469,7 +531,11 @@ def test_a_strategy_that_does_not_exist_is_refused(root: Path) -> None:
         OmegaConf.merge(OmegaConf.structured(Data), OmegaConf.load(root / "conf/data/tone.yaml"), {"corpus_strategy": "by-mood"})
 
 
-PROGRESS = re.compile(r"Generating \w+ split: [^\]\r\n]*\]")
+DEFAULT = {  # sha256 of what the default recipe prepares
+    "train": "cec55c9063ea3406e62b35db00e4cfe22218eff9fd1a853ec8cbd46abd215cfc",
+    "validation": "ae3282d1f8d4ea39a0cb9c01c4ef8b45f4f16d11ba86e086e283d6a0d990d2d1",
+    "test": "7e35d585833aa1f2921e00365dcf98217b3667a025ae7929669d2df7674eefed",
+}
 
 
 class Project:
@@ -479,12 +545,11 @@ class Project:
         self.folder, self.root = folder, root
 
     def prepare(self, *overrides: str) -> tuple[int, str, list[str]]:
-        """Exit code, standard output and the lines of standard error that are no progress bar."""
+        """Exit code, standard output and the lines of standard error."""
         environment = {**os.environ, "PYTHONPATH": str(self.root), "PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1"}
         command = [sys.executable, "-m", "stages.prepare", *overrides]
         result = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=100)
-        lines = [PROGRESS.sub("", line).strip() for line in result.stderr.splitlines()]
-        return result.returncode, result.stdout, [line for line in lines if line]
+        return result.returncode, result.stdout, result.stderr.splitlines()
 
     def outputs(self) -> dict[str, bytes]:
         folders = [self.folder / "data/prepared", self.folder / "metrics"]
@@ -523,7 +588,15 @@ def test_a_run_leaves_the_splits_the_prompt_and_the_figures(project: Project, en
     ("name", "content", "override", "error"),
     [
         ("broken.jsonl", b'{"phrase": "a", "tone": "joy"}\n{"phrase": "b"\n', "seed=0", "broken.jsonl line 2: not JSON"),
-        ("latin.jsonl", b'{"phrase": "sch\xf6n", "tone": "joy"}\n', "seed=0", "latin.jsonl: not UTF-8"),
+        ("latin.jsonl", b'{"phrase": "sch\xf6n", "tone": "joy"}\n', "seed=0", "latin.jsonl line 1: not UTF-8"),
+        ("late.csv", b'phrase,tone\na,joy\nb,"fear\n', "seed=0", "late.csv row 2 (line 3): not CSV"),
+        (
+            "half.jsonl",
+            b'{"phrase": "cut \\ud83d", "tone": "joy"}\n',
+            "seed=0",
+            "half.jsonl row 1: column 'phrase' holds half",
+        ),
+        ("rows.jsonl", None, "data.labels=[joy,joy]", "data.labels: 'joy' is in the list twice"),
         ("rows.jsonl", None, "data.source_max_len=long", "params.yaml: data.source_max_len: "),
     ],
 )
@@ -539,3 +612,29 @@ def test_a_failed_run_says_one_line_and_leaves_the_earlier_outputs(
     assert (code, said, len(errors)) == (1, "", 1), errors
     assert error in errors[0]
     assert errors[0].startswith("prepare: ")
+
+
+def test_a_cut_is_said_in_the_one_line(project: Project) -> None:
+    before = {name: content for name, content in project.outputs().items() if name.endswith("train.jsonl")}
+    code, said, errors = project.prepare("data.max_test_samples=4")
+    assert (code, errors) == (0, [])
+    counted = "28 train, 4 validation, 4 test rows in data/prepared, 4 of 40 rows dropped"
+    assert said.startswith(f"prepare: {counted}, test cut from 8 to 4 (data.max_test_samples), ")
+    assert before.items() <= project.outputs().items()
+
+
+def test_a_template_on_the_command_line_has_line_breaks(project: Project) -> None:
+    code, _, errors = project.prepare('data.text_template="{phrase}\\n\\ttone \\\\n:\\n{tone}"')
+    assert (code, errors) == (0, [])
+    assert Prompt.load(project.folder / "data/prepared").prompt == "{phrase}\n\ttone \\n:\n"
+
+
+def test_the_default_rows_are_prepared_to_the_bytes_of_dvc_lock(project: Project, root: Path) -> None:
+    (project.folder / "data/raw").mkdir(parents=True)
+    shutil.copy(root / "data/raw/tone.jsonl", project.folder / "data/raw")
+    settings = ["data.eval_dataset_size=0.05", "data.test_size=0.2", "data.source_max_len=1024"]  # a token a byte
+    code, said, errors = project.prepare("data.files=[data/raw/tone.jsonl]", *settings)
+    assert (code, errors) == (0, [])
+    assert said.startswith("prepare: 900 train, 60 validation, 240 test rows in data/prepared, 0 of 1200 rows dropped, ")
+    for name, digest in DEFAULT.items():
+        assert hashlib.sha256((project.folder / f"data/prepared/{name}.jsonl").read_bytes()).hexdigest() == digest

@@ -47,6 +47,8 @@ class Data:
     overlong: Overlong
     corpus_strategy: CorpusStrategy
     max_samples: int | None
+    max_validation_samples: int | None
+    max_test_samples: int | None
     pad_to_max_len: bool
     use_attention_mask: bool
     eval_dataset_size: float

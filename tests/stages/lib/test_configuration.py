@@ -25,6 +25,8 @@ data:
   overlong: drop
   corpus_strategy: line-by-line
   max_samples: null
+  max_validation_samples: null
+  max_test_samples: null
   pad_to_max_len: false
   use_attention_mask: true
   eval_dataset_size: 0.1

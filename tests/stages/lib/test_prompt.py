@@ -1,11 +1,12 @@
 """The prompt: cut out of one template, filled with a row's values, carried as prompt.json."""
 
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from stages.lib.edge.errors import InputError
-from stages.lib.prompt import Prompt, column_names, escape, fill, split_template
+from stages.lib.prompt import Prompt, column_names, escape, fill, split_template, text_of
 
 PHI3 = "<|user|>\n{Question}<|end|>\n<|assistant|>\n{Best Answer}\n<|end|>"
 
@@ -111,3 +112,49 @@ def test_a_broken_prompt_file_is_named(tmp_path: Path, content: str) -> None:
     with pytest.raises(InputError, match=r"prompt\.json: not a prompt file") as raised:
         Prompt.load(tmp_path)
     assert "\n" not in str(raised.value)
+
+
+SEVERAL = Prompt("{a}: {b} ", "{c}", None, 256)
+
+
+def test_a_row_of_json_has_the_text_that_prepare_reads() -> None:
+    row = SEVERAL.row_of('{"a": 1.50, "b": true, "c": [1]}')
+    assert row == {"a": "1.50", "b": "true"}
+    assert SEVERAL.render_prompt(row) == SEVERAL.render_prompt({"a": "1.50", "b": True}) == "1.50: true "
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a": "x"}', '{"a": "x", "b": null}', '{"a": "x", "b": [1]}', '{"a": NaN, "b": ""}', "3", "[]", "x"]
+)
+def test_a_row_that_fills_no_template_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match=r'^this model wants a JSON object \{"a": "...", "b": "..."\}$'):
+        SEVERAL.row_of(text)
+
+
+def test_a_text_that_utf8_cannot_hold_is_refused() -> None:
+    with pytest.raises(InputError, match=r"^the text holds half a surrogate pair \(\\udcff\); "):
+        Prompt("{a} ", "{b}", None, 256).row_of("caf\udcff")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (" as it is\n", " as it is\n"),
+        ("\U0001f600", "\U0001f600"),
+        (b"gr\xc3\xbc\xc3\x9fe", "grüße"),
+        (10**400, f"1{'0' * 400}"),
+        (-0.5, "-0.5"),
+        (1e300, "1e+300"),
+        (True, "true"),
+        (False, "false"),
+        (Decimal("19.90"), "19.90"),
+    ],
+)
+def test_a_value_is_filled_in_as_its_text(value: object, text: str) -> None:
+    assert text_of(value) == fill("{a}", {"a": value}) == text
+
+
+@pytest.mark.parametrize("value", [None, [], {}, b"\xff", "\ud83d", float("nan"), float("inf"), Decimal("NaN"), object()])
+def test_a_value_without_a_text_is_refused(value: object) -> None:
+    with pytest.raises(ValueError, match=r"; (write|fill|join|store) "):
+        text_of(value)
