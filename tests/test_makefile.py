@@ -65,11 +65,11 @@ class Project:
         for name in ENVIRONMENTS:
             (folder / f".venv/.{name}").touch()
 
-    def make(self, *words: str, code: int = 0, **variables: str) -> list[tuple[list[str], dict[str, str]]]:
+    def make(self, *words: str, code: int = 0, variables: dict[str, str] | None = None) -> list[tuple[list[str], dict[str, str]]]:
         """The words and the environment of each command that a target ran."""
         self.record.unlink(missing_ok=True)
         kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-        environment = {**kept, "RECORD": str(self.record), **variables}
+        environment = {**kept, "RECORD": str(self.record), **(variables or {})}
         done = subprocess.run(["make", *words], cwd=self.folder, env=environment, capture_output=True, text=True, timeout=60)
         assert done.returncode == code, done.stderr
         lines = self.record.read_text(encoding="utf-8").splitlines() if self.record.exists() else []
@@ -86,8 +86,8 @@ def test_what_is_set_is_one_word_of_the_command_and_is_not_executed(
     target: str, variable: str, word: str, project: Project
 ) -> None:
     for value in HOSTILE:
-        for words, variables in (((f"{variable}={value}",), {}), ((), {variable: value})):
-            ran = project.make(target, *words, **variables)
+        for words, variables in (([f"{variable}={value}"], {}), ([], {variable: value})):
+            ran = project.make(target, *words, variables=variables)
             assert ran
             assert any(word.format(value) in argv for argv, _ in ran), value
             assert not (project.folder / "MARK").exists(), value
