@@ -1,7 +1,18 @@
 # Tunepress: fine-tune, then press to int4. `make` prints this file's targets.
 
+# What a user sets reaches a recipe as a variable of its environment, "$$NAME", letter by letter: neither make nor the shell
+# evaluates it. ARGS holds words, quoted as for a shell; tools/make_args.py splits them and runs no shell either.
+USERS := ACCOUNT ARGS CONFIG ENGINE EXPERIMENT EXTRA GPUS IMAGE JOB MODEL NAME PORT PYTHON RESET REV SEARCH STORE STRICT TEXT \
+	URL VENV
+$(foreach name,$(USERS),$(if $(filter-out undefined,$(origin $(name))),$(eval override export $(name) := $$(value $(name)))))
+WITH_ARGS := python -m tools.make_args
+
 PYTHON ?= python3
 VENV ?= .venv
+ifneq ($(words $(VENV)),1)
+$(error VENV: must be one path without spaces, for it names targets)
+endif
+$(foreach mark,$$ ; & | < > ( ) { } ` ' " * ? \ ~ !,$(if $(findstring $(mark),$(VENV)),$(error VENV: must be a path without $(mark))))
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -12,9 +23,9 @@ CUDA_ONLY := cuda-bindings cuda-pathfinder cuda-toolkit triton nvidia-cublas nvi
 
 COMPILE := uv pip compile --quiet --python-version 3.11 --no-annotate --custom-compile-command 'make lock'
 
-IMAGE ?= cuda13
 # Of these targets alone: a `make` in what another target runs, a test for one, makes its own choice.
 docker-%: export ENGINE ?= docker
+docker-%: export IMAGE ?= cuda13
 docker-%: export GPUS ?= $(if $(filter cuda%,$(IMAGE)),all)
 
 .DEFAULT_GOAL := help
@@ -47,7 +58,7 @@ predict: setup ## TEXT="...": the int4 model's answer; without TEXT it reads lin
 
 .PHONY: serve
 serve: setup-serve ## ARGS="--port 8080 ...": the int4 model over HTTP, as OpenAI's API; ARGS=--help lists its options
-	@python -m tools.serve $(ARGS)
+	@$(WITH_ARGS) tools.serve
 
 ##@ Configuration and experiments
 
@@ -57,22 +68,22 @@ params: setup ## compose params.yaml from conf/, keeping what an experiment chos
 
 .PHONY: exp-show
 exp-show: setup ## experiments side by side: the figures that decide and what differs; REV=... those of another commit
-	@python -m tools.experiments $(if $(REV),--rev "$(REV)")
+	@python -m tools.experiments $${REV:+--rev="$$REV"}
 
 .PHONY: import-olive
 import-olive: setup ## CONFIG=olive-config.json NAME=mine: conf/experiment/mine.yaml of an Olive configuration; STRICT=1 refuses losses
-	@python -m tools.import_olive "$(CONFIG)" --name="$(NAME)" $(if $(STRICT),--strict)
+	@python -m tools.import_olive --name="$$NAME" $(if $(STRICT),--strict) -- "$$CONFIG"
 
 .PHONY: search
 search: setup-search ## SEARCH=int4: the best recipe under constraints, of conf/search/int4.yaml; goes on where it was stopped
-	@python -m tools.search "$(SEARCH)"
+	@python -m tools.search -- "$$SEARCH"
 
 ##@ Docker: IMAGE=cuda13 (the default), cuda12 for an older driver, or cpu; ENGINE=podman
 
 .PHONY: docker-train
 docker-train: ## an experiment on the GPUs: EXPERIMENT=phi3_mini_lora (or the default), GPUS=0,1 (or all)
-	@docker/build train $(IMAGE)
-	@docker/run train $(IMAGE) dvc exp run -S environment=$(IMAGE) $(if $(EXPERIMENT),-S +experiment=$(EXPERIMENT))
+	@docker/build train "$$IMAGE"
+	@docker/run train "$$IMAGE" dvc exp run -S environment="$$IMAGE" $${EXPERIMENT:+-S "+experiment=$$EXPERIMENT"}
 
 .PHONY: docker-repro-cpu
 docker-repro-cpu: ## `make repro` in the image for the CPU
@@ -86,18 +97,18 @@ docker-test: ## `make test` in the image for the CPU
 
 .PHONY: docker-shell
 docker-shell: ## a shell in the image, on this working tree
-	@docker/build train $(IMAGE)
-	@docker/run train $(IMAGE) bash
+	@docker/build train "$$IMAGE"
+	@docker/run train "$$IMAGE" bash
 
 .PHONY: docker-serve
 docker-serve: ## answers over HTTP with MODEL=models/onnx on PORT=8080 of this machine
-	@docker/build serve $(IMAGE)
-	@docker/run serve $(IMAGE)
+	@docker/build serve "$$IMAGE"
+	@docker/run serve "$$IMAGE"
 
 .PHONY: docker-build
 docker-build: ## the images to train and to serve
-	@docker/build train $(IMAGE)
-	@docker/build serve $(IMAGE)
+	@docker/build train "$$IMAGE"
+	@docker/build serve "$$IMAGE"
 
 .PHONY: docker-digests
 docker-digests: ## look the base's digest up and write it to docker/versions.env
@@ -107,27 +118,27 @@ docker-digests: ## look the base's digest up and write it to docker/versions.env
 
 .PHONY: remote-azure
 remote-azure: setup-azure ## URL=azure://container/path: DVC's remote; ACCOUNT=name with `az login`, STORE=1 keeps the key out of git
-	@python -m tools.azure.remote "$(URL)" $(if $(ACCOUNT),--account "$(ACCOUNT)") $(if $(STORE),--store)
+	@python -m tools.azure.remote $${ACCOUNT:+--account="$$ACCOUNT"} $(if $(STORE),--store) -- "$$URL"
 
 .PHONY: push
 push: setup-azure ## what the stages made to the remote in Azure, and no silence when it is down; ARGS="--run-cache ..."
-	@python -m tools.azure.share push $(ARGS)
+	@$(WITH_ARGS) tools.azure.share push
 
 .PHONY: pull
 pull: setup-azure ## what the stages of this commit made, from the remote in Azure
-	@python -m tools.azure.share pull $(ARGS)
+	@$(WITH_ARGS) tools.azure.share pull
 
 .PHONY: azure-publish
 azure-publish: setup-azure ## NAME=tone: register the int4 model, card and figures in Azure ML; ARGS=--help lists where
-	@python -m tools.azure.publish "$(NAME)" $(ARGS)
+	@$(WITH_ARGS) tools.azure.publish "$$NAME"
 
 .PHONY: azure-submit
 azure-submit: setup-azure ## EXPERIMENT=smoke ARGS="compute=gpu-cluster": a recipe on Azure ML's computers; ARGS="... --dry-run" only checks
-	@python -m tools.azure.submit $(if $(EXPERIMENT),--experiment "$(EXPERIMENT)") $(ARGS)
+	@$(WITH_ARGS) tools.azure.submit $${EXPERIMENT:+--experiment="$$EXPERIMENT"}
 
 .PHONY: azure-fetch
 azure-fetch: setup-azure ## JOB=name: what such a job has made, here
-	@python -m tools.azure.fetch "$(JOB)" $(ARGS)
+	@$(WITH_ARGS) tools.azure.fetch "$$JOB"
 
 ##@ Development
 
@@ -159,7 +170,7 @@ lock: setup-dev ## resolve requirements/*.in to exact versions again
 
 .PHONY: doctor
 doctor: setup ## can the recipe run here? EXPERIMENT=phi3_mini_lora, or ARGS="build=cuda_int4 ...", asks about another
-	@python -m tools.doctor $(if $(EXPERIMENT),+experiment=$(EXPERIMENT)) $(ARGS)
+	@$(WITH_ARGS) tools.doctor $${EXPERIMENT:+"+experiment=$$EXPERIMENT"}
 
 .PHONY: setup
 setup: $(VENV)/.cpu ## the environment in .venv, exactly as requirements/cpu.txt says
@@ -176,10 +187,11 @@ setup-dev: $(VENV)/.dev $(VENV)/.search $(VENV)/.serve $(VENV)/.azure $(if $(she
 .PHONY: setup-azure
 setup-azure: $(VENV)/.azure ## what rows, models, jobs and remotes in Azure need, on top
 
+$(VENV)/.cpu: export PYTHON := $(PYTHON)
 $(VENV)/.cpu: requirements/cpu.txt
-	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.x")'
+	@"$$PYTHON" -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed: make PYTHON=python3.x")'
 	@echo "making the environment in $(VENV), once"
-	@$(PYTHON) -m venv $(VENV)
+	@"$$PYTHON" -m venv $(VENV)
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --requirement $<
 	@touch $@
 

@@ -23,7 +23,9 @@ class Files(ThreadingHTTPServer):
         self.files: dict[str, bytes] = {}
         self.versions = True  # whether answers have an ETag
         self.statuses: dict[str, int] = {}  # in place of an answer
+        self.redirects: dict[str, str] = {}
         self.asked: list[str] = []
+        self.credentials: list[str | None] = []  # of each request
 
     @property
     def url(self) -> str:
@@ -39,7 +41,13 @@ class Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         path = unquote(parts.path)
         self.server.asked.append(f"{self.command} {path}")
-        if path in self.server.statuses:
+        self.server.credentials.append(self.headers.get("Authorization"))
+        if path in self.server.redirects:
+            self.send_response(302)
+            self.send_header("Location", self.server.redirects[path])
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+        elif path in self.server.statuses:
             self.send_error(self.server.statuses[path])
         elif "list-type=2" in parts.query:
             self.answer(

@@ -7,7 +7,7 @@ from typing import Any
 from stages.lib import tables
 from stages.lib.edge.environment import versions
 from stages.lib.edge.paths import ADAPTER_FILE
-from stages.lib.examples import columns_of, parts
+from stages.lib.examples import parts
 from stages.lib.page import Findings, environment
 from stages.lib.prompt import Prompt
 
@@ -37,7 +37,7 @@ def card(findings: Findings) -> str:
         labels=prompt.labels,
         max_new_tokens=prompt.max_new_tokens,
         prompt=fenced(prompt.prompt),
-        snippet=fenced(snippet(prompt, findings.predictions["onnx"][0], parameters["build.adapters"] == "separate"), "python"),
+        snippet=fenced(snippet(prompt, parameters["build.adapters"] == "separate"), "python"),
     )  # fmt: skip
 
 
@@ -56,15 +56,14 @@ def requirement(execution_provider: str) -> str:
     return f"{name}=={installed.get('onnxruntime-genai') or installed['onnxruntime-genai-cuda']}"
 
 
-def snippet(prompt: Prompt, row: dict[str, str], adapter: bool) -> str:
-    """Python that asks the model one row of the test set.
+def snippet(prompt: Prompt, adapter: bool) -> str:
+    """Python that asks the model one row, which is a placeholder: the card is public and the rows need not be.
 
     Args:
         prompt: the template.
-        row: what the shipped model predicted for a row.
-        adapter: whether the fine-tuning lies in a file of its own.
+        adapter: whether the fine-tuning is in a file of its own.
     """
-    columns = columns_of(row["prompt"], prompt)
+    columns = {name: f"your {name}" for name in prompt.columns}
     terms = []
     for literal, name in parts(prompt.prompt):
         terms += [repr(literal)] if literal else []
@@ -76,7 +75,7 @@ def snippet(prompt: Prompt, row: dict[str, str], adapter: bool) -> str:
             'model = og.Model("onnx")  # the folder beside this card',
             "tokenizer = og.Tokenizer(model)",
             "",
-            f"row = {columns!r}",
+            f"row = {columns!r}  # put your own text here",
             f"tokens = tokenizer.encode({' + '.join(terms)})",
             "",
             "parameters = og.GeneratorParams(model)",
@@ -86,7 +85,7 @@ def snippet(prompt: Prompt, row: dict[str, str], adapter: bool) -> str:
             "generator.append_tokens(tokens)",
             "while not generator.is_done():",
             "    generator.generate_next_token()",
-            f"print(tokenizer.decode(generator.get_sequence(0)[len(tokens):]))  # {row['answer'].strip()!r}",
+            "print(tokenizer.decode(generator.get_sequence(0)[len(tokens):]))",
         ]
     )
 

@@ -66,6 +66,8 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def meaning(url: str, errors: list[BaseException]) -> Exception:
     """What a client's error says about a file, in one line."""
+    if refusal := next((error for error in errors if isinstance(error, InputError)), None):
+        return refusal  # of a redirect, which fsspec has wrapped
     status = next(filter(None, map(status_of, errors)), None)
     names = {type(error).__name__ for error in errors}
     if status is None and names & WITHOUT_CREDENTIALS:

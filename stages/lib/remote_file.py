@@ -1,5 +1,8 @@
 """A file elsewhere, read through fsspec: which version there is, and its bytes."""
 
+import asyncio
+import socket
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
@@ -9,8 +12,9 @@ from fsspec.asyn import AsyncFileSystem
 from fsspec.callbacks import TqdmCallback
 from fsspec.implementations.http import HTTPFileSystem
 from tqdm import tqdm
+from yarl import URL
 
-from stages.lib.addresses import BLOB
+from stages.lib.addresses import BLOB, LOOPBACK
 from stages.lib.collected import Identity
 from stages.lib.datastore import resolve
 from stages.lib.edge.errors import InputError
@@ -78,7 +82,43 @@ def opened(url: str) -> tuple[AsyncFileSystem, str]:
         limits = dict.fromkeys(("connect_timeout", "read_timeout"), patience())
         return S3FileSystem(skip_instance_cache=True, use_listings_cache=False, config_kwargs=limits), url
     limit = aiohttp.ClientTimeout(total=None, sock_connect=patience(), sock_read=patience())
-    return HTTPFileSystem(skip_instance_cache=True, client_kwargs={"timeout": limit, "trust_env": True}), url
+    client = {"timeout": limit, "trust_env": True, "middlewares": (redirects_of(url),)}
+    return HTTPFileSystem(skip_instance_cache=True, client_kwargs=client), url
+
+
+def redirects_of(url: str) -> aiohttp.ClientMiddlewareType:
+    """What looks at every request for a file before it is sent, and so at redirects; aiohttp keeps credentials to their host."""
+    first = URL(url)
+
+    async def checked(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        if request.url.origin() != first.origin():
+            await check_redirect(first, request.url)
+        return await send(request)
+
+    return checked
+
+
+async def check_redirect(first: URL, target: URL) -> None:
+    """Refuses a redirect on which the rows could be changed on the way, or which leads into a private network from outside.
+
+    Raises:
+        InputError: it is one.
+    """
+    if target.scheme != "https" and (first.scheme == "https" or target.host not in LOOPBACK):
+        raise InputError(f"{first}: is redirected to {target.origin()}; over http anyone on the way can change the rows")
+    if await is_private(target) and not await is_private(first):
+        raise InputError(
+            f"{first}: is redirected to {target.origin()}, which is in a private network; download the file yourself"
+        )
+
+
+async def is_private(url: URL) -> bool:
+    """Whether an address is one of this machine or of a private network; a name is looked up."""
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
+    except OSError:  # a proxy may know it
+        return False
+    return any(not ip_address(str(address[0]).partition("%")[0]).is_global for *_, address in found)
 
 
 def check_container(url: str, path: str, place: AsyncFileSystem) -> None:

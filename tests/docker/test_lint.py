@@ -26,7 +26,7 @@ def compose(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """docker/compose.yaml as compose understands it."""
     home = tmp_path_factory.mktemp("home")
     command = [program("docker-compose"), "--env-file", "docker/versions.env", "-f", "docker/compose.yaml"]
-    given = {"PROJECT": "/home/me/project", "OWNER": "1234:5678", "HOME": str(home)}
+    given = {"PROJECT": "/home/me/project", "OWNER": "1234:5678", "HOME": str(home), "TUNEPRESS_API_KEY": "hush"}
     clean = {name: "" for name in os.environ if name.startswith(("BASE_", "HF_", "AZURE_"))}
     return json.loads(output(*command, "config", "--format", "json", root=root, **(clean | pins(root) | given)))["services"]
 
@@ -62,6 +62,12 @@ def test_compose_serves_the_model_to_this_machine_only(service: str, compose: An
     ((volume,), (port,)) = compose[service]["volumes"], compose[service]["ports"]
     assert (volume["source"], volume["target"], volume["read_only"]) == ("/home/me/project/models/onnx", "/model", True)
     assert (port["host_ip"], port["published"], port["target"]) == ("127.0.0.1", "8080", 8080)
+
+
+def test_compose_hands_the_key_of_the_server_on(compose: Any) -> None:
+    assert {name for name, service in compose.items() if service["environment"].get("TUNEPRESS_API_KEY") == "hush"} == set(
+        compose
+    )
 
 
 def test_compose_asks_for_gpus_where_there_is_cuda(compose: Any) -> None:

@@ -162,6 +162,30 @@ def test_a_server_sees_the_model_and_nothing_else(host: Host) -> None:
     assert follows(asked, "--env") == [f"TUNEPRESS_IMAGE=tunepress-serve:cpu@sha256:{'a' * 64}"]
 
 
+@pytest.mark.parametrize("command", [("docker/run", "serve", "cpu"), ("make", "docker-serve", "IMAGE=cpu")])
+@pytest.mark.parametrize("engine", ["docker", "podman"])
+def test_the_key_of_a_server_arrives_by_its_name_where_one_is_set(command: tuple[str, ...], engine: str, host: Host) -> None:
+    (host.project / "models/onnx").mkdir(parents=True)
+    asked = host.asked(*command, ENGINE=engine, TUNEPRESS_API_KEY="hush hush")
+    assert "TUNEPRESS_API_KEY" in follows(asked, "--env")
+    assert not any("hush" in word for word in asked)
+    assert "TUNEPRESS_API_KEY" not in host.asked(*command, ENGINE=engine)
+
+
+def test_a_key_that_did_not_arrive_here_does_not_open_the_server(host: Host) -> None:
+    (host.project / "models/onnx").mkdir(parents=True)
+    done = host.run("docker/run", "serve", "cpu", TUNEPRESS_API_KEY="")
+    assert done.returncode == 1
+    assert done.stderr == "docker/run: TUNEPRESS_API_KEY is set and empty; unset it to serve without a key\n"
+    assert not host.said.exists()
+
+
+def test_make_serve_in_the_image_to_train_has_the_key_too(host: Host) -> None:
+    asked = host.asked("docker/run", "train", "cpu", "make", "serve", TUNEPRESS_API_KEY="hush", TUNEPRESS_NETWORK_SECONDS="5")
+    assert {"TUNEPRESS_API_KEY", "TUNEPRESS_NETWORK_SECONDS"} <= set(follows(asked, "--env"))
+    assert not any("hush" in word for word in asked)
+
+
 def test_a_server_without_a_model_says_what_to_do(host: Host) -> None:
     assert host.refused("docker/run", "serve", "cpu").startswith(f"docker/run: no model folder {host.project}/models/onnx; ")
 

@@ -18,6 +18,7 @@ from stages.lib.edge.environment import IMAGE
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import write_csv, write_json
 from stages.lib.edge.paths import ADAPTER_FILE, METRICS, MODEL_CARD, ONNX, PREDICTIONS, PREPARED, REPORT
+from stages.lib.examples import columns_of
 from stages.lib.lora import load
 from stages.lib.onnx_adapter import keep_apart
 from stages.lib.onnx_model import OnnxModel
@@ -209,6 +210,16 @@ def test_the_model_card_says_what_it_must(project: Path, labels: bool, root: Pat
     assert ("| max_size_mb | 100 | 117.15 | broken |" in text) == labels
 
 
+def test_the_model_card_publishes_no_row(project: Path, labels: bool, root: Path) -> None:
+    report.main(sections(root, labels))
+    card, prompt = MODEL_CARD.read_text(encoding="utf-8"), Prompt.load(PREPARED)
+    texts = [text for row in predictions("onnx", labels) for text in columns_of(row["prompt"], prompt).values()]
+    long = [text for text in texts if len(text) > 10]
+    assert len(long) == 240
+    assert not [text for text in long if repr(text)[1:-1] in card or text in card]
+    assert f"row = {placeholder(prompt)}  # put your own text here" in card
+
+
 def test_the_model_card_of_a_base_model_says_that_nothing_was_trained(project: Path, labels: bool, root: Path) -> None:
     write_json(METRICS / "train.json", {"parameters": 134515008, "trainable_parameters": 0, "steps": 0})
     report.main(sections(root, labels))
@@ -232,7 +243,7 @@ def test_the_model_cards_snippet_runs_and_says_what_the_model_says(
     monkeypatch.chdir(new_run_of(prompt, row, tmp_path))
     build(recipe(block_size=32, accuracy_level=4, is_symmetric=True), tiny_phi3, ONNX)
     report.main(sections(root, labels=False))
-    assert ran_snippet() == OnnxModel(ONNX).answer(prompt.render_prompt(row), 8) + "\n"
+    assert ran_snippet() == OnnxModel(ONNX).answer(prompt.render_prompt(placeholder(prompt)), 8) + "\n"
 
 
 def test_the_model_cards_snippet_activates_an_adapter_that_lies_apart(
@@ -241,11 +252,12 @@ def test_the_model_cards_snippet_activates_an_adapter_that_lies_apart(
     row, prompt = {"phrase": "What a day!"}, Prompt("Text: {phrase}\n", "{answer}", None, source_max_len=64, max_new_tokens=8)
     monkeypatch.chdir(new_run_of(prompt, row, tmp_path))
     build(recipe(block_size=32, accuracy_level=4, is_symmetric=True), tiny_phi3, ONNX)
-    without = OnnxModel(ONNX).answer(prompt.render_prompt(row), 8) + "\n"
+    asked = prompt.render_prompt(placeholder(prompt))
+    without = OnnxModel(ONNX).answer(asked, 8) + "\n"
     adapter = load(write_random_adapter(tiny_phi3, tmp_path / "random"))
     keep_apart(adapter, ONNX / "model.onnx", ONNX / ADAPTER_FILE)
     report.main(sections(root, labels=False, overrides=("build.adapters=separate",)))
-    assert ran_snippet() == OnnxModel(ONNX).answer(prompt.render_prompt(row), 8) + "\n" != without
+    assert ran_snippet() == OnnxModel(ONNX).answer(asked, 8) + "\n" != without
 
 
 def new_run_of(prompt: Prompt, row: dict[str, str], folder: Path) -> Path:
@@ -257,6 +269,11 @@ def new_run_of(prompt: Prompt, row: dict[str, str], folder: Path) -> Path:
         rows = [one | {"prompt": prompt.render_prompt(row)} for one in predictions(name, labels=False)]
         write_csv(folder / PREDICTIONS / f"{name}.csv", rows, list(rows[0]))
     return folder
+
+
+def placeholder(prompt: Prompt) -> dict[str, str]:
+    """The row that the model card asks about."""
+    return {name: f"your {name}" for name in prompt.columns}
 
 
 def ran_snippet() -> str:

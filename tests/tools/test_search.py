@@ -1,6 +1,9 @@
 """search: what is wrong in conf/search/ is one line, every recipe is proposed once, and the verdict is the right one."""
 
 import shutil
+import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ from rich.console import Console
 
 from stages.lib.edge.errors import InputError
 from tools.compose import compose
-from tools.search.clone import reason
+from tools.search.clone import Clone, reason
 from tools.search.figures import Limit, flatten, limits
 from tools.search.schema import Bound, Sampler, Search, load
 from tools.search.show import plot, table
@@ -325,6 +328,26 @@ def test_the_plot_names_the_front_and_is_the_same_each_time(tmp_path: Path) -> N
 
 
 # trials
+
+
+def test_a_key_of_the_project_can_be_read_by_its_owner_alone_in_the_clone_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in (
+        ["git", "init", "--quiet"],
+        [sys.executable, "-m", "dvc", "init", "--quiet"],
+        [sys.executable, "-m", "dvc", "remote", "add", "--quiet", "--default", "mine", "azure://rows/x"],
+        [sys.executable, "-m", "dvc", "remote", "modify", "--local", "mine", "account_key", "hush"],
+        ["git", "add", "--all"],
+        ["git", "-c", "user.name=t", "-c", "user.email=t", "commit", "--quiet", "-m", "state"],
+    ):
+        subprocess.run(command, check=True)
+    folder = tmp_path / ".search/mine/clone"
+    Clone("mine", folder, [])
+    files = [file for file in folder.rglob("*") if file.is_file() and b"hush" in file.read_bytes()]
+    assert [file.relative_to(folder).as_posix() for file in files] == [".dvc/config.local"]
+    assert [stat.S_IMODE(file.stat().st_mode) for file in files] == [0o600]
 
 
 @pytest.mark.parametrize(

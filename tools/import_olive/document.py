@@ -113,3 +113,8 @@ def leaves(tree: Any, path: str, parts: tuple[str, ...] = ()) -> Iterator[Leaf]:
             yield from leaves(value, f"{path}[{number}]", parts)
     else:
         yield Leaf(path, ".".join(parts), tree)
+
+
+def printable(text: str) -> str:
+    """A text of the configuration on one line: what is not printed, such as a line break, is written as Python escapes it."""
+    return "".join(mark if mark.isprintable() else mark.encode("unicode_escape").decode() for mark in text)

@@ -1,6 +1,5 @@
 """The experiment: conf/experiment/NAME.yaml, with the place that each value came from behind it."""
 
-import json
 import re
 import shlex
 from collections.abc import Iterable
@@ -8,16 +7,18 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import yaml  # type: ignore[import-untyped]
+
 from hydra_plugins.tunepress import Tunepress
 from stages.lib.edge.configuration import CONF
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import replacing
 from tools.compose import compose
+from tools.import_olive.document import printable
 from tools.import_olive.fate import JOB, Value
 
 IMPORTED = "by `make import-olive`"
 PLAIN = re.compile(r"[A-Za-z_/][\w./+-]*(?: [\w./+-]+)*")  # a text that YAML reads as itself without quotes
-UNPRINTED = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")  # what YAML wants escaped and JSON does not
 WORDS = ("true", "false", "yes", "no", "on", "off", "null", "y", "n", "nan", "inf")
 Tree = dict[str, Any]
 
@@ -59,16 +60,30 @@ def text_of(name: str, source: str, target: str, values: list[Value]) -> str:
         target: the stage at which it stops, empty for the whole graph.
         values: of which the last of several for one key counts.
     """
-    lines = ["# @package _global_", f"# {command(name, target)}", f"# From {source}, {IMPORTED}. Behind a value: where it was."]
-    lines += [f"# {job_command(name, values)}"] * any(value.key.startswith(JOB) for value in values)
-    values = [value for value in values if not value.key.startswith(JOB)]
+    lines = ["# @package _global_", comment(command(name, target))]
+    lines += [comment(f"From {source}, {IMPORTED}. Behind a value: where it was.")]
+    lines += [comment(job_command(name, values))] * any(value.key.startswith(JOB) for value in values)
+    values = last(value for value in values if not value.key.startswith(JOB))
+    for value in values:
+        check(value)
     groups = [value for value in values if value.key.startswith("/")]
     lines += ["defaults:"] * bool(groups)
-    lines += [f"  - override {value.key}: {value.value} # {value.why}" for value in last(groups)]
-    tree = nested(last(value for value in values if not value.key.startswith("/")))
+    lines += [f"  - override {value.key}: {scalar(value.value)} {comment(value.why)}" for value in groups]
+    tree = nested([value for value in values if not value.key.startswith("/")])
     order = [field.name for field in fields(Tunepress)]
     body = written({section: tree[section] for section in sorted(tree, key=order.index)}, 0)
     return "\n".join([*lines, *([""] if groups and body else []), *body]) + "\n"
+
+
+def comment(text: str) -> str:
+    """A comment of one line, whatever the text holds."""
+    return f"# {printable(text)}"
+
+
+def check(value: Value) -> None:
+    """Raises InputError where an imported experiment would set the function that evaluate calls."""
+    if value.key.split(".")[:2] == ["evaluate", "metric"]:
+        raise InputError(f"{value.why}: evaluate.metric names a Python function to call; an imported experiment sets none")
 
 
 def last(values: Iterable[Value]) -> list[Value]:
@@ -93,9 +108,9 @@ def written(tree: Tree, depth: int) -> list[str]:
     lines = []
     for name, part in tree.items():
         if isinstance(part, dict):
-            lines += [f"{'  ' * depth}{name}:", *written(part, depth + 1)]
+            lines += [f"{'  ' * depth}{scalar(name)}:", *written(part, depth + 1)]
         else:
-            lines.append(f"{'  ' * depth}{name}: {scalar(part.value)} # {part.why}")
+            lines.append(f"{'  ' * depth}{scalar(name)}: {scalar(part.value)} {comment(part.why)}")
     return lines
 
 
@@ -106,11 +121,16 @@ def scalar(value: Any) -> str:
     if isinstance(value, float):
         mantissa, _, exponent = repr(value).partition("e")  # YAML reads 1e-05 as a text
         return f"{mantissa}{'' if '.' in mantissa else '.0'}e{exponent}" if exponent else mantissa
-    if isinstance(value, str):
-        if PLAIN.fullmatch(value) and value.lower() not in WORDS:
-            return value
-        return UNPRINTED.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
-    return json.dumps(value)
+    if isinstance(value, str) and PLAIN.fullmatch(value) and value.lower() not in WORDS:
+        return value
+    dumped = yaml.safe_dump(
+        value,
+        default_style='"' if isinstance(value, str) else None,
+        default_flow_style=True,
+        allow_unicode=True,
+        width=float("inf"),
+    )
+    return str(dumped).removesuffix("...\n").rstrip("\n")
 
 
 def plain(value: Any) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from stages.lib.edge.errors import InputError
 from tools.import_olive.document import Leaf
 
 JOB = "job."  # before the settings of `make azure-submit`, which are no part of an experiment
@@ -104,5 +105,13 @@ def fate_of(leaf: Leaf, rules: Mapping[str, Rule], unknown: str) -> Fate:
 
 
 def values_of(lines: Iterable[Line]) -> list[Value]:
-    """The values that come of fields, with the field's place."""
-    return [Value(key, value, line.leaf.path) for line in lines for key, value in line.fate.values.items()]
+    """The values that come of fields, with the field's place.
+
+    Raises:
+        InputError: a text that OmegaConf would replace by what it refers to, such as a variable of the environment.
+    """
+    values = [Value(key, value, line.leaf.path) for line in lines for key, value in line.fate.values.items()]
+    for value in values:
+        if "${" in str(value.value):
+            raise InputError(f"{value.why}: holds ${{, which params.yaml reads as a reference; write it in another way")
+    return values

@@ -6,7 +6,7 @@ from collections import Counter
 from rich.markup import escape
 from rich.table import Table
 
-from tools.import_olive.document import Leaf
+from tools.import_olive.document import Leaf, printable
 from tools.import_olive.fate import Kind, Line
 
 SECRET = re.compile("secret|password|token|credential|default_auth_params|sas|key$", re.IGNORECASE)
@@ -20,7 +20,7 @@ def table(lines: list[Line]) -> Table:
         drawn.add_column(name, overflow="fold", ratio=ratio, no_wrap=ratio is None)
     for line in lines:
         cells = (line.leaf.path, shown(line.leaf), line.fate.kind.value, line.fate.said)
-        drawn.add_row(*map(escape, cells), style="red" if line.fate.kind is Kind.refused else None)
+        drawn.add_row(*(escape(printable(cell)) for cell in cells), style="red" if line.fate.kind is Kind.refused else None)
     return drawn
 
 

@@ -20,8 +20,6 @@ def texts(flat: Mapping[str, Any], path: str) -> dict[str, Rule]:
     names = columns_of(template, path)
     if len(set(names)) < 2:
         raise InputError(f"{path}: no text_template of two columns or more; an answer, the last column, is learned for a prompt")
-    if "${" in template:
-        raise InputError(f"{path}: text_template holds ${{, which params.yaml reads as a reference; write it in another way")
     values = {"data.text_template": template, "data.completion_column": names[-1]}
     strategy = flat.get("strategy", flat.get("corpus_strategy"))
     rule = to("data.corpus_strategy")

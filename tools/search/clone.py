@@ -117,6 +117,7 @@ class Clone:
         for key in ("user.name", "user.email"):  # DVC commits an experiment, and git may know nobody here
             known = subprocess.run(["git", "config", key], capture_output=True, text=True, check=False).stdout.strip()
             git("config", key, known or "search@tunepress", folder=self.folder)
+        (self.folder / ".dvc/config.local").touch(mode=0o600)  # it may hold keys, and DVC would let others read it
         with Repo() as project, Repo(str(self.folder)) as clone, clone.config.edit("local") as local:
             local.update(project.config.read("local"))
             local["cache"] |= {"dir": project.cache.local_cache_dir}

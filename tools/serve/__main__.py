@@ -9,7 +9,7 @@ from stages.lib.edge.errors import InputError
 from stages.lib.edge.paths import ONNX
 from tools.serve.server import serve
 from tools.serve.service import Service
-from tools.serve.settings import Settings
+from tools.serve.settings import MAX_TOKENS, Settings
 
 KEY = "TUNEPRESS_API_KEY"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -44,9 +44,33 @@ def parse(arguments: list[str]) -> Settings:
     parser.add_argument("--queue", type=int, default=64, metavar="N", help="prompts that may wait; more are told to come again")
     parser.add_argument("--max-prompts", type=int, default=16, metavar="N", help="of one request")
     parser.add_argument("--max-body", type=int, default=1 << 20, metavar="BYTES", help="of one request")
+    parser.add_argument(
+        "--max-tokens",
+        type=int,
+        metavar="N",
+        help=f"of a prompt and its answer together, which decide the memory; without it {MAX_TOKENS}, or those of the longest "
+        "training row, and at most the model's context. A longer answer ends there with finish_reason length",
+    )
+    parser.add_argument(
+        "--max-connections", type=int, default=256, metavar="N", help="at once; a new one takes the place of the idlest"
+    )
     parser.add_argument("--timeout", type=float, default=120.0, metavar="SECONDS", help="that a request may take, with waiting")
+    parser.add_argument(
+        "--client-timeout",
+        type=float,
+        default=20.0,
+        metavar="SECONDS",
+        help="that a client may take to send a head or a body, and to read on",
+    )
     parser.add_argument("--grace", type=float, default=30.0, metavar="SECONDS", help="for requests under way after SIGTERM")
-    return Settings(**vars(parser.parse_args(arguments)), api_key=os.environ.get(KEY) or None)
+    parser.add_argument(
+        "--restarts",
+        type=int,
+        default=5,
+        metavar="N",
+        help="of the model's process, in a row without an answer in between, before the server ends with an error",
+    )
+    return Settings(**vars(parser.parse_args(arguments)), api_key=os.environ.get(KEY))
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def state(service: Service) -> APIRouter:
 
     @routes.get("/health", responses={503: {"model": Health}})
     async def health(response: Response) -> Health:
-        """200 while questions are taken and the model's process lives, else 503."""
+        """200 while questions are taken and the model is loaded, otherwise 503."""
         found = service.health()
         response.status_code = 200 if found.status == "ok" else 503
         return found

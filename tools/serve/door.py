@@ -33,10 +33,10 @@ class JsonRequest(Request):
             if kind.get_content_type() != "application/json":
                 raise RequestError(415, "the body must be JSON, with the header Content-Type: application/json")
             try:
-                async with asyncio.timeout(self.service.settings.timeout):
+                async with asyncio.timeout(self.service.settings.client_timeout):
                     self._body = await self._read()
             except TimeoutError:
-                raise RequestError(408, "the body took too long to come") from None
+                raise RequestError(408, "the body took too long to come", headers={"Connection": "close"}) from None
         return self._body
 
     async def json(self) -> Any:

@@ -31,6 +31,13 @@ class Metrics:
         self.stopped = Counter(
             "tunepress_stopped_answers", "Answers given up half-way: client gone, time over, shutdown.", registry=registry
         )
+        self.dropped = Counter(
+            "tunepress_dropped_connections",
+            "Connections closed: for too slow a client (timeout), to make room for another (full), or with no room (refused).",
+            ["reason"],
+            registry=registry,
+        )
+        self.restarts = Counter("tunepress_model_restarts", "Starts of the model's process after the first.", registry=registry)
         self._queue_length = Gauge("tunepress_queue_length", "Prompts that wait for their turn.", registry=registry)
         self._model_alive = Gauge("tunepress_model_alive", "1 while the model's process lives.", registry=registry)
         ProcessCollector(registry=registry)

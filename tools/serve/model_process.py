@@ -17,12 +17,18 @@ from tools.serve.answer_text import AnswerText
 from tools.serve.question import Begun, End, FinishReason, Heard, Piece, Question, Ready, Refused, Stop, Stopped
 
 
-def main(folder: Path, connection: "Connection[Heard, Question | Stop | None]") -> None:
-    """Loads the model, then answers until it is told None, or the other process is gone."""
+def main(folder: Path, max_length: int, connection: "Connection[Heard, Question | Stop | None]") -> None:
+    """Loads the model, then answers until it is told None, or the other process is gone.
+
+    Args:
+        folder: of the ONNX model.
+        max_length: tokens that a prompt and its answer may have together.
+        connection: to the other process.
+    """
     for ending in (signal.SIGINT, signal.SIGTERM):  # a whole process group is told to end; the other process says when
         signal.signal(ending, signal.SIG_IGN)
     try:
-        model = ServedModel(folder)
+        model = ServedModel(folder, max_length)
     except (InputError, RuntimeError) as error:  # or onnxruntime's, at a file that is not what it should be
         connection.send(Refused(str(error) if isinstance(error, InputError) else f"{folder}: {one_line(error)}", None, None))
         return
@@ -68,25 +74,22 @@ class QuestionError(Exception):
 class ServedModel:
     """An ONNX model that shows its answers while it writes them."""
 
-    def __init__(self, folder: Path) -> None:
-        self._model = OnnxModel(folder)
-        config = GenaiConfig.read(folder)
-        self._context_length: int = config.model["context_length"]
-        self._ends = set(config.eos_token_ids)
+    def __init__(self, folder: Path, max_length: int) -> None:
+        self._model, self._max_length = OnnxModel(folder), max_length
+        self._ends = set(GenaiConfig.read(folder).eos_token_ids)
 
     def answer(self, question: Question) -> Iterator[Heard]:
         """Begun, a Piece for each token, and End.
 
         Raises:
-            QuestionError: the prompt is no text for this model, or has no room in it.
+            QuestionError: the prompt is not a text for this model, or leaves no room for an answer.
         """
         prompt = self._encode(question)
         completions = [self._model.encode_completion(text) for text in question.scored]
-        self._check_room(prompt, question.max_new_tokens, "max_tokens")
-        self._check_room(prompt, max(map(len, completions), default=0), "the labels' tokens")
+        room = self._room(prompt, max(map(len, completions), default=1))
         yield Begun(len(prompt))
         text, token = AnswerText(self._model.decode, question.stop), -1
-        for token in self._model.generate(prompt, question.max_new_tokens, **sampling(question)):
+        for token in self._model.generate(prompt, min(question.max_new_tokens, room), **sampling(question)):
             yield Piece("" if token in self._ends else text.add(token))
             if text.stopped:
                 break
@@ -102,13 +105,16 @@ class ServedModel:
             raise QuestionError("is no text for this model: its tokenizer makes no token of it")
         return tokens
 
-    def _check_room(self, prompt: Tokens, others: int, name: str) -> None:
-        if len(prompt) + others > self._context_length:
+    def _room(self, prompt: Tokens, needed: int) -> int:
+        """Tokens that an answer to a prompt may have."""
+        room = self._max_length - len(prompt)
+        if room < needed:
             raise QuestionError(
-                f"has {len(prompt)} tokens, which with {name} of {others} are more than the {self._context_length} of the "
-                "model's context",
+                f"has {len(prompt)} tokens, which leave no room for an answer of {needed} in the {self._max_length} that a "
+                "prompt and its answer may have here",
                 "context_length_exceeded",
             )
+        return room
 
     def _probabilities(self, prompt: Tokens, completions: list[Tokens]) -> tuple[float, ...]:
         if not completions:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-FinishReason = Literal["stop", "length"]  # length: max_new_tokens ended the answer
+FinishReason = Literal["stop", "length"]  # length: max_new_tokens, or the room there was, ended the answer
 
 
 @dataclass(frozen=True)

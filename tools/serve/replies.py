@@ -128,7 +128,7 @@ class Models(BaseModel):
 class Health(BaseModel):
     """How the server is."""
 
-    status: Literal["ok", "shutting down", "model ended"]
+    status: Literal["ok", "shutting down", "restarting the model"]
 
 
 class ErrorDetail(BaseModel):

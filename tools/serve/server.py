@@ -9,9 +9,9 @@ import uvicorn
 
 from stages.lib.edge.errors import InputError
 from tools.serve.application import application
+from tools.serve.connection import Config, Connection
 from tools.serve.service import Service
-
-LAST_BYTES = 5  # seconds that answers have to reach their clients once all are written
+from tools.serve.settings import BACKLOG
 
 
 class Server(uvicorn.Server):
@@ -19,16 +19,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        super().__init__(
-            uvicorn.Config(
-                application(service),
-                http="h11",
-                ws="none",
-                lifespan="on",
-                server_header=False,
-                timeout_graceful_shutdown=LAST_BYTES,
-            )
-        )
+        super().__init__(Config(application(service), service.settings, service.metrics))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Takes a signal. uvicorn's own would raise it again in the end, and exit with its number."""
@@ -36,7 +27,11 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Whether to end, asked ten times a second."""
-        return await super().on_tick(counter) or self._service.drained()
+        if counter % 10 == 0:
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, Connection):
+                    connection.check()
+        return await super().on_tick(counter) or self._service.drained() or self._service.worker.failure is not None
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
@@ -47,7 +42,7 @@ def listening_socket(host: str, port: int) -> socket.socket:
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=2048)
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         # below 0 are the numbers of names that cannot be looked up
         said = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror)
@@ -58,7 +53,7 @@ def serve(service: Service) -> None:
     """Loads the model, listens, and returns when all is over.
 
     Raises:
-        InputError: there is no model, or no such address.
+        InputError: there is no model, or no such address, or the model's process ended again and again.
     """
     settings = service.settings
     worker = service.worker
@@ -71,5 +66,7 @@ def serve(service: Service) -> None:
             shown = f"[{address}]" if ":" in address else address
             print(f"serving {settings.model} as {settings.name!r} at http://{shown}:{port}", flush=True)
             Server(service).run(sockets=[listener])
+        if worker.failure:
+            raise InputError(worker.failure)
     finally:
         worker.end()

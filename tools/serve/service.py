@@ -26,7 +26,7 @@ class Service:
         settings: of the server.
         prompt: that the model was trained with.
         conversation: how chat messages become a prompt.
-        context_length: tokens that the model has room for.
+        max_length: tokens that a prompt and its answer may have together.
         created: when the model was built, in seconds since 1970.
         worker: who answers.
         metrics: what is counted.
@@ -37,16 +37,17 @@ class Service:
         """Reads what is known of the model, which is not loaded yet.
 
         Raises:
-            InputError: the folder has no model.
+            InputError: the folder has no model, or one with less room than is set.
         """
         config = GenaiConfig.read(settings.model)
         self.settings = settings
         self.prompt = Prompt.load(settings.model)
         self.conversation = Conversation(settings.model, self.prompt)
-        self.context_length: int = config.model["context_length"]
+        longest_row = self.prompt.source_max_len + self.prompt.max_new_tokens
+        self.max_length = settings.max_length(config.model["context_length"], longest_row)
         self.created = int(config.path.stat().st_mtime)
         self.metrics = Metrics()
-        self.worker = Worker(settings.model, settings.queue, self.metrics)
+        self.worker = Worker(settings, self.max_length, self.metrics)
         self.closing = False
         self._last_answer = 0.0
 
@@ -57,7 +58,7 @@ class Service:
 
     def health(self) -> Health:
         """How the server is."""
-        return Health(status="model ended" if not self.worker.alive else "shutting down" if self.closing else "ok")
+        return Health(status="shutting down" if self.closing else "ok" if self.worker.alive else "restarting the model")
 
     def check_open(self) -> None:
         """Raises RequestError where the server takes no more requests."""
@@ -118,15 +119,12 @@ class Service:
 
     def _check_size(self, question: Question) -> None:
         """The rest is checked where the prompt's tokens are counted, in the model's process."""
-        if question.max_new_tokens > self.context_length:
-            reason = f"max_tokens: {question.max_new_tokens} is more than the {self.context_length} of the model's context"
-            raise RequestError(400, reason, "max_tokens", "context_length_exceeded")
-        most = self.context_length * CHARACTERS_PER_TOKEN
+        most = self.max_length * CHARACTERS_PER_TOKEN
         if len(question.prompt) > most:
             raise RequestError(
                 400,
                 f"{question.param}: has {len(question.prompt)} characters, of at most {most} "
-                f"({CHARACTERS_PER_TOKEN} for each token of the model's context)",
+                f"({CHARACTERS_PER_TOKEN} for each of {self.max_length} tokens)",
                 question.param,
                 "context_length_exceeded",
             )

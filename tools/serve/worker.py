@@ -1,46 +1,50 @@
 """The worker: the model's process seen from the one that speaks HTTP, and the questions that wait for it."""
 
 import asyncio
+import logging
 import math
-import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from contextlib import suppress
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
-from pathlib import Path
 from types import TracebackType
 
-from stages.lib.edge.errors import InputError
-from tools.serve import model_process
+from stages.lib.edge.errors import InputError, one_line
+from tools.serve.child import Child
 from tools.serve.errors import RequestError
 from tools.serve.metrics import Metrics
 from tools.serve.question import Begun, End, Heard, Piece, Question, Ready, Refused, Stop, Stopped
+from tools.serve.settings import Settings
 
-LAST_WORDS = 5.0  # seconds that the model's process has to end by itself
+LONGEST_PAUSE = 30.0  # seconds before another start of the model's process; 1, 2, 4 ... before
+logger = logging.getLogger("uvicorn.error")
 
 
 class Worker:
-    """One process with one model. Used from one event loop, after `load`."""
+    """One process with one model, started again where it ends by itself. Used from one event loop, after `load`.
 
-    def __init__(self, folder: Path, capacity: int, metrics: Metrics) -> None:
+    Attributes:
+        alive: whether the model is loaded.
+        failure: why the process is not started again any more; None while it is.
+    """
+
+    def __init__(self, settings: Settings, max_length: int, metrics: Metrics) -> None:
         """Nothing is started yet.
 
         Args:
-            folder: of the ONNX model.
-            capacity: questions that may wait.
+            settings: of the server.
+            max_length: tokens that a prompt and its answer may have together.
             metrics: where is counted what happens.
         """
-        self._capacity, self._metrics = capacity, metrics
+        self._settings, self._max_length, self._metrics = settings, max_length, metrics
+        self._capacity = settings.queue
         self._waiting: deque[Job] = deque()
         self._running: Job | None = None
         self._mean_seconds = 1.0  # of an answer
-        context = get_context("spawn")  # a forked copy of a process with threads may hang
-        self._connection: Connection[Question | Stop | None, Heard]
-        self._connection, self._others = context.Pipe()
-        self._process = context.Process(target=model_process.main, args=(folder, self._others), name="model")
+        self._child: Child | None = None
+        self._refusal = ""  # why the process could not load the model
+        self._failures = 0  # in a row
         self.alive = False
+        self.failure: str | None = None
 
     def load(self) -> None:
         """Starts the process and waits for the model.
@@ -48,28 +52,27 @@ class Worker:
         Raises:
             InputError: it has none.
         """
-        self._process.start()
-        self._others.close()  # ours; with it open, the end of the process would not be heard
+        self._child = self._start()
         try:
-            heard = self._connection.recv()
+            message = self._child.receive()
         except EOFError:
-            self._process.join()
-            raise InputError(f"the model's process ended while it loaded the model ({self.ending()})") from None
-        if isinstance(heard, Refused):
-            raise InputError(heard.reason)
-        assert isinstance(heard, Ready)
+            reason = f"the model's process ended while it loaded the model ({self._child.exit})"
+            raise InputError(reason) from None
+        if isinstance(message, Refused):
+            raise InputError(message.reason)
+        assert isinstance(message, Ready)
         self.alive = True
 
     def listen(self) -> None:
         """Begins to hear what the process says, in the running event loop."""
-        loop = asyncio.get_running_loop()
-        threading.Thread(target=self._listen, args=(loop,), name="listener", daemon=True).start()
+        assert self._child
+        self._child.listen(self._hear, self._mourn)
 
     @property
     def pid(self) -> int:
         """Of the model's process."""
-        assert self._process.pid
-        return self._process.pid
+        assert self._child
+        return self._child.pid
 
     @property
     def waiting(self) -> int:
@@ -80,11 +83,6 @@ class Worker:
     def idle(self) -> bool:
         """Whether there is nothing to answer."""
         return not (self._running or self._waiting)
-
-    def ending(self) -> str:
-        """How the process ended."""
-        code = self._process.exitcode
-        return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
 
     def ask(self, questions: Sequence[Question], deadline: float) -> "Asked":
         """Puts questions behind those that wait, all or none.
@@ -97,7 +95,7 @@ class Worker:
             RequestError: there is no room, or no model any more.
         """
         if not self.alive:
-            raise self._dead()
+            raise self._ended("the model's process has ended and is being started again")
         free = self._capacity - len(self._waiting) + (self._running is None)
         if len(questions) > free:
             again = max(1, math.ceil(self._mean_seconds))
@@ -123,13 +121,8 @@ class Worker:
 
     def end(self) -> None:
         """Ends the process, whatever it does."""
-        if self._process.pid is None:
-            return
-        self._send(None)
-        self._process.join(LAST_WORDS)
-        if self._process.is_alive():  # in the midst of a long prompt
-            self._process.kill()
-            self._process.join()
+        if self._child:
+            self._child.end()
 
     def _go_on(self) -> None:
         """Asks the next question if none is being answered."""
@@ -138,26 +131,26 @@ class Worker:
             self._running.started = time.monotonic()
             self._send(self._running.question)
 
-    def _send(self, message: Question | Stop | None) -> None:
-        with suppress(OSError):  # the process has ended, which the listener hears too
-            self._connection.send(message)
+    def _start(self) -> Child:
+        return Child(self._settings.model, self._max_length)
 
-    def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
-        """What the process says, handed to the event loop until it says no more. Runs in a thread of its own."""
-        with suppress(RuntimeError):  # the loop is closed: the server has ended before
-            with suppress(EOFError, OSError):
-                while True:
-                    loop.call_soon_threadsafe(self._hear, self._connection.recv())
-            loop.call_soon_threadsafe(self._mourn)
+    def _send(self, message: Question | Stop) -> None:
+        if self._child:
+            self._child.send(message)
 
     def _hear(self, heard: Heard) -> None:
         job = self._running
-        assert job
+        if job is None:  # it has been started again
+            self.alive = isinstance(heard, Ready)
+            self._refusal = heard.reason if isinstance(heard, Refused) else ""
+            logger.info("the model's process has been started again")
+            return
         self._count(heard, job)
         job.hear(heard)
         if isinstance(heard, End | Stopped | Refused):
             seconds = time.monotonic() - job.started
             self._mean_seconds += (seconds - self._mean_seconds) / 10
+            self._failures = 0
             self._running = None
             self._go_on()
 
@@ -172,15 +165,36 @@ class Worker:
             self._metrics.stopped.inc()
 
     def _mourn(self) -> None:
-        """The process has ended: so it does when told to, and when it is killed or crashes."""
-        self._process.join(LAST_WORDS)
-        self.alive = False
-        self.give_up_all(self._dead())
+        """The process has ended: so it does when told to, and when it is killed or crashes, or cannot load the model."""
+        assert self._child
+        reason = self._refusal or f"the model's process has ended ({self._child.exit})"
+        self.alive, self._refusal = False, ""
+        self.give_up_all(self._ended(reason))
         self._running = None
         self._waiting.clear()
+        self._failures += 1
+        if self._failures > self._settings.restarts:
+            self.failure = f"{reason}; {self._failures} times in a row without an answer in between (--restarts)"
+            return
+        pause = self._pause()
+        logger.error("%s; it is started again in %g s", reason, pause)
+        asyncio.get_running_loop().call_later(pause, self._restart)
 
-    def _dead(self) -> RequestError:
-        return RequestError(503, f"the model's process has ended ({self.ending()}); start the server again", code="model_ended")
+    def _restart(self) -> None:
+        self._metrics.restarts.inc()
+        try:
+            self._child = self._start()
+        except OSError as error:  # no memory for it, or no number
+            self._refusal = f"the model's process cannot be started ({one_line(error)})"
+            self._mourn()
+        else:
+            self.listen()
+
+    def _pause(self) -> float:
+        return float(min(LONGEST_PAUSE, 2 ** max(0, self._failures - 1)))
+
+    def _ended(self, reason: str) -> RequestError:
+        return RequestError(503, reason, code="model_ended", headers={"Retry-After": f"{math.ceil(self._pause())}"})
 
 
 class Job:

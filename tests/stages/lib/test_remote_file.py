@@ -1,16 +1,18 @@
 """remote_file: versions and bytes over http(s), and what is said where there are none; tests/azure has the object stores."""
 
+import asyncio
 import socket
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from yarl import URL
 
 from stages.lib import remote_errors
 from stages.lib.edge.errors import InputError
 from stages.lib.remote_errors import UnansweredError
-from stages.lib.remote_file import ask, download
+from stages.lib.remote_file import ask, check_redirect, download
 from tests.loopback import Files, serving, silence
 
 ROWS = b'{"phrase": "a day at the sea", "tone": "joy"}\n'
@@ -114,3 +116,64 @@ def test_a_private_blob_says_how_to_ask_with_credentials() -> None:
     url = "https://account.blob.core.windows.net/rows/a/tone.jsonl"
     said = str(remote_errors.meaning(url, [FileNotFoundError(url)]))
     assert said.endswith("no such file there; if it is not public, write abfs://rows@account.dfs.core.windows.net/a/tone.jsonl")
+
+
+# redirects
+
+
+def test_a_redirect_within_this_machine_is_followed(files: Files, tmp_path: Path) -> None:
+    files.redirects["/moved.jsonl"] = "/a/tone.jsonl"
+    with serving() as other:
+        other.redirects["/b.jsonl"] = f"http://localhost:{files.server_port}/moved.jsonl"
+        found = ask(f"{other.url}/b.jsonl")
+        download(found, tmp_path / "b.jsonl")
+    assert (tmp_path / "b.jsonl").read_bytes() == ROWS
+
+
+@pytest.mark.parametrize(
+    "target", ["http://rows.example/tone.jsonl", "http://93.184.216.34/tone.jsonl", "//rows.example/t.jsonl"]
+)
+def test_a_redirect_to_where_rows_can_be_changed_on_the_way_is_refused(target: str, files: Files) -> None:
+    files.redirects["/moved.jsonl"] = target
+    with pytest.raises(
+        InputError, match=r"moved\.jsonl: is redirected to http://[a-z0-9.]+; over http anyone on the way"
+    ) as raised:
+        ask(f"{files.url}/moved.jsonl")
+    assert "tone.jsonl" not in str(raised.value)  # a path may hold a secret
+
+
+@pytest.mark.parametrize("local", ["http://127.0.0.1/x", "http://localhost/x", "http://93.184.216.34/x"])
+def test_a_redirect_from_https_to_http_is_refused(local: str) -> None:
+    for first in ("https://93.184.216.34/a", "https://127.0.0.1/a"):
+        with pytest.raises(InputError, match="over http anyone on the way can change the rows"):
+            asyncio.run(check_redirect(URL(first), URL(local)))
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1", "127.1", "2130706433", "0.0.0.0", "localhost", "10.1.2.3", "192.168.1.1", "172.16.0.1", "169.254.169.254",
+        "100.64.0.1", "[::1]", "[fe80::1]", "[fd00::1]", "[::ffff:127.0.0.1]", "[::ffff:10.0.0.1]",
+    ],
+)  # fmt: skip
+def test_a_redirect_from_outside_into_a_private_network_is_refused(host: str) -> None:
+    first, target = URL("https://93.184.216.34/a"), URL(f"https://{host}/latest/meta-data")
+    with pytest.raises(InputError, match="in a private network"):
+        asyncio.run(check_redirect(first, target))
+    asyncio.run(check_redirect(URL("https://10.0.0.1/a"), target))  # from inside it is one's own matter
+
+
+def test_a_redirect_from_https_to_https_outside_is_followed() -> None:
+    asyncio.run(check_redirect(URL("https://93.184.216.34/a"), URL("https://8.8.8.8/b")))
+    asyncio.run(check_redirect(URL("https://rows.invalid/a"), URL("https://other.invalid/b")))  # names that a proxy may know
+
+
+def test_credentials_are_not_sent_to_another_host(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password hush\n", encoding="utf-8")
+    (tmp_path / "netrc").chmod(0o600)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with serving() as other:
+        other.redirects["/b.jsonl"] = f"http://localhost:{files.server_port}/a/tone.jsonl"
+        ask(f"{other.url}/b.jsonl")
+        assert other.credentials[0]
+    assert set(files.credentials) == {None}

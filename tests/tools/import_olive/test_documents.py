@@ -1,17 +1,24 @@
 """Olive's documents: each block and the whole become an experiment that composes, and each field has a line."""
 
+import copy
+import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml  # type: ignore[import-untyped]
 from omegaconf import OmegaConf
 
+from stages.lib.edge.errors import InputError
 from tests.tools.import_olive.conftest import Import
 from tests.tools.import_olive.documents import BLOCKS, FILE, STORED, TEMPLATE, today, whole
 from tools.compose import compose
+from tools.import_olive import __main__ as command
 from tools.import_olive.document import leaves
-from tools.import_olive.fate import SEARCH
+from tools.import_olive.experiment import text_of
+from tools.import_olive.fate import SEARCH, Value
 from tools.import_olive.translation import translate
 
 EXPERIMENT = Path("conf/experiment/mine.yaml")
@@ -312,6 +319,65 @@ def test_a_template_of_any_characters_stays_what_it_is(bring: Import) -> None:
     document["data_configs"][0]["pre_process_data_config"]["text_template"] = template
     bring(document)
     assert composed().data.text_template == template
+
+
+INJECTED = "x{break_}evaluate:{break_}  metric: os.system{break_}#"
+
+
+@pytest.mark.parametrize("break_", ["\n", "\r", "\r\n", "\u0085", "\u2028", "\u2029"])
+def test_a_line_break_anywhere_in_the_configuration_begins_no_line_of_the_experiment(break_: str, bring: Import) -> None:
+    hostile = INJECTED.format(break_=break_)
+    plain = whole() | {"systems": BLOCKS["systems"]["systems"], "engine": {"host": "azure_arc", "target": "aml"}}
+    bring(plain)
+    expected, lines = composed(), EXPERIMENT.read_text(encoding="utf-8").count("\n")
+    document = copy.deepcopy(plain)
+    document["passes"] = {f"{hostile} {name}": one for name, one in document["passes"].items()}
+    document["data_configs"] = {f"{hostile} rows": document["data_configs"][0]}
+    document["systems"] = {f"{hostile} {name}": one for name, one in document["systems"].items()}
+    document["engine"] = {role: f"{hostile} {name}" for role, name in document["engine"].items()}
+    document["systems"][f"{hostile} azure_arc"]["config"]["aml_compute"] = hostile
+    said = bring(document)
+    assert "conf/experiment/mine.yaml: " in said
+    assert composed() == expected
+    assert len(EXPERIMENT.read_text(encoding="utf-8").splitlines()) == lines
+    assert "\\n" in said or break_ != "\n"
+
+
+def test_a_line_break_in_the_name_of_a_parameter_sets_no_other(bring: Import, project: Path) -> None:
+    name = "num_cycles: 1\nevaluate:\n  metric: print\n#"
+    arguments = {"lr_scheduler_type": "cosine_with_restarts", "lr_scheduler_kwargs": {name: 1}}
+    said = bring({"passes": {"lora": {"type": "LoRA", "training_args": arguments}}})
+    if EXPERIMENT.exists():
+        assert composed().evaluate.metric is None
+        assert composed().train.lr_scheduler_kwargs == {name: 1}
+    else:
+        assert "lr_scheduler_kwargs" in said
+
+
+def test_the_name_of_the_configurations_file_is_one_line_of_the_experiment(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = project / "brought" / f"{INJECTED.format(break_=chr(10)).replace('/', '')}.json"
+    config.write_text(json.dumps(whole()), encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["import-olive", str(config), "--name", "mine"])
+    command.main()
+    assert composed().evaluate.metric is None
+
+
+def test_an_imported_experiment_names_no_function_to_call() -> None:
+    with pytest.raises(InputError, match=r"evaluate\.metric names a Python function to call; an imported experiment sets none"):
+        text_of("mine", "olive-config.json", "", [Value("evaluate.metric", "os.system", "evaluators.mine")])
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["a: b", "yes", "- a", "#x", "!!python/object:os.system", "&a", "*a", "1e-5", "null", "", " ", "\t", "'", '"', "\ud800"],
+)
+def test_any_text_is_read_back_as_it_is(value: str) -> None:
+    text = text_of(
+        "mine", "olive-config.json", "", [Value("base_model.name", value, "why"), Value("data.files", [value, "b"], "why")]
+    )
+    assert yaml.safe_load(text) == {"base_model": {"name": value}, "data": {"files": [value, "b"]}}
 
 
 def test_free_text_has_no_labels(bring: Import, project: Path) -> None:

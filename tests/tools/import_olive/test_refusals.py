@@ -51,7 +51,11 @@ CASES: dict[str, tuple[Any, str]] = {
     "a template that is no text": (changed(f"{TEXTS}.text_template", 5), "data_configs[0]: text_template: wants a text, not int"),
     "a template with half a column": (changed(f"{TEXTS}.text_template", "{"), "a brace that is none is written twice"),
     "a template of one column": (changed(f"{TEXTS}.text_template", "{tone}"), "no text_template of two columns or more"),
-    "a reference in the template": (changed(f"{TEXTS}.text_template", "It costs ${phrase}, {tone}"), "text_template holds ${"),
+    "a reference in the template": (changed(f"{TEXTS}.text_template", "It costs ${phrase}, {tone}"), "text_template: holds ${"),
+    "a reference in another text": (
+        changed("passes.lora.config.training_args.attn_implementation", "${oc.env:HOME}"),
+        "passes.lora.config.training_args.attn_implementation: holds ${",
+    ),
     "an unknown data configuration": (
         changed("data_configs", [rows_in_components(FILE) | {"name": name} for name in "ab"]),
         "train_data_config: dataset_default_train is none of data_configs (a, b)",

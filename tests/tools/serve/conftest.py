@@ -58,5 +58,12 @@ def chat_server(chat_folder: Path) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def slow_server(slow_folder: Path) -> Iterator[Server]:
     """A server of the slow model, with room for three prompts."""
-    with serving(slow_folder, "--queue", "3", "--max-prompts", "2", "--timeout", "100") as running:
+    with serving(slow_folder, "--queue", "3", "--max-prompts", "2", "--timeout", "100", "--max-tokens", "8192") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def endless_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of a small model of 512 tokens that ends no answer by itself."""
+    with serving(letters_model(tmp_path_factory.mktemp("endless"), TINY, context=512, endless=True)) as running:
         yield running

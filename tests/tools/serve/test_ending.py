@@ -1,5 +1,6 @@
 """How a server ends: after its answers, within its time, with the right exit code; and what it says where it cannot start."""
 
+import os
 import shutil
 import signal
 import socket
@@ -78,25 +79,75 @@ def test_a_second_signal_waits_for_no_answer(slow_folder: Path) -> None:
         assert read(connection).startswith(b"HTTP/1.1 503 ")
 
 
-def test_a_model_that_is_killed_is_told_to_all_and_leaves_no_process(slow_folder: Path) -> None:
+def test_a_model_that_is_killed_is_told_to_all_and_comes_back(slow_folder: Path) -> None:
     with serving(slow_folder) as server:
-        model = server.model_pid()
         with connected(server) as waiting:
             stream = server.openai().completions.create(model="tunepress", prompt="a", max_tokens=8000, stream=True)
             next(iter(stream))
             send(waiting, ENDLESS)
             until(lambda: server.metric("tunepress_queue_length") == 1)
-            subprocess.run(["kill", "-KILL", str(model)], check=True)
+            model = server.model_pid()
+            os.kill(model, signal.SIGKILL)
             with pytest.raises(APIError, match=r"the model's process has ended \(signal 9\)"):
                 list(stream)
             waiting.settimeout(60)
             assert waiting.recv(100).startswith(b"HTTP/1.1 503 ")
         health = server.get("/health")
-        assert (health.status_code, health.json()) == (503, {"status": "model ended"})
+        assert (health.status_code, health.json()) == (503, {"status": "restarting the model"})
         refused = server.post("/v1/completions", {"prompt": "a"})
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "model_ended")
+        assert refused.headers["Retry-After"] == "1"
         assert server.metric("tunepress_model_alive") == 0
+        until(lambda: server.get("/health").status_code == 200)
+        assert server.post("/v1/completions", {"prompt": "a", "max_tokens": 3}).status_code == 200
+        assert server.model_pid() != model
+        assert server.metric("tunepress_model_restarts_total") == 1
+        assert server.metric("tunepress_model_process_resident_memory_bytes") > 0
         assert server.end(signal.SIGTERM) == 0
+        assert "Traceback" not in server.log()
+
+
+def kill_the_model(server: Server) -> None:
+    """Kills the model's process and waits until it is loaded again."""
+    starts = server.metric("tunepress_model_restarts_total")
+    os.kill(server.model_pid(), signal.SIGKILL)
+    until(lambda: server.metric("tunepress_model_restarts_total") == starts + 1)
+    until(lambda: server.get("/health").status_code == 200)
+
+
+def test_a_server_whose_model_ends_again_and_again_ends_with_an_error(folder: Path) -> None:
+    with serving(folder, "--restarts", "1") as server:
+        kill_the_model(server)
+        assert server.post("/v1/completions", {"prompt": "a"}).status_code == 200  # so that the next is the first in a row
+        kill_the_model(server)
+        os.kill(server.model_pid(), signal.SIGKILL)
+        assert server.process.wait(60) == 1
+        *_, last = server.log().splitlines()
+        assert last == (
+            "serve: the model's process has ended (signal 9); 2 times in a row without an answer in between (--restarts)"
+        )
+        assert "Traceback" not in server.log()
+
+
+def test_a_model_that_does_not_load_any_more_ends_the_server_with_the_reason(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "onnx")
+    with serving(tmp_path / "onnx", "--restarts", "1") as server:
+        (tmp_path / "onnx/model.onnx").write_bytes(b"no graph")
+        os.kill(server.model_pid(), signal.SIGKILL)
+        assert server.process.wait(60) == 1
+        *_, last = server.log().splitlines()
+        assert last.startswith(f"serve: {tmp_path / 'onnx'}: onnxruntime-genai cannot load this model (")
+        assert last.endswith("; 2 times in a row without an answer in between (--restarts)")
+
+
+def test_a_server_that_waits_to_start_its_model_again_ends_at_once(folder: Path) -> None:
+    with serving(folder) as server:
+        os.kill(server.model_pid(), signal.SIGKILL)
+        until(lambda: server.get("/health").status_code == 503)
+        before = time.monotonic()
+        assert server.end(signal.SIGTERM) == 0
+        assert time.monotonic() - before < 5
+        assert "Traceback" not in server.log()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
@@ -125,10 +176,19 @@ def test_what_keeps_a_server_from_starting_is_told_in_one_line(folder: Path, ser
     assert said_at_start(folder, "--port", port) == f"serve: --host 127.0.0.1 --port {port}: address already in use"
     assert said_at_start(tmp_path).startswith(f"serve: {tmp_path}: no genai_config.json")
     assert said_at_start(folder, "--queue", "0") == "serve: --queue: must be more than 0"
+    assert said_at_start(folder, "--client-timeout", "0") == "serve: --client-timeout: must be more than 0"
+    assert said_at_start(folder, "--restarts", "-1") == "serve: --restarts: must be 0 or more"
+    assert said_at_start(folder, "--max-tokens", "1").startswith("serve: --max-tokens: must be at least 2, ")
+    assert said_at_start(folder, "--max-tokens", "513") == "serve: --max-tokens: 513 is more than the 512 of the model's context"
+    assert said_at_start(folder, "--max-connections", str(10**9)).startswith(
+        "serve: --max-connections: 1000000000 need 1000000320 "
+    )
     assert "would never fit a queue of 5" in said_at_start(folder, "--queue", "5")
     assert said_at_start(folder, "--timeout", "0") == "serve: --timeout: must be more than 0"
     assert said_at_start(folder, "--port", "70000") == "serve: --port: must be between 0 and 65535"
-    assert said_at_start(folder, TUNEPRESS_API_KEY="schlüssel").startswith("serve: TUNEPRESS_API_KEY: must be printable ASCII")
+    for key in ("schlüssel", "a\nb", " a", "a "):
+        assert said_at_start(folder, TUNEPRESS_API_KEY=key).startswith("serve: TUNEPRESS_API_KEY: must be printable ASCII")
+    assert said_at_start(folder, TUNEPRESS_API_KEY="").startswith("serve: TUNEPRESS_API_KEY: is set and empty; unset it")
 
 
 def test_a_model_that_does_not_load_is_told_in_one_line(folder: Path, tmp_path: Path) -> None:

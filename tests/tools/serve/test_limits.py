@@ -80,7 +80,7 @@ def test_the_time_of_a_request_ends_its_answer(slow_folder: Path) -> None:
 
 
 def test_a_prompt_whose_turn_does_not_come_in_time_says_so(slow_folder: Path) -> None:
-    with serving(slow_folder, "--timeout", "1") as server, connected(server) as first:
+    with serving(slow_folder, "--timeout", "1", "--max-tokens", "8192") as server, connected(server) as first:
         send(first, {"prompt": "a" * 8000, "max_tokens": 1})  # takes seconds to read, and nothing can stop that
         until(lambda: server.metric("tunepress_prompt_tokens_total") == 8000)
         refused = server.post("/v1/completions", {"prompt": "a", "max_tokens": 1})
@@ -97,6 +97,47 @@ def test_a_stream_whose_time_is_over_ends_with_the_error(slow_folder: Path) -> N
             for chunk in server.openai().completions.create(model="tunepress", prompt="a", max_tokens=8000, stream=True):
                 pieces.append(chunk.choices[0].text)
         assert len("".join(pieces)) > 5
+
+
+@pytest.mark.parametrize(("prompt", "asked"), [("a" * 500, 13), ("a" * 500, 10**30), ("a" * 511, 2), ("a", 512)])
+def test_an_answer_with_less_room_than_asked_for_is_shorter(prompt: str, asked: int, endless_server: Server) -> None:
+    completion = endless_server.post("/v1/completions", {"prompt": prompt, "max_tokens": asked}).json()
+    assert completion["choices"][0]["finish_reason"] == "length"
+    assert completion["usage"] == {
+        "prompt_tokens": len(prompt), "completion_tokens": 512 - len(prompt), "total_tokens": 512
+    }  # fmt: skip
+
+
+def test_the_answer_to_a_message_ends_where_the_room_does_too(endless_server: Server) -> None:
+    messages, options = [{"role": "user", "content": "x"}], {"include_usage": True}
+    body = {"messages": messages, "max_tokens": 1000, "stream": True, "stream_options": options}
+    chunks = endless_server.post("/v1/chat/completions", body).text.split("\n\n")
+    assert '"finish_reason":"length"' in chunks[-4]
+    assert '"total_tokens":512' in chunks[-3]
+
+
+def test_the_room_of_a_prompt_and_its_answer_bounds_the_memory(slow_folder: Path) -> None:
+    """Keys and values of all tokens there may be are allocated when an answer begins: 12 kB for each here, 98 MB for 8192."""
+
+    def grown(*options: str) -> float:
+        with serving(slow_folder, *options) as server:
+            server.post("/v1/completions", {"prompt": "a", "max_tokens": 2})
+            before = server.metric("tunepress_model_process_resident_memory_bytes")
+            with connected(server) as connection:
+                send(connection, {"prompt": "a", "max_tokens": 8191})
+                until(lambda: written(server) > 20)
+                return server.metric("tunepress_model_process_resident_memory_bytes") - before
+
+    small, large = grown("--max-tokens", "64"), grown("--max-tokens", "8192")
+    assert small < 30e6
+    assert large > small + 30e6
+
+
+def test_by_default_a_long_context_is_not_given_to_one_request(slow_folder: Path) -> None:
+    with serving(slow_folder) as server:
+        refused = server.post("/v1/completions", {"prompt": "a" * 4096, "max_tokens": 1})
+        assert refused.status_code == 400
+        assert "leave no room for an answer of 1 in the 4096 that" in refused.json()["error"]["message"]
 
 
 def test_fifty_clients_at_once_find_room_in_the_default_queue(folder: Path) -> None:

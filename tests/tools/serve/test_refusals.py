@@ -42,15 +42,13 @@ def error_of(response: Any, status: int = 400) -> dict[str, Any]:
         ({"prompt": {"a": "b"}}, "prompt.0", "prompt.0: "),
         ({"prompt": "a\0b"}, "prompt.0", "holds a NUL character, at which the tokenizer stops reading"),
         ({"prompt": ["a"] * 17}, "prompt", "prompt: 17 of them, of at most 16 in one request"),
-        ({"prompt": "a" * 500}, "prompt", "prompt has 500 tokens, which with max_tokens of 13 are more than the 512 of the"),
+        ({"prompt": "a" * 512}, "prompt", "prompt has 512 tokens, which leave no room for an answer of 1 in the 512 that"),
         ({"prompt": "a" * 9000}, "prompt", "prompt: has 9000 characters, of at most 8192"),
         ({"max_tokens": 0}, "max_tokens", "max_tokens: "),
         ({"max_tokens": -1}, "max_tokens", "max_tokens: "),
         ({"max_tokens": 1.5}, "max_tokens", "max_tokens: "),
         ({"max_tokens": "5"}, "max_tokens", "max_tokens: "),
         ({"max_tokens": True}, "max_tokens", "max_tokens: "),
-        ({"max_tokens": 10**30}, "max_tokens", "is more than the 512 of the model's context"),
-        ({"max_tokens": 512}, "prompt", "prompt has 1 tokens, which with max_tokens of 512 are more than the 512"),
         ({"temperature": -0.1}, "temperature", "temperature: "),
         ({"temperature": 2.1}, "temperature", "temperature: "),
         ({"temperature": "0"}, "temperature", "temperature: "),
@@ -94,7 +92,7 @@ def test_a_parameter_that_cannot_be_taken_is_named(change: dict[str, Any], param
             {"messages": [{"role": "user", "content": "x"}], "max_tokens": 5, "max_completion_tokens": 5},
             "max_tokens: is the older name of max_completion_tokens",
         ),
-        ({"messages": [{"role": "user", "content": "x" * 600}]}, "are more than the 512 of the model's context"),
+        ({"messages": [{"role": "user", "content": "x" * 600}]}, "leave no room for an answer of 1 in the 512 that"),
     ],
 )
 def test_a_conversation_that_cannot_be_answered_is_told_why(body: dict[str, Any], said: str, chat_server: Server) -> None:
@@ -153,7 +151,7 @@ def test_a_body_that_is_too_long_is_refused_however_its_length_is_told(server: S
 
 
 def test_a_body_that_does_not_come_is_not_waited_for(folder: Path) -> None:
-    with serving(folder, "--timeout", "1") as server:
+    with serving(folder, "--client-timeout", "1") as server:
         host, _, port = server.url.removeprefix("http://").partition(":")
         with socket.create_connection((host, int(port)), timeout=60) as connection:
             head = f"POST {COMPLETIONS} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{{"

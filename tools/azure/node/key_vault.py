@@ -24,7 +24,8 @@ def hugging_face_token(vault: str) -> str:
     try:
         token = DefaultAzureCredential().get_token(SCOPE).token
         address = f"{vault}/secrets/{SECRET}"
-        answer = requests.get(address, params={"api-version": "7.4"}, headers={"Authorization": f"Bearer {token}"}, timeout=LIMIT)
+        bearer = {"Authorization": f"Bearer {token}"}
+        answer = requests.get(address, params={"api-version": "7.4"}, headers=bearer, timeout=LIMIT, allow_redirects=False)
     except ClientAuthenticationError as error:
         raise InputError(f"Key Vault {vault}: no identity to log in with; assign the compute one, and {ROLE}") from error
     except requests.RequestException as error:
