@@ -35,12 +35,7 @@ docker-%: export GPUS ?= $(if $(filter cuda%,$(IMAGE)),all)
 
 .PHONY: repro
 repro: setup ## all stages, from the base model to the report; then the table
-	@python -m tools.compose
-	@# DVC deletes a stage's outputs before it runs; after a failure those of the last good run come back, from its cache
-	@# or, for the metrics, which are in git and not there, from a copy
-	@rm -rf .metrics.partial && mkdir -p metrics && cp -R metrics .metrics.partial
-	@dvc repro || { dvc checkout --quiet --force --allow-missing; cp -Rn .metrics.partial/. metrics; rm -rf .metrics.partial; exit 1; }
-	@rm -rf .metrics.partial
+	@python -m tools.repro
 	@python -m tools.results
 
 .PHONY: results

@@ -16,11 +16,12 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.tunepress import Tunepress
-from stages.lib.edge.configuration import COMPOSED, CONF, PARAMS, compose_conf, typed
+from stages.lib.edge.configuration import COMPOSED, CONF, PARAMS, compose_conf, read_yaml, typed
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import replacing
 
 ABSENT = "(absent)"
+CURE = f"restore it from git, or `make params RESET=1` writes what {CONF}/ gives"
 
 Flat = dict[str, Any]
 
@@ -41,7 +42,7 @@ def main() -> None:
 
 def check() -> int:
     """Says whether conf/ and params.yaml belong together: 0 yes (a choice is named), 1 drift."""
-    if not PARAMS.exists() or not COMPOSED.exists() or compose() != COMPOSED.read_text(encoding="utf-8"):
+    if not PARAMS.exists() or not COMPOSED.exists() or compose().encode() != COMPOSED.read_bytes():
         print("params.yaml is stale: conf/ has changed since it was composed; run `make params`", file=sys.stderr)
         return 1
     name_choice(choice(read(PARAMS), read(COMPOSED)))
@@ -51,13 +52,12 @@ def check() -> int:
 def update(reset: bool) -> None:
     """Writes params.yaml and conf/composed.yaml, keeping a choice unless `reset`."""
     fresh = compose()
-    earlier = read(COMPOSED)
-    chosen = {} if reset or not PARAMS.exists() else choice(read(PARAMS), earlier)
+    chosen = {} if reset or not PARAMS.exists() else choice(read(PARAMS), read(COMPOSED))
     now = flatten(OmegaConf.to_container(OmegaConf.create(fresh)))
     chosen = {key: value for key, value in chosen.items() if now.get(key, ABSENT) != value}
     text = with_choice(fresh, chosen)
     for path, content in ((PARAMS, text), (COMPOSED, fresh)):
-        if not path.exists() or path.read_text(encoding="utf-8") != content:
+        if not path.exists() or path.read_bytes() != content.encode():
             with replacing(path) as partial:
                 partial.write_text(content, encoding="utf-8")
             print(f"{path}: composed from {CONF}/")
@@ -76,10 +76,20 @@ def compose(overrides: list[str] | None = None) -> str:
 
 
 def read(path: Path) -> Flat:
-    """A YAML file as dotted keys; empty if there is none."""
+    """A YAML file as dotted keys; empty if there is none.
+
+    Raises:
+        InputError: it is broken or empty.
+    """
     if not path.exists():
         return {}
-    return flatten(OmegaConf.to_container(OmegaConf.load(path)))
+    try:
+        tree = read_yaml(path)
+    except InputError as error:
+        raise InputError(f"{error}; {CURE}") from error
+    if not tree:
+        raise InputError(f"{path}: is empty; {CURE}")
+    return flatten(tree)
 
 
 def flatten(tree: Any, prefix: str = "") -> Flat:
@@ -92,7 +102,14 @@ def flatten(tree: Any, prefix: str = "") -> Flat:
 
 
 def choice(params: Flat, composed: Flat) -> Flat:
-    """The keys of params.yaml that differ from what conf/ gave, with their values."""
+    """The keys of params.yaml that differ from what conf/ gave, with their values.
+
+    Raises:
+        InputError: params.yaml lacks a whole section, which nobody chooses.
+    """
+    sections = {key.partition(".")[0] for key in params}
+    if absent := [key for key in composed if key.partition(".")[0] not in sections]:
+        raise InputError(f"{PARAMS}: no section {absent[0].partition('.')[0]!r}; {CURE}")
     branches = {key[:dot] for key in params for dot in range(len(key)) if key[dot] == "."}
     keys = list(params) + [key for key in composed if key not in params and key not in branches]
     return {key: params.get(key, ABSENT) for key in keys if params.get(key, ABSENT) != composed.get(key, ABSENT)}

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from stages.lib.edge.configuration import read_yaml
+from stages.lib.edge.errors import InputError
 
 VARYING = ("metrics/benchmark", "metrics/speed.json", "models/MODEL_CARD.md", "report")
 
@@ -19,14 +20,25 @@ def main() -> None:
     lock = Path(sys.argv[1] if len(sys.argv) > 1 else "dvc.lock")
     if not lock.exists():
         sys.exit(f"{lock}: not found; run `make repro`")
-    for path, digest in hashes(lock).items():
+    try:
+        found = hashes(lock)
+    except InputError as error:
+        sys.exit(str(error))
+    for path, digest in found.items():
         print(digest, path)
 
 
 def hashes(lock: Path) -> dict[str, str]:
-    """The hashes of a dvc.lock by path, sorted."""
-    stages: Any = OmegaConf.to_container(OmegaConf.load(lock), resolve=False)
-    outputs = {out["path"]: out["md5"] for stage in stages["stages"].values() for out in stage.get("outs", [])}
+    """The hashes of a dvc.lock by path, sorted.
+
+    Raises:
+        InputError: it is not a dvc.lock.
+    """
+    content: Any = read_yaml(lock)
+    try:
+        outputs = {out["path"]: out["md5"] for stage in content["stages"].values() for out in stage.get("outs", [])}
+    except (KeyError, AttributeError, TypeError) as error:
+        raise InputError(f"{lock}: not what DVC writes ({type(error).__name__}: {error}); restore it from git") from error
     return {path: digest for path, digest in sorted(outputs.items()) if not path.startswith(VARYING)}
 
 

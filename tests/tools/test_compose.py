@@ -10,7 +10,8 @@ import pytest
 from dvc.utils.hydra import compose_and_dump
 from omegaconf import OmegaConf
 
-from stages.lib.edge.configuration import COMPOSED, CONF, PARAMS, warn_if_stale
+from hydra_plugins.tunepress import Tunepress
+from stages.lib.edge.configuration import COMPOSED, CONF, PARAMS, load, warn_if_stale
 from stages.lib.edge.errors import InputError
 from tools import compose
 
@@ -261,6 +262,57 @@ def test_a_mistake_in_conf_is_one_line_that_names_it(
     assert said.startswith("conf/")
     assert named in said
     assert (PARAMS.read_bytes(), COMPOSED.read_bytes()) == before
+
+
+BROKEN = [
+    (b"a: 1\nb: [2\n", " line 3: not YAML (expected ',' or ']', but got '<stream end>')"),
+    (b"a: 1\nb: \xe9\n", " line 2: not UTF-8"),
+    (b"a: 1\nb: \0\0\0", " line 2: not YAML (unacceptable character #x0000: special characters are not allowed)"),
+    (b"a: 1\n<<<<<<< HEAD\nb: 2\n=======\nb: 3\n>>>>>>> other\n", " line 2: a merge conflict that is not resolved"),
+    (b"a: 1\na: 2\n", " line 2: not YAML (found duplicate key a)"),
+    (b"3\n", ": must be a mapping of keys to values (Invalid loaded object type: int)"),
+]
+OF_PARAMS = [
+    *BROKEN,
+    (b"- a\n", ": must be a mapping of keys to values, got a list"),
+    (b"", ": is empty"),
+    (b"# to be filled in\n", ": is empty"),
+]
+
+
+@pytest.mark.parametrize("path", [PARAMS, COMPOSED])
+@pytest.mark.parametrize(("content", "message"), OF_PARAMS)
+def test_a_broken_file_is_one_line_with_its_cure_which_works(
+    content: bytes, message: str, path: Path, composed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.write_bytes(content)
+    cure = "restore it from git, or `make params RESET=1` writes what conf/ gives"
+    assert command(monkeypatch) == f"{path}{message}; {cure}"
+    assert path.read_bytes() == content
+    assert command(monkeypatch, "--reset") == 0
+    assert PARAMS.read_bytes() == COMPOSED.read_bytes() != content
+
+
+@pytest.mark.parametrize(("content", "message"), BROKEN)
+def test_a_broken_file_of_conf_is_one_line(content: bytes, message: str, composed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (CONF / "train/default.yaml").write_bytes(content)
+    assert command(monkeypatch) == f"conf/train/default.yaml{message}"
+
+
+def test_a_params_yaml_that_was_cut_is_no_choice(composed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = PARAMS.read_text(encoding="utf-8")
+    PARAMS.write_text(text[: text.index("evaluate:")], encoding="utf-8")
+    assert str(command(monkeypatch)).startswith(
+        "params.yaml: no section 'evaluate'; restore it from git, or `make params RESET=1`"
+    )
+
+
+@pytest.mark.parametrize(("content", "message"), OF_PARAMS[:-2])
+def test_a_stage_says_so_too(content: bytes, message: str, composed: Path) -> None:
+    PARAMS.write_bytes(content)
+    with pytest.raises(InputError) as refused:
+        load(Tunepress, [])
+    assert str(refused.value) == f"params.yaml{message}"
 
 
 def test_no_as_the_comment_in_conf_has_it_is_the_word(composed: Path) -> None:

@@ -5,11 +5,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
-from yaml import YAMLError  # type: ignore[import-untyped]
 
 from hydra_plugins.tunepress import Tunepress
-from stages.lib.edge.configuration import CONF, PARAMS, compose_conf, load, not_yaml, typed
-from stages.lib.edge.errors import InputError
+from stages.lib.edge.configuration import CONF, PARAMS, compose_conf, load, read_yaml, typed
 from stages.lib.edge.paths import BASE
 from stages.lib.schema.adapter import Method
 
@@ -56,10 +54,7 @@ def fetched() -> Any:
     """
     if not (BASE / "config.json").exists() or not LOCK.exists():
         return None
-    try:
-        lock: Any = OmegaConf.to_container(OmegaConf.load(LOCK), resolve=False)
-    except YAMLError as error:
-        raise InputError(not_yaml(LOCK, error)) from error
+    lock: Any = read_yaml(LOCK)
     for level in ("stages", "fetch", "params", str(PARAMS), "base_model"):
         lock = lock.get(level) if isinstance(lock, dict) else None
     return given(lock) if isinstance(lock, dict) else None

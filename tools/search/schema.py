@@ -5,16 +5,16 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, cast
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
-from yaml import YAMLError  # type: ignore[import-untyped]
 
-from stages.lib.edge.configuration import CONF, not_yaml
+from stages.lib.edge.configuration import CONF, read_yaml
 from stages.lib.edge.errors import InputError, one_line
 from stages.lib.edge.keys import unknown_key
 from tools.search.space import Space, parse
 
 SEARCHES = CONF / "search"
+SPLIT = "evaluate.split"
 
 
 class Sampler(Enum):
@@ -74,8 +74,8 @@ def load(name: str) -> Search:
     there = sorted(file.stem for file in SEARCHES.glob("*.yaml"))
     if name not in there:
         raise InputError(f"{path}: not found; make search SEARCH=... takes one of {', '.join(there) or '(none yet)'}")
+    search = typed(path)
     try:
-        search = typed(path)
         wrong = refusal(search)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
@@ -87,21 +87,16 @@ def load(name: str) -> Search:
 def typed(path: Path) -> Search:
     """The file as a Search, its keys and types checked."""
     try:
-        loaded = OmegaConf.load(path)
-        if not isinstance(loaded, DictConfig):
-            raise InputError("not a mapping of keys to values")
-        checked = OmegaConf.merge(OmegaConf.structured(Search), loaded)
+        checked = OmegaConf.merge(OmegaConf.structured(Search), read_yaml(path))
         OmegaConf.resolve(checked)
         if missing := sorted(OmegaConf.missing_keys(checked)):
-            raise InputError(f"{missing[0]} has no value")
+            raise InputError(f"{path}: {missing[0]} has no value")
         return cast(Search, OmegaConf.to_object(checked))
-    except YAMLError as error:
-        raise InputError(not_yaml(path, error).removeprefix(str(path)).lstrip(" :")) from error
     except ConfigKeyError as error:
         known = [known.name for known in fields(error.object_type or Search)]
-        raise InputError(unknown_key(str(error.full_key), known)) from error
+        raise InputError(f"{path}: {unknown_key(str(error.full_key), known)}") from error
     except OmegaConfBaseException as error:
-        raise InputError(f"{error.full_key}: {one_line(error)}") from error
+        raise InputError(f"{path}: {error.full_key}: {one_line(error)}") from error
 
 
 def refusal(search: Search) -> str | None:
@@ -113,6 +108,8 @@ def refusal(search: Search) -> str | None:
     for metric, bound in search.constraints.items():
         if all(limit is None for limit in vars(bound).values()):
             return f"constraints.{metric}: no limit; give one of {', '.join(vars(bound))}"
+    if any(key.lstrip("+").startswith(SPLIT) for key in (*search.space, *search.overrides)):
+        return f"{SPLIT} is not for a search to choose: it scores trials on validation rows, and the winner on test rows"
     dimensions = search.dimensions()
     endless = [key for key, dimension in dimensions.items() if not dimension.texts()]
     if search.sampler is Sampler.grid and endless:

@@ -1,7 +1,9 @@
 """The edge between params.yaml and a stage's typed configuration."""
 
 import dataclasses
+import re
 import sys
+from io import StringIO
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -35,12 +37,11 @@ def load(sections: type[Section], overrides: list[str], params: Path = PARAMS) -
     """
     if not params.exists():
         raise InputError(f"{params}: not found; run stages from the project's root, after `make params`")
+    read_yaml(params)
     try:
         with initialize_config_dir(str(params.parent.resolve()), version_base="1.3"):
             composed = compose(params.stem, overrides)
         return typed(sections, composed, str(params))
-    except YAMLError as error:
-        raise InputError(not_yaml(params, error)) from error
     except HydraException as error:
         said = one_line(error)
         hint = "" if "unknown key" in said else " (groups such as base_model=... go to `dvc exp run -S`)"
@@ -57,11 +58,13 @@ def compose_conf(overrides: list[str]) -> str:
         with initialize_config_dir(str(CONF.resolve()), version_base=None):
             config = compose("config", overrides)
         OmegaConf.resolve(config)
+    except (YAMLError, UnicodeError, OSError) as error:  # the last is OmegaConf's for a file that holds a number
+        for file in sorted(CONF.rglob("*.yaml")):
+            read_yaml(file)
+        raise InputError(f"{CONF}/: {one_line(error)}") from error
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # the last of Hydra's own for `group=null`
         asked = f" (asked: {' '.join(overrides)})" if type(error) is ValueError else ""
         raise InputError(f"{CONF}/: {composing(error)}{asked}") from error
-    except YAMLError as error:
-        raise InputError(not_yaml(CONF, error)) from error
     return OmegaConf.to_yaml(config)
 
 
@@ -78,8 +81,8 @@ def composing(error: Exception) -> str:
 def warn_if_stale() -> None:
     """Says so where conf/ was edited and params.yaml still holds what it gave before; a choice of other values is not stale."""
     if COMPOSED.exists() and PARAMS.exists():
-        params = PARAMS.read_text(encoding="utf-8")
-        if params == COMPOSED.read_text(encoding="utf-8") and params != compose_conf([]):
+        params = PARAMS.read_bytes()
+        if params == COMPOSED.read_bytes() and params != compose_conf([]).encode():
             print(f"{PARAMS} is stale: {CONF}/ has changed since it was composed; run `make params`", file=sys.stderr)
 
 
@@ -112,10 +115,34 @@ def typed(sections: type[Section], config: DictConfig, source: str) -> Section:
     return cast(Section, OmegaConf.to_object(checked))
 
 
-def not_yaml(path: Path, error: YAMLError) -> str:
-    """Names the file and the line where YAML breaks off."""
-    mark = getattr(error, "problem_mark", None)
-    named = Path(mark.name) if mark and mark.name and Path(mark.name).exists() else path
-    file = named.relative_to(Path.cwd()) if named.is_relative_to(Path.cwd()) else named
-    where = f" line {mark.line + 1}" if mark else ""
-    return f"{file}{where}: not YAML ({getattr(error, 'problem', None) or one_line(error)})"
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file whose top level is a mapping; an empty mapping where the file is empty.
+
+    Raises:
+        InputError: it is something else, with the line where that is known.
+    """
+    content = path.read_bytes()
+    try:
+        text = content.decode()
+        if conflict := re.search("^<{7} ", text, flags=re.MULTILINE):
+            raise InputError(f"{path} line {line_of(text, conflict.start())}: a merge conflict that is not resolved")
+        tree = OmegaConf.to_container(OmegaConf.load(StringIO(text)))
+    except UnicodeDecodeError as error:
+        before = content[: error.start].decode()
+        raise InputError(f"{path} line {line_of(before, len(before))}: not UTF-8") from error
+    except YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark else line_of(text, getattr(error, "position", 0))
+        raise InputError(f"{path} line {line}: not YAML ({getattr(error, 'problem', None) or one_line(error)})") from error
+    except OmegaConfBaseException as error:
+        raise InputError(f"{path}: {error.full_key or 'top level'}: {one_line(error)}") from error
+    except OSError as error:  # OmegaConf's own, for a single number
+        raise InputError(f"{path}: must be a mapping of keys to values ({error})") from error
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: must be a mapping of keys to values, got a list")
+    return cast(dict[str, Any], tree)
+
+
+def line_of(text: str, position: int) -> int:
+    """The number of the line that has the character at a position."""
+    return text.count("\n", 0, position) + 1

@@ -1,7 +1,9 @@
 """Outputs of a stage: written beside their place and renamed, so that a failed run leaves the earlier ones whole."""
 
 import csv
+import errno
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from stages.lib.edge.errors import InputError
+
+EARLIER = ".earlier.partial"
 
 
 def remove(path: Path) -> None:
@@ -21,17 +25,72 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields the path to write a file or a folder to; it takes the place of `path` when the block ends well."""
+    """Yields the path to write a file or a folder to; it takes the place of `path` when the block ends well.
+
+    A kill at any moment leaves the old output or the new one, both whole. A folder cannot take another's place in one step:
+    between two steps the old one is beside its place, from where `recover` brings it back.
+    """
     partial = path.with_name(f".{path.name}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
+    recover(path)
     remove(partial)
     try:
         yield partial
-        partial.lstat()  # raises where the block wrote nothing, before the earlier output goes
-        remove(path)
+        flush(partial)  # raises where the block wrote nothing, before the earlier output goes
+        if os.path.lexists(path) and (path.is_dir() or partial.is_dir()):
+            path.rename(earlier(path))
         partial.replace(path)
+        flush_one(path.parent)
     finally:
+        recover(path)
         remove(partial)
+
+
+def earlier(path: Path) -> Path:
+    """Where an output waits until the new one is in its place."""
+    return path.with_name(f".{path.name}{EARLIER}")
+
+
+def recover(path: Path) -> None:
+    """Brings an output back that was about to be replaced by a process that was killed, or deletes what that did not need."""
+    kept = earlier(path)
+    if os.path.lexists(path):
+        remove(kept)
+    elif os.path.lexists(kept):
+        kept.rename(path)
+
+
+def recover_all(folder: Path) -> None:
+    """Does so for all outputs of a folder."""
+    for kept in folder.glob(f".*{EARLIER}"):
+        recover(folder / kept.name.removeprefix(".").removesuffix(EARLIER))
+
+
+def flush(path: Path) -> None:
+    """Waits until the disk has a file, or a folder with all that is in it.
+
+    Without it a power loss soon after the renaming can leave files that are empty or cut. It takes as long as the disk needs for
+    what it has not written by then: for a model of 8 GB at 500 MB/s at most 16 s, once.
+    """
+    for folder, _, names in os.walk(path, topdown=False):
+        for file in (Path(folder, name) for name in names):
+            if not file.is_symlink():
+                flush_one(file)
+        flush_one(Path(folder))
+    if not path.is_dir():
+        flush_one(path)
+
+
+def flush_one(path: Path) -> None:
+    """Waits until the disk has a file, or a folder's list of names."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot, fsync(2)
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -12,8 +12,9 @@ from typing import TypeVar
 from stages.lib.edge import environment
 from stages.lib.edge.configuration import load, warn_if_stale
 from stages.lib.edge.errors import InputError, one_line
-from stages.lib.edge.outputs import write_json
-from stages.lib.edge.paths import TIMINGS
+from stages.lib.edge.lock import stage_lock
+from stages.lib.edge.outputs import recover_all, write_json
+from stages.lib.edge.paths import BASE, LOSS_CURVES, PREPARED, REPORT, TIMINGS
 from stages.lib.schema.environment import Environment
 
 Sections = TypeVar("Sections")
@@ -38,7 +39,10 @@ def run(name: str, main: Callable[[Sections], str], sections: type[Sections], ov
         warn_if_stale()
         given = [override for override in overrides if override != "--verbose"]
         environment.check(load(Installed, given).environment.lock)
-        made = main(load(sections, given))
+        with stage_lock(name):
+            for folder in (BASE.parent, PREPARED.parent, LOSS_CURVES.parent, REPORT.parent):
+                recover_all(folder)
+            made = main(load(sections, given))
     except KeyboardInterrupt:
         sys.exit(f"{name}: interrupted")
     except Exception as error:

@@ -1,13 +1,19 @@
 """Outputs: all of a new one, or all of the old one."""
 
 import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from stages.lib.edge.outputs import read_jsonl, remove, replacing, size_mb, write_json, write_jsonl
+from stages.lib.edge.outputs import read_jsonl, recover_all, remove, replacing, size_mb, write_json, write_jsonl
 
 
 def make_file(path: Path, content: str) -> None:
@@ -72,6 +78,131 @@ def test_a_block_that_raises_leaves_nothing_where_nothing_was(tmp_path: Path, ne
         new(partial, "half")
         raise RuntimeError
     assert tree(tmp_path) == {}
+
+
+# kills, power losses and full disks
+
+
+def replace(place: Path, new: Make) -> None:
+    with replacing(place) as partial:
+        new(partial, "new")
+
+
+def child(action: Callable[[], None]) -> int:
+    """How a process of its own ends that does this: its exit code, or minus the signal."""
+    process = os.fork()
+    if not process:
+        code = 255
+        try:
+            action()
+            code = 0
+        except OSError as error:
+            code = error.errno or code
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def killed_before(step: int, action: Callable[[], None]) -> Callable[[], None]:
+    """The same, killed before its `step`th call to the file system."""
+
+    def run() -> None:
+        left = [step]
+
+        def count(event: str, _: Any) -> None:
+            if event == "open" or (event.startswith("os.") and event != "os.kill"):
+                if not left[0]:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                left[0] -= 1
+
+        sys.addaudithook(count)  # for as long as this process lives
+        action()
+
+    return run
+
+
+@pytest.mark.parametrize("old", KINDS)
+@pytest.mark.parametrize("new", KINDS)
+def test_a_kill_at_any_moment_leaves_the_old_output_or_the_new_one(tmp_path: Path, old: Make, new: Make) -> None:
+    place = tmp_path / "out"
+    found: list[str] = []
+    for step in range(200):
+        shutil.rmtree(tmp_path)
+        tmp_path.mkdir()
+        old(place, "old")
+        code = child(killed_before(step, lambda: replace(place, new)))
+        recover_all(tmp_path)
+        content = tree(place)["inner/" + name] if place.is_dir() and (name := next((place / "inner").iterdir()).name) else None
+        found.append(content if content is not None else place.read_text(encoding="utf-8"))
+        replace(place, new)
+        assert [path.name for path in tmp_path.iterdir()] == ["out"]
+        if not code:
+            break
+        assert code == -signal.SIGKILL
+    assert len(found) > 10
+    assert found == sorted(found, reverse=True)  # "old" until it is replaced, then "new"
+    assert set(found) == {"old", "new"}
+
+
+@pytest.mark.parametrize("new", KINDS)
+def test_the_disk_has_all_of_an_output_before_it_gets_its_name(
+    tmp_path: Path, new: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    fsync, rename = os.fsync, os.replace
+
+    def synced(descriptor: int) -> None:
+        events.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        fsync(descriptor)
+
+    def renamed(source: Path, target: Path) -> None:
+        events.append("renamed")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    replace(tmp_path / "out", new)
+    whole = {".out.partial"} if new is make_file else {"new", "inner", ".out.partial"}
+    assert set(events[: events.index("renamed")]) == whole
+    assert events[events.index("renamed") + 1 :] == [tmp_path.name]
+
+
+@pytest.mark.parametrize("write", [write_json, write_jsonl])
+def test_a_file_that_does_not_fit_leaves_the_old_one(tmp_path: Path, write: Callable[[Path, list[dict[str, Any]]], None]) -> None:
+    make_file(tmp_path / "rows", "old")
+
+    def action() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        write(tmp_path / "rows", [{"text": "a" * 100}] * 100)
+
+    assert os.strerror(child(action)) == "File too large"
+    assert tree(tmp_path) == {"rows": "old"}
+
+
+FULL = """import sys
+from pathlib import Path
+from stages.lib.edge.outputs import replacing
+folder = Path(sys.argv[1])
+(folder / "out").mkdir()
+(folder / "out/weights").write_bytes(bytes(30_000))
+try:
+    with replacing(folder / "out") as partial:
+        partial.mkdir()
+        for number in range(9):
+            (partial / str(number)).write_bytes(bytes(9_000))
+except OSError as error:
+    print(error.strerror, [(path.name, len(list(path.iterdir()))) for path in folder.iterdir()])
+"""
+
+
+def test_a_disk_that_fills_up_leaves_the_old_folder(tmp_path: Path, root: Path) -> None:
+    unshare = shutil.which("unshare")
+    mount = f'mount -t tmpfs -o size=64k tmpfs "{tmp_path}"'
+    if not unshare or subprocess.run([unshare, "-rm", "sh", "-c", mount], capture_output=True).returncode:
+        pytest.skip("no file system of 64 kB can be mounted here")
+    command = f'{mount} && exec "{sys.executable}" -c "$0" "{tmp_path}"'
+    done = subprocess.run([unshare, "-rm", "sh", "-c", command, FULL], cwd=root, capture_output=True, text=True)
+    assert done.stdout == "No space left on device [('out', 1)]\n", done.stderr
 
 
 @pytest.mark.parametrize("left", KINDS)
