@@ -35,7 +35,7 @@ from stages.lib.last_layer import skip_unread_positions
 from stages.lib.loss_curves import write_loss_curves
 from stages.lib.memory import peak_gpu_bytes
 from stages.lib.order import Order
-from stages.lib.padding_free import BY_EXAMPLE, EMPTY, Joiner, PaddingFreeTrainer, attention_of, joinable
+from stages.lib.padding_free import BY_EXAMPLE, EMPTY, Joiner, PaddingFreeTrainer, attention_of, to_split
 from stages.lib.plan import Plan
 from stages.lib.processes import first, launch, let_fsdp_run_on_cpus, to_launch, use_all_cores
 from stages.lib.progress import Progress
@@ -157,7 +157,7 @@ def make_trainer(
     plan: Plan | None = None,
 ) -> PaddingFreeTrainer:
     """A trainer that joins examples, shows its progress and can be resumed."""
-    apart = not joinable(model.get_base_model())
+    apart = to_split(model.get_base_model())
     if not apart:  # a checkpointed layer would skip what the last of the examples does not read
         skip_unread_positions(model.get_base_model())
     SteadyThreads(model)

@@ -109,6 +109,30 @@ def joinable(model: PreTrainedModel) -> bool:
     return model._supports_attention_backend and not (model._is_stateful or convolutions or set(kinds) - MASKED)
 
 
+def to_split(model: PreTrainedModel) -> bool:
+    """Whether the examples of a row must go through a loaded model one at a time."""
+    by_boundaries = model.config._attn_implementation.startswith((BY_EXAMPLE, "flash"))
+    return not joinable(model) or not (by_boundaries or masks_by_position(model))
+
+
+@torch.no_grad()
+def masks_by_position(model: PreTrainedModel) -> bool:
+    """Whether an example of a row leaves the logits of the next one alone where a model makes a mask of the whole row.
+
+    transformers 5.23 masks by position_ids, which some models (GPT-OSS, OPT, AFMoE) do not hand on to `create_causal_mask`.
+    """
+    training = model.training
+    model.eval()
+    second: list[torch.Tensor] = []
+    for token in (0, 1):
+        batch = Joiner(boundaries=False)([[{"input_ids": tokens, "labels": tokens}] for tokens in ([token] * 4, [2, 3, 4, 5])])
+        inputs = {name: batch[name].to(model.device) for name in ("input_ids", "position_ids")}
+        second.append(model(**inputs, use_cache=False).logits[0, 4:].float())
+    model.train(training)
+    rounding = torch.finfo(model.dtype).eps ** 0.5  # of experts, whose products are as long as many tokens go to each
+    return bool((second[0] - second[1]).abs().max() <= rounding * second[0].std())
+
+
 def attention_of(model: PreTrainedModel, train: Train) -> str:
     """The attn_implementation that a model is trained with: another one than asked for where BY_EXAMPLE does not apply.
 
