@@ -36,7 +36,7 @@ from stages.lib.last_layer import skip_unread_positions
 from stages.lib.loss_curves import write_loss_curves
 from stages.lib.memory import peak_gpu_bytes
 from stages.lib.order import Order
-from stages.lib.padding_free import BY_EXAMPLE, EMPTY, Joiner, PaddingFreeTrainer
+from stages.lib.padding_free import BY_EXAMPLE, EMPTY, Joiner, PaddingFreeTrainer, attention_of, to_split
 from stages.lib.plan import Plan
 from stages.lib.processes import first, launch, let_fsdp_run_on_cpus, to_launch, use_all_cores
 from stages.lib.progress import Progress
@@ -69,7 +69,9 @@ def main(cfg: Sections) -> str:
         return leave_untrained()
     use_all_cores()
     examples = read_examples(cfg.train)
-    plan = make_plan(cfg, examples["train"])
+    plan = make_plan(cfg, examples["train"], examples["validation"])
+    if plan.apart and cfg.train.fsdp and max(map(len, examples["train"])) > 1:  # some process would wait for ever
+        raise InputError("train.fsdp: this architecture is trained one example at a time; set data.corpus_strategy=line-by-line")
     if to_launch(cfg.train.num_processes):
         training_arguments(cfg.train, cfg.seed, Path(), bool(examples["validation"]))  # refuses once and not in each process
         plan.check_memory(cfg.train, cfg.adapter.method.quantized)
@@ -81,10 +83,10 @@ def main(cfg: Sections) -> str:
     state = PartialState(cpu=not torch.cuda.is_available())
     with ExitStack() as kept:
         folder = kept.enter_context(checkpoints(key(cfg, [BASE, PREPARED / "prompt.json", *prepared_files()])))
-        arguments = training_arguments(cfg.train, cfg.seed, folder, bool(examples["validation"]))
+        arguments = training_arguments(cfg.train, cfg.seed, folder, bool(examples["validation"]), plan.steps)
         model = adapters.with_adapter(load_base(cfg), cfg.adapter, cfg.seed, BASE)
         initial = keep_initial(model, cfg.adapter, Path(kept.enter_context(TemporaryDirectory())))
-        trainer = make_trainer(model, examples, cfg.train, arguments)
+        trainer = make_trainer(model, examples, cfg.train, arguments, plan)
         trainer.train(resume_from_checkpoint=last_checkpoint(folder))
         metrics = {"parameters": plan.parameters, "trainable_parameters": plan.trainable, **outcome(trainer)}
         write_outputs(trainer, cfg, initial, metrics)
@@ -123,17 +125,17 @@ def read_examples(train: Train) -> dict[str, list[Sequence]]:
     }
 
 
-def make_plan(cfg: Sections, learned: list[Sequence]) -> Plan:
+def make_plan(cfg: Sections, learned: list[Sequence], validated: list[Sequence] | None = None) -> Plan:
     """What the training will do; processes on a CPU share its memory, on GPUs each has its own."""
     sharing = 1 if torch.cuda.is_available() else cfg.train.num_processes
-    return Plan.of(adapters.outline(BASE, cfg.adapter), learned, cfg.adapter, cfg.train, sharing)
+    return Plan.of(adapters.outline(BASE, cfg.adapter), learned, validated or [], cfg.adapter, cfg.train, sharing)
 
 
 def load_base(cfg: Sections) -> PreTrainedModel:
     """The base model, in 4 bits if the adapter's method says so, with the attention that suits joined examples."""
     dtype = torch.bfloat16 if cfg.train.bf16 else torch.float32
     quantization = Quantization.of(cfg.adapter, cfg.train.bf16)
-    options: dict[str, Any] = {"attn_implementation": cfg.train.attn_implementation, "dtype": dtype}
+    options: dict[str, Any] = {"attn_implementation": attention_of(empty_model(BASE), cfg.train), "dtype": dtype}
     if quantization:
         compute = cfg.adapter.bnb_4bit_compute_dtype
         options["quantization_config"] = quantization.config(getattr(torch, compute) if compute else dtype)
@@ -149,28 +151,35 @@ def keep_initial(model: PeftModel, adapter: Adapter, scratch: Path) -> Path | No
 
 
 def make_trainer(
-    model: PeftModel, examples: dict[str, list[Sequence]], train: Train, arguments: TrainingArguments
+    model: PeftModel,
+    examples: dict[str, list[Sequence]],
+    train: Train,
+    arguments: TrainingArguments,
+    plan: Plan | None = None,
 ) -> PaddingFreeTrainer:
     """A trainer that joins examples, shows its progress and can be resumed."""
-    skip_unread_positions(model.get_base_model())
+    apart = to_split(model.get_base_model())
+    if not apart:  # a checkpointed layer would skip what the last of the examples does not read
+        skip_unread_positions(model.get_base_model())
     SteadyThreads(model)
     lengths = [sum(len(example["input_ids"]) for example in sequence) for sequence in examples["train"]]
     order = Order(lengths, train.train_sampling_strategy, train.data_seed, arguments.train_batch_size, arguments.world_size)
     if train.fsdp:
         let_fsdp_run_on_cpus()
-    by_boundaries = train.attn_implementation.startswith((BY_EXAMPLE, "flash"))
+    attention = model.config._attn_implementation
     trainer = PaddingFreeTrainer(
         order=order,
+        apart=apart,
         model=model,
         args=arguments,
-        data_collator=Joiner(by_boundaries),
+        data_collator=Joiner(attention.startswith((BY_EXAMPLE, "flash")), on_host=apart or attention == BY_EXAMPLE),
         train_dataset=[*examples["train"], EMPTY],
         eval_dataset=examples["validation"] or None,
         callbacks=[order.callback(), LogAtCheckpoints()],
     )
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(Progress())
+    trainer.add_callback(Progress(plan))
     if train.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(train.early_stopping_patience, train.early_stopping_threshold))
     if "OMP_NUM_THREADS" not in os.environ:  # the user's choice, or that of the process that has launched several

@@ -9,10 +9,10 @@ from transformers.utils import is_liger_kernel_available
 
 from stages.lib.edge.errors import InputError
 from stages.lib.processes import launched
-from stages.lib.schema.train import OURS, Train
+from stages.lib.schema.train import INTERVALS, OURS, Train, interval
 
 
-def training_arguments(train: Train, seed: int, folder: Path, validated: bool) -> TrainingArguments:
+def training_arguments(train: Train, seed: int, folder: Path, validated: bool, all_steps: int | None = None) -> TrainingArguments:
     """The fields of `train` as the Trainer's arguments.
 
     Args:
@@ -20,6 +20,7 @@ def training_arguments(train: Train, seed: int, folder: Path, validated: bool) -
         seed: of what training itself draws, dropout for one.
         folder: of the checkpoints.
         validated: whether there are validation rows.
+        all_steps: of the training; None where nothing is trained, and shares of it stay shares.
 
     Raises:
         InputError: a value that transformers does not take, or that this machine cannot do.
@@ -47,6 +48,7 @@ def training_arguments(train: Train, seed: int, folder: Path, validated: bool) -
             remove_unused_columns=False,
             use_cpu=not on_gpu,
             ddp_find_unused_parameters=False,
+            ddp_broadcast_buffers=False,  # training changes none, and processes may differ in forward passes a step
             ddp_backend="gloo" if launched() and not on_gpu else None,
             dataloader_pin_memory=on_gpu,
             **given,
@@ -54,6 +56,9 @@ def training_arguments(train: Train, seed: int, folder: Path, validated: bool) -
     except (ValueError, ImportError) as error:
         raise InputError(f"train: {str(error).splitlines()[0]}") from error
     check_schedule(train)
+    for name in INTERVALS:
+        if all_steps and (steps := getattr(arguments, name)):  # with a share, a resumed Trainer would warn of the other number
+            setattr(arguments, name, interval(steps, all_steps))
     if on_gpu and not launched():
         arguments._n_gpu = 1  # or transformers cuts the batch, which is one row, over all GPUs (DataParallel)
     return arguments

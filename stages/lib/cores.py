@@ -1,12 +1,12 @@
 """Cores that this process may use."""
 
 import os
-from pathlib import Path
+
+from stages.lib.cgroups import cpu_share
 
 
 def cores() -> int:
-    """Those it is bound to, or a container's share of them (Linux, cgroup 2)."""
+    """Those it is bound to, or a container's share of them."""
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    share = Path("/sys/fs/cgroup/cpu.max")
-    quota, _, period = share.read_text().partition(" ") if share.exists() else ("max", "", "")
-    return bound if quota == "max" else max(1, min(bound, round(int(quota) / int(period))))
+    share = cpu_share()
+    return bound if share >= bound else max(1, round(share))

@@ -1,11 +1,10 @@
 """Memory that a training needs, estimated from the model's shapes before any weight is read, and what the device has."""
 
-from pathlib import Path
-
 import psutil
 import torch
 from peft import PeftModel
 
+from stages.lib.cgroups import memory_left
 from stages.lib.schema.train import Train
 
 # Bytes that an optimizer keeps for each trained parameter; any other keeps two float32 moments.
@@ -73,15 +72,12 @@ def available_bytes() -> int:
     """Free memory of the device that trains, in bytes."""
     if torch.cuda.is_available():
         return int(torch.cuda.mem_get_info()[0])
-    return min(psutil.virtual_memory().available, container_bytes())
+    return host_bytes()
 
 
-def container_bytes() -> int:
-    """What the container's limit leaves (Linux, cgroup 2), in bytes; without a limit as good as endless."""
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if not limit.exists() or not used.exists() or limit.read_text().strip() == "max":
-        return 1 << 62
-    return int(limit.read_text()) - int(used.read_text())
+def host_bytes() -> int:
+    """Free memory of this machine, or what a container leaves of it, in bytes."""
+    return min(int(psutil.virtual_memory().available), memory_left())
 
 
 def peak_gpu_bytes() -> int:

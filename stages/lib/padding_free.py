@@ -1,21 +1,25 @@
 """Training without a wasted product: no padding, no attention across examples, the head only where there is a label."""
 
 from collections.abc import Iterator, Mapping
+from collections.abc import Sequence as Ordered
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import AttentionInterface, DataCollatorWithFlattening, TrainerControl
+from transformers import AttentionInterface, AttentionMaskInterface, DataCollatorWithFlattening, PreTrainedModel, TrainerControl
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
 
 from stages.lib.corpus import Sequence
 from stages.lib.order import Order
 from stages.lib.resumption import ResumableTrainer
+from stages.lib.schema.train import Train
 from stages.lib.tokens import IGNORED
 
 BY_EXAMPLE = "sdpa_by_example"  # an attn_implementation for from_pretrained
+MASKED = {"full_attention", "sliding_attention", "chunked_attention"}  # layers in which a mask keeps examples apart
 
 FEWEST = 4  # positions whose logits are computed: oneMKL's products of two or three rows depend on the number of threads
 
@@ -27,15 +31,20 @@ class Joiner:
     """The collator: a batch of sequences as one row of examples.
 
     Attributes:
-        boundaries: whether to tell where the examples begin, for attention that goes example by example.
+        boundaries: whether to tell where the examples begin, as flash attention reads it.
+        on_host: whether the boundaries are a list instead, which can be read without waiting for a GPU.
     """
 
     boundaries: bool
+    on_host: bool = False
 
     def __call__(self, batch: list[Sequence]) -> dict[str, Any]:
         """`input_ids`, `labels` and `position_ids` [1, tokens], the positions starting over at each example."""
-        collate = DataCollatorWithFlattening(return_flash_attn_kwargs=self.boundaries)
-        joined: dict[str, Any] = collate([example for sequence in batch for example in sequence])
+        examples = [example for sequence in batch for example in sequence]
+        collate = DataCollatorWithFlattening(return_flash_attn_kwargs=self.boundaries and not self.on_host)
+        joined: dict[str, Any] = collate(examples)
+        if self.on_host:
+            joined["cu_seq_lens_q"] = list(accumulate((len(example["input_ids"]) for example in examples), initial=0))
         return joined
 
 
@@ -45,10 +54,10 @@ class PaddingFreeTrainer(ResumableTrainer):
     Its datasets are lists of sequences with EMPTY behind them, and `order` says which come when.
     """
 
-    def __init__(self, *, order: Order, **arguments: Any) -> None:
-        """Takes the arguments of Trainer and the order of the training sequences."""
+    def __init__(self, *, order: Order, apart: bool = False, **arguments: Any) -> None:
+        """Takes the arguments of Trainer, the order of the training sequences, and whether each example is computed alone."""
         super().__init__(**arguments)
-        self.order = order
+        self.order, self.apart = order, apart
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Order:
         return self.order
@@ -61,7 +70,7 @@ class PaddingFreeTrainer(ResumableTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """Cross-entropy, summed over the labels and divided by the number of labels in the whole step."""
-        loss, count, outputs = summed_loss(model, inputs)
+        loss, count, outputs = summed_loss(model, inputs, self.apart)
         # transformers counts the labels of all processes, and DDP then takes the mean of their gradients
         loss = loss / count if num_items_in_batch is None else loss * self.accelerator.num_processes / num_items_in_batch
         return (loss, outputs) if return_outputs else loss
@@ -76,7 +85,7 @@ class PaddingFreeTrainer(ResumableTrainer):
         total = torch.zeros(2, dtype=torch.float64, device=self.args.device)
         with torch.no_grad(), self.compute_loss_context_manager():
             for batch in self.eval_batches():
-                loss, count, _ = summed_loss(model, self._prepare_inputs(self.data_collator(batch)))
+                loss, count, _ = summed_loss(model, self._prepare_inputs(self.data_collator(batch)), self.apart)
                 total += torch.tensor([loss.item(), count], dtype=torch.float64, device=self.args.device)
         loss, count = self.accelerator.reduce(total).tolist()
         metrics = {"eval_loss": loss / max(count, 1)}
@@ -93,8 +102,59 @@ class PaddingFreeTrainer(ResumableTrainer):
             yield sequences[start : start + size]
 
 
-def summed_loss(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> tuple[torch.Tensor, int, Any]:
-    """The cross-entropy of a joined batch summed over its labels, how many those are, and the model's outputs."""
+def joinable(model: PreTrainedModel) -> bool:
+    """Whether examples of a row do not reach each other: attention can be masked, and a convolution or a state cannot."""
+    kinds = getattr(model.config.get_text_config(), "layer_types", None) or []
+    convolutions = any(isinstance(module, torch.nn.Conv1d) for module in model.modules())
+    return model._supports_attention_backend and not (model._is_stateful or convolutions or set(kinds) - MASKED)
+
+
+def to_split(model: PreTrainedModel) -> bool:
+    """Whether the examples of a row must go through a loaded model one at a time."""
+    by_boundaries = model.config._attn_implementation.startswith((BY_EXAMPLE, "flash"))
+    return not joinable(model) or not (by_boundaries or masks_by_position(model))
+
+
+@torch.no_grad()
+def masks_by_position(model: PreTrainedModel) -> bool:
+    """Whether an example of a row leaves the logits of the next one alone where a model makes a mask of the whole row.
+
+    transformers 5.23 masks by position_ids, which some models (GPT-OSS, OPT, AFMoE) do not hand on to `create_causal_mask`.
+    """
+    training = model.training
+    model.eval()
+    second: list[torch.Tensor] = []
+    for token in (0, 1):
+        batch = Joiner(boundaries=False)([[{"input_ids": tokens, "labels": tokens}] for tokens in ([token] * 4, [2, 3, 4, 5])])
+        inputs = {name: batch[name].to(model.device) for name in ("input_ids", "position_ids")}
+        second.append(model(**inputs, use_cache=False).logits[0, 4:].float())
+    model.train(training)
+    rounding = torch.finfo(model.dtype).eps ** 0.5  # of experts, whose products are as long as many tokens go to each
+    return bool((second[0] - second[1]).abs().max() <= rounding * second[0].std())
+
+
+def attention_of(model: PreTrainedModel, train: Train) -> str:
+    """The attn_implementation that a model is trained with: another one than asked for where BY_EXAMPLE does not apply.
+
+    torch.compile would trace it anew for each batch, whose examples have other lengths.
+    """
+    suits = joinable(model) and model._supports_sdpa and not train.torch_compile
+    if train.attn_implementation != BY_EXAMPLE or suits:
+        return train.attn_implementation
+    return "sdpa" if model._supports_sdpa else "eager"
+
+
+def summed_loss(model: torch.nn.Module, inputs: Mapping[str, Any], apart: bool = False) -> tuple[torch.Tensor, int, Any]:
+    """The cross-entropy of a joined batch summed over its labels, how many those are, and the model's outputs.
+
+    Args:
+        model: the model, or what wraps it.
+        inputs: of Joiner.
+        apart: whether each example goes through the model alone; then the outputs are those of the last one.
+    """
+    if apart:
+        parts = [summed_loss(model, example) for example in split(inputs)]
+        return torch.stack([loss for loss, _, _ in parts]).sum(), sum(count for _, count, _ in parts), parts[-1][2]
     following = inputs["labels"][0, 1:]  # the collator ignores each example's first token, so none predicts the next's
     predicting = (following != IGNORED).nonzero().squeeze(-1)
     count = len(predicting)
@@ -106,13 +166,37 @@ def summed_loss(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> t
     return cross_entropy(outputs.logits[0].float(), following[predicting], reduction="sum"), count, outputs
 
 
+def split(inputs: Mapping[str, Any]) -> Iterator[dict[str, torch.Tensor]]:
+    """The examples of a batch of Joiner(on_host=True)."""
+    names = ("input_ids", "labels", "position_ids")
+    for start, end in pairwise(inputs["cu_seq_lens_q"]):
+        yield {name: inputs[name][:, start:end] for name in names}
+
+
+def mask_by_example(
+    *, q_length: int, local_size: int | None = None, use_vmap: bool = False, **options: Any
+) -> torch.Tensor | None:
+    """The mask of a joined row, [1, 1, tokens, tokens], or None where boundaries say all.
+
+    Args:
+        q_length: tokens of the row.
+        local_size: of a layer's window or chunk. Not every model tells its window to the attention (Qwen2-MoE, PhiMoE).
+        use_vmap: whether a model has a mask function of its own.
+        options: the rest of what transformers tells `sdpa_mask`.
+    """
+    if not use_vmap and (local_size is None or q_length <= local_size):
+        return None
+    mask: torch.Tensor | None = sdpa_mask(q_length=q_length, local_size=local_size, use_vmap=use_vmap, **options)
+    return mask
+
+
 def attention_by_example(
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
-    cu_seq_lens_q: torch.Tensor | None = None,
+    cu_seq_lens_q: torch.Tensor | Ordered[int] | None = None,
     sliding_window: int | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
@@ -126,8 +210,8 @@ def attention_by_example(
         query: [1, heads, tokens, head_dim]; key and value the same with their own number of heads.
         key: see query.
         value: see query.
-        attention_mask: not used, the mask follows from the boundaries.
-        cu_seq_lens_q: where the examples begin and the last one ends, as the collator gives it.
+        attention_mask: of `mask_by_example`, read where an example has tokens that do not see all before them.
+        cu_seq_lens_q: where the examples begin and the last one ends; a tensor on a GPU is waited for in each layer.
         sliding_window: tokens that a token sees, itself included.
         options: scaling and dropout, as transformers hands them to its own attention functions.
 
@@ -135,16 +219,20 @@ def attention_by_example(
         [1, tokens, heads, head_dim] and no weights.
     """
     if cu_seq_lens_q is None:
-        raise ValueError(f"{BY_EXAMPLE} wants the boundaries of Joiner(boundaries=True)")
-    lengths = [end - start for start, end in pairwise(cu_seq_lens_q.tolist())]
+        raise ValueError(f"{BY_EXAMPLE} needs the boundaries of Joiner, which the model has not passed on; use sdpa")
+    starts = cu_seq_lens_q.tolist() if isinstance(cu_seq_lens_q, torch.Tensor) else cu_seq_lens_q
+    lengths = [end - start for start, end in pairwise(starts)]
     parts = []
     # split, for the gradient of a slice is a row of zeros as long as the joined one, for each example
-    for length, *one in zip(lengths, *(states.split(lengths, dim=2) for states in (query, key, value)), strict=True):
-        seen = None
-        if sliding_window is not None and length > sliding_window:
+    for start, length, *one in zip(starts, lengths, *(x.split(lengths, dim=2) for x in (query, key, value)), strict=False):
+        seen, whole = None, sliding_window is not None and length <= sliding_window
+        if attention_mask is not None and not whole:
+            seen = attention_mask[..., start : start + length, start : start + length]
+        elif sliding_window is not None and not whole:
             seen = torch.ones(length, length, dtype=torch.bool, device=query.device).tril().triu(1 - sliding_window)
         parts.append(sdpa_attention_forward(module, *one, seen, is_causal=seen is None, **options)[0])
     return torch.cat(parts, dim=1), None
 
 
 AttentionInterface.register(BY_EXAMPLE, attention_by_example)
+AttentionMaskInterface.register(BY_EXAMPLE, mask_by_example)

@@ -1,13 +1,27 @@
 """What a user sees while a model is trained: steps, time left, loss, tokens a second."""
 
+import math
 import time
 from typing import Any
 
 from transformers import ProgressCallback, TrainerControl, TrainerState, TrainingArguments
 
+from stages.lib.plan import Plan
+
+TIMED = range(2, 5)  # steps of a run that its speed is taken from; the first one also allocates and compiles
+
 
 class Progress(ProgressCallback):
-    """transformers' progress bar with the last losses and the speed behind it, in place of a line for each log."""
+    """transformers' progress bar with the last losses and the speed behind it, in place of a line for each log.
+
+    After a few steps it says how long the whole training takes, validations included, which the bar's own estimate leaves out.
+    """
+
+    def __init__(self, plan: Plan | None = None) -> None:
+        """Takes what is planned; without a plan there is no estimate."""
+        super().__init__()
+        self.plan = plan
+        self.trained, self.seconds, self.tokens = 0, 0.0, 0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Opens the bar, where a resumed run goes on."""
@@ -17,6 +31,23 @@ class Progress(ProgressCallback):
         if self.training_bar is not None:
             self.training_bar.initial = self.training_bar.n = self.current_step = state.global_step
             self.training_bar.set_description("train")
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Called before each step."""
+        self.step_began = time.monotonic(), state.num_input_tokens_seen
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Called after each step, before an evaluation."""
+        super().on_step_end(args, state, control, **kwargs)
+        self.trained += 1
+        if self.trained in TIMED:
+            began, tokens = self.step_began
+            self.seconds += time.monotonic() - began
+            self.tokens += state.num_input_tokens_seen - tokens
+        if self.trained == TIMED[-1] and self.training_bar is not None and self.plan and state.global_step < self.plan.steps:
+            speed = self.tokens / self.seconds
+            left = duration(self.plan.seconds_left(state.global_step, speed))
+            self.training_bar.write(f"train: {left} left with all validations, at the {speed:,.0f} tokens/s of the first steps")
 
     def on_log(
         self,
@@ -33,3 +64,8 @@ class Progress(ProgressCallback):
         losses = {name: f"{value:.4f}" for name, value in (logs or {}).items() if name in ("loss", "eval_loss")}
         self.figures |= losses | {"tokens/s": f"{speed:,.0f}"}
         self.training_bar.set_postfix(self.figures)
+
+
+def duration(seconds: float) -> str:
+    """A time in the unit that suits it."""
+    return f"about {seconds / 60:.0f} min" if seconds >= 90 else f"about {math.ceil(seconds)} s"

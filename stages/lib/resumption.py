@@ -1,19 +1,21 @@
 """Resuming after a kill: whole checkpoints only, found by what the training depends on.
 
 DVC deletes a stage's outputs before it runs, so checkpoints lie outside them, in .checkpoints/<key>/, where the key is
-a hash of the parameters, the inputs' bytes, the code and the packages: a changed run never picks up an old checkpoint.
+a hash of the parameters, the inputs' bytes, the code and the packages: a changed run never picks up an old checkpoint,
+and removes those of all but the latest killed runs.
 """
 
 import fcntl
 import hashlib
 import json
+import os
 import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import torch
@@ -26,6 +28,7 @@ from stages.lib.edge.outputs import remove
 
 FOLDER = ".checkpoints"
 PARTIAL = "partial"
+KEPT = 4  # folders of killed runs of other keys: DVC's queue may have had several of them
 PACKAGES = ("torch", "transformers", "accelerate", "peft", "bitsandbytes")
 
 
@@ -133,24 +136,62 @@ def checkpoints(named: str) -> Iterator[Path]:
     if PartialState().process_index:
         yield shared(None)
         return
-    lock = root / f"{named}.lock"
-    with lock.open("w") as held:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            with tempfile.TemporaryDirectory(dir=root) as own:
-                yield shared(Path(own))
-            return
-        try:
-            folder, done = root / named, root / f"{named}.done"
-            remove(folder / PARTIAL)
+    with ExitStack() as held:
+        name = named
+        while not held.enter_context(locked(root, name)):
+            name = f"{named}.{token_hex(4)}"
+        remove_abandoned(root, named)
+        folder, done = root / name, root / f"{name}.done"
+        if name != named:
+            folder.mkdir()
+            held.callback(remove, folder)
+        remove(folder / PARTIAL)
+        remove(done)
+        yield shared(folder)
+        if folder.exists():
+            folder.rename(done)  # a kill leaves no checkpoint without some of its files
             remove(done)
-            yield shared(folder)
-            if folder.exists():
-                folder.rename(done)  # a kill leaves no checkpoint without some of its files
-                remove(done)
-        finally:
-            lock.unlink()
+
+
+@contextmanager
+def locked(root: Path, name: str) -> Iterator[bool]:
+    """Yields whether this process holds the lock of a folder of checkpoints, and so no other does while the block runs."""
+    path, mine = root / f"{name}.lock", False
+    with ExitStack() as held:
+        with suppress(BlockingIOError):
+            while not mine:  # another process may have removed the file after it was opened here
+                file = held.enter_context(path.open("w"))
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                with suppress(FileNotFoundError):
+                    mine = os.path.samestat(os.fstat(file.fileno()), path.stat())
+        if mine:
+            held.callback(path.unlink)
+        yield mine
+
+
+def remove_abandoned(root: Path, named: str) -> None:
+    """Removes what runs of other keys have left, except for the latest killed ones, which may be started again.
+
+    Args:
+        root: folder of all keys.
+        named: the key of this run.
+    """
+    names = {path.name.removesuffix(".lock").removesuffix(".done") for path in root.iterdir()} - {named}
+    killed = [name for name in names if "." not in name and (root / name).is_dir()]
+    latest = sorted(killed, key=lambda name: modified(root / name), reverse=True)[:KEPT]
+    for name in names.difference(latest):
+        with locked(root, name) as mine:
+            if mine:
+                remove(root / name)
+                remove(root / f"{name}.done")
+
+
+def modified(path: Path) -> float:
+    """When a folder was changed, 0 where it has gone."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0
 
 
 def shared(folder: Path | None) -> Path:

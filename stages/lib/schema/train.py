@@ -1,5 +1,6 @@
 """`train`: how the adapter is trained, in the words of transformers' TrainingArguments."""
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -38,11 +39,11 @@ class Train:
     torch_compile: bool
     use_liger_kernel: bool
     train_sampling_strategy: SamplingStrategy
-    logging_steps: int
+    logging_steps: float
     eval_strategy: str
-    eval_steps: int | None
+    eval_steps: float | None
     save_strategy: str
-    save_steps: int
+    save_steps: float
     load_best_model_at_end: bool
     fsdp: bool
     fsdp_config: dict[str, Any]
@@ -52,6 +53,7 @@ class Train:
     early_stopping_patience: int | None  # transformers' EarlyStoppingCallback
     early_stopping_threshold: float
     num_processes: int  # accelerate launch
+    check_memory: bool
 
 
 OURS = (  # not of TrainingArguments
@@ -60,7 +62,9 @@ OURS = (  # not of TrainingArguments
     "early_stopping_patience",
     "early_stopping_threshold",
     "num_processes",
+    "check_memory",
 )
+INTERVALS = ("logging_steps", "eval_steps", "save_steps")
 
 
 def refusal(train: Train) -> str | None:
@@ -68,6 +72,10 @@ def refusal(train: Train) -> str | None:
     for name in ("num_processes", "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
         if getattr(train, name) < 1:
             return f"train.{name}: {getattr(train, name)} is none; 1 or more"
+    for name in INTERVALS:
+        steps = getattr(train, name)
+        if steps is not None and not (0 < steps < 1 or (steps >= 1 and steps == steps // 1)):  # nan too
+            return f"train.{name}: must be a whole number of steps from 1, or a share of all steps below 1, got {steps:g}"
     if train.max_steps <= 0 and train.num_train_epochs <= 0:
         return f"train.num_train_epochs: {train.num_train_epochs} is no training; above 0, or set train.max_steps"
     if train.fsdp and train.num_processes == 1:
@@ -81,3 +89,13 @@ def refusal(train: Train) -> str | None:
     if train.load_best_model_at_end and "no" in (train.eval_strategy, train.save_strategy):
         return "train.load_best_model_at_end: wants evaluations and checkpoints; set eval_strategy and save_strategy to steps"
     return None
+
+
+def interval(steps: float, all_steps: int) -> int:
+    """Steps from one log, evaluation or checkpoint to the next, as transformers' TrainerState.compute_steps has them.
+
+    Args:
+        steps: their number, or below 1 a share of all steps.
+        all_steps: of the training.
+    """
+    return math.ceil(all_steps * steps) if steps < 1 else int(steps)

@@ -193,11 +193,36 @@ def test_only_lora_on_float_weights_is_fused(method: Method, tiny_phi3: Path, fu
     assert kinds == ({"Linear4bit"} if method.quantized else {"FusedLinear"})
 
 
-def test_an_embedding_and_dropout_are_left_to_peft(tiny_phi3: Path, fused: list[torch.Size]) -> None:
+def test_an_embedding_is_left_to_peft(tiny_phi3: Path, fused: list[torch.Size]) -> None:
     trained(tiny_phi3, target_modules=["embed_tokens", "o_proj"])
     assert len(fused) == 2
-    trained(tiny_phi3, lora_dropout=0.1)
-    assert len(fused) == 2
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_dropout_drops_what_pefts_does(bias: bool, fused: list[torch.Size]) -> None:
+    made, x = layer(bias=bias, lora_dropout=0.5), torch.randn(2, 6, 7)
+
+    def seeded(y: torch.Tensor) -> torch.Tensor:
+        torch.manual_seed(3)
+        return made(y)  # type: ignore[no-any-return]
+
+    seeded.parameters = made.parameters  # type: ignore[attr-defined]
+    found = gradients(seeded, x)
+    assert len(fused) == 1
+    with pefts_own():
+        torch.testing.assert_close(found, gradients(seeded, x))
+    made.eval()
+    without = gradients(made, x)
+    assert (without[0] - found[0]).abs().max() > 0.01
+    with pefts_own():
+        torch.testing.assert_close(without, gradients(made, x))
+
+
+def test_the_input_of_dropout_needs_no_gradient(fused: list[torch.Size]) -> None:
+    made = layer(lora_dropout=0.5)
+    made(torch.ones(2, 7)).sum().backward()
+    assert len(fused) == 1
+    assert all(weight.grad is not None for weight in (made.lora_A["default"].weight, made.lora_B["default"].weight))
 
 
 class Subclass(torch.nn.Linear):
@@ -216,7 +241,6 @@ def test_what_is_more_than_two_products_is_left_to_peft(fused: list[torch.Size])
     left(layer(base=Subclass))
     left(layer(bias=True, lora_bias=True))
     left(layer(use_dora=True))
-    left(layer(lora_dropout=0.1).eval())
     left(layer(), adapter_names=["default", "__base__"])
     two_types = layer()
     two_types.base_layer.to(torch.bfloat16)

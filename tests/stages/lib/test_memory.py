@@ -1,12 +1,10 @@
-"""The memory that a training is said to need, and what there is."""
+"""The memory that a training is said to need; what is free is tested with cgroups."""
 
 import resource
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import psutil
 import pytest
 
 from stages import train
@@ -52,24 +50,3 @@ def test_weights_in_4_bits_need_room_for_one_as_floats() -> None:
     assert memory.dequantized_bytes([small, large], on_cpu=False) == 2 * large
     assert memory.dequantized_bytes([small, large], on_cpu=True) == 2 * (large + small)
     assert memory.dequantized_bytes([], on_cpu=True) == 0
-
-
-def place(folder: Path, limit: str | None, used: str, free: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A container with a limit on a machine with free memory."""
-    if limit is not None:
-        (folder / "memory.max").write_text(limit)
-        (folder / "memory.current").write_text(used)
-    monkeypatch.setattr(memory, "Path", lambda path: folder / Path(path).name)
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=free))
-
-
-@pytest.mark.parametrize(
-    ("limit", "available"),
-    [(None, 5000), ("max\n", 5000), ("4000\n", 3000), ("9000\n", 5000)],
-    ids=["no container", "no limit", "the container's", "the machine's"],
-)
-def test_what_there_is_ends_at_the_container_or_the_machine(
-    limit: str | None, available: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    place(tmp_path, limit, "1000\n", 5000, monkeypatch)
-    assert memory.available_bytes() == available

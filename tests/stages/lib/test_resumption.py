@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from stages.lib import resumption
-from stages.lib.resumption import FOLDER, PARTIAL, checkpoints, key, last_checkpoint
+from stages.lib.resumption import FOLDER, KEPT, PARTIAL, checkpoints, key, last_checkpoint, locked
 from tests.conftest import ROOT
 
 
@@ -201,6 +201,70 @@ def test_a_kill_while_the_folder_is_removed_leaves_no_checkpoint(inputs: list[Pa
     assert list(Path(FOLDER).iterdir()) != []
     with checkpoints("some") as folder:
         assert last_checkpoint(folder) is None
+    assert list(Path(FOLDER).iterdir()) == []
+
+
+def killed_run(name: str, seconds: int) -> Path:
+    """The folder that a killed run of another key has left."""
+    folder = Path(FOLDER, name)
+    (folder / "checkpoint-1").mkdir(parents=True)
+    Path(FOLDER, f"{name}.lock").touch()
+    os.utime(folder, (seconds, seconds))
+    return folder
+
+
+def test_of_other_killed_runs_the_latest_stay(inputs: list[Path]) -> None:
+    folders = [killed_run(name, seconds) for seconds, name in enumerate("fbeadcg", 1)]
+    with checkpoints("b") as own:
+        assert own == folders[1]  # the second oldest, and its own
+        assert [folder.exists() for folder in folders] == [False, True, False, *[True] * KEPT]
+        assert {path.name for path in Path(FOLDER).iterdir()} >= {f"{folder.name}.lock" for folder in folders[-KEPT:]}
+    assert [folder.exists() for folder in folders] == [False, False, False, *[True] * KEPT]
+
+
+def test_what_another_run_holds_stays_however_old_it_is(inputs: list[Path]) -> None:
+    with checkpoints("old") as old:
+        (old / "checkpoint-1").mkdir(parents=True)
+        os.utime(old, (1, 1))
+        with checkpoints("old") as second:  # of the same key, in a folder of its own
+            os.utime(second, (1, 1))
+            others = [killed_run(f"key{number}", 100 + number) for number in range(KEPT + 1)]
+            with checkpoints("new"):
+                assert (old / "checkpoint-1").is_dir()
+                assert second.is_dir()
+            assert [folder.exists() for folder in others] == [False] + [True] * KEPT
+        assert not second.exists()
+    assert not old.exists()
+
+
+def test_what_nobody_can_resume_goes(inputs: list[Path]) -> None:
+    Path(FOLDER).mkdir()
+    for name in ("gone.done", "second.0123abcd"):
+        (Path(FOLDER) / name / "checkpoint-1").mkdir(parents=True)
+    for name in ("gone.lock", "second.0123abcd.lock", "nothing.lock"):
+        (Path(FOLDER) / name).touch()
+    with checkpoints("some"):
+        assert [path.name for path in Path(FOLDER).iterdir()] == ["some.lock"]
+    assert list(Path(FOLDER).iterdir()) == []
+
+
+def test_a_lock_that_was_removed_after_it_was_opened_is_not_held(inputs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(FOLDER).mkdir()
+    flock, opened = resumption.fcntl.flock, []
+
+    def late(file: Any, operation: int) -> None:
+        opened.append(file)
+        if len(opened) == 1:  # the run before ends between the two calls
+            Path(FOLDER, "some.lock").unlink()
+        flock(file, operation)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(resumption.fcntl, "flock", late)
+        with locked(Path(FOLDER), "some") as mine:
+            assert mine
+            assert len(opened) == 2
+            with locked(Path(FOLDER), "some") as again:
+                assert not again
     assert list(Path(FOLDER).iterdir()) == []
 
 

@@ -121,7 +121,11 @@ def test_modules_are_named_in_three_ways(modules: Any) -> None:
         ({"optim": "adamm"}, " adamm is not a valid OptimizerNames, please select one of .*'adamw_torch'.*"),
         ({"lr_scheduler_type": "linaer"}, " linaer is not a valid SchedulerType, please select one of .*'linear'.*"),
         ({"warmup_steps": -1}, " Got warmup_steps = -1.0, Expected value warmup_steps >= 0"),
-        ({"logging_steps": 0}, " logging strategy .* requires non-zero --logging_steps"),
+        *[
+            ({name: steps}, f"{name}: must be a whole number of steps from 1, or a share of all steps below 1, got {steps}")
+            for name in ("logging_steps", "eval_steps", "save_steps")
+            for steps in (0, -1, -0.5, 1.5, float("nan"), float("inf"))
+        ],
     ],
     ids=lambda value: "" if isinstance(value, str) else " ".join(f"{name}={chosen}" for name, chosen in value.items()),
 )

@@ -26,7 +26,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Set:
         monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=disk * GB))
         monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=int(memory * GB)))
         monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-        monkeypatch.setattr("stages.lib.memory.container_bytes", lambda: 1 << 62)
+        monkeypatch.setattr("stages.lib.memory.memory_left", lambda: 1 << 62)
 
     return set_free
 
@@ -89,6 +89,14 @@ def test_too_little_memory_for_the_weights_alone_is_an_error_and_names_what_take
     assert found["memory to train"].state is State.error
     assert "adapter=qlora" in found["memory to train"].advice
     assert found["memory to build"].state is State.warning
+
+
+def test_memory_that_is_not_checked_is_a_warning(read: Read, machine: Set) -> None:
+    machine(memory=6)
+    found = findings(read("+experiment=phi3_mini_lora"))["memory to train"]
+    assert "train.check_memory=false" in found.advice
+    unchecked = findings(read("+experiment=phi3_mini_lora", "train.check_memory=false"))["memory to train"]
+    assert (found.state, unchecked.state) == (State.error, State.warning)
 
 
 def test_modules_that_the_model_does_not_have_are_an_error_before_it_is_fetched(read: Read) -> None:
