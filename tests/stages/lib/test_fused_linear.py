@@ -10,6 +10,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import Linear
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from stages.lib import fused_linear
 from stages.lib.adapter import lora_config, lora_layers, save, with_adapter
@@ -245,3 +246,61 @@ def test_a_compiler_is_shown_pefts_own_operations(fused: list[torch.Size]) -> No
     found = gradients(torch.compile(made, backend="aot_eager", fullgraph=True), x)
     assert not fused
     torch.testing.assert_close(found, gradients(made, x))
+
+
+class Products(TorchDispatchMode):
+    """Counts the matrix products."""
+
+    KINDS = (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.addmm_)
+    count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func.overloadpacket in self.KINDS
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("learns", "products"),
+    [(["x", "lora_A", "lora_B"], 5), (["lora_A", "lora_B"], 3), (["x", "lora_A"], 4), (["lora_A"], 2)],
+    ids=str,
+)
+def test_the_backward_pass_computes_no_gradient_that_nobody_asked_for(learns: tuple[str, ...], products: int) -> None:
+    made, x = layer(), torch.randn(4, 7, requires_grad="x" in learns)
+    for half in ("lora_A", "lora_B"):
+        made.get_submodule(half).requires_grad_(half in learns)
+    y = made(x)
+    with Products() as counted:
+        y.sum().backward()
+    assert counted.count == products
+
+
+def test_a_layer_that_the_active_adapter_has_no_part_in_is_left_to_peft(fused: list[torch.Size]) -> None:
+    made = layer()
+    made._active_adapter = "elsewhere"  # as peft sets it in every layer, when an adapter of other layers is activated
+    left(made)
+    assert torch.equal(made(torch.ones(2, 7)), made.base_layer(torch.ones(2, 7)))
+    assert not fused
+
+
+def test_a_bias_that_learns_is_left_to_peft(fused: list[torch.Size]) -> None:
+    made, x = layer(bias=True), torch.randn(4, 7)
+    made.base_layer.bias.requires_grad_(True)
+    assert len(gradients(made, x)) == 5
+    assert not fused
+
+
+def test_factors_of_two_types_are_left_to_peft(fused: list[torch.Size]) -> None:
+    mixed = layer()
+    with torch.autocast("cpu", torch.bfloat16):  # and the frozen weights are in float32
+        left(mixed)
+    mixed.lora_A.to(torch.bfloat16)
+    mixed.lora_B.to(torch.bfloat16)
+    left(mixed)
+    assert not fused
+
+
+def test_a_product_of_peft_and_of_ours_can_be_differentiated_once() -> None:
+    made, x = layer(), torch.randn(2, 7, requires_grad=True)
+    (gradient,) = torch.autograd.grad(made(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
