@@ -3,6 +3,7 @@
 import copy
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -177,8 +178,9 @@ def test_the_head_runs_at_the_labels_and_at_four_positions_or_more(count: int, m
 
 def test_an_empty_sequence_has_no_loss_and_no_label(model: PreTrainedModel) -> None:
     with torch.inference_mode():
-        loss, labels, _ = summed_loss(model, Joiner(boundaries=False)([EMPTY]))
-    assert (loss.item(), labels) == (0, 0)
+        for boundaries in (False, True):
+            loss, labels, _ = summed_loss(model, Joiner(boundaries)([EMPTY]))
+            assert (loss.item(), labels) == (0, 0)
 
 
 def test_a_cache_in_the_models_configuration_changes_no_loss(
@@ -231,3 +233,21 @@ def test_validation_rows_without_a_label_have_a_loss_of_zero(model: PreTrainedMo
     trainer = make_trainer(model, tmp_path)
     trainer.data_collator, trainer.eval_dataset = Joiner(boundaries=False), [[ending_in_labels(0)]]
     assert trainer.evaluate()["eval_loss"] == 0
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize("rows", [1, 4, 12, 13])
+def test_each_validation_row_is_scored_by_one_process_and_all_have_as_many_batches(
+    rows: int, processes: int, model: PreTrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(model, tmp_path, per_device_eval_batch_size=2)
+    trainer.eval_dataset = [[{"input_ids": [number], "labels": [number]}] for number in range(1, rows + 1)]
+    shares = []
+    for index in range(processes):  # tests/stages/test_processes.py starts two real ones
+        monkeypatch.setattr(trainer, "accelerator", SimpleNamespace(num_processes=processes, process_index=index))
+        shares.append(list(trainer.eval_batches()))
+    assert {len(share) for share in shares} == {-(-rows // (2 * processes))}
+    assert all(0 < len(batch) <= 2 for share in shares for batch in share)
+    scored = [sequence for share in shares for batch in share for sequence in batch]
+    assert sorted(sequence[0]["input_ids"][0] for sequence in scored if sequence != EMPTY) == list(range(1, rows + 1))
+    assert EMPTY not in scored or processes > 1
