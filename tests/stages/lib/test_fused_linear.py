@@ -269,3 +269,35 @@ def test_a_compiler_is_shown_pefts_own_operations(fused: list[torch.Size]) -> No
     found = gradients(torch.compile(made, backend="aot_eager", fullgraph=True), x)
     assert not fused
     torch.testing.assert_close(found, gradients(made, x))
+
+
+def test_a_layer_that_the_active_adapter_has_no_part_in_is_left_to_peft(fused: list[torch.Size]) -> None:
+    made = layer()
+    made._active_adapter = "elsewhere"  # as peft sets it in every layer, when an adapter of other layers is activated
+    left(made)
+    assert torch.equal(made(torch.ones(2, 7)), made.base_layer(torch.ones(2, 7)))
+    assert not fused
+
+
+def test_a_bias_that_learns_is_left_to_peft(fused: list[torch.Size]) -> None:
+    made, x = layer(bias=True), torch.randn(4, 7)
+    made.base_layer.bias.requires_grad_(True)
+    assert len(gradients(made, x)) == 5
+    assert not fused
+
+
+def test_factors_of_two_types_are_left_to_peft(fused: list[torch.Size]) -> None:
+    mixed = layer()
+    with torch.autocast("cpu", torch.bfloat16):  # and the frozen weights are in float32
+        left(mixed)
+    mixed.lora_A.to(torch.bfloat16)
+    mixed.lora_B.to(torch.bfloat16)
+    left(mixed)
+    assert not fused
+
+
+def test_a_product_of_peft_and_of_ours_can_be_differentiated_once() -> None:
+    made, x = layer(), torch.randn(2, 7, requires_grad=True)
+    (gradient,) = torch.autograd.grad(made(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()

@@ -1,16 +1,25 @@
 """padding_free: joined examples are the examples, and the loss is the mean over all their labels."""
 
+import copy
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from transformers import DataCollatorWithFlattening, PreTrainedModel, TrainingArguments
+from transformers import (
+    DataCollatorWithFlattening,
+    PreTrainedModel,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from stages.lib.checkpoint import load_encoder, load_model
 from stages.lib.order import Order
-from stages.lib.padding_free import PaddingFreeTrainer, attention_by_example
+from stages.lib.padding_free import EMPTY, Joiner, PaddingFreeTrainer, attention_by_example, summed_loss
 from stages.lib.schema.train import SamplingStrategy
 from stages.lib.tokens import IGNORED
 
@@ -122,3 +131,123 @@ def make_trainer(model: PreTrainedModel, folder: Path, **arguments: Any) -> Padd
     )
     order = Order([], SamplingStrategy.random, 0, 1, 1)
     return PaddingFreeTrainer(order=order, model=model, args=settings, data_collator=DataCollatorWithFlattening())
+
+
+# against plain formulas
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("window", [None, 1, 4, 12, 13])
+def test_attention_is_the_softmax_over_the_earlier_tokens_of_the_example_in_the_window(window: int | None, groups: int) -> None:
+    noise = torch.Generator().manual_seed(0)
+    query = torch.randn(1, 4, 20, 8, generator=noise, dtype=torch.float64)
+    key, value = torch.randn(2, 1, 4 // groups, 20, 8, generator=noise, dtype=torch.float64)
+    module = torch.nn.Module()
+    module.num_key_value_groups = groups  # type: ignore[assignment]
+    output, weights = attention_by_example(module, query, key, value, None, torch.tensor([0, 5, 18, 20]), window, scaling=0.3)
+    example = torch.tensor([0] * 5 + [1] * 13 + [2] * 2)
+    distance = torch.arange(20)[:, None] - torch.arange(20)
+    visible = (example[:, None] == example) & (distance >= 0) & (distance < (window or 20))
+    scores = query @ key.repeat_interleave(groups, dim=1).mT * 0.3
+    expected = scores.masked_fill(~visible, -torch.inf).softmax(-1) @ value.repeat_interleave(groups, dim=1)
+    torch.testing.assert_close(output, expected.transpose(1, 2))
+    assert weights is None
+
+
+def test_attention_without_boundaries_is_refused() -> None:
+    states = torch.zeros(1, 1, 3, 2)
+    with pytest.raises(ValueError, match="boundaries"):
+        attention_by_example(torch.nn.Module(), states, states, states, None)
+
+
+def ending_in_labels(count: int) -> Example:
+    """Twenty tokens of which the last `count` are learned."""
+    tokens = list(range(40, 60))
+    return {"input_ids": tokens, "labels": [IGNORED] * (20 - count) + tokens[20 - count :]}
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 19])
+def test_the_head_runs_at_the_labels_and_at_four_positions_or_more(count: int, model: PreTrainedModel) -> None:
+    example = ending_in_labels(count)
+    with torch.inference_mode():
+        loss, labels, outputs = summed_loss(model, joined([example]))
+    assert labels == count
+    assert outputs.logits.shape == (1, max(count, 4), 260)
+    assert loss.item() == (pytest.approx(alone(model, example).loss.item() * count, rel=1e-5) if count else 0)
+
+
+def test_an_empty_sequence_has_no_loss_and_no_label(model: PreTrainedModel) -> None:
+    with torch.inference_mode():
+        for boundaries in (False, True):
+            loss, labels, _ = summed_loss(model, Joiner(boundaries)([EMPTY]))
+            assert (loss.item(), labels) == (0, 0)
+
+
+def test_a_cache_in_the_models_configuration_changes_no_loss(
+    model: PreTrainedModel, examples: list[Example], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model.config, "use_cache", True)
+    with torch.inference_mode():
+        loss, _, outputs = summed_loss(model, joined(examples))
+    assert loss.item() == pytest.approx(sum(alone(model, one).loss.item() * label_count(one) for one in examples), rel=1e-5)
+    assert outputs.past_key_values is None
+
+
+# the validation loss
+
+
+class Evaluated(TrainerCallback):
+    """Notes what an evaluation measured, and ends the training."""
+
+    metrics: dict[str, float]
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.metrics = kwargs["metrics"]
+        control.should_training_stop = True
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_the_validation_loss_is_the_mean_over_all_labels_without_dropout_or_gradients(
+    size: int, model: PreTrainedModel, tmp_path: Path
+) -> None:
+    examples = [ending_in_labels(count) for count in (1, 9, 2)]
+    losses = [alone(model, example).loss.item() * label_count(example) for example in examples]
+    dropping = copy.deepcopy(model).train()
+    for layer in dropping.model.layers:
+        layer.self_attn.attention_dropout = 0.5
+    gradients: list[bool] = []
+    dropping.register_forward_hook(lambda *_: gradients.append(torch.is_grad_enabled()))
+    trainer = make_trainer(dropping, tmp_path, per_device_eval_batch_size=size)
+    trainer.data_collator, trainer.eval_dataset = Joiner(boundaries=False), [[example] for example in examples]
+    callback = Evaluated()
+    trainer.add_callback(callback)
+    metrics = trainer.evaluate()
+    assert metrics["eval_loss"] == pytest.approx(sum(losses) / 12, rel=1e-5)
+    assert gradients == [False] * len(range(0, 3, size))
+    assert callback.metrics == metrics
+    assert trainer.control.should_training_stop
+    assert trainer.state.log_history == [metrics | {"step": 0}]
+
+
+def test_validation_rows_without_a_label_have_a_loss_of_zero(model: PreTrainedModel, tmp_path: Path) -> None:
+    trainer = make_trainer(model, tmp_path)
+    trainer.data_collator, trainer.eval_dataset = Joiner(boundaries=False), [[ending_in_labels(0)]]
+    assert trainer.evaluate()["eval_loss"] == 0
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize("rows", [1, 4, 12, 13])
+def test_each_validation_row_is_scored_by_one_process_and_all_have_as_many_batches(
+    rows: int, processes: int, model: PreTrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(model, tmp_path, per_device_eval_batch_size=2)
+    trainer.eval_dataset = [[{"input_ids": [number], "labels": [number]}] for number in range(1, rows + 1)]
+    shares = []
+    for index in range(processes):  # tests/stages/test_processes.py starts two real ones
+        monkeypatch.setattr(trainer, "accelerator", SimpleNamespace(num_processes=processes, process_index=index))
+        shares.append(list(trainer.eval_batches()))
+    assert {len(share) for share in shares} == {-(-rows // (2 * processes))}
+    assert all(0 < len(batch) <= 2 for share in shares for batch in share)
+    scored = [sequence for share in shares for batch in share for sequence in batch]
+    assert sorted(sequence[0]["input_ids"][0] for sequence in scored if sequence != EMPTY) == list(range(1, rows + 1))
+    assert EMPTY not in scored or processes > 1
