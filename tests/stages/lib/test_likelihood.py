@@ -216,7 +216,7 @@ def wide(tiny_phi3: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     folder = tmp_path_factory.mktemp("wide")
-    config = AutoConfig.from_pretrained(tiny_phi3, vocab_size=49152, hidden_size=16, max_position_embeddings=2048)
+    config = AutoConfig.from_pretrained(tiny_phi3, vocab_size=49152, max_position_embeddings=2048)
     config.original_max_position_embeddings, config.sliding_window = 2048, None
     AutoModelForCausalLM.from_config(config).save_pretrained(folder / "merged")
     AutoTokenizer.from_pretrained(tiny_phi3).save_pretrained(folder / "merged")
