@@ -16,8 +16,9 @@ from benchmarks.evaluate import CANDIDATES
 from stages.evaluate import load
 from stages.lib.edge.outputs import read_jsonl
 from stages.lib.edge.paths import PREPARED
-from stages.lib.likelihood import Logits, Tokens, chosen, score
+from stages.lib.likelihood import Logits, chosen, score
 from stages.lib.prompt import Prompt
+from stages.lib.tokens import Tokens
 
 BATCH_SIZE = 16  # of params.yaml's default
 
@@ -30,7 +31,7 @@ def stage(candidate: str, rows: Rows, prompt: Prompt) -> dict[str, Any]:
     model = load(candidate, BATCH_SIZE)
     start = time.perf_counter()
     answers = model.answers([row["prompt"] for row in rows], prompt.max_new_tokens)
-    likeliest, figures = score(model, rows, prompt.labels)
+    likeliest, figures = score(model, rows, prompt.labels, prompt.source_max_len)
     seconds = time.perf_counter() - start
     return report(seconds, figures["perplexity"], answers, [one["likeliest"] for one in likeliest])
 

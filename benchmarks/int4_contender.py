@@ -7,16 +7,19 @@ Runs in a folder laid out like the project, after the stages.
 
 import json
 import sys
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stages.compare import encoded
 from stages.lib.edge.outputs import read_jsonl
 from stages.lib.edge.paths import PREPARED
-from stages.lib.likelihood import Logits, Scorer, Tokens, agreement, chosen
+from stages.lib.likelihood import Logits, Scorer, agreement, chosen, encoded
 from stages.lib.onnx_model import OnnxModel
+from stages.lib.prompt import Prompt
+from stages.lib.tokens import Tokens
 from stages.lib.torch_model import TorchModel
 
 BATCH_SIZE = 16
@@ -27,7 +30,8 @@ Asked = list[tuple[Tokens, list[Tokens]]]
 def main(report: Path, merged: Path, others: list[Path]) -> None:
     """Writes the report."""
     model = TorchModel(merged, BATCH_SIZE)
-    asked = [encoded(model, row) for row in read_jsonl(PREPARED / "test.jsonl")]
+    rows, length = read_jsonl(PREPARED / "test.jsonl"), Prompt.load(PREPARED).source_max_len
+    asked = [encoded(model, row["prompt"], [row["completion"]], length) for row in rows]
     reference = logits_of(model, asked)
     right = rights(reference, asked)
     found = [figures(reference, right, asked)]
@@ -40,8 +44,8 @@ def main(report: Path, merged: Path, others: list[Path]) -> None:
 
 def logits_of(model: Scorer, asked: Asked) -> list[Logits]:
     """Each row's logits of its completion's tokens, [tokens, vocabulary]."""
-    found = {number: logits for number, (logits,) in model.logits(asked)}
-    return [found[number] for number in range(len(asked))]
+    found = {number: [logits for _, _, logits in chunks] for number, chunks in groupby(model.logits(asked), itemgetter(0))}
+    return [np.concatenate(found[number]) for number in range(len(asked))]
 
 
 def rights(answered: list[Logits], asked: Asked) -> list[bool]:

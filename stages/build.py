@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.lib import builder_options, built_model
+from stages.lib import builder_options, built_model, genai_config
 from stages.lib.builder import Builder
 from stages.lib.checkpoint import check, load_encoder
 from stages.lib.edge.errors import InputError
@@ -34,22 +34,30 @@ def main(cfg: Sections) -> str:
     if wrong:
         raise InputError(wrong)
     separate = cfg.build.adapters is Adapters.separate
+    source, prompt = (BASE, Prompt.load(ADAPTER)) if separate else (MERGED, Prompt.load(MERGED))
     with replacing(ONNX) as partial:
         if separate:
-            build_separate(cfg.build, cfg.merge.base, partial)
+            build_separate(cfg.build, cfg.merge.base, partial, prompt)
         else:
-            build(cfg.build, MERGED, partial)
-        Prompt.load(ADAPTER if separate else MERGED).save(partial)
-        model = built_model.check(cfg.build, BASE if separate else MERGED, partial)
+            build(cfg.build, MERGED, partial, prompt)
+        prompt.save(partial)
+        genai_config.write_ends(partial, load_encoder(source, prompt.eos_token_ids).eos_token_ids)
+        model = built_model.check(cfg.build, source, partial)
     write_json(METRICS / "build.json", built_model.figures(cfg.build, ONNX, model))
     return f"{cfg.build.precision} model for {cfg.build.execution_provider} in {ONNX} ({size_mb(ONNX):.0f} MB)"
 
 
-def build(recipe: Build, model: Path, folder: Path) -> None:
+def build(recipe: Build, model: Path, folder: Path, prompt: Prompt | None = None) -> None:
     """Writes an onnxruntime-genai model folder.
 
     The weights are rounded tensor by tensor where they can be, and the builder gets them in a checkpoint within `folder`,
     which goes with it if this fails or is killed.
+
+    Args:
+        recipe: of the build.
+        model: folder of the model that is built.
+        folder: to write to.
+        prompt: that the model was trained with, for gptq's samples; None: they are not cut, and end as the model's files say.
 
     Raises:
         InputError: the recipe does not fit the model, or the builder refuses it.
@@ -70,23 +78,26 @@ def build(recipe: Build, model: Path, folder: Path) -> None:
     if obstacle:
         builder.build(model, folder)
         return
-    by_rows = recipe.algo_config == GPTQ
-    layers = tensorwise.calibrated(source, rounding, samples(recipe, model)) if by_rows else tensorwise.nearest(source, rounding)
+    if recipe.algo_config == GPTQ:
+        layers = tensorwise.calibrated(source, rounding, samples(recipe, model, prompt))
+    else:
+        layers = tensorwise.nearest(source, rounding)
     quantized_checkpoint.write_checkpoint(source, layers, rounding.block_size, rounding.bits, folder / "checkpoint")
     builder.build(folder / "checkpoint", folder)
     shutil.rmtree(folder / "checkpoint")
     quantized_checkpoint.drop_neutral_zero_points(folder)
 
 
-def samples(recipe: Build, model: Path) -> list[list[int]]:
-    """The tokens of the training rows that gptq looks at, evenly from all of them."""
-    encoder, rows = load_encoder(model), read_jsonl(PREPARED / "train.jsonl")
+def samples(recipe: Build, model: Path, prompt: Prompt | None) -> list[list[int]]:
+    """The tokens of the training rows that gptq looks at, evenly from all of them, as they were learned."""
+    encoder, rows = load_encoder(model, prompt.eos_token_ids if prompt else ()), read_jsonl(PREPARED / "train.jsonl")
     count = min(recipe.n_samples or SAMPLES, len(rows))
     chosen = [rows[number * len(rows) // count] for number in range(count)]
-    return [encoder.prompt(row["prompt"]) + encoder.completion(row["completion"]) for row in chosen]
+    rows_cut = [encoder.row(row, prompt.source_max_len if prompt else None) for row in chosen]
+    return [prompt_tokens + completion for prompt_tokens, completion in rows_cut]
 
 
-def build_separate(recipe: Build, merge_base: MergeBase, folder: Path) -> None:
+def build_separate(recipe: Build, merge_base: MergeBase, folder: Path, prompt: Prompt | None = None) -> None:
     """Writes the base model's folder with branches for the adapter, and the adapter's file into it.
 
     Raises:
@@ -98,7 +109,7 @@ def build_separate(recipe: Build, merge_base: MergeBase, folder: Path) -> None:
     adapter = lora.load(ADAPTER)
     if merge_base is MergeBase.dequantized and Quantization.load(ADAPTER):
         raise InputError(on_rounded_weights())
-    build(recipe, BASE, folder)
+    build(recipe, BASE, folder, prompt)
     onnx_adapter.keep_apart(adapter, folder / "model.onnx", folder / ADAPTER_FILE)
 
 

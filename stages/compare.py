@@ -6,6 +6,8 @@ that a broken template, a wrong end of sequence or a bad merge shows here, and w
 
 import sys
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 from tqdm import tqdm
@@ -14,8 +16,10 @@ from stages.lib.answers import paired
 from stages.lib.edge.outputs import read_csv, read_jsonl, write_csv, write_json
 from stages.lib.edge.paths import CHANGED, MERGED, METRICS, ONNX, PREDICTIONS, PREPARED
 from stages.lib.edge.stage import run
-from stages.lib.likelihood import Scorer, Tokens, agreement
+from stages.lib.likelihood import Scorer, agreement
+from stages.lib.prompt import Prompt
 from stages.lib.schema.evaluate import Evaluate
+from stages.lib.tokens import Tokens, cut
 
 
 @dataclass
@@ -33,11 +37,15 @@ def main(cfg: Sections) -> str:
     merged, onnx = read_csv(PREDICTIONS / "merged.csv"), read_csv(PREDICTIONS / "onnx.csv")
     changed = differing(merged, onnx)
     figures = {"rows": len(merged), "changed": len(changed), **paired_figures(merged, onnx)}
-    models = TorchModel(MERGED, cfg.evaluate.batch_size), OnnxModel(ONNX)
-    figures |= agreement_figures(*models, read_jsonl(PREPARED / "test.jsonl"))
+    prompt = Prompt.load(MERGED)
+    models = TorchModel(MERGED, cfg.evaluate.batch_size, prompt.eos_token_ids), OnnxModel(ONNX)
+    figures |= agreement_figures(*models, read_jsonl(PREPARED / "test.jsonl"), prompt.source_max_len)
     write_csv(CHANGED, changed, ["source", "prompt", "expected", "merged", "onnx"])
     write_json(METRICS / "compare.json", figures)
-    return f"{len(changed)} of {len(merged)} rows answered differently, {figures['top1_agreement']:.2%} of the tokens alike"
+    return (
+        f"{len(changed)} of {len(merged)} rows answered differently, {figures['top1_agreement']:.2%} of the tokens alike, "
+        f"{figures['tokenized_differently']} rows tokenized differently"
+    )
 
 
 def differing(merged: list[dict[str, str]], onnx: list[dict[str, str]]) -> list[dict[str, str]]:
@@ -59,31 +67,45 @@ def paired_figures(merged: list[dict[str, str]], onnx: list[dict[str, str]]) -> 
     }
 
 
-def agreement_figures(merged: Scorer, onnx: Scorer, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def agreement_figures(
+    merged: Scorer, onnx: Scorer, rows: list[dict[str, Any]], source_max_len: int | None = None
+) -> dict[str, Any]:
     """How alike the two choose the tokens of the rows' completions.
+
+    Args:
+        merged: the model that was built.
+        onnx: what was made of it.
+        rows: prepared rows.
+        source_max_len: tokens of a row; what a completion has beyond them was not learned and does not count. None: all does.
 
     Returns:
         tokens: of the completions, ends included; top1_agreement: share of them for which both hold the same token most
-        probable; mean_kl: nats a token of Kullback-Leibler divergence from merged; tokenized_otherwise: rows that the
-        shipped tokenizer cuts in other tokens than the one of training (the merged model's are used).
+        probable; mean_kl: nats a token of Kullback-Leibler divergence from merged; tokenized_differently: rows that the
+        shipped tokenizer splits into other tokens than the one of training (the merged model's are used).
     """
     asked, shipped = ([encoded(model, row) for row in rows] for model in (merged, onnx))
+    different = [row for row, own, other in zip(rows, asked, shipped, strict=True) if own != other]
+    if different:
+        rest = f", as it does in {len(different) - 1} more rows" if len(different) > 1 else ""
+        print(f"compare: {different[0]['source']}: the built model's tokenizer gives other tokens than training's{rest}")
+    cut_asked = [(prompt, [cut(completion, prompt, source_max_len)]) for prompt, completion in asked]
     tokens, same, divergence = 0, 0, 0.0
-    for number, (logits,) in tqdm(merged.logits(asked), total=len(rows), desc="agreement", unit="row"):
-        ((_, (other,)),) = onnx.logits([asked[number]])
-        alike, nats = agreement(logits, other)
-        tokens, same, divergence = tokens + len(logits), same + alike, divergence + nats
+    found = groupby(merged.logits(cut_asked), itemgetter(0))
+    for number, chunks in tqdm(found, total=len(rows), desc="agreement", unit="row"):
+        for (_, _, logits), (_, _, other) in zip(chunks, onnx.logits([cut_asked[number]]), strict=True):
+            alike, nats = agreement(logits, other)
+            tokens, same, divergence = tokens + len(logits), same + alike, divergence + nats
     return {
         "tokens": tokens,
         "top1_agreement": round(same / tokens, 4),
         "mean_kl": float(f"{divergence / tokens:.4g}"),
-        "tokenized_otherwise": sum(one != other for one, other in zip(asked, shipped, strict=True)),
+        "tokenized_differently": len(different),
     }
 
 
-def encoded(model: Scorer, row: dict[str, Any]) -> tuple[Tokens, list[Tokens]]:
-    """A row's prompt, and its completion as the only one, in the model's own tokens."""
-    return model.encode_prompt(row["prompt"]), [model.encode_completion(row["completion"])]
+def encoded(model: Scorer, row: dict[str, Any]) -> tuple[Tokens, Tokens]:
+    """A row's prompt and completion in the model's own tokens."""
+    return model.encode_prompt(row["prompt"]), model.encode_completion(row["completion"])
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Each candidate runs in a process of its own, so its peak memory is its own.
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -48,9 +49,9 @@ def main(candidate: str, cfg: Sections) -> str:
     rows = read_jsonl(PREPARED / "test.jsonl")
     if not rows:
         raise InputError(f"{PREPARED / 'test.jsonl'}: no rows; set data.test_size or data.test_files")
-    model = load(candidate, cfg.evaluate.batch_size)
+    model = load(candidate, cfg.evaluate.batch_size, prompt.eos_token_ids)
     answers = model.answers([row["prompt"] for row in rows], prompt.max_new_tokens)
-    likeliest, likelihoods = score(model, rows, prompt.labels)
+    likeliest, likelihoods = score(model, rows, prompt.labels, prompt.source_max_len)
     predictions, figures = measure(rows, answers, prompt, cfg.evaluate.confidence_level)
     figures |= likelihoods
     if metric:
@@ -62,15 +63,21 @@ def main(candidate: str, cfg: Sections) -> str:
     return f"{name} {figures[name]:.3f} on {len(rows)} rows"
 
 
-def load(candidate: str, batch_size: int) -> Candidate:
-    """The candidate's model. Only its own runtime is imported: the int4 model needs no torch."""
+def load(candidate: str, batch_size: int, eos_token_ids: Sequence[int] = ()) -> Candidate:
+    """The candidate's model. Only its own runtime is imported: the int4 model needs no torch.
+
+    Args:
+        candidate: its name.
+        batch_size: of base and merged.
+        eos_token_ids: that end an answer of base and merged; the built model has them in genai_config.json.
+    """
     if candidate == "onnx":
         from stages.lib.onnx_model import OnnxModel
 
         return OnnxModel(ONNX)
     from stages.lib.torch_model import TorchModel
 
-    return TorchModel(CANDIDATES[candidate], batch_size)
+    return TorchModel(CANDIDATES[candidate], batch_size, eos_token_ids)
 
 
 def own_metric(name: str | None) -> Metric | None:

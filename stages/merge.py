@@ -5,6 +5,7 @@ The weights go from file to file a few rows at a time, so a model of any size ta
 
 import shutil
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +14,9 @@ from transformers.utils import GENERATION_CONFIG_NAME
 
 from stages.lib.adapter_file import AdapterFile
 from stages.lib.changes import Changes, changes_of
-from stages.lib.checkpoint import empty_model, load_tokenizer
+from stages.lib.checkpoint import empty_model, ends_of, load_tokenizer
 from stages.lib.edge.errors import InputError
-from stages.lib.edge.outputs import replacing, size_mb, write_json
+from stages.lib.edge.outputs import read_json, replacing, size_mb, write_json
 from stages.lib.edge.paths import ADAPTER, BASE, MERGED, METRICS
 from stages.lib.edge.stage import run
 from stages.lib.prompt import FILE_NAME, Prompt
@@ -41,7 +42,7 @@ def main(cfg: Sections) -> str:
     with replacing(MERGED) as partial:
         partial.mkdir()
         base.write(partial, changes.tensors)
-        save_configuration(model, changes, partial)
+        save_configuration(model, changes, prompt.eos_token_ids, partial)
         tokenizer.save_pretrained(partial)
         prompt.save(partial)
     write_json(METRICS / "merge.json", {"merged_modules": changes.layers, "size_mb": size_mb(MERGED)})
@@ -60,17 +61,23 @@ def quantization_of(base: MergeBase) -> Quantization | None:
     return quantization if base is MergeBase.dequantized else None
 
 
-def save_configuration(model: PreTrainedModel, changes: Changes, folder: Path) -> None:
-    """Writes the base model's config.json and generation_config.json, in which tied weights are so only if they still are."""
+def save_configuration(model: PreTrainedModel, changes: Changes, eos_token_ids: Sequence[int], folder: Path) -> None:
+    """Writes config.json and generation_config.json.
+
+    They are the base model's, but weights are tied only if they still are, and answers end as in training.
+    """
     config = model.config
     config.architectures = [type(model).__name__]
     if changes.untied:
         config.tie_word_embeddings = False
     config.save_pretrained(folder)
-    if (BASE / GENERATION_CONFIG_NAME).exists():
-        shutil.copyfile(BASE / GENERATION_CONFIG_NAME, folder / GENERATION_CONFIG_NAME)
-    else:
+    if not (BASE / GENERATION_CONFIG_NAME).exists():
         model.generation_config.save_pretrained(folder)
+    else:
+        shutil.copyfile(BASE / GENERATION_CONFIG_NAME, folder / GENERATION_CONFIG_NAME)
+    generation = folder / GENERATION_CONFIG_NAME
+    if eos_token_ids and ends_of(generation) != list(eos_token_ids):
+        write_json(generation, read_json(generation) | {"eos_token_id": list(eos_token_ids)})
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stages.lib.chat_template import in_chat_template
-from stages.lib.checkpoint import load_encoder
+from stages.lib.checkpoint import check_context, load_encoder
 from stages.lib.collected import local
 from stages.lib.corpus import Corpus, assign
 from stages.lib.edge.errors import InputError
@@ -37,9 +37,10 @@ class Sections:
 def main(cfg: Sections) -> str:
     """Prepares data/prepared from cfg.data."""
     encoder = load_encoder(BASE)
+    check_context(BASE, cfg.data.source_max_len)
     prompt = make_prompt(cfg.data, encoder)
     splits, metrics = prepare(cfg.data, cfg.seed, prompt, encoder)
-    longest = max(len(encoder.completion(row["completion"])) for row in splits["train"])
+    longest = max(len(encoder.row(row, cfg.data.source_max_len)[1]) for row in splits["train"])
     with replacing(PREPARED) as partial:
         for name, rows in splits.items():
             write_jsonl(partial / f"{name}.jsonl", rows)
@@ -70,7 +71,8 @@ def make_prompt(data: Data, encoder: Encoder) -> Prompt:
         if encoder.tokenizer.chat_template is None:
             raise InputError("data.use_chat_template: the base model has no chat template; set data.use_chat_template=false")
         prompt, completion = in_chat_template(prompt, completion, encoder)
-    return Prompt(prompt, completion, tuple(data.labels) if data.labels else None, data.source_max_len)
+    labels = tuple(data.labels) if data.labels else None
+    return Prompt(prompt, completion, labels, data.source_max_len, eos_token_ids=tuple(encoder.eos_token_ids))
 
 
 def prepare(data: Data, seed: int, prompt: Prompt, encoder: Encoder) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:

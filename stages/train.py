@@ -112,7 +112,8 @@ def prepared_files() -> list[Path]:
 
 def read_examples(train: Train) -> dict[str, list[Sequence]]:
     """The prepared rows as sequences of examples; validation rows stand alone, as a deployed model meets them."""
-    encoder, prompt, corpus = load_encoder(BASE), Prompt.load(PREPARED), Corpus.load(PREPARED)
+    prompt, corpus = Prompt.load(PREPARED), Corpus.load(PREPARED)
+    encoder = load_encoder(BASE, prompt.eos_token_ids)
     padding = encoder.tokenizer.pad_token_id or 0
 
     def example(row: dict[str, Any]) -> dict[str, list[int]]:

@@ -46,13 +46,13 @@ def predict(texts: Iterable[str], folder: Path) -> None:
         if "\0" in text:
             raise InputError(f"line {number}: holds a NUL character, at which the tokenizer stops reading")
         if text.strip():
-            print(model.answer(rendered(text.strip(), prompt, number), prompt.max_new_tokens).strip(), flush=True)
+            print(answer(model, prompt, text.strip(), number), flush=True)
 
 
-def rendered(text: str, prompt: Prompt, number: int) -> str:
-    """The prompt of a line."""
+def answer(model: OnnxModel, prompt: Prompt, text: str, number: int) -> str:
+    """The answer to a line."""
     try:
-        return prompt.render_prompt(prompt.row_of(text))
+        return model.answer(prompt.render_prompt(prompt.row_of(text)), prompt.max_new_tokens).strip()
     except InputError as error:
         raise InputError(f"line {number}: {error}") from error
 

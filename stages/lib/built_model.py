@@ -32,7 +32,7 @@ def check(build: Build, merged: Path, folder: Path) -> ModelProto:
         InputError: it will not.
     """
     config, prompt = GenaiConfig.read(folder), Prompt.load(folder)
-    genai_config.check(config, build.execution_provider, load_encoder(merged), prompt)
+    genai_config.check(config, build.execution_provider, load_encoder(merged, prompt.eos_token_ids), prompt)
     model = onnx_graph.check(config)
     if config.provider == "cpu":
         check_answers(folder, prompt.render_prompt(dict.fromkeys(prompt.columns, "?")))

@@ -37,6 +37,7 @@ def verdicts(gate: Gate, evaluate: dict[str, dict[str, Any]], compare: dict[str,
         "min_gain": evaluate["merged"][score] - evaluate["base"][score],
         "max_invalid_rate": evaluate["onnx"].get("invalid_rate", 0.0),
         "min_top1_agreement": compare["top1_agreement"],
+        "max_tokenized_differently": compare["tokenized_differently"],
         "max_size_mb": rest["size_mb"],
         "max_latency_ratio": rest["latency_ratio"],
     }

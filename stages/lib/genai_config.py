@@ -61,6 +61,18 @@ class GenaiConfig:
         return list(eos) if isinstance(eos, list) else [eos]
 
 
+def write_ends(folder: Path, eos_token_ids: list[int]) -> None:
+    """Makes the tokens that end an answer those of training.
+
+    The builder (0.18) puts the tokenizer's eos_token before those of generation_config.json, where it is not among them.
+    """
+    config = GenaiConfig.read(folder)
+    if config.eos_token_ids != eos_token_ids:
+        content = json.loads(config.path.read_text(encoding="utf-8"))
+        content["model"]["eos_token_id"] = eos_token_ids
+        config.path.write_text(json.dumps(content, indent=4), encoding="utf-8")
+
+
 def check(config: GenaiConfig, execution_provider: str, encoder: "Encoder", prompt: Prompt) -> None:
     """Looks whether the model will run as it was trained.
 
@@ -77,12 +89,10 @@ def check(config: GenaiConfig, execution_provider: str, encoder: "Encoder", prom
 
 def check_tokens(config: GenaiConfig, encoder: "Encoder") -> None:
     """Raises InputError where the tokens with a meaning of their own are not those of training, or not in the vocabulary."""
-    forgotten = sorted(set(encoder.eos_token_ids) - set(config.eos_token_ids))
-    if forgotten:
-        token = encoder.tokenizer.convert_ids_to_tokens(forgotten[0])
+    if config.eos_token_ids != encoder.eos_token_ids:
         raise InputError(
-            f"{FILE_NAME}: eos_token_id {config.eos_token_ids} has not {forgotten[0]} ({token}), which ends the answers of "
-            "training, so the model would go on; name it in the base model's generation_config.json"
+            f"{FILE_NAME}: eos_token_id {config.eos_token_ids} differs from {encoder.eos_token_ids}, which end the answers of "
+            "training, so the model would end its answers elsewhere; run `dvc repro build`"
         )
     for name in ("bos_token_id", "pad_token_id"):
         if not 0 <= config.model[name] < config.model["vocab_size"]:

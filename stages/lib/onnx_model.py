@@ -1,7 +1,7 @@
 """Answers and logits of an ONNX model folder through onnxruntime-genai: the candidate onnx, and `make predict`."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,10 @@ from stages.lib.active_adapter import ActiveAdapter
 from stages.lib.cores import cores
 from stages.lib.edge.errors import InputError, one_line
 from stages.lib.genai_config import GenaiConfig
-from stages.lib.likelihood import Logits, Tokens
+from stages.lib.likelihood import CHUNK, Asked, Logits
+from stages.lib.tokens import Tokens, answer_length
+
+READ = 256  # tokens of a prompt that are read at a time where it is scored: the graph has logits for each of them
 
 
 def load(folder: Path, threads: int | None) -> og.Model:
@@ -47,7 +50,7 @@ def check_answers(folder: Path, prompt: str) -> None:
     try:
         model = OnnxModel(folder)
         model.answer(prompt, 1)
-        ((_, (logits,)),) = model.logits([(model.encode_prompt(prompt), [[0]])])
+        ((_, _, logits),) = model.logits([(model.encode_prompt(prompt), [[0]])])
     except RuntimeError as error:
         raise InputError(f"these options give a model that does not run ({one_line(error)}); leave some out") from error
     if not np.isfinite(logits).all():
@@ -59,6 +62,7 @@ class OnnxModel:
 
     def __init__(self, folder: Path) -> None:
         self.model = load(folder, cores())
+        self.context_length = int(GenaiConfig.read(folder).model["context_length"])
         self._adapter = ActiveAdapter(self.model, folder)
         self.tokenizer = og.Tokenizer(self.model)
         self.bare_tokenizer = og.Tokenizer(self.model)  # without the first token (BOS) that some models want
@@ -69,7 +73,11 @@ class OnnxModel:
         return [self.answer(prompt, max_new_tokens) for prompt in tqdm(prompts, desc="answers", unit="row")]
 
     def answer(self, prompt: str, max_new_tokens: int) -> str:
-        """The model's greedy answer to one prompt, without the tokens that end it."""
+        """The model's greedy answer to one prompt, without the tokens that end it.
+
+        Raises:
+            InputError: the model's context has no room for an answer.
+        """
         return self.decode(list(self.generate(self.encode_prompt(prompt), max_new_tokens)))
 
     def generate(self, prompt: Tokens, max_new_tokens: int, **sampling: bool | int | float) -> Iterator[int]:
@@ -77,10 +85,14 @@ class OnnxModel:
 
         Args:
             prompt: tokens.
-            max_new_tokens: the most there will be.
+            max_new_tokens: the most there will be; fewer where the model's context ends.
             sampling: onnxruntime-genai's search options; without them each token is the likeliest.
+
+        Raises:
+            InputError: the context has no room for an answer.
         """
-        generator = self._generator(len(prompt) + max_new_tokens, **sampling)
+        length = answer_length(prompt, max_new_tokens, self.context_length)
+        generator = self._generator(len(prompt) + length, **sampling)
         generator.append_tokens(prompt)
         while not generator.is_done():
             generator.generate_next_token()
@@ -100,24 +112,39 @@ class OnnxModel:
         tokens, ends = list(self.bare_tokenizer.encode(text)), list(self.tokenizer.eos_token_ids)
         return tokens if tokens and tokens[-1] in ends else [*tokens, ends[0]]
 
-    def logits(self, asked: Sequence[tuple[Tokens, list[Tokens]]]) -> Iterator[tuple[int, list[Logits]]]:
+    def logits(self, asked: Asked) -> Iterator[tuple[int, int, Logits]]:
         """As `Scorer.logits`: a prompt is computed once, and after each completion the model goes back to it."""
         for number, (prompt, completions) in enumerate(asked):
             generator = self._generator(len(prompt) + max(len(completion) for completion in completions))
-            generator.append_tokens(prompt)
+            for start in range(0, len(prompt), READ):
+                generator.append_tokens(prompt[start : start + READ])
             first = np.array(generator.get_output("logits")[0, -1:], dtype=np.float32)
-            yield number, [np.concatenate([first, self._behind(generator, completion)]) for completion in completions]
+            for place, completion in enumerate(completions):
+                yield from ((number, place, chunk) for chunk in self._choosing(generator, first, completion))
 
-    def _behind(self, generator: og.Generator, completion: Tokens) -> Logits:
-        """The logits that choose a completion's tokens but the first, [tokens - 1, vocabulary]; then the model goes back."""
-        if len(completion) == 1:
-            return np.empty((0, generator.get_output("logits").shape[-1]), dtype=np.float32)
+    def _choosing(self, generator: og.Generator, first: Logits, completion: Tokens) -> Iterator[Logits]:
+        """The logits that choose a completion, CHUNK tokens at a time; then the model goes back.
+
+        Args:
+            generator: that has read the prompt.
+            first: logits that choose the first token, [1, vocabulary].
+            completion: tokens.
+        """
         before = generator.token_count()
-        found = self._appended(generator, completion[:-1])
-        if len(found) < len(completion) - 1:  # prune_lm_head leaves those of the last token alone
+        for start in range(0, len(completion), CHUNK):
+            tokens = completion[:-1][max(start - 1, 0) : start + CHUNK - 1]  # each chooses the one after it
+            chunk = [first] if start == 0 else []
+            yield np.concatenate([*chunk, self._after(generator, tokens)] if tokens else chunk)
+        if len(completion) > 1:
             generator.rewind_to(before)
-            found = np.concatenate([self._appended(generator, [token]) for token in completion[:-1]])
-        generator.rewind_to(before)
+
+    def _after(self, generator: og.Generator, tokens: Tokens) -> Logits:
+        """The logits after each of some tokens, [tokens, vocabulary]."""
+        before = generator.token_count()
+        found = self._appended(generator, tokens)
+        if len(found) < len(tokens):  # prune_lm_head leaves those of the last token alone
+            generator.rewind_to(before)
+            found = np.concatenate([self._appended(generator, [token]) for token in tokens])
         return found
 
     @staticmethod

@@ -6,8 +6,9 @@ so that training, evaluation and prediction cannot differ.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from string import Formatter
@@ -17,6 +18,9 @@ from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import write_json
 
 FILE_NAME = "prompt.json"
+# What a chat template that prints today's date gets instead, so that the same rows give the same bytes on any day. Meta's
+# templates of Llama 3.1 and later fall back to this date where a program offers no clock, so their models have seen it.
+CHAT_TEMPLATE_DATE = "2024-07-26"
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,9 @@ class Prompt:
         labels: the answers there are, or None for free text.
         source_max_len: no training row had more tokens.
         max_new_tokens: the longest completion of the training rows in tokens, end of sequence included.
+        eos_token_ids: the tokens that end an answer, in training, evaluation and the built model; the first is the one that
+            completions end with. Empty: those of the model folder.
+        chat_template_date: the date, as YYYY-MM-DD, that chat templates print as today's.
     """
 
     prompt: str
@@ -36,6 +43,8 @@ class Prompt:
     labels: tuple[str, ...] | None
     source_max_len: int
     max_new_tokens: int = 0
+    eos_token_ids: tuple[int, ...] = ()
+    chat_template_date: str = CHAT_TEMPLATE_DATE
 
     @property
     def columns(self) -> list[str]:
@@ -85,10 +94,24 @@ class Prompt:
             raise InputError(f"{path}: not found; a model made by this pipeline has it, run `make repro`")
         try:
             fields = json.loads(path.read_text(encoding="utf-8"))
-            labels = fields.pop("labels")
-            return cls(**fields, labels=None if labels is None else tuple(labels))
+            labels, ends = fields.pop("labels"), fields.pop("eos_token_ids", ())
+            prompt = cls(**fields, labels=None if labels is None else tuple(labels), eos_token_ids=tuple(ends))
+            clock(prompt.chat_template_date)
+            return prompt
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(f"{path}: not a prompt file ({error})") from error
+
+
+def clock(date: str) -> Callable[[str], str]:
+    """The function `strftime_now` of chat templates, on a fixed date.
+
+    Args:
+        date: YYYY-MM-DD.
+
+    Raises:
+        ValueError: it is not a date.
+    """
+    return datetime.fromisoformat(date).strftime
 
 
 def split_template(text_template: str, completion_column: str) -> tuple[str, str]:

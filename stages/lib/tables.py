@@ -86,8 +86,8 @@ def agreement(run: Run) -> Table:
         ["tokens for which both hold the same most probable", f"{figures['top1_agreement']:.2%} of {figures['tokens']:,}"],
         ["mean Kullback-Leibler divergence, nats a token", f"{figures['mean_kl']:.4g}"],
     ]
-    if "tokenized_otherwise" in figures:
-        rows.append(["rows that the two tokenizers cut in other tokens", f"{figures['tokenized_otherwise']:,}"])
+    if "tokenized_differently" in figures:
+        rows.append(["rows that the two tokenizers split differently", f"{figures['tokenized_differently']:,}"])
     return Table("agreement", "merged against onnx", ["", "figure"], rows)
 
 

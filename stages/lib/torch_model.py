@@ -2,22 +2,29 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from pathlib import Path
 
+import numpy as np
 import torch
 from tqdm import tqdm
 
-from stages.lib.checkpoint import load_encoder, load_model
-from stages.lib.likelihood import Logits, Tokens
+from stages.lib.checkpoint import context_length, load_encoder, load_model
+from stages.lib.likelihood import CHUNK, Asked, Logits
+from stages.lib.tokens import Tokens, answer_length
+
+AT_ONCE = 8 * CHUNK  # tokens of a batch's completions whose logits may be in memory at a time
 
 
 class TorchModel:
     """A model that answers prompts as `OnnxModel` does, in batches."""
 
-    def __init__(self, folder: Path, batch_size: int = 1) -> None:
+    def __init__(self, folder: Path, batch_size: int = 1, eos_token_ids: Sequence[int] = ()) -> None:
+        """Loads a model folder; answers end with `eos_token_ids`, without them with the folder's own."""
         self.batch_size = batch_size
-        self.encoder = load_encoder(folder)
+        self.encoder = load_encoder(folder, eos_token_ids)
         self.model = load_model(folder).eval()
+        self._context_length = context_length(self.model.config)
         self.model.to("cuda" if torch.cuda.is_available() else "cpu")
 
     def answers(self, prompts: list[str], max_new_tokens: int) -> list[str]:
@@ -40,18 +47,25 @@ class TorchModel:
         return self.encoder.completion(text)
 
     @torch.inference_mode()
-    def logits(self, asked: Sequence[tuple[Tokens, list[Tokens]]]) -> Iterator[tuple[int, list[Logits]]]:
-        """As `Scorer.logits`: a prompt is computed once, its completions behind it in one batch with its neighbours'."""
+    def logits(self, asked: Asked) -> Iterator[tuple[int, int, Logits]]:
+        """As `Scorer.logits`: a prompt is computed once, its completions after it in one batch with its neighbours'.
+
+        Where their logits would take too much memory, each completion is computed by itself, chunk after chunk.
+        """
         completions_each = len(asked[0][1])
         rows_each = max(1, self.batch_size // completions_each)
         for numbers, prompts in self._batches([prompt for prompt, _ in asked], rows_each):
             completions = [completion for number in numbers for completion in asked[number][1]]
+            longest = max(len(completion) for completion in completions)
+            if longest > CHUNK or longest * len(completions) > AT_ONCE:
+                for number, prompt in zip(numbers, prompts, strict=True):
+                    yield from ((number, place, chunk) for place, chunk in self._in_chunks(prompt, asked[number][1]))
+                continue
             found = self._choosing(prompts, completions)
-            for place, number in enumerate(numbers):
-                yield number, found[place * completions_each : (place + 1) * completions_each]
+            yield from ((numbers[at // completions_each], at % completions_each, chunk) for at, chunk in enumerate(found))
 
     def _choosing(self, prompts: list[Tokens], completions: list[Tokens]) -> list[Logits]:
-        """The logits by which completions are chosen, the first few behind the first prompt and so on."""
+        """The logits by which completions are chosen, the first few after the first prompt and so on."""
         device, each = self.model.device, len(completions) // len(prompts)
         given = self.model(input_ids=torch.tensor(prompts, device=device), logits_to_keep=1, use_cache=True)
         first = given.logits.float().cpu().repeat_interleave(each, dim=0)
@@ -64,6 +78,22 @@ class TorchModel:
         rest = self.model(input_ids=torch.tensor(batch, device=device), past_key_values=given.past_key_values).logits
         whole = torch.cat([first, rest.float().cpu()], dim=1)
         return [one[: len(completion)].numpy() for one, completion in zip(whole, completions, strict=True)]
+
+    def _in_chunks(self, prompt: Tokens, completions: list[Tokens]) -> Iterator[tuple[int, Logits]]:
+        """The logits by which completions of one prompt are chosen, CHUNK tokens at a time, with the completion's number."""
+        device = self.model.device
+        read = self.model(input_ids=torch.tensor([prompt], device=device), logits_to_keep=1, use_cache=True)
+        first, prompt_cache = read.logits[0].float().cpu().numpy(), read.past_key_values
+        del read
+        for place, completion in enumerate(completions):
+            cache = deepcopy(prompt_cache)
+            for start in range(0, len(completion), CHUNK):
+                tokens = completion[:-1][max(start - 1, 0) : start + CHUNK - 1]  # each chooses the one after it
+                chunk = [first] if start == 0 else []
+                if tokens:
+                    output = self.model(input_ids=torch.tensor([tokens], device=device), past_key_values=cache)
+                    chunk.append(output.logits[0].float().cpu().numpy())
+                yield place, np.concatenate(chunk)
 
     def _batches(self, encoded: list[Tokens], size: int) -> Iterator[tuple[list[int], list[Tokens]]]:
         """Prompts of one length together: no padding, whose rounding would depend on a row's neighbours."""
@@ -81,7 +111,7 @@ class TorchModel:
         generated = self.model.generate(
             input_ids=given,
             attention_mask=torch.ones_like(given),
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=answer_length(tokens[0], max_new_tokens, self._context_length),
             do_sample=False,
             eos_token_id=self.encoder.eos_token_ids,
             pad_token_id=self.encoder.eos_token_ids[0],

@@ -8,7 +8,7 @@ from stages.lib.schema.merge import Merge, MergeBase
 
 __all__ = ["MERGE", "NO_GATE", "evaluation", "recipe"]
 
-NO_GATE = Gate(None, None, None, None, None, None)
+NO_GATE = Gate(None, None, None, None, None, None, None)
 MERGE = Merge(MergeBase.original)
 
 

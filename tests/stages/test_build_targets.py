@@ -169,7 +169,7 @@ def test_an_odd_number_of_blocks_is_refused_before_the_builder_stumbles_over_it(
 
 def first_logits(folder: Path) -> Logits:
     model = OnnxModel(folder)
-    ((_, (found,)),) = model.logits([(model.encode_prompt("Text: hello"), [[0]])])
+    ((_, _, found),) = model.logits([(model.encode_prompt("Text: hello"), [[0]])])
     return found
 
 

@@ -25,7 +25,7 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         write_json(METRICS / "evaluate" / f"{name}.json", {"accuracy": accuracy, "invalid_rate": 0.0})
     for name, speed in (("merged", 10.0), ("onnx", 40.0)):
         write_json(METRICS / "benchmark" / f"{name}.json", {"batch_1": {"decode_tokens_per_second": {"median": speed}}})
-    write_json(METRICS / "compare.json", {"top1_agreement": 0.99})
+    write_json(METRICS / "compare.json", {"top1_agreement": 0.99, "tokenized_differently": 0})
     write_json(METRICS / "build.json", {"size_mb": 117.0})
 
 

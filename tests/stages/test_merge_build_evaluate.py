@@ -239,7 +239,7 @@ def test_a_full_precision_build_agrees_to_numerical_noise_and_int4_does_not(proj
         "p_value": 1.0,
         "tokens": tokens,
         "top1_agreement": 1.0,
-        "tokenized_otherwise": 0,
+        "tokenized_differently": 0,
     }
     assert CHANGED.read_text(encoding="utf-8").splitlines() == ['"source","prompt","expected","merged","onnx"']
     rounded = compare.agreement_figures(TorchModel(MERGED), OnnxModel(int4), rows)

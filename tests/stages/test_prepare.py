@@ -413,10 +413,32 @@ def test_a_model_without_a_chat_template_is_told_with_the_key(data: Data, tiny_p
         make_prompt(replace(data, use_chat_template=True), Encoder(tokenizer, [1]))
 
 
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        (
+            "{{ raise_exception('only with tools') }}",
+            r"fails on .* \(the model's chat template refuses them \(only with tools\)\); set it to false",
+        ),
+        ("{{ messages[0].nothing.at.all }}", "chat template fails on a question and its answer"),
+        ("<u>{{ messages[0].content }}{{ messages[0].content }}<a>", "does not show a message exactly once"),
+        ("{% broken", "chat template fails on a question and its answer"),
+        ("<u>fixed<a>", "does not show a message exactly once"),
+    ],
+)
+def test_a_chat_template_that_cannot_become_a_prompt_is_refused(data: Data, tiny_phi3: Path, template: str, reason: str) -> None:
+    tokenizer = load_tokenizer(tiny_phi3)
+    tokenizer.chat_template = template
+    with pytest.raises(InputError, match=rf"^data\.use_chat_template: .*{reason}") as raised:
+        make_prompt(replace(data, use_chat_template=True), Encoder(tokenizer, [1]))
+    assert "\n" not in str(raised.value)
+
+
 def test_the_prompt_carries_labels_and_limit(data: Data, encoder: Encoder) -> None:
     prompt = make_prompt(data, encoder)
     assert (prompt.labels, prompt.source_max_len) == (tuple(TONES), 256)
     assert make_prompt(replace(data, labels=None), encoder).labels is None
+    assert prompt.eos_token_ids == tuple(encoder.eos_token_ids) == (256, 259)
 
 
 # the corpus

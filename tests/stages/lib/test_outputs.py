@@ -13,7 +13,17 @@ from typing import Any
 
 import pytest
 
-from stages.lib.edge.outputs import read_jsonl, recover_all, remove, replacing, size_mb, write_json, write_jsonl
+from stages.lib.edge.outputs import (
+    read_csv,
+    read_jsonl,
+    recover_all,
+    remove,
+    replacing,
+    size_mb,
+    write_csv,
+    write_json,
+    write_jsonl,
+)
 
 
 def make_file(path: Path, content: str) -> None:
@@ -276,3 +286,10 @@ def test_size_is_in_millions_of_bytes_over_all_files_of_a_folder(tmp_path: Path)
     assert size_mb(tmp_path / "one") == 1.5
     assert size_mb(tmp_path) == 1.76
     assert size_mb(tmp_path / "inner") == 0.26
+
+
+@pytest.mark.parametrize("length", [131_072, 131_073, 1_000_000])  # Python's own limit of a field is the first
+def test_a_table_holds_prompts_of_any_length(tmp_path: Path, length: int) -> None:
+    rows = [{"prompt": "x" * (length - 4) + '",\n"', "answer": "y"}]
+    write_csv(tmp_path / "table.csv", rows, ["prompt", "answer"])
+    assert read_csv(tmp_path / "table.csv") == rows

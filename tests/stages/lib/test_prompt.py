@@ -1,12 +1,13 @@
 """The prompt: cut out of one template, filled with a row's values, carried as prompt.json."""
 
+import json
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
 from stages.lib.edge.errors import InputError
-from stages.lib.prompt import Prompt, column_names, escape, fill, split_template, text_of
+from stages.lib.prompt import CHAT_TEMPLATE_DATE, Prompt, clock, column_names, escape, fill, split_template, text_of
 
 PHI3 = "<|user|>\n{Question}<|end|>\n<|assistant|>\n{Best Answer}\n<|end|>"
 
@@ -86,6 +87,21 @@ def test_what_was_saved_is_loaded(tmp_path: Path, labels: tuple[str, ...] | None
     assert Prompt.load(tmp_path) == prompt
 
 
+def test_ends_and_date_are_saved_and_an_older_file_has_neither(tmp_path: Path) -> None:
+    prompt = Prompt("{a}", "{b}", None, 9, 3, eos_token_ids=(7, 5), chat_template_date="2025-01-31")
+    prompt.save(tmp_path)
+    assert Prompt.load(tmp_path) == prompt
+    fields = json.loads((tmp_path / "prompt.json").read_text(encoding="utf-8"))
+    assert (fields.pop("eos_token_ids"), fields.pop("chat_template_date")) == ([7, 5], "2025-01-31")
+    (tmp_path / "prompt.json").write_text(json.dumps(fields), encoding="utf-8")
+    assert Prompt.load(tmp_path) == Prompt("{a}", "{b}", None, 9, 3)
+
+
+def test_the_clock_of_chat_templates_has_stopped() -> None:
+    assert clock(CHAT_TEMPLATE_DATE)("%d %b %Y") == "26 Jul 2024"  # what Llama 3.1's template prints without a clock
+    assert clock("2025-01-31")("%A, %d %B %Y, %H:%M:%S %Z") == "Friday, 31 January 2025, 00:00:00 "
+
+
 def test_an_absent_prompt_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"prompt\.json: not found") as raised:
         Prompt.load(tmp_path)
@@ -103,6 +119,9 @@ def test_an_absent_prompt_file_is_named(tmp_path: Path) -> None:
         '{"prompt": "{a}", "completion": "{b}", "labels": null}',
         '{"prompt": "{a}", "completion": "{b}", "labels": null, "source_max_len": 9, "other": 1}',
         '{"prompt": "{a}", "completion": "{b}", "labels": 3, "source_max_len": 9}',
+        '{"prompt": "{a}", "completion": "{b}", "labels": null, "source_max_len": 9, "eos_token_ids": 3}',
+        '{"prompt": "{a}", "completion": "{b}", "labels": null, "source_max_len": 9, "chat_template_date": "today"}',
+        '{"prompt": "{a}", "completion": "{b}", "labels": null, "source_max_len": 9, "chat_template_date": 5}',
         '"text"',
         "\udcff",
     ],

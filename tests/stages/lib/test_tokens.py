@@ -7,7 +7,8 @@ import pytest
 from tokenizers import processors
 
 from stages.lib.checkpoint import load_encoder, load_tokenizer
-from stages.lib.tokens import IGNORED, Encoder
+from stages.lib.edge.errors import InputError
+from stages.lib.tokens import IGNORED, Encoder, answer_length, cut
 
 ROW = {"prompt": "<|user|>\nWie schön? ", "completion": "  joy 😀"}
 
@@ -94,6 +95,28 @@ def test_an_overlong_example_is_cut_at_its_end(encoder: Encoder, length: int, co
     whole, cut = (encoder.example(ROW, longest, completion_only_loss) for longest in (100, length))
     assert cut == {name: tokens[:length] for name, tokens in whole.items()}
     assert len(cut["input_ids"]) == len(cut["labels"]) == length
+
+
+@pytest.mark.parametrize("length", [18, 20, 23, 25, 100])
+def test_a_row_is_cut_as_it_is_learned(encoder: Encoder, length: int) -> None:
+    prompt, completion = encoder.row(ROW, length)
+    assert prompt == encoder.prompt(ROW["prompt"])
+    example = encoder.example(ROW, length, True)
+    assert completion == [label for label in example["labels"] if label != IGNORED]
+    assert encoder.row(ROW, None) == encoder.row(ROW, 1000)
+
+
+def test_a_completion_after_a_prompt_that_fills_the_row_keeps_its_first_token() -> None:
+    assert [cut([7, 8, 9], [1] * tokens, 4) for tokens in (1, 2, 3, 4, 5)] == [[7, 8, 9], [7, 8], [7], [7], [7]]
+    assert cut([7, 8, 9], [1] * 5, None) == [7, 8, 9]
+
+
+def test_an_answer_is_as_long_as_the_context_lets_it_be() -> None:
+    assert [answer_length([1] * tokens, 8, 10) for tokens in (0, 1, 2, 3, 9)] == [8, 8, 8, 7, 1]
+    assert answer_length([1] * 100, 8, None) == 8
+    for tokens in (10, 11):
+        with pytest.raises(InputError, match=f"the prompt has {tokens} tokens, .* context of 10; shorten the text"):
+            answer_length([1] * tokens, 8, 10)
 
 
 def test_an_example_of_just_the_length_is_whole(encoder: Encoder) -> None:

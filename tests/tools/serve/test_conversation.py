@@ -1,15 +1,18 @@
 """Conversations: chat templates as transformers renders them, and which model was trained in one."""
 
 import json
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 from transformers import AutoTokenizer
 
-from stages.lib.chat_template import in_chat_template
+from stages.lib.chat_template import ChatTemplate, in_chat_template
 from stages.lib.checkpoint import load_encoder
+from stages.lib.edge.errors import InputError
 from stages.lib.prompt import Prompt
-from tools.serve.conversation import ChatTemplate, Conversation
+from tools.serve.conversation import Conversation
 from tools.serve.errors import RequestError
 from tools.serve.requests import Message
 
@@ -45,9 +48,9 @@ def test_a_template_is_rendered_as_transformers_does(
     assert (tmp_path / "chat_template.jinja").exists() == in_its_own_file
     messages = [{"role": role, "content": content} for role, content in said]
     expected = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    template = ChatTemplate.read(tmp_path)
+    template = ChatTemplate.read(tmp_path, datetime.now().date().isoformat())
     assert template
-    assert template.render([Message(**message) for message in messages]) == expected  # type: ignore[arg-type]
+    assert template.render(messages) == expected
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -63,6 +66,34 @@ def test_a_model_trained_in_its_template_is_told_from_one_that_was_not(name: str
     prompt, completion = in_chat_template("Review {{1}}: {text}", "{stars}", load_encoder(tmp_path))
     assert Conversation(tmp_path, Prompt(prompt, completion, None, 10)).trained
     assert not Conversation(tmp_path, Prompt("Review: {text}\n", "{stars}", None, 10)).trained
+
+
+DATED = (  # as Llama 3.1's and SmolLM3's templates print today's date
+    "{%- if not date_string is defined %}{%- if strftime_now is defined %}{%- set date_string = strftime_now('%d %b %Y') %}"
+    "{%- else %}{%- set date_string = '26 Jul 2024' %}{%- endif %}{%- endif %}"
+    "<s>Today Date: {{ date_string }}\n{{ strftime_now('%A, %d %B %Y') }}\n"
+    "{% for message in messages %}<u>{{ message['content'] }}<e>{% endfor %}{% if add_generation_prompt %}<a>{% endif %}"
+)
+
+
+def test_a_template_that_prints_todays_date_is_the_same_tomorrow(tiny_phi3: Path, tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_phi3)
+    tokenizer.chat_template = DATED
+    for file in tiny_phi3.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    tokenizer.save_pretrained(tmp_path)
+    prompt, completion = in_chat_template("Review: {text}", "{stars}", load_encoder(tmp_path))
+    assert prompt == "<s>Today Date: 26 Jul 2024\nFriday, 26 July 2024\n<u>Review: {text}<e><a>"
+    trained = Prompt(prompt, completion, None, 10)
+    conversation = Conversation(tmp_path, trained)
+    assert conversation.trained
+    messages = [Message(role="user", content=text) for text in ("a", "b")]
+    assert conversation.render(messages).prompt == "<s>Today Date: 26 Jul 2024\nFriday, 26 July 2024\n<u>a<e><u>b<e><a>"
+    other = replace(trained, prompt=prompt.replace("26 Jul", "1 Feb"), chat_template_date="2024-02-01")
+    assert not Conversation(tmp_path, other).trained
+    dated, _ = in_chat_template("Review: {text}", "{stars}", load_encoder(tmp_path), "2025-01-31")
+    assert dated.startswith("<s>Today Date: 31 Jan 2025\nFriday, 31 January 2025\n")
+    assert Conversation(tmp_path, Prompt(dated, completion, None, 10, chat_template_date="2025-01-31")).trained
 
 
 def test_a_template_may_refuse(tiny_phi3: Path, tmp_path: Path) -> None:
@@ -87,5 +118,5 @@ def test_a_template_reaches_nothing_outside(tmp_path: Path) -> None:
     (tmp_path / "chat_template.jinja").write_text(source)
     template = ChatTemplate.read(tmp_path)
     assert template
-    with pytest.raises(RequestError, match="refuses them"):
-        template.render([Message(role="user", content="x")])
+    with pytest.raises(InputError, match="refuses them"):
+        template.render([{"role": "user", "content": "x"}])
