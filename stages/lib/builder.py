@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stages.lib import windows
 from stages.lib.edge.errors import InputError, one_line
 
 
@@ -51,6 +52,8 @@ class Builder:
         # The builder deletes its cache folder when it is empty, so it gets one of its own.
         arguments = ("", str(source), str(folder), self.precision, self.execution_provider, str(folder / "cache"))
         options = self.options(source)
+        complete(options["hf_details"]["hf_config"])
+        options["windowed_kv_cache"] = False  # with one as short as the window, rewind_to fails past it
         with self.refusals(), contextlib.redirect_stdout(io.StringIO()), hidden_git():
             create_model(*arguments, **options)
 
@@ -62,6 +65,19 @@ class Builder:
         except (ValueError, NotImplementedError, KeyError, RuntimeError) as error:
             target = f"{self.precision} for {self.execution_provider}"
             raise InputError(f"build: the builder refuses {target} ({one_line(error)})") from error
+
+
+def complete(config: Any) -> None:
+    """Adds to a config what the builder (0.18) reads and transformers 5 leaves out or calls otherwise."""
+    windows.declare(config)
+    if hasattr(config, "layer_norm_eps"):  # Phi; builders/base.py takes 1e-6 without this name
+        config.rms_norm_eps = config.layer_norm_eps
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") == "longrope":
+        rope["type"] = "longrope"  # builders/phi.py
+    if config.model_type == "gemma3_text":  # builders/gemma.py
+        config.rope_local_base_freq = rope["sliding_attention"]["rope_theta"]
+        config.rope_parameters = rope["full_attention"]
 
 
 @contextlib.contextmanager

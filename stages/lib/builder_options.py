@@ -43,6 +43,7 @@ UNFIT = {
     "hf_remote": "the merged model is a folder on this disk, and no code of a model's repository runs",
     "hf_token": "the merged model is a folder on this disk, and nothing is fetched",
     "num_hidden_layers": "it leaves layers of the model out, for the builder's own tests",
+    "windowed_kv_cache": "evaluate goes back in the cache, which a cache as short as the window does not allow",
 }
 
 

@@ -6,8 +6,9 @@ from typing import Any
 import onnxruntime
 import onnxruntime_genai as og
 from onnx import ModelProto
+from transformers import AutoConfig
 
-from stages.lib import genai_config, onnx_graph, onnx_weights
+from stages.lib import genai_config, onnx_graph, onnx_weights, twin, windows
 from stages.lib.checkpoint import load_encoder
 from stages.lib.edge.outputs import size_mb
 from stages.lib.edge.paths import ADAPTER_FILE
@@ -33,8 +34,10 @@ def check(build: Build, merged: Path, folder: Path) -> ModelProto:
     """
     config, prompt = GenaiConfig.read(folder), Prompt.load(folder)
     genai_config.check(config, build.execution_provider, load_encoder(merged, prompt.eos_token_ids), prompt)
-    model = onnx_graph.check(config)
+    model, source = onnx_graph.check(config), AutoConfig.from_pretrained(merged)
+    windows.check(model, config, windows.windows(source))
     if config.provider == "cpu":
+        twin.check(source)
         check_answers(folder, prompt.render_prompt(dict.fromkeys(prompt.columns, "?")))
     return model
 
