@@ -15,6 +15,7 @@ from stages.lib.edge.errors import InputError
 from stages.lib.edge.keys import FORMER
 from stages.lib.schema.data import Data as DataSection
 from tools.compose import compose
+from tools.search.space import values_of
 
 
 @dataclass
@@ -213,3 +214,9 @@ def test_readmes_own_command_gives_the_rows_that_it_shows(root: Path) -> None:
     chosen = data(*(words[place + 1] for place, word in enumerate(words) if word == "-S"))
     assert chosen.text_template == "Review: {review text}\nStars:\n{stars}"
     assert chosen.labels == ["1", "2", "3", "4", "5"]
+
+
+def test_a_search_tries_the_templates_that_its_file_has() -> None:
+    templates = [r"{a} \n {b}", "{a}\n{b}", "{a} \\"]
+    choices = values_of("data.text_template", templates)
+    assert [data(f"data.text_template={choice}").text_template for choice in choices.choices] == templates

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from stages.lib.edge.errors import InputError, one_line
 from stages.lib.formats import FORMATS
 from stages.lib.prompt import text_of
@@ -65,6 +67,9 @@ def read_hub(path: str, name: str | None, revision: str | None, split: str | Non
     for column in columns:
         if column not in rows.column_names:
             raise _no_column(f"{path} row 1", column, rows.column_names)
+        if isinstance(rows.features[column], datasets.Json):  # datasets 5.2 reads the text "007" in such a column as 7
+            cure = "the datasets library does not keep its text; download the files and name them in data.files"
+            raise InputError(f"{path}: column {column!r} holds several types, and {cure}")
     return _numbered(path, rows.select_columns(list(columns)), columns)
 
 
@@ -159,9 +164,12 @@ def _parquet(path: Path, columns: Collection[str]) -> Iterator[dict[str, Any]]:
 def _values(column: Any) -> list[Any]:
     """The values of an Arrow array; where its text is not UTF-8, the bytes."""
     try:
-        return column.to_pylist()
+        values: list[Any] = column.to_pylist()
     except UnicodeDecodeError:
         return column.cast("large_binary").to_pylist()
+    if str(column.type) == "float":  # of 32 bits, where 0.1 as a double is 0.10000000149011612
+        return [None if value is None else float(str(np.float32(value))) for value in values]
+    return values
 
 
 def _json(path: Path, _: Collection[str]) -> Iterator[dict[str, Any]]:

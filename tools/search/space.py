@@ -89,6 +89,8 @@ def values_of(key: str, values: Any) -> Values:
     """A list of choices."""
     if not isinstance(values, list) or not values:
         raise InputError(f"space.{key}: wants a list of values, or low and high")
+    if key.lstrip("+") == "data.text_template":  # in whose overrides a backslash is an escape
+        values = [value.replace("\\", "\\\\") if isinstance(value, str) else value for value in values]
     return Values(list(dict.fromkeys(text_of(value) for value in values)))
 
 

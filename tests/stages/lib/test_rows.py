@@ -160,6 +160,7 @@ def test_values_of_parquet_are_text_where_they_have_one(tmp_path: Path) -> None:
         ([b"joy", "Grüße".encode()], ["joy", "Grüße"]),
         ([7, -1], ["7", "-1"]),
         ([0.5, 1.0], ["0.5", "1.0"]),
+        (pa.array([19.9, 0.1], pa.float32()), ["19.9", "0.1"]),
         ([True, False], ["true", "false"]),
         ([Decimal("19.90"), Decimal("0.05")], ["19.90", "0.05"]),
         (pa.array(["a", "b", "a"]).dictionary_encode(), ["a", "b", "a"]),
@@ -440,3 +441,13 @@ def test_a_dataset_that_holds_no_text_is_named_where_it_is_used(
     assert [row.values["tone"] for row in read_hub(folder, None, None, "train", ["tone"])] == ["joy"] * 3
     with pytest.raises(InputError, match=r"row 1: no column 'mood', .* there are: phrase, tone$"):
         read_hub(folder, None, None, "train", ["tone", "mood"])
+
+
+def test_a_dataset_of_json_keeps_its_text_or_says_what_it_cannot_keep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"phrase": text, "mixed": mixed, "day": "2024-01-31"} for text, mixed in (("007", "007"), ("1e5", 1), ("NaN", "x"))]
+    folder = in_folder(tmp_path, monkeypatch, "train.jsonl", "\n".join(map(json.dumps, rows)))
+    assert [row.values["phrase"] for row in read_hub(folder, None, None, "train", ["phrase"])] == ["007", "1e5", "NaN"]
+    with pytest.raises(InputError, match=r"column 'mixed' holds several types, and .* name them in data\.files$"):
+        read_hub(folder, None, None, "train", ["mixed"])
+    with pytest.raises(InputError, match=r" row 1: column 'day' holds a value of the type datetime; store it as text$"):
+        read_hub(folder, None, None, "train", ["day"])
