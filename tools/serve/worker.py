@@ -143,7 +143,8 @@ class Worker:
         if job is None:  # it has been started again
             self.alive = isinstance(heard, Ready)
             self._refusal = heard.reason if isinstance(heard, Refused) else ""
-            logger.info("the model's process has been started again")
+            if self.alive:
+                logger.info("the model is loaded again")
             return
         self._count(heard, job)
         job.hear(heard)

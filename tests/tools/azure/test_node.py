@@ -164,6 +164,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.asked += ((self.path, self.headers["Authorization"]),)
         self.send_response(self.server.status)
+        if self.server.status == 302:
+            self.send_header("Location", "/elsewhere")
         self.end_headers()
         self.wfile.write(json.dumps({"value": "hf_of-the-tests"}).encode())
 
@@ -198,6 +200,13 @@ def test_a_vault_that_refuses_is_told_with_the_cure(status: int, said: str, vaul
     vault.status = status
     with pytest.raises(InputError, match=said):
         key_vault.hugging_face_token(f"http://127.0.0.1:{vault.server_port}")
+
+
+def test_a_redirect_does_not_take_the_token_elsewhere(vault: Vault) -> None:
+    vault.status = 302
+    with pytest.raises(InputError, match="refused with status 302"):
+        key_vault.hugging_face_token(f"http://127.0.0.1:{vault.server_port}")
+    assert len(vault.asked) == 1
 
 
 def test_no_vault_and_no_identity_are_told(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
