@@ -34,7 +34,7 @@ def main(cfg: Sections) -> str:
     changed = differing(merged, onnx)
     figures = {"rows": len(merged), "changed": len(changed), **paired_figures(merged, onnx)}
     models = TorchModel(MERGED, cfg.evaluate.batch_size), OnnxModel(ONNX)
-    figures |= agreement_figures(*models, read_jsonl(PREPARED / "test.jsonl"))
+    figures |= agreement_figures(*models, read_jsonl(PREPARED / f"{cfg.evaluate.split.value}.jsonl"))
     write_csv(CHANGED, changed, ["source", "prompt", "expected", "merged", "onnx"])
     write_json(METRICS / "compare.json", figures)
     return f"{len(changed)} of {len(merged)} rows answered differently, {figures['top1_agreement']:.2%} of the tokens alike"
