@@ -69,7 +69,20 @@ def tracked(otherwise: str, *paths: str | Sequence[str] | None, _root_: DictConf
     for path in paths:
         flat += [] if path is None else [path] if isinstance(path, str) else list(path)
     paths_here = [path for path in flat if not is_remote(path)]
-    return os.path.commonpath(paths_here) if paths_here else otherwise
+    if len(paths_here) < 2:
+        return os.path.commonpath(paths_here) if paths_here else otherwise
+    common = Path(os.path.commonpath([os.path.abspath(path) for path in paths_here]))  # noqa: PTH100  (a link stays a link)
+    if Path.cwd().is_relative_to(common):
+        raise ValueError(
+            f"{', '.join(paths_here)}: DVC watches one folder that holds them all, and theirs would be the whole project; "
+            "put them in a folder of their own, as data/own"
+        )
+    return str(common) if all(map(os.path.isabs, paths_here)) else os.path.relpath(common)
+
+
+def local_dataset(files: Sequence[str], path: str | None) -> str | None:
+    """data.path where rows are read of it and it is a folder of this machine, None where it is a dataset on a hub."""
+    return path if path and not files and Path(path).is_dir() else None
 
 
 def collected(otherwise: str, remote: Sequence[str]) -> str:
@@ -180,6 +193,7 @@ ConfigLoaderImpl._apply_overrides_to_config = staticmethod(apply_overrides)  # t
 ConfigStore.instance().store(name="tunepress", node=Tunepress)
 OmegaConf.register_new_resolver("tracked", tracked, replace=True)
 OmegaConf.register_new_resolver("remote", remote, replace=True)
+OmegaConf.register_new_resolver("local_dataset", local_dataset, replace=True)
 OmegaConf.register_new_resolver("collected", collected, replace=True)
 OmegaConf.register_new_resolver("datastore_address", datastore_address, replace=True)
 OmegaConf.register_new_resolver("module_file", module_file, replace=True)

@@ -39,7 +39,8 @@ def main(cfg: Sections) -> str:
     figures = {"rows": len(merged), "changed": len(changed), **paired_figures(merged, onnx)}
     prompt = Prompt.load(MERGED)
     models = TorchModel(MERGED, cfg.evaluate.batch_size, prompt.eos_token_ids), OnnxModel(ONNX)
-    figures |= agreement_figures(*models, read_jsonl(PREPARED / "test.jsonl"), prompt.source_max_len)
+    rows = read_jsonl(PREPARED / f"{cfg.evaluate.split.value}.jsonl")
+    figures |= agreement_figures(*models, rows, prompt.source_max_len)
     write_csv(CHANGED, changed, ["source", "prompt", "expected", "merged", "onnx"])
     write_json(METRICS / "compare.json", figures)
     return (

@@ -1,4 +1,4 @@
-"""evaluate: asks one candidate (base, merged or onnx) the test rows' prompts, and measures answers and likelihoods.
+"""evaluate: asks one candidate (base, merged or onnx) the held-out rows' prompts, and measures answers and likelihoods.
 
     python -m stages.evaluate onnx
 
@@ -21,9 +21,10 @@ from stages.lib.edge.stage import run
 from stages.lib.labels import label_of
 from stages.lib.likelihood import Scorer, score
 from stages.lib.prompt import Prompt
-from stages.lib.schema.evaluate import Evaluate
+from stages.lib.schema.evaluate import Evaluate, Split
 
 CANDIDATES = {"base": BASE, "merged": MERGED, "onnx": ONNX}
+ROWS_FROM = {Split.test: "data.test_size or data.test_files", Split.validation: "data.eval_dataset_size"}
 
 
 @dataclass
@@ -41,26 +42,27 @@ class Candidate(Scorer, Protocol):
 
 
 def main(candidate: str, cfg: Sections) -> str:
-    """Evaluates one candidate on data/prepared/test.jsonl."""
+    """Evaluates one candidate on the rows of evaluate.split."""
     if cfg.evaluate.batch_size < 1 or not 0 < cfg.evaluate.confidence_level < 1:
         raise InputError("evaluate: batch_size must be 1 or more and confidence_level between 0 and 1")
     metric = own_metric(cfg.evaluate.metric)
     prompt = Prompt.load(PREPARED)
-    rows = read_jsonl(PREPARED / "test.jsonl")
+    file = PREPARED / f"{cfg.evaluate.split.value}.jsonl"
+    rows = read_jsonl(file)
     if not rows:
-        raise InputError(f"{PREPARED / 'test.jsonl'}: no rows; set data.test_size or data.test_files")
+        raise InputError(f"{file}: no rows; set {ROWS_FROM[cfg.evaluate.split]}")
     model = load(candidate, cfg.evaluate.batch_size, prompt.eos_token_ids)
     answers = model.answers([row["prompt"] for row in rows], prompt.max_new_tokens)
     likeliest, likelihoods = score(model, rows, prompt.labels, prompt.source_max_len)
     predictions, figures = measure(rows, answers, prompt, cfg.evaluate.confidence_level)
-    figures |= likelihoods
+    figures = {"split": cfg.evaluate.split.value} | figures | likelihoods
     if metric:
         figures[metric.__name__] = measured(metric, rows, answers)
     table = [one | other for one, other in zip(predictions, likeliest, strict=True)]
     write_csv(PREDICTIONS / f"{candidate}.csv", table, list(table[0]))
     write_json(METRICS / "evaluate" / f"{candidate}.json", figures)
     name = "accuracy" if prompt.labels else "exact_match"
-    return f"{name} {figures[name]:.3f} on {len(rows)} rows"
+    return f"{name} {figures[name]:.3f} on {len(rows)} {cfg.evaluate.split.value} rows"
 
 
 def load(candidate: str, batch_size: int, eos_token_ids: Sequence[int] = ()) -> Candidate:

@@ -146,6 +146,24 @@ def test_rows_from_elsewhere_are_watched_where_they_are_collected(
     assert (found.remote, found.collected, found.tracked) == (remote, collected, tracked)
 
 
+def test_a_folder_of_rows_is_watched_where_it_is_read(tmp_path: Path) -> None:
+    folder = f"data.path={tmp_path}"
+    assert data("data.files=[]", folder).tracked == str(tmp_path)
+    assert data("data.files=[]", folder, f"data.test_files=[{tmp_path}/test.csv]").tracked == str(tmp_path)
+    assert data(folder).tracked == "data/raw/tone.jsonl"
+    assert data("data.files=[]", "data.path=someone/rows").tracked == "stages/prepare.py"
+
+
+def test_files_of_a_folder_elsewhere_are_watched_by_their_folder(tmp_path: Path) -> None:
+    assert data(f"data.files=[{tmp_path}/a.csv,{tmp_path}/b.csv]").tracked == str(tmp_path)
+    assert data("data.files=[data/raw/a.csv,data/raw/own/b.csv]").tracked == "data/raw"
+
+
+@pytest.mark.parametrize("files", ["a.csv,b.csv", "data/a.csv,b.csv", "/a.csv,b.csv"])
+def test_files_whose_folder_would_be_the_project_are_refused(files: str) -> None:
+    assert "theirs would be the whole project; put them in a folder of their own" in refused(f"data.files=[{files}]")
+
+
 def test_a_datastore_becomes_an_address() -> None:
     found = data("data=azureml_datastore", *DATASTORE, "data.datastore.relative_path=/a/tone.jsonl")
     prefix = "azureml://subscriptions/s/resourcegroups/r/workspaces/w/datastores/workspaceblobstore/paths"

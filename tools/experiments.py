@@ -14,8 +14,9 @@ from dvc.exceptions import DvcException
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from scmrepo.exceptions import SCMError
 
-from stages.lib.edge.errors import InputError
+from stages.lib.edge.errors import InputError, one_line
 
 FIGURES = {  # of metrics/summary.json and metrics/speed.json, and how they are written
     "merged.accuracy": ".3f",
@@ -27,6 +28,7 @@ FIGURES = {  # of metrics/summary.json and metrics/speed.json, and how they are 
     "onnx.tokens_per_second": ".1f",
     "gate.passed": "",
 }
+UNREADABLE = "!"  # DVC's mark for all values of a file that a commit's dvc.yaml names and the commit lacks
 FILES = ("metrics/summary.json:", "metrics/speed.json:")
 SECTIONS = ("base_model", "data", "adapter", "train", "merge", "build", "evaluate", "benchmark", "environment", "seed")
 FOLLOWING = re.compile(
@@ -48,7 +50,7 @@ def main() -> None:
 
 
 def read(**which: Any) -> list[Row]:
-    """The working tree, commits, and the experiments that hang on them, with all metrics and parameters of each.
+    """The working tree, commits, and the experiments that hang on them, with the metrics and parameters that each has.
 
     Args:
         which: commits, as `dvc.api.exp_show` takes them.
@@ -58,9 +60,9 @@ def read(**which: Any) -> list[Row]:
     """
     try:
         rows: list[Row] = exp_show(**which)
-    except DvcException as error:
-        raise InputError(f"dvc exp show: {error}") from error
-    return rows
+    except (DvcException, SCMError) as error:
+        raise InputError(f"dvc exp show: {one_line(error)}") from error
+    return [{name: value for name, value in row.items() if value != UNREADABLE} for row in rows]
 
 
 def table(rows: list[Row]) -> Table:
@@ -91,7 +93,7 @@ def remarks(row: Row, commit: Row) -> Iterator[str]:
     if row.get("image.name") not in (None, "None"):  # where another run has one, DVC says None in words
         yield f"image={row['image.name']}"
     for name in row:
-        if name.partition(".")[0] in SECTIONS and not FOLLOWING.search(name) and row[name] != commit.get(name):
+        if name.partition(".")[0] in SECTIONS and not FOLLOWING.search(name) and row[name] != commit.get(name, row[name]):
             yield f"{name}={written(row[name], 'g')}"
 
 

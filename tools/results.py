@@ -35,7 +35,7 @@ def main() -> None:
 
 def table(run: Run) -> Table:
     """One line for each candidate."""
-    columns = Table(title=f"{run.evaluate['onnx']['rows']} held-out rows")
+    columns = Table(title=run.rows)
     level = f"{run.evaluate['onnx']['confidence_level']:.0%} interval"
     for name in ("model", run.score, level, *run.names[1:], "size on disk", "tokens/s"):
         columns.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)

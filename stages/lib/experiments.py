@@ -1,5 +1,6 @@
 """Experiments: what DVC knows of other runs."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +43,6 @@ def experiments_of(table: Iterable[dict[str, Any]], score: str) -> list[Experime
 
 
 def cell(row: dict[str, Any], name: str) -> float | None:
-    """A figure of metrics/summary.json."""
+    """A figure of metrics/summary.json; None where the run has none, which DVC tells in words or as `!`."""
     value = row.get(name, row.get(f"metrics/summary.json:{name}"))
-    return None if value is None else float(value)
+    return value if isinstance(value, float) and math.isfinite(value) else None

@@ -9,7 +9,7 @@ from stages.lib.edge.paths import METRICS
 
 CANDIDATES = ("base", "merged", "onnx")
 TIMED = ("merged", "onnx")  # those whose speed is measured
-NO_COLUMNS = ("rows", "confidence_level", "per_class")  # figures of a candidate that stand elsewhere than in its row
+NO_COLUMNS = ("split", "rows", "confidence_level", "per_class")  # figures of a candidate that stand elsewhere than in its row
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,12 @@ class Run:
         evaluate = {name: read_json(folder / "evaluate" / f"{name}.json") for name in CANDIDATES}
         benchmark = {name: read_json(folder / "benchmark" / f"{name}.json") for name in TIMED}
         return cls(**stages, evaluate=evaluate, benchmark=benchmark)
+
+    @property
+    def rows(self) -> str:
+        """Which rows the candidates were asked, and how many."""
+        asked = self.evaluate["onnx"]
+        return f"{asked['rows']:,} {asked.get('split', 'test')} rows"  # earlier runs had no choice
 
     @property
     def score(self) -> str:

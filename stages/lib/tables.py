@@ -43,7 +43,7 @@ def scores(run: Run) -> Table:
     keys = {run.score: words(run.score), f"{run.score}_low": f"{level}, from", f"{run.score}_high": f"{level}, to"}
     keys |= {key: words(key) for key in run.all_names[1:]}
     rows = [[said, *(figure(run.evaluate[name][key]) for name in CANDIDATES)] for key, said in keys.items()]
-    return Table("scores", f"{run.evaluate['onnx']['rows']:,} rows that no model was trained on", ["", *CANDIDATES], rows)
+    return Table("scores", f"{run.rows} that no model was trained on", ["", *CANDIDATES], rows)
 
 
 def gate(run: Run) -> Table:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from benchmarks.build_recipe import recipe
-from stages.lib.schema.evaluate import Evaluate, Gate
+from stages.lib.schema.evaluate import Evaluate, Gate, Split
 from stages.lib.schema.merge import Merge, MergeBase
 
 __all__ = ["MERGE", "NO_GATE", "evaluation", "recipe"]
@@ -14,4 +14,5 @@ MERGE = Merge(MergeBase.original)
 
 def evaluation(**settings: Any) -> Evaluate:
     """An evaluation in small batches without a gate."""
-    return Evaluate(**({"batch_size": 4, "confidence_level": 0.95, "metric": None, "gate": NO_GATE} | settings))
+    small: dict[str, Any] = {"split": Split.test, "batch_size": 4, "confidence_level": 0.95, "metric": None, "gate": NO_GATE}
+    return Evaluate(**(small | settings))

@@ -22,6 +22,7 @@ from stages.lib.edge.outputs import read_jsonl, size_mb, write_jsonl
 from stages.lib.edge.paths import ADAPTER, BASE, CHANGED, MERGED, METRICS, ONNX, PREDICTIONS, PREPARED
 from stages.lib.onnx_model import OnnxModel
 from stages.lib.prompt import Prompt
+from stages.lib.schema.evaluate import Split
 from stages.lib.torch_model import TorchModel
 from tests.stages.outputs import hashes
 from tests.stages.recipes import MERGE, evaluation, recipe
@@ -58,6 +59,7 @@ def project(root: Path, tiny_phi3: Path, one_thread: None, tmp_path_factory: pyt
         train.main(cfg)
         merge.main(merge.Sections(MERGE))
         build.main(build.Sections(FP32, MERGE))
+    write_jsonl(prepared / "validation.jsonl", rows[:3])  # the training has none to watch
     return folder
 
 
@@ -204,10 +206,12 @@ def evaluated(candidate: str, **settings: Any) -> tuple[list[dict[str, str]], An
         return list(csv.DictReader(file)), metrics(f"evaluate/{candidate}")
 
 
+@pytest.mark.parametrize("split", Split)
 @pytest.mark.parametrize("candidate", ["base", "merged", "onnx"])
-def test_every_candidate_is_measured_on_every_test_row(candidate: str) -> None:
-    predictions, figures = evaluated(candidate)
-    rows = read_jsonl(PREPARED / "test.jsonl")
+def test_every_candidate_is_measured_on_every_row_of_the_split(candidate: str, split: Split) -> None:
+    predictions, figures = evaluated(candidate, split=split)
+    rows = read_jsonl(PREPARED / f"{split.value}.jsonl")
+    assert figures["split"] == split.value
     for name in ("source", "prompt", "expected"):
         assert [row[name] for row in predictions] == [row[name] for row in rows]
     said = [row["predicted"] for row in predictions]
@@ -299,6 +303,15 @@ def test_a_metric_that_cannot_be_used_is_refused_in_one_line(
     assert "\n" not in str(refused.value)
 
 
+def test_models_are_compared_on_the_rows_of_the_split(project: Path) -> None:
+    for candidate in ("merged", "onnx"):
+        evaluated(candidate, split=Split.validation)
+    compare.main(compare.Sections(evaluation(split=Split.validation)))
+    rows = read_jsonl(PREPARED / "validation.jsonl")
+    tokens = sum(len(load_encoder(BASE).completion(row["completion"])) for row in rows)
+    assert (metrics("compare")["rows"], metrics("compare")["tokens"]) == (len(rows), tokens)
+
+
 def test_the_batch_size_changes_no_answer() -> None:
     assert evaluated("merged", batch_size=1) == evaluated("merged", batch_size=16)
 
@@ -312,6 +325,9 @@ def test_settings_and_rows_that_cannot_be_measured_are_refused(tmp_path: Path, m
     write_jsonl(PREPARED / "test.jsonl", [])
     with pytest.raises(InputError, match=r"no rows; set data\.test_size or data\.test_files"):
         evaluated("onnx")
+    write_jsonl(PREPARED / "validation.jsonl", [])
+    with pytest.raises(InputError, match=r"validation.jsonl: no rows; set data\.eval_dataset_size"):
+        evaluated("onnx", split=Split.validation)
 
 
 def test_an_unknown_candidate_is_refused_in_one_line(root: Path) -> None:

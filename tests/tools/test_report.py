@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from stages.lib.edge.errors import InputError
 from tests.stages.run_files import new_run
+from tools.experiments import read, table
 from tools.report import read_experiments
 
 DVC_YAML = """stages:
@@ -38,7 +40,7 @@ def run(folder: Path, *command: str) -> str:
 
 @pytest.fixture(scope="module")
 def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two commits, an experiment on each, one that failed, and a changed working tree."""
+    """A commit that lacks the metrics it declares, two that have them, an experiment on each of these, and a changed tree."""
     folder = tmp_path_factory.mktemp("experiments") / "repo"
     (folder / "metrics").mkdir(parents=True)
     run(folder, "git", "init", "--quiet", "--initial-branch", "main")
@@ -47,6 +49,8 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run(folder, "dvc", "init", "--quiet")
     (folder / "dvc.yaml").write_text(DVC_YAML, encoding="utf-8")
     (folder / "press.py").write_text(PRESS, encoding="utf-8")
+    run(folder, "git", "add", "--all")
+    run(folder, "git", "commit", "--quiet", "--message", "nothing has run yet")
     for size, name in ((100, "older"), (200, "newer")):
         (folder / "params.yaml").write_text(f"size_mb: {size}\naccuracy: 0.9\n", encoding="utf-8")
         run(folder, "dvc", "repro", "--quiet")
@@ -72,6 +76,20 @@ def test_experiments_of_all_commits_are_found_and_the_working_tree_is_marked(rep
     ((name, place),) = places.items()
     assert re.fullmatch("[0-9a-f]{7}", name)
     assert place == (100, 0.9)
+
+
+def test_a_commit_without_metrics_is_shown_without_them(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(repo)
+    rows = read(num=-1)
+    first = rows[-1]
+    assert "metrics/summary.json:onnx.size_mb" not in first
+    assert "!" not in [value for row in rows for value in row.values()]
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(table(rows))
+    shown = capture.get()
+    assert "!" not in shown
+    assert first["rev"] in shown
 
 
 def test_a_score_that_nobody_has_finds_nothing(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import shutil
 import stat
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,15 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from stages.lib.edge.errors import InputError
+from stages.lib.edge.lock import held
 from tools.compose import compose
 from tools.search.clone import Clone, reason
-from tools.search.figures import Limit, flatten, limits
+from tools.search.figures import Limit, flatten, limits, resolution
 from tools.search.schema import Bound, Sampler, Search, load
 from tools.search.show import plot, table
 from tools.search.space import Range, overrides_of, text_of
 from tools.search.study import Proposals
-from tools.search.trials import held
-from tools.search.verdict import Trial, Verdict, judge, sentence
+from tools.search.verdict import Trial, Verdict, judge, sentence, tested_lines
 
 SPACE = "space: {build.block_size: [32, 64]}\n"
 GOAL = "minimize: onnx.size_mb\n"
@@ -47,7 +48,7 @@ def written(project: Path, text: str) -> Search:
     [
         ("spac: {a: [1]}\n", "unknown key spac; did you mean space?"),
         ("space: [a\n", "line 2: not YAML"),
-        ("[]\n", "not a mapping"),
+        ("[]\n", "must be a mapping of keys to values, got a list"),
         (GOAL, "space has no value"),
         (GOAL + "space: {}\n", "space is empty"),
         (SPACE, "one goal is wanted, minimize or maximize"),
@@ -64,6 +65,8 @@ def written(project: Path, text: str) -> Search:
         (GOAL + "space: {train.learning_rate: {low: 0.1, high: 1.0}}\n", "a grid wants a list of values, or low, high and step"),
         (SPACE + GOAL + "sampler: tpo\n", "expected one of [grid, random, tpe]"),
         (SPACE + GOAL + "sampler: tpe\n", "n_trials has no value"),
+        (SPACE + GOAL + "overrides: [evaluate.split=test]\n", "evaluate.split is not for a search to choose"),
+        (GOAL + "space: {evaluate.split: [test, validation]}\n", "evaluate.split is not for a search to choose"),
         (SPACE + GOAL + "n_trials: 0\n", "n_trials must be 1 or more"),
         (SPACE + GOAL + "constraints: {onnx.size_mb: {}}\n", "constraints.onnx.size_mb: no limit; give one of max, min"),
         (SPACE + GOAL + "constraints: {onnx.size_mb: {mx: 1}}\n", "did you mean constraints.onnx.size_mb.max?"),
@@ -74,7 +77,7 @@ def test_a_mistake_is_one_line_that_names_the_file_and_the_key(text: str, said: 
     with pytest.raises(InputError) as raised:
         written(project, text)
     message = str(raised.value)
-    assert message.startswith("conf/search/mine.yaml: ")
+    assert message.startswith("conf/search/mine.yaml")
     assert said in message
     assert "\n" not in message
 
@@ -238,6 +241,24 @@ def test_a_figure_that_is_not_there_comes_with_those_that_are() -> None:
         limits({"sped": Bound(min=1)}, {"speed": 80.0, "size": 100.0})
 
 
+EVALUATED = {
+    "onnx.accuracy": 0.95,
+    "metrics/evaluate/onnx.json:rows": 60.0,
+    "metrics/evaluate/onnx.json:accuracy_low": 0.863,
+    "metrics/evaluate/onnx.json:accuracy_high": 0.983,
+}
+
+
+def test_few_rows_are_told_with_the_interval_and_the_cure() -> None:
+    assert resolution(EVALUATED) == (
+        "trials are scored on 60 validation rows: one row is 0.0167, and the interval of the default recipe's onnx.accuracy, "
+        "0.950, is 0.863 to 0.983; set data.eval_dataset_size in overrides for more rows"
+    )
+    more = EVALUATED | {"metrics/evaluate/onnx.json:rows": 240.0, "metrics/evaluate/onnx.json:accuracy_low": 0.915}
+    assert resolution(more).endswith("is 0.915 to 0.983")
+    assert resolution({"size": 1.0}) == ""
+
+
 # the verdict
 
 
@@ -295,6 +316,26 @@ def test_where_no_recipe_keeps_the_limits_the_closest_is_named() -> None:
     assert sentence(verdict) == (
         "No recipe has drop at most 0.004 and speed at least 75. Closest is default (the default recipe) with drop 0.005."
     )
+
+
+def test_the_test_rows_are_told_apart_from_the_validation_rows() -> None:
+    worse = Trial("smaller-test", SMALLER.choices, SMALLER.figures | {"drop": 0.03})
+    verdict = replace(judge(WANTED, [DEFAULT, SMALLER]), tested=[worse, replace(DEFAULT, name="default-test")])
+    assert tested_lines(verdict) == [
+        "smaller-test (build.block_size=smaller): size 90, drop 0.03, speed 72; breaks drop",
+        "default-test (the default recipe): size 100, drop 0.005, speed 80",
+    ]
+    failed = replace(verdict, tested=[FAILED, DEFAULT])
+    assert tested_lines(failed)[0] == "failed (build.block_size=7) failed: build: the builder refuses [with T = float]"
+    assert tested_lines(judge(WANTED, [DEFAULT])) == []
+
+
+def test_an_accuracy_comes_with_its_interval() -> None:
+    accurate = Search(WANTED.space, maximize="onnx.accuracy")
+    verdict = judge(accurate, [Trial("default", {}, EVALUATED)])
+    assert tested_lines(replace(verdict, tested=verdict.trials)) == [
+        "default (the default recipe): onnx.accuracy 0.95 (0.863 to 0.983)"
+    ]
 
 
 def test_a_recipe_that_was_proposed_twice_counts_once() -> None:

@@ -81,12 +81,20 @@ def test_a_search_goes_on_after_a_kill_and_its_winner_can_be_taken(project: Clon
     assert logs(project).items() >= finished.items()  # a trial that runs again writes its output anew
     assert f"{killed} (" in said
     ran = [stage for text in logs(project).values() for stage in stages_of(text)]
-    assert ran.count("train") == ran.count("evaluate@base") == 1
-    assert len(logs(project)) == 4
+    assert ran.count("train") == 1
+    assert ran.count("evaluate@base") == 2  # on the validation rows, and on the test rows
+    assert len(logs(project)) == 6
     assert re.search(r"\) failed: build: .*the builder refuses int4 for cpu", said)
-    assert len(experiments(project)) == 3  # the default, and two of the three
+    assert len(experiments(project)) == 5  # the default and two of the three; the winner and the default on the test rows
 
     winner = re.findall(r"Take it: dvc exp apply (\S+)\n", said)[0]
+    tested = said[said.index("On the test rows, which had no say in this:\n") :]
+    assert tested.count("onnx.size_mb") == 2
+    assert f"\n{winner} (build.algo_config=" in tested
+    assert re.search(r"trials are scored on \d+ validation rows: .* set data.eval_dataset_size in overrides for more rows", said)
+    on_test = stages_of(logs(project)[winner])
+    assert {"evaluate@onnx", "compare"} <= set(on_test)
+    assert not {"train", "merge", "build", "benchmark@merged", "benchmark@onnx"} & set(on_test)
     sizes = sizes_shown(project)
     assert sorted(sizes) == experiments(project)
     assert sizes[winner] == min(sizes.values())
@@ -97,10 +105,11 @@ def test_a_search_goes_on_after_a_kill_and_its_winner_can_be_taken(project: Clon
     assert "known" in again
     assert sentence(again) == sentence(said)
 
-    chosen = re.findall(rf"{winner} \(build.algo_config=(\w+)\)", said)
+    chosen = re.findall(rf"{winner} \(build.algo_config=(\w+)\):", said)
     project.run("git", "checkout", "params.yaml")
     project.run("dvc", "exp", "apply", winner)
     assert {"null": None}.get(chosen[0], chosen[0]) == OmegaConf.load(project.folder / "params.yaml").build.algo_config
+    assert OmegaConf.load(project.folder / "params.yaml").evaluate.split == "test"
     assert (project.folder / "models/onnx/genai_config.json").exists()
 
 
@@ -110,7 +119,7 @@ def kill_in_a_build(project: Clone) -> str:
         COMMAND, cwd=project.folder, env=project.environment | THREADS, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     building: list[str] = []
-    deadline = time.monotonic() + 400
+    deadline = time.monotonic() + 900
     while process.poll() is None and not building and time.monotonic() < deadline:
         time.sleep(0.05)
         building = [name for name, text in logs(project).items() if stages_of(text) == ["build"]]

@@ -12,7 +12,7 @@ from stages.lib.edge.errors import InputError
 from tools.search.schema import load
 from tools.search.show import plot, table
 from tools.search.trials import Trials
-from tools.search.verdict import Verdict, sentence
+from tools.search.verdict import Verdict, sentence, tested_lines
 
 FOLDER = Path(".search")  # not in git: the journal, the clone and the logs
 
@@ -54,10 +54,13 @@ def report(verdict: Verdict, path: Path, console: Console) -> None:
     plot(verdict, path)
     console.print(f"{path} shows them.", markup=False)
     console.print(sentence(verdict), markup=False, soft_wrap=True)
+    if verdict.tested:
+        lines = ["On the test rows, which had no say in this:", *tested_lines(verdict)]
+        console.print("\n".join(lines), markup=False, soft_wrap=True)
     if verdict.winner is verdict.trials[0]:
         console.print("There is nothing to take: it is the recipe that the search began with.")
-    elif verdict.winner:
-        console.print(f"Take it: dvc exp apply {verdict.winner.name}", markup=False)
+    elif verdict.winner and verdict.tested[0].figures:
+        console.print(f"Take it: dvc exp apply {verdict.tested[0].name}", markup=False)
     if any(trial.reason for trial in verdict.trials):
         console.print(f"Failed recipes are not tried again; rm {path.parent / 'study.log'} forgets them.", markup=False)
 

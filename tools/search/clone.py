@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import IO
 
 from dvc.api import metrics_show
+from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.repo.experiments.refs import ExpRefInfo
 
 from stages.lib.edge.configuration import compose_conf
-from stages.lib.edge.errors import InputError
+from stages.lib.edge.errors import InputError, one_line
 from stages.lib.edge.outputs import remove
 from tools.search.figures import Figures, flatten
 
@@ -72,9 +73,16 @@ class Clone:
             return compose_conf(overrides)
 
     def figures(self, name: str) -> Figures:
-        """The figures of an experiment of this commit; none where there is no such experiment."""
+        """The figures of an experiment of this commit; none where there is no such experiment.
+
+        Raises:
+            InputError: it lacks a file of metrics that dvc.yaml names, or that is broken.
+        """
         revision = git("for-each-ref", "--format=%(objectname)", self.ref(name))
-        return flatten(metrics_show(rev=revision)) if revision else {}
+        try:
+            return flatten(metrics_show(rev=revision)) if revision else {}
+        except (DvcException, OSError, ValueError) as error:  # what reading a file raises
+            raise InputError(f"its metrics cannot be read ({one_line(error)}); `dvc exp remove {name}` forgets them") from error
 
     def run(self, name: str, overrides: list[str], message: str, stage: Callable[[str], None], held: IO[str]) -> None:
         """Runs a recipe as the experiment `name`.

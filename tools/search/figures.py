@@ -11,6 +11,10 @@ from tools.search.schema import Bound, Search
 
 Figures = dict[str, float]
 
+ROWS = "metrics/evaluate/onnx.json:rows"
+SCORES = ("onnx.accuracy", "onnx.exact_match")
+WIDE = 0.1  # of an interval: recipes that differ by less than half of it cannot be told apart
+
 
 def flatten(metrics: Mapping[str, Any]) -> Figures:
     """DVC's metrics of one experiment as dotted keys; the file stands before a key that several files have.
@@ -77,6 +81,26 @@ def limits(constraints: dict[str, Bound], default: Figures) -> list[Limit]:
             if share is not None:
                 found.append(Limit(metric, sign, share * of_default, f"{share:g} of the default's {of_default:.5g}"))
     return found
+
+
+def interval(metric: str, figures: Figures) -> tuple[float, float] | None:
+    """The confidence interval of a candidate's accuracy or exact match; None for other figures."""
+    candidate, _, name = metric.partition(".")
+    low, high = (figures.get(f"metrics/evaluate/{candidate}.json:{name}_{end}") for end in ("low", "high"))
+    return None if low is None or high is None else (low, high)
+
+
+def resolution(figures: Figures) -> str:
+    """How finely the rows tell recipes apart, and what to do where that is not fine enough."""
+    rows = figures.get(ROWS)
+    score = next((metric for metric in SCORES if metric in figures), None)
+    bounds = interval(score, figures) if score else None
+    if not rows or not score or not bounds:
+        return ""
+    low, high = bounds
+    interval_of = f"the interval of the default recipe's {score}, {figures[score]:.3f}, is {low:.3f} to {high:.3f}"
+    message = f"trials are scored on {rows:.0f} validation rows: one row is {1 / rows:.4f}, and {interval_of}"
+    return f"{message}; set data.eval_dataset_size in overrides for more rows" if high - low > WIDE else message
 
 
 def figure(metric: str, figures: Figures) -> float:

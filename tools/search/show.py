@@ -18,7 +18,8 @@ BLUE, GREY, INK = "#2f6f9f", "#9aa5ad", "#1f2a30"
 def table(verdict: Verdict) -> Table:
     """One line for each recipe: those that keep the limits by the goal, then the others, then the failed ones."""
     search = verdict.search
-    drawn = Table(title=f"{len(verdict.trials)} recipes, {'smallest' if search.sign > 0 else 'largest'} {search.goal} first")
+    order = f"{'smallest' if search.sign > 0 else 'largest'} {search.goal} first"
+    drawn = Table(title=f"{len(verdict.trials)} recipes on the validation rows, {order}")
     drawn.add_column("experiment", no_wrap=True)
     for key in search.space:
         drawn.add_column(short(key, list(search.space)))

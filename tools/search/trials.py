@@ -1,18 +1,18 @@
 """The search itself: the default recipe, then one proposal after the other, until there were enough."""
 
-import contextlib
-import fcntl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from stages.lib.edge.errors import InputError
+from stages.lib.edge.lock import held
 from stages.lib.edge.outputs import remove
+from stages.lib.schema.evaluate import Split
 from tools.search.clone import Clone
-from tools.search.figures import Figures, axes, figure, limits
-from tools.search.schema import Search
+from tools.search.figures import Figures, axes, figure, limits, resolution
+from tools.search.schema import SPLIT, Search
 from tools.search.space import overrides_of
 from tools.search.study import Proposals
 from tools.search.verdict import Trial, Verdict, judge
@@ -29,7 +29,7 @@ class Trials:
         self.failed: dict[str, Trial] = {}
 
     def run(self) -> Verdict:
-        """Runs what is left to run and judges all.
+        """Runs what is left to run and judges all by the validation rows; the winner's figures on the test rows come last.
 
         Raises:
             InputError: the default recipe fails, or has no figure of a name that the search asks for.
@@ -38,14 +38,19 @@ class Trials:
             with held(self.folder / "trial.lock", self.wait):
                 self.clone = Clone(self.name, self.folder / "clone", self.search.measured_here)
             default = self.default()
+            if told := resolution(default.figures):
+                self.say(told)
             bounds = limits(self.search.constraints, default.figures)
             proposals = Proposals(self.search, self.clone.commit, self.folder / "study.log")
             self.failed = {trial.name: trial for trial in proposals.trials() if trial.reason}
             while proposal := proposals.next():
                 count = f"{len(proposals.told) + 1} of {proposals.wanted}: "
                 proposals.tell(proposal, self.attempt(proposal.params, count), bounds)
+            verdict = judge(self.search, [default, *proposals.trials()])
+            chosen = {trial.name: trial for trial in (verdict.winner, default) if verdict.winner and trial}
+            verdict = replace(verdict, tested=[self.attempt(trial.choices, split=Split.test) for trial in chosen.values()])
             remove(self.clone.folder)
-            return judge(self.search, [default, *proposals.trials()])
+            return verdict
 
     def default(self) -> Trial:
         """The recipe that conf/ gives, which the others are compared with."""
@@ -54,16 +59,19 @@ class Trials:
             raise InputError(f"without the default recipe nothing can be compared: {trial.reason}")
         return trial
 
-    def attempt(self, choices: dict[str, Any], count: str = "") -> Trial:
-        """Runs a recipe, unless it has an experiment already or has failed already."""
-        overrides = [*self.search.overrides, *overrides_of(choices)]
+    def attempt(self, choices: dict[str, Any], count: str = "", split: Split = Split.validation) -> Trial:
+        """Runs a recipe, unless it has an experiment already or has failed already.
+
+        On other rows it is another experiment, of which DVC runs the evaluation alone.
+        """
+        overrides = [*self.search.overrides, f"{SPLIT}={split.value}", *overrides_of(choices)]
         trial, start = Trial(self.clone.name_of(overrides), choices), time.monotonic()
-        said = f"{count}{trial.name} ({trial.label})"
+        said = f"{count}{trial.name} ({trial.label}, {split.value} rows)"
         if trial.name in self.failed:
             return self.failed[trial.name]
         try:
             known = self.clone.figures(trial.name)
-            trial = replace(trial, figures=known or self.measure(trial, overrides))
+            trial = replace(trial, figures=known or self.measure(trial, overrides, split))
             judged = ", ".join(f"{metric} {figure(metric, trial.figures):.5g}" for metric in axes(self.search))
         except InputError as error:
             self.failed[trial.name] = replace(trial, figures={}, reason=str(error))
@@ -72,10 +80,10 @@ class Trials:
         self.say(f"{said}: {judged}, {'known' if known else f'{time.monotonic() - start:.0f} s'}")
         return trial
 
-    def measure(self, trial: Trial, overrides: list[str]) -> Figures:
+    def measure(self, trial: Trial, overrides: list[str], split: Split) -> Figures:
         """Runs a recipe and reads its figures."""
         with held(self.folder / "trial.lock", self.wait) as lock:
-            message = f"search {self.name}: {trial.label}"
+            message = f"search {self.name}: {trial.label}, {split.value} rows"
             self.stage(trial.label)
             self.clone.run(trial.name, overrides, message, lambda stage: self.stage(f"{trial.label}: {stage}"), lock)
         return self.clone.figures(trial.name)
@@ -87,16 +95,3 @@ class Trials:
     def wait(self) -> None:
         """A killed search has left its trial behind."""
         self.say("the trial of the killed search still runs; waiting for it")
-
-
-@contextlib.contextmanager
-def held(path: Path, taken: Callable[[], None]) -> Iterator[IO[str]]:
-    """Holds a lock that ends with the last process that has the file open; `taken` is called before waiting for it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            taken()
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield file

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from tools.search.figures import Figures, Limit, axes, figure, limits
+from tools.search.figures import Figures, Limit, axes, figure, interval, limits
 from tools.search.schema import Search
 
 
@@ -29,13 +29,17 @@ def shown(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The trials of a search, judged. `trials` has each recipe once, the default first."""
+    """The trials of a search, judged by validation rows. `trials` has each recipe once, the default first.
+
+    `tested` has the winner and the default recipe with their figures on the test rows, which had no say in the choice.
+    """
 
     search: Search
     trials: list[Trial]
     limits: list[Limit]
     front: list[Trial]
     winner: Trial | None
+    tested: list[Trial] = field(default_factory=list)
 
     def broken(self, trial: Trial) -> list[Limit]:
         """The limits that a trial does not keep."""
@@ -93,6 +97,28 @@ def sentence(verdict: Verdict) -> str:
     if verdict.winner is verdict.trials[0]:
         return f"{said}."
     return f"{said}; the default recipe has {figure(goal, verdict.trials[0].figures):.5g}."
+
+
+def tested_lines(verdict: Verdict) -> list[str]:
+    """What the winner and the default recipe do on the test rows."""
+    default = verdict.tested[-1].figures if verdict.tested else {}
+    bounds = limits(verdict.search.constraints, default) if default else verdict.limits
+    lines = []
+    for trial in verdict.tested:
+        named = f"{trial.name} ({trial.label})"
+        if not trial.figures:
+            lines.append(f"{named} failed: {trial.reason}")
+            continue
+        shown = ", ".join(f"{metric} {with_interval(metric, trial.figures)}" for metric in axes(verdict.search))
+        broken = [limit.metric for limit in bounds if limit.excess(trial.figures) > 0]
+        lines.append(f"{named}: {shown}{'; breaks ' + ', '.join(broken) if broken else ''}")
+    return lines
+
+
+def with_interval(metric: str, figures: Figures) -> str:
+    """A figure, with the interval that it has."""
+    bounds = interval(metric, figures)
+    return f"{figure(metric, figures):.5g}{f' ({bounds[0]:.3f} to {bounds[1]:.3f})' if bounds else ''}"
 
 
 def overshoot(verdict: Verdict, trial: Trial) -> float:

@@ -1,6 +1,14 @@
 """`evaluate`: how the candidates are measured, and what a model must reach to be shipped."""
 
 from dataclasses import dataclass
+from enum import Enum
+
+
+class Split(Enum):
+    """Rows that `train` does not learn from, a file each in data/prepared."""
+
+    test = "test"
+    validation = "validation"
 
 
 @dataclass
@@ -20,6 +28,7 @@ class Gate:
 class Evaluate:
     """Settings that every candidate shares, so that their figures can be compared."""
 
+    split: Split
     batch_size: int
     confidence_level: float
     metric: str | None  # package.module.function of (expected, answers), both list[str], that returns a number
