@@ -169,9 +169,10 @@ def test_a_killed_process_ends_the_run_and_the_next_run_goes_on_to_the_same_adap
     assert " 0/120" in progress
     assert "/120" in progress
     assert " 1/120" not in progress
-    plan, end = said.splitlines()  # by the first process alone
+    plan, left, end = said.splitlines()  # by the first process alone
     assert plan.startswith(f"train: 0.01 of 0 M parameters, {ROWS} sequences of ")
-    assert ", 120 steps of 8, about " in plan
+    assert ", 120 steps of 8, 4 validations of " in plan
+    assert " left with all validations, at the " in left
     assert end.startswith("train: 0.01 M parameters trained in models/adapter ")
     assert (TIMINGS / "train.json").exists()
     assert list(Path(FOLDER).iterdir()) == []
@@ -187,7 +188,7 @@ def test_processes_on_two_machines_learn_what_two_on_one_do(root: Path, together
     there = {"PET_NNODES": "2", "PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": "29519"}
     machines = [start("stages.train", **there, PET_NODE_RANK=str(rank)) for rank in (0, 1)]
     first, second = [finish(machine) for machine in machines]
-    assert len(first.splitlines()) == 2
+    assert len(first.splitlines()) == 3
     assert second == ""
     assert measured(Path()) == approximately(measured(together / "lora ddp"))
     assert_same_adapter(ADAPTER, load_file(together / "lora ddp/adapter" / WEIGHTS.name))

@@ -354,6 +354,7 @@ def test_every_kind_of_adapter_resumes(adapter: dict[str, Any], root: Path) -> N
         {"max_steps": 7},
         {"eval_strategy": "no"},
         {"logging_steps": 100},
+        {"logging_steps": 0.3, "eval_steps": 0.4, "save_steps": 0.25},  # 3, 4 and 2 of 8 steps
     ],
     ids=str,
 )

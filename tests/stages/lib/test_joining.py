@@ -1,22 +1,27 @@
 """padding_free on tiny random models of many architectures: the gradient of a batch is the sum of those of its examples."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from stages import train
 from stages.lib.adapter import with_adapter
+from stages.lib.checkpoint import load_tokenizer
+from stages.lib.edge.paths import BASE
 from stages.lib.last_layer import skip_unread_positions
 from stages.lib.padding_free import BY_EXAMPLE, Joiner, attention_of, joinable, split, summed_loss, to_split
 from stages.lib.schema.train import Train
 from stages.lib.threads import SteadyThreads
 from stages.lib.tokens import IGNORED
 from tests.conftest import ROOT
-from tests.stages.training import sections
+from tests.stages.training import WEIGHTS, curve, refusal, sections
 
 SIZE: dict[str, Any] = {
     "vocab_size": 64,
@@ -90,8 +95,8 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def settings(root: Path) -> Train:
-    train: Train = sections(root).train
-    return train
+    chosen: Train = sections(root).train
+    return chosen
 
 
 def made(model_type: str, attention: str, **options: Any) -> PreTrainedModel:
@@ -144,7 +149,7 @@ def assert_batch_is_its_examples(model: PreTrainedModel, reference: PreTrainedMo
     (expected, alone), (loss, together) = of_each_alone(reference), of_batch(model, apart)
     assert loss == pytest.approx(expected, rel=1e-5)
     assert together.keys() == alone.keys()
-    largest = max(gradient.abs().max() for gradient in alone.values())
+    largest = max(gradient.abs().max().item() for gradient in alone.values())
     for name, gradient in together.items():
         torch.testing.assert_close(gradient, alone[name], atol=1e-5 * largest, rtol=1e-3, msg=name)
 
@@ -213,10 +218,52 @@ def test_a_compiled_model_is_one_graph_for_batches_of_any_examples(settings: Tra
     SteadyThreads(model)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
-    compiled = torch.compile(model, backend="aot_eager")
+    compiled: Any = torch.compile(model, backend="aot_eager")
     for batch in (BATCH, BATCH[::-1], [BATCH[0]] * 5, BATCH[:3], BATCH[1:]):
         summed_loss(compiled, Joiner(False)(batch))[0].backward()
     counters = torch._dynamo.utils.counters
     assert dict(counters["graph_break"]) == {}
     assert counters["stats"]["unique_graphs"] <= 2  # for one number of tokens, then for any
     torch._dynamo.reset()
+
+
+@pytest.fixture
+def hybrid(inside: Path, tiny_phi3: Path, tmp_path: Path) -> Iterator[None]:
+    """A project whose base model is a random LFM2."""
+    folder, base = tmp_path / "base", inside / BASE
+    shutil.copytree(tiny_phi3, folder)
+    vocabulary = {"vocab_size": len(load_tokenizer(folder)), "eos_token_id": 1}
+    made("lfm2", "eager", **APART["lfm2"] | vocabulary).save_pretrained(folder)
+    before = base.resolve()
+    base.unlink()
+    base.symlink_to(folder)
+    yield
+    base.unlink()
+    base.symlink_to(before)
+
+
+def test_the_stage_trains_a_batch_of_a_hybrid_model_as_its_examples(
+    hybrid: None, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain: dict[str, Any] = {"adapter": {"target_modules": "all-linear"}, "optim": "sgd", "learning_rate": 0.1}
+    train.main(sections(root, **plain))
+    assert ", one example at a time (" in capsys.readouterr().out
+    batches, losses = load_file(WEIGHTS), curve("train/loss") | curve("eval/loss")
+    alone = {"per_device_train_batch_size": 1, "per_device_eval_batch_size": 1, "gradient_accumulation_steps": 4}
+    for same in (alone, {"gradient_checkpointing": True}):
+        train.main(sections(root, **plain, **same))
+        assert curve("train/loss") | curve("eval/loss") == pytest.approx(losses, abs=1e-4)
+        for name, tensor in load_file(WEIGHTS).items():
+            torch.testing.assert_close(tensor, batches[name], atol=1e-6, rtol=1e-3)
+
+
+def test_several_examples_of_a_sequence_do_not_go_with_fsdp(hybrid: None, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = train.read_examples
+
+    def packed_rows(cfg: Train) -> Any:
+        examples = read(cfg)
+        return examples | {"train": [sequence * 2 for sequence in examples["train"]]}
+
+    monkeypatch.setattr(train, "read_examples", packed_rows)
+    refused = refusal(sections(root, fsdp=True, num_processes=2, adapter={"target_modules": "all-linear"}))
+    assert refused == "train.fsdp: this architecture is trained one example at a time; set data.corpus_strategy=line-by-line"
