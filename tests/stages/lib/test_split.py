@@ -164,31 +164,3 @@ def test_overlap_finds_the_later_of_two_like_prompts() -> None:
 
 def test_overlap_finds_nothing_in_rows_that_were_deduplicated_and_split() -> None:
     assert overlap(split(rows(joy=50, fear=50), True, 0.25, 0.1, 0)) == []
-
-
-def test_every_contradicted_prompt_is_reported_and_every_duplicate() -> None:
-    left = deduplicate(
-        [row("a", "joy"), row("b", "joy"), row("A", "fear"), row("c"), row("C"), row("B", "fear"), row("d"), row("D")]
-    )
-    assert left.rows == [row("c"), row("d")]
-    assert left.duplicates == [row("C"), row("D")]
-    assert left.conflicts == [row("a", "joy"), row("A", "fear"), row("b", "joy"), row("B", "fear")]
-
-
-def test_a_split_is_the_same_on_every_machine_and_in_every_version() -> None:
-    """Only a change that is meant to move rows may change these places: it moves those of every user's data too."""
-    splits = split([row(f"One  Word {number}") for number in range(10)], True, 0.2, 0.3, 0)
-    assert {name: [row["prompt"][-1] for row in members] for name, members in splits.items()} == {
-        "train": ["2", "3", "4", "5", "8"],
-        "validation": ["0", "1", "6"],
-        "test": ["7", "9"],
-    }
-
-
-def test_overlap_is_between_splits_and_not_within_one() -> None:
-    assert overlap({"train": [row("a"), row("A")], "test": [row("b"), row("B")]}) == []
-    assert overlap({"train": [row("a")], "validation": [row("b")], "test": [row("A"), row("a"), row("b")]}) == [
-        row("A"),
-        row("a"),
-        row("b"),
-    ]
