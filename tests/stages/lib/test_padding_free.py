@@ -229,10 +229,14 @@ def test_the_validation_loss_is_the_mean_over_all_labels_without_dropout_or_grad
     assert trainer.state.log_history == [metrics | {"step": 0}]
 
 
-def test_validation_rows_without_a_label_have_a_loss_of_zero(model: PreTrainedModel, tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [0, 1])
+def test_validation_rows_with_a_label_or_without_one_have_its_loss_or_none(
+    count: int, model: PreTrainedModel, tmp_path: Path
+) -> None:
     trainer = make_trainer(model, tmp_path)
-    trainer.data_collator, trainer.eval_dataset = Joiner(boundaries=False), [[ending_in_labels(0)]]
-    assert trainer.evaluate()["eval_loss"] == 0
+    trainer.data_collator, trainer.eval_dataset = Joiner(boundaries=False), [[ending_in_labels(count)]]
+    expected = alone(model, ending_in_labels(count)).loss.item() if count else 0
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3])

@@ -6,14 +6,14 @@ import sys
 from dataclasses import dataclass, field, replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 
 from stages.lib import resumption
-from stages.lib.resumption import FOLDER, KEPT, PARTIAL, checkpoints, code, key, last_checkpoint, locked
+from stages.lib.resumption import FOLDER, KEPT, PARTIAL, checkpoints, key, last_checkpoint, locked
 from tests.conftest import ROOT
 
 
@@ -287,51 +287,3 @@ def test_another_folder_called_exps_is_a_project_of_its_own(inputs: list[Path], 
     monkeypatch.chdir("tmp/exps/mine")
     with checkpoints("some"):
         assert Path(FOLDER).is_dir()
-
-
-# the key once more
-
-
-@pytest.mark.parametrize("package", ["torch", "transformers", "accelerate", "peft", "bitsandbytes"])
-def test_each_package_that_computes_is_in_the_key(package: str, inputs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    first, version = key(Outer(), inputs), resumption.version
-    monkeypatch.setattr(resumption, "version", lambda name: f"{version(name)}.post1" if name == package else version(name))
-    assert key(Outer(), inputs) != first
-
-
-def test_another_number_of_processes_changes_the_key(inputs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    first = key(Outer(), inputs)
-    monkeypatch.setattr(resumption, "PartialState", lambda: SimpleNamespace(num_processes=2))
-    assert key(Outer(), inputs) != first
-
-
-def test_the_order_of_a_dictionarys_parameters_is_not_in_the_key(inputs: list[Path]) -> None:
-    @dataclass
-    class Free:
-        """Parameters that are passed on, and one that JSON has no form for."""
-
-        options: dict[str, Any]
-        folder: Path = Path("some")
-
-    first = key(Free({"a": 1, "b": 2}), inputs)
-    assert key(Free({"b": 2, "a": 1}), inputs) == first
-    assert key(Free({"a": 1, "b": 2}, Path("other")), inputs) != first
-
-
-def test_the_code_of_the_key_is_this_projects_alone(inputs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    files = code()
-    assert files == sorted(set(files))
-    assert {ROOT / "stages/__init__.py", ROOT / "stages/lib/resumption.py", ROOT / "stages/lib/edge/outputs.py"} <= set(files)
-    assert all(file.is_relative_to(ROOT / "stages") for file in files)
-    for name in ("elsewhere", "stages_of_another", "__main__"):
-        module: Any = ModuleType(name)
-        module.__spec__ = ModuleSpec(name if name != "__main__" else "pytest.__main__", loader=None, origin="elsewhere.py")
-        monkeypatch.setitem(sys.modules, name, module)
-    assert code() == files
-    bare: Any = ModuleType("stages.bare")  # `python -c` and namespace packages leave these
-    bare.__spec__ = None
-    monkeypatch.setitem(sys.modules, "stages.bare", bare)
-    spread: Any = ModuleType("stages.spread")
-    spread.__spec__ = ModuleSpec("stages.spread", loader=None, origin=None)
-    monkeypatch.setitem(sys.modules, "stages.spread", spread)
-    assert code() == files

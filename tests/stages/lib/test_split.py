@@ -207,31 +207,3 @@ def test_a_cap_above_the_rows_cuts_none(most: int | None) -> None:
 def test_a_cap_below_a_row_of_each_label_is_refused(stratify: bool, most: int, least: int) -> None:
     with pytest.raises(InputError, match=rf"^data\.max_test_samples: must be at least {least}\b.*, got {most}$"):
         capped(rows(joy=6, fear=5), most, "max_test_samples", stratify, 0)
-
-
-def test_every_contradicted_prompt_is_reported_and_every_duplicate() -> None:
-    left = deduplicate(
-        [row("a", "joy"), row("b", "joy"), row("A", "fear"), row("c"), row("C"), row("B", "fear"), row("d"), row("D")]
-    )
-    assert left.rows == [row("c"), row("d")]
-    assert left.duplicates == [row("C"), row("D")]
-    assert left.conflicts == [row("a", "joy"), row("A", "fear"), row("b", "joy"), row("B", "fear")]
-
-
-def test_a_split_is_the_same_on_every_machine_and_in_every_version() -> None:
-    """Only a change that is meant to move rows may change these places: it moves those of every user's data too."""
-    splits = split([row(f"A  Text {number}") for number in range(10)], True, 0.2, 0.3, 0)
-    assert {name: [row["prompt"][-1] for row in members] for name, members in splits.items()} == {
-        "train": ["3", "6", "7", "8", "9"],
-        "validation": ["0", "4", "5"],
-        "test": ["1", "2"],
-    }
-
-
-def test_overlap_is_between_splits_and_not_within_one() -> None:
-    assert overlap({"train": [row("a"), row("A")], "test": [row("b"), row("B")]}) == []
-    assert overlap({"train": [row("a")], "validation": [row("b")], "test": [row("A"), row("a"), row("b")]}) == [
-        row("A"),
-        row("a"),
-        row("b"),
-    ]
