@@ -7,6 +7,7 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from stages.lib import builder_options, built_model
 from stages.lib.builder import Builder
@@ -16,7 +17,7 @@ from stages.lib.edge.outputs import read_jsonl, replacing, size_mb, write_json
 from stages.lib.edge.paths import ADAPTER, ADAPTER_FILE, BASE, MERGED, METRICS, ONNX, PREPARED
 from stages.lib.edge.stage import run
 from stages.lib.prompt import Prompt
-from stages.lib.schema.build import GPTQ, SAMPLES, Adapters, Build, on_rounded_weights
+from stages.lib.schema.build import CALIBRATION_TOKENS, GPTQ, SAMPLES, Adapters, Build, on_rounded_weights
 from stages.lib.schema.merge import Merge, MergeBase
 
 
@@ -35,21 +36,25 @@ def main(cfg: Sections) -> str:
         raise InputError(wrong)
     separate = cfg.build.adapters is Adapters.separate
     with replacing(ONNX) as partial:
-        if separate:
-            build_separate(cfg.build, cfg.merge.base, partial)
-        else:
-            build(cfg.build, MERGED, partial)
+        calibration = build_separate(cfg.build, cfg.merge.base, partial) if separate else build(cfg.build, MERGED, partial)
         Prompt.load(ADAPTER if separate else MERGED).save(partial)
         model = built_model.check(cfg.build, BASE if separate else MERGED, partial)
-    write_json(METRICS / "build.json", built_model.figures(cfg.build, ONNX, model))
-    return f"{cfg.build.precision} model for {cfg.build.execution_provider} in {ONNX} ({size_mb(ONNX):.0f} MB)"
+    figures = built_model.figures(cfg.build, ONNX, model) | ({"calibration": calibration} if calibration else {})
+    write_json(METRICS / "build.json", figures)
+    made = f"{cfg.build.precision} model for {cfg.build.execution_provider} in {ONNX} ({size_mb(ONNX):.0f} MB)"
+    if calibration and calibration["tokens"] < calibration["tokens_chosen"]:
+        made += ", calibrated on {rows} of {rows_chosen} rows, {tokens} of their {tokens_chosen} tokens".format(**calibration)
+    return made
 
 
-def build(recipe: Build, model: Path, folder: Path) -> None:
+def build(recipe: Build, model: Path, folder: Path) -> dict[str, int] | None:
     """Writes an onnxruntime-genai model folder.
 
     The weights are rounded tensor by tensor where they can be, and the builder gets them in a checkpoint within `folder`,
     which goes with it if this fails or is killed.
+
+    Returns:
+        how many rows and tokens gptq looked at, and how many there were without the cap; None without gptq.
 
     Raises:
         InputError: the recipe does not fit the model, or the builder refuses it.
@@ -69,24 +74,53 @@ def build(recipe: Build, model: Path, folder: Path) -> None:
         raise InputError(f"build.algo_config: gptq cannot round this model, for {obstacle}; use algo_config=k_quant_mixed")
     if obstacle:
         builder.build(model, folder)
-        return
-    by_rows = recipe.algo_config == GPTQ
-    layers = tensorwise.calibrated(source, rounding, samples(recipe, model)) if by_rows else tensorwise.nearest(source, rounding)
+        return None
+    calibration = None
+    if recipe.algo_config == GPTQ:
+        chosen = samples(recipe, model)
+        rows = within(chosen, CALIBRATION_TOKENS)
+        calibration = {
+            "rows": len(rows),
+            "rows_chosen": len(chosen),
+            "tokens": tokens_in(rows),
+            "tokens_chosen": tokens_in(chosen),
+        }
+        layers = tensorwise.calibrated(source, rounding, rows)
+    else:
+        layers = tensorwise.nearest(source, rounding)
     quantized_checkpoint.write_checkpoint(source, layers, rounding.block_size, rounding.bits, folder / "checkpoint")
     builder.build(folder / "checkpoint", folder)
     shutil.rmtree(folder / "checkpoint")
     quantized_checkpoint.drop_neutral_zero_points(folder)
+    return calibration
 
 
 def samples(recipe: Build, model: Path) -> list[list[int]]:
     """The tokens of the training rows that gptq looks at, evenly from all of them."""
     encoder, rows = load_encoder(model), read_jsonl(PREPARED / "train.jsonl")
-    count = min(recipe.n_samples or SAMPLES, len(rows))
-    chosen = [rows[number * len(rows) // count] for number in range(count)]
+    chosen = evenly(rows, min(recipe.n_samples or SAMPLES, len(rows)))
     return [encoder.prompt(row["prompt"]) + encoder.completion(row["completion"]) for row in chosen]
 
 
-def build_separate(recipe: Build, merge_base: MergeBase, folder: Path) -> None:
+def evenly(rows: list[Any], number: int) -> list[Any]:
+    """That number of the rows, evenly from all of them."""
+    return [rows[place * len(rows) // number] for place in range(number)]
+
+
+def within(rows: list[list[int]], most: int) -> list[list[int]]:
+    """Those of the rows, evenly from all of them, that have at most `most` tokens together; a row that alone has more is cut."""
+    kept = rows
+    while len(kept) > 1 and tokens_in(kept) > most:
+        kept = evenly(rows, len(kept) - 1)
+    return [row[:most] for row in kept]
+
+
+def tokens_in(rows: list[list[int]]) -> int:
+    """The tokens of all rows."""
+    return sum(map(len, rows))
+
+
+def build_separate(recipe: Build, merge_base: MergeBase, folder: Path) -> dict[str, int] | None:
     """Writes the base model's folder with branches for the adapter, and the adapter's file into it.
 
     Raises:
@@ -98,8 +132,9 @@ def build_separate(recipe: Build, merge_base: MergeBase, folder: Path) -> None:
     adapter = lora.load(ADAPTER)
     if merge_base is MergeBase.dequantized and Quantization.load(ADAPTER):
         raise InputError(on_rounded_weights())
-    build(recipe, BASE, folder)
+    calibration = build(recipe, BASE, folder)
     onnx_adapter.keep_apart(adapter, folder / "model.onnx", folder / ADAPTER_FILE)
+    return calibration
 
 
 if __name__ == "__main__":
