@@ -7,6 +7,7 @@ import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from stages.lib import builder_options, built_model, genai_config
 from stages.lib.builder import Builder
@@ -16,7 +17,7 @@ from stages.lib.edge.outputs import read_jsonl, replacing, size_mb, write_json
 from stages.lib.edge.paths import ADAPTER, ADAPTER_FILE, BASE, MERGED, METRICS, ONNX, PREPARED
 from stages.lib.edge.stage import run
 from stages.lib.prompt import Prompt
-from stages.lib.schema.build import GPTQ, SAMPLES, Adapters, Build, on_rounded_weights
+from stages.lib.schema.build import CALIBRATION_TOKENS, GPTQ, SAMPLES, Adapters, Build, on_rounded_weights
 from stages.lib.schema.merge import Merge, MergeBase
 
 
@@ -36,18 +37,23 @@ def main(cfg: Sections) -> str:
     separate = cfg.build.adapters is Adapters.separate
     source, prompt = (BASE, Prompt.load(ADAPTER)) if separate else (MERGED, Prompt.load(MERGED))
     with replacing(ONNX) as partial:
+        calibration = None
         if separate:
             build_separate(cfg.build, cfg.merge.base, partial, prompt)
         else:
-            build(cfg.build, MERGED, partial, prompt)
+            calibration = build(cfg.build, MERGED, partial, prompt)
         prompt.save(partial)
         genai_config.write_ends(partial, load_encoder(source, prompt.eos_token_ids).eos_token_ids)
         model = built_model.check(cfg.build, source, partial)
-    write_json(METRICS / "build.json", built_model.figures(cfg.build, ONNX, model))
-    return f"{cfg.build.precision} model for {cfg.build.execution_provider} in {ONNX} ({size_mb(ONNX):.0f} MB)"
+    figures = built_model.figures(cfg.build, ONNX, model) | ({"calibration": calibration} if calibration else {})
+    write_json(METRICS / "build.json", figures)
+    made = f"{cfg.build.precision} model for {cfg.build.execution_provider} in {ONNX} ({size_mb(ONNX):.0f} MB)"
+    if calibration and calibration["tokens"] < calibration["tokens_chosen"]:
+        made += ", calibrated on {rows} of {rows_chosen} rows, {tokens} of their {tokens_chosen} tokens".format(**calibration)
+    return made
 
 
-def build(recipe: Build, model: Path, folder: Path, prompt: Prompt | None = None) -> None:
+def build(recipe: Build, model: Path, folder: Path, prompt: Prompt | None = None) -> dict[str, int] | None:
     """Writes an onnxruntime-genai model folder.
 
     The weights are rounded tensor by tensor where they can be, and the builder gets them in a checkpoint within `folder`,
@@ -58,6 +64,9 @@ def build(recipe: Build, model: Path, folder: Path, prompt: Prompt | None = None
         model: folder of the model that is built.
         folder: to write to.
         prompt: that the model was trained with, for gptq's samples; None: they are not cut, and end as the model's files say.
+
+    Returns:
+        how many rows and tokens gptq looked at, and how many there were without the cap; None without gptq.
 
     Raises:
         InputError: the recipe does not fit the model, or the builder refuses it.
@@ -77,24 +86,51 @@ def build(recipe: Build, model: Path, folder: Path, prompt: Prompt | None = None
         raise InputError(f"build.algo_config: gptq cannot round this model, for {obstacle}; use algo_config=k_quant_mixed")
     if obstacle:
         builder.build(model, folder)
-        return
+        return None
+    calibration = None
     if recipe.algo_config == GPTQ:
-        layers = tensorwise.calibrated(source, rounding, samples(recipe, model, prompt))
+        chosen = samples(recipe, model, prompt)
+        rows = within(chosen, CALIBRATION_TOKENS)
+        calibration = {
+            "rows": len(rows),
+            "rows_chosen": len(chosen),
+            "tokens": tokens_in(rows),
+            "tokens_chosen": tokens_in(chosen),
+        }
+        layers = tensorwise.calibrated(source, rounding, rows)
     else:
         layers = tensorwise.nearest(source, rounding)
     quantized_checkpoint.write_checkpoint(source, layers, rounding.block_size, rounding.bits, folder / "checkpoint")
     builder.build(folder / "checkpoint", folder)
     shutil.rmtree(folder / "checkpoint")
     quantized_checkpoint.drop_neutral_zero_points(folder)
+    return calibration
 
 
 def samples(recipe: Build, model: Path, prompt: Prompt | None) -> list[list[int]]:
     """The tokens of the training rows that gptq looks at, evenly from all of them, as they were learned."""
     encoder, rows = load_encoder(model, prompt.eos_token_ids if prompt else ()), read_jsonl(PREPARED / "train.jsonl")
-    count = min(recipe.n_samples or SAMPLES, len(rows))
-    chosen = [rows[number * len(rows) // count] for number in range(count)]
+    chosen = evenly(rows, min(recipe.n_samples or SAMPLES, len(rows)))
     rows_cut = [encoder.row(row, prompt.source_max_len if prompt else None) for row in chosen]
     return [prompt_tokens + completion for prompt_tokens, completion in rows_cut]
+
+
+def evenly(rows: list[Any], number: int) -> list[Any]:
+    """That number of the rows, evenly from all of them."""
+    return [rows[place * len(rows) // number] for place in range(number)]
+
+
+def within(rows: list[list[int]], most: int) -> list[list[int]]:
+    """Those of the rows, evenly from all of them, that have at most `most` tokens together; a row that alone has more is cut."""
+    kept = rows
+    while len(kept) > 1 and tokens_in(kept) > most:
+        kept = evenly(rows, len(kept) - 1)
+    return [row[:most] for row in kept]
+
+
+def tokens_in(rows: list[list[int]]) -> int:
+    """The tokens of all rows."""
+    return sum(map(len, rows))
 
 
 def build_separate(recipe: Build, merge_base: MergeBase, folder: Path, prompt: Prompt | None = None) -> None:

@@ -69,17 +69,19 @@ def search(
     """The scales [out, blocks] and zero points uint8 [out, blocks] with the least weighted error of plain rounding.
 
     Tried are ranges from a little over the block's own down to 60% of it, which cut off what lies outside; with a symmetric
-    code also the scale's negative, for there is one code more on one side of zero.
+    code also the scale's negative, for there is one code more on one side of zero. Every scale is a normal number of its type,
+    of either sign, and all its multiples are finite: a block of zeros has no range, and float16 has few numbers below 6e-5.
     """
     blocks, weights = weight.view(len(weight), -1, block_size), importance.view(1, -1, block_size)
     low, high = blocks.amin(-1).clamp(max=0), blocks.amax(-1).clamp(min=0)
     middle, top = 2 ** (bits - 1), 2**bits - 1
-    widest = (torch.maximum(-low, high) / middle if symmetric else (high - low) / top).clamp(min=1e-8)
+    smallest, largest = torch.finfo(dtype).tiny, torch.finfo(dtype).max / (middle if symmetric else 2 * middle)
+    widest = (torch.maximum(-low, high) / middle if symmetric else (high - low) / top).clamp(min=smallest)
     best = torch.full_like(low, torch.inf)
-    scales, zero_points = widest.to(dtype), torch.full_like(low, middle, dtype=torch.uint8)
+    scales, zero_points = widest.clamp(max=largest).to(dtype), torch.full_like(low, middle, dtype=torch.uint8)
     for share in RANGES:
         for sign in (1, -1) if symmetric else (1,):
-            scale = (widest * (share * sign)).to(dtype)
+            scale = ((widest * share).clamp(smallest, largest) * sign).to(dtype)
             zero = torch.full_like(low, middle) if symmetric else (-low / widest).round().clamp(0, top)
             rounded = (blocks / scale.float()[..., None]).round_().add_(zero[..., None]).clamp_(0, top)
             error = rounded.sub_(zero[..., None]).mul_(scale.float()[..., None]).sub_(blocks).square_().mul_(weights).sum(-1)

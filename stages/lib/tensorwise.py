@@ -1,13 +1,16 @@
 """Quantizing tensor by tensor, before the builder sees the model: which recipes can be, and how each layer's weights are."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import Linear
 from tqdm import tqdm
 
 from stages.lib.blockwise import Blockwise
+from stages.lib.edge.errors import InputError
 from stages.lib.gptq import Curvature, gptq
 from stages.lib.layerwise import LayerwiseModel, Tokens, by_input, run, second_moment
 from stages.lib.quantized_checkpoint import ARCHITECTURES, Source, split
@@ -44,7 +47,7 @@ def nearest(source: Source, rounding: Rounding) -> Iterator[Layer]:
         yield {
             part: rounding.nearest(weight, rounding.bits_of(part))
             for module, name in source.matrices(number).items()
-            for part, weight in split(module, source.read(name), source.config).items()
+            for part, weight in split(module, checked(source.read(name), name, source, rounding), source.config).items()
         }
 
 
@@ -53,6 +56,8 @@ def calibrated(source: Source, rounding: Rounding, rows: list[Tokens]) -> Iterat
     model = LayerwiseModel(source.folder)
     batches = model.embed(rows)
     for number, layer in tqdm(model.loaded(), total=len(model.layers), desc="gptq", unit="layer"):
+        for module, name in source.matrices(number).items():
+            checked(layer.get_submodule(module.split(".", 3)[3]).weight, name, source, rounding)
         found: Layer = {}
         for group in by_input(layer, number, batches[0]):
             curvature = Curvature.of(second_moment(layer, number, batches, group[0]))
@@ -68,3 +73,19 @@ def calibrated(source: Source, rounding: Rounding, rows: list[Tokens]) -> Iterat
         for batch, hidden in zip(batches, run(layer, number, batches), strict=True):
             batch.hidden = hidden
         yield found
+
+
+def checked(weight: Tensor, name: str, source: Source, rounding: Rounding) -> Tensor:
+    """The weight.
+
+    Raises:
+        InputError: it holds what the type of the scales cannot.
+    """
+    largest, limit = float(weight.abs().max()), torch.finfo(rounding.dtype).max
+    if not math.isfinite(largest):
+        raise InputError(f"{source.folder}: {name} holds {largest}; the training has diverged: lower train.learning_rate")
+    if largest > limit:
+        dtype = str(rounding.dtype).removeprefix("torch.")
+        advice = "set build.extra_options={use_cuda_bf16: true} (CUDA)"
+        raise InputError(f"{source.folder}: {name} holds {largest:g}, more than {dtype} can ({limit:g}); {advice}")
+    return weight

@@ -239,6 +239,44 @@ def test_metrics_tell_the_recipe_the_versions_and_where_the_bytes_go(project: Pa
         assert sum(figures[table].values()) == pytest.approx(data, abs=0.03)  # each is rounded to 0.01
 
 
+def test_metrics_tell_how_many_rows_and_tokens_gptq_looked_at(project: Path) -> None:
+    line = build.main(build.Sections(recipe(algo_config="gptq", n_samples=20), MERGE))
+    calibration = read_json(METRICS / "build.json")["calibration"]
+    assert calibration["rows"] == calibration["rows_chosen"] == 20
+    assert 20 * 20 < calibration["tokens"] == calibration["tokens_chosen"] < 20 * 30
+    assert "calibrated" not in line
+    build.main(build.Sections(recipe(algo_config="k_quant"), MERGE))
+    assert "calibration" not in read_json(METRICS / "build.json")
+
+
+def test_gptq_looks_at_no_more_tokens_than_the_cap_and_says_so(project: Path) -> None:
+    write_jsonl(PREPARED / "train.jsonl", [{"prompt": "w" * 900, "completion": f"{n:099}"} for n in range(60)])
+    line = build.main(build.Sections(recipe(algo_config="gptq"), MERGE))
+    expected = {"rows": 16, "rows_chosen": 60, "tokens": 16_000, "tokens_chosen": 60_000}
+    assert read_json(METRICS / "build.json")["calibration"] == expected
+    assert line.endswith(", calibrated on 16 of 60 rows, 16000 of their 60000 tokens")
+
+
+@pytest.mark.parametrize(
+    ("lengths", "kept"),
+    [
+        ([4, 4, 4], [4, 4, 4]),
+        ([5, 4, 4], [5, 4]),
+        ([4] * 8, [4, 4, 4]),
+        ([1, 1, 1, 1, 100, 1, 1, 1, 1, 1], [1] * 8),
+        ([30, 2, 2], [12]),  # a row that alone has more
+        ([], []),
+    ],
+)
+def test_rows_are_left_out_evenly_until_their_tokens_are_within_the_cap(lengths: list[int], kept: list[int]) -> None:
+    assert [len(row) for row in build.within([[0] * length for length in lengths], 12)] == kept
+
+
+def test_the_rows_that_are_left_are_from_the_whole_of_them() -> None:
+    rows = [[number] * 100 for number in range(128)]
+    assert [row[0] for row in build.within(rows, 800)] == [0, 16, 32, 48, 64, 80, 96, 112]
+
+
 def measured(stage: str) -> str:
     """What a stage says that is to measure the model in models/onnx."""
     row = {"source": "row 1", "prompt": "Text: a\nTone: ", "completion": "b", "expected": "b"}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stages.lib.blockwise import unpack
+from stages.lib.blockwise import Blockwise, unpack
 from stages.lib.gptq import Curvature, gptq, search
 
 FULL: dict[str, Any] = {"block_size": 32, "bits": 4, "symmetric": True, "dtype": torch.float32}
@@ -83,3 +83,38 @@ def test_the_number_of_threads_changes_nothing(weight: Tensor, inputs: Tensor) -
     torch.set_num_threads(threads)
     assert torch.equal(found[0].qweight, found[1].qweight)
     assert torch.equal(found[0].scales, found[1].scales)
+
+
+TYPES = [torch.float32, torch.float16, torch.bfloat16]
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("size", [0, 1e-30, 1e-9, 1e-6, 1e-5], ids=str)
+def test_a_block_of_next_to_nothing_does_no_harm(
+    weight: Tensor, inputs: Tensor, dtype: torch.dtype, symmetric: bool, bits: int, size: float
+) -> None:
+    small = weight.clone()
+    small[3, 32:64] *= size
+    options = {**FULL, "dtype": dtype, "symmetric": symmetric, "bits": bits}
+    blockwise, before = (gptq(one, curvature(inputs), **options) for one in (small, weight))
+    assert blockwise.scales.float().abs().min() >= torch.finfo(dtype).tiny
+    rounded, others = blockwise.dequantized().float(), torch.arange(len(weight)) != 3
+    assert torch.equal(rounded[others], before.dequantized().float()[others])
+    plain = nearest(small, bits, symmetric)
+    assert error(small[3:4], rounded[3:4], inputs) < 1.5 * error(small[3:4], plain[3:4], inputs)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("symmetric", [True, False])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_the_largest_weights_of_a_type_stay_finite(dtype: torch.dtype, symmetric: bool, bits: int) -> None:
+    large = torch.full((2, 128), torch.finfo(dtype).max)
+    large[:, ::2] *= -1
+    scales, zeros = search(large, torch.ones(128), 32, bits, symmetric, dtype)
+    codes = (large.view(2, 4, 32) / scales.float()[..., None] + zeros[..., None]).round().clamp(0, 2**bits - 1).view(2, 128)
+    blockwise = Blockwise.of(codes.to(torch.uint8), scales, zeros, bits)
+    assert torch.isfinite(blockwise.dequantized()).all()
+    if symmetric or dtype == torch.float16:  # the range of the others is infinite in float32, in which the search counts
+        assert (blockwise.dequantized().sign() == large.sign()).all()

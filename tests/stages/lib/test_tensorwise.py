@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from stages.lib.builder import Builder
+from stages.lib.checkpoint import load_model
+from stages.lib.edge.errors import InputError
 from stages.lib.quantized_checkpoint import Source
 from stages.lib.random_model import write_random_model
 from stages.lib.rounding import Rounding
@@ -66,3 +68,28 @@ def test_gptq_gives_a_layer_the_bits_that_the_recipe_gives_it(source: Source) ->
     first = next(calibrated(source, rounding, ROWS))
     bits = {module.rpartition(".")[2]: blockwise.bits for module, blockwise in first.items()}
     assert bits == {"q_proj": 8, "k_proj": 8, "v_proj": 8, "o_proj": 4, "gate_proj": 4, "up_proj": 4, "down_proj": 8}
+
+
+@pytest.mark.parametrize("way", ["gptq", "nearest"])
+@pytest.mark.parametrize(
+    ("value", "dtype", "said"),
+    [
+        (
+            1e6,
+            torch.float16,
+            r"holds 1e\+06, more than float16 can \(65504\); set build.extra_options=\{use_cuda_bf16: true\} \(CUDA\)",
+        ),
+        (-1e6, torch.float16, r"holds 1e\+06, more than float16 can"),
+        (float("nan"), torch.float32, r"holds nan; .* lower train.learning_rate"),
+        (float("-inf"), torch.bfloat16, r"holds inf; .* lower train.learning_rate"),
+    ],
+)
+def test_a_weight_that_the_type_of_the_scales_cannot_hold_is_refused_by_name(
+    way: str, value: float, dtype: torch.dtype, said: str, tiny_phi3: Path, tmp_path: Path
+) -> None:
+    model = load_model(tiny_phi3)
+    model.get_submodule("model.layers.1.mlp.down_proj").weight.data[3, 5] = value
+    model.save_pretrained(tmp_path)
+    source, rounding = Source(tmp_path), Rounding("default", 4, 32, symmetric=True, dtype=dtype, packed=True, upgraded={})
+    with pytest.raises(InputError, match=rf"model\.layers\.1\.mlp\.down_proj\.weight {said}"):
+        list(calibrated(source, rounding, ROWS) if way == "gptq" else nearest(source, rounding))
