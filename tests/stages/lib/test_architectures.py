@@ -14,12 +14,15 @@ from stages.lib import architectures
 from stages.lib.checkpoint import load_model
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import read_json, write_json
+from stages.lib.edge.paths import BASE
 from stages.lib.onnx_model import OnnxModel
 from stages.lib.padding_free import BY_EXAMPLE, Joiner, summed_loss
 from stages.lib.random_model import write_random_model
+from stages.train import load_base
 from tests.stages.built import built
 from tests.stages.merging import disturb, merge_in, new_adapter
 from tests.stages.recipes import recipe
+from tests.stages.training import sections
 
 SHAPE = {
     "hidden_size": 64,
@@ -184,3 +187,13 @@ def test_a_folder_with_an_adapter_is_refused(tiny_phi3: Path, tmp_path: Path) ->
     write_json(tmp_path / "adapter_config.json", {})
     with pytest.raises(InputError, match=r"has an adapter .*; merge it into the weights"):
         architectures.check(tmp_path)
+
+
+def test_training_says_which_attention_gemma2_needs(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / BASE).parent.mkdir()
+    twin(tmp_path / BASE, TWINS["gemma2"])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as raised:
+        load_base(sections(root))
+    assert str(raised.value) == "train.attn_implementation: sdpa_by_example cannot compute this model's attention; set eager"
+    load_base(sections(root, attn_implementation="eager"))
