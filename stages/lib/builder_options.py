@@ -1,4 +1,4 @@
-"""What the installed builder of onnxruntime-genai knows: targets, options and architectures, and what of them can be built here.
+"""What the installed builder of onnxruntime-genai knows: targets and options, and what of them can be built here.
 
 Its help text and its code are the only places that list them. They are parsed and not imported: an import takes five
 seconds (torch), and a configuration is composed in less than one.
@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from stages.lib import architectures
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.keys import unknown_key
 from stages.lib.schema.build import GPTQ, SAMPLES, Build
@@ -127,13 +128,10 @@ def check_model(build: Build, folder: Path) -> None:
     """Looks whether a recipe fits a model folder, before its weights are read.
 
     Raises:
-        InputError: the builder knows no such architecture, or the provider no such blocks in it.
+        InputError: the architecture is not supported, or the provider has no such blocks in it.
     """
+    architectures.check(folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    architecture = (config.get("architectures") or ["model without architectures"])[0]
-    if architecture not in architectures():
-        known = ", ".join(architectures())
-        raise InputError(f"{folder}/config.json: the builder knows no {architecture}; it knows {known}")
     if build.precision == "int4":
         check_blocks(build, widths(config | config.get("text_config", {})), folder)
 
@@ -206,14 +204,6 @@ def deprecated() -> dict[str, str]:
 def block_sizes() -> list[int]:
     """How many weights may share a scale: those that the builder's help names."""
     return [int(size) for size in options()["block_size"].partition(":")[0].split("/")]
-
-
-@cache
-def architectures() -> list[str]:
-    """The architectures that the builder compares a model's own with."""
-    compared = [node for node in ast.walk(function("create_model")) if isinstance(node, ast.Compare)]
-    named = [node for node in compared if ast.unparse(node.left) == "config.architectures[0]"]
-    return sorted({name for node in named for name in strings(node)})
 
 
 @cache

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 from safetensors import safe_open
+from transformers import AutoTokenizer
 
 from stages.fetch import NEEDED, Sections, fetch
 from stages.lib.edge.errors import InputError
@@ -96,6 +98,56 @@ def test_a_folder_is_copied_without_pickles_and_subfolders(tiny_phi3: Path, tmp_
     (source / "onnx").mkdir()
     fetch(base_model(Source.folder, path=str(source)), 0, tmp_path / "base")
     assert hashes(tmp_path / "base") == hashes(tiny_phi3)
+
+
+def test_weights_in_mistrals_own_layout_are_left_out(tiny_phi3: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(tiny_phi3, source)
+    shutil.copy(source / "model.safetensors", source / "consolidated.safetensors")
+    (source / "consolidated.safetensors.index.json").write_text("{}")
+    fetch(base_model(Source.folder, path=str(source)), 0, tmp_path / "base")
+    assert hashes(tmp_path / "base") == hashes(tiny_phi3)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"architectures": ["OlmoForCausalLM"]}, "/config.json: OlmoForCausalLM is not supported (the builder's graph computes "),
+        ({"quantization_config": {"quant_method": "awq"}}, "/config.json: the weights are already quantized (awq); take "),
+        ({"vocab_size": 200}, ": the tokenizer has token 200 ("),
+    ],
+)
+def test_a_model_that_a_later_stage_would_fail_on_is_refused(
+    change: dict[str, Any], reason: str, tiny_phi3: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(tiny_phi3, source)
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(config | change))
+    message = refusal(base_model(Source.folder, path=str(source)), tmp_path / "base")
+    assert message.startswith(f"{source}{reason}")
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_a_folder_with_an_adapter_is_refused(tiny_phi3: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(tiny_phi3, source)
+    (source / "adapter_config.json").write_text("{}")
+    message = refusal(base_model(Source.folder, path=str(source)), tmp_path / "base")
+    assert message.startswith(f"{source}: has an adapter (adapter_config.json); ")
+
+
+def test_a_mark_outside_the_embeddings_that_no_text_is_written_in_is_left_alone(tiny_phi3: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(tiny_phi3, source)
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    tokenizer.save_pretrained(source)
+    fetch(base_model(Source.folder, path=str(source)), 0, tmp_path / "base")
+    tokenizer.add_tokens(["word"])
+    tokenizer.save_pretrained(source)
+    message = refusal(base_model(Source.folder, path=str(source)), tmp_path / "base")
+    assert message.startswith(f"{source}: the tokenizer has token 261 (word), and the model has 260 embeddings; ")
 
 
 @pytest.mark.parametrize(
@@ -211,6 +263,7 @@ class Hub(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), HubHandler)
         self.files = {file.name: file.read_bytes() for file in folder.iterdir()}
         self.files |= {"pytorch_model.bin": b"pickle", "onnx/model.safetensors": b"of another runtime", "README.md": b"card"}
+        self.files |= {"consolidated.safetensors": b"the same weights"}
         self.sent: list[str] = []
 
     @property

@@ -31,16 +31,19 @@ def outlined(recipe: Recipe) -> "PeftModel | None":
     """The base model with the recipe's adapter, without weights; None where its shape is not known before it is fetched.
 
     Raises:
-        InputError: the adapter does not fit the model, or the folder that it comes from holds none.
+        InputError: the adapter does not fit the model, the folder that it comes from holds none, or it is not supported.
     """
+    from stages.lib import architectures
     from stages.lib.adapter import outline  # torch and peft: seconds
     from stages.lib.checkpoint import check
 
     base_model, adapter = recipe.params.base_model, recipe.params.adapter
     if recipe.base_at_hand:
+        architectures.check(BASE)
         return outline(BASE, adapter)
     if base_model.source is Source.folder:
         check(Path(base_model.path or ""))
+        architectures.check(Path(base_model.path or ""))
         return outline(Path(base_model.path or ""), adapter)
     fields = fields_of(base_model)
     return of_fields(fields, recipe) if fields else None
@@ -55,13 +58,16 @@ def fields_of(base_model: BaseModel) -> dict[str, Any] | None:
 
 def of_fields(fields: dict[str, Any], recipe: Recipe) -> "PeftModel":
     """The adapted model of a config; an empty file stands for the weights, of which an outline reads none."""
-    from transformers import AutoConfig
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
+    from stages.lib import architectures
     from stages.lib.adapter import outline
 
     given = dict(fields)
     config = AutoConfig.for_model(given.pop("model_type"), **given)
+    config.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].__name__]
     with TemporaryDirectory() as scratch:
         config.save_pretrained(scratch)
         (Path(scratch) / "model.safetensors").touch()
+        architectures.check(Path(scratch))
         return outline(Path(scratch), recipe.params.adapter)

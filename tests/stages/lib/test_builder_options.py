@@ -169,17 +169,14 @@ def model(folder: Path, **changed: Any) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("architectures", [["GPT2LMHeadModel"], [], None])
-def test_an_architecture_that_the_builder_does_not_know_comes_with_those_it_does(architectures: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("names", [["GPT2LMHeadModel"], [], None])
+def test_an_architecture_that_is_not_supported_comes_with_those_that_are(names: Any, tmp_path: Path) -> None:
     with pytest.raises(InputError) as raised:
-        builder_options.check_model(recipe(), model(tmp_path, architectures=architectures))
-    said = str(raised.value)
-    assert "\n" not in said
-    unknown = (architectures or ["model without architectures"])[0]
-    assert said.startswith(f"{tmp_path}/config.json: the builder knows no {unknown}; ")
-    known = said.partition("it knows ")[2].split(", ")
-    assert {"LlamaForCausalLM", "Phi3ForCausalLM", "Qwen3ForCausalLM", "ChatGLMModel"} <= set(known)
-    assert len(known) > 30
+        builder_options.check_model(recipe(), model(tmp_path, architectures=names))
+    message = str(raised.value)
+    assert message.startswith(f"{tmp_path}/config.json: {(names or ['a model without architectures'])[0]} is not supported; ")
+    assert "LlamaForCausalLM" in message
+    assert "\n" not in message
 
 
 def test_directml_wants_blocks_that_divide_the_model_and_the_others_do_not(tmp_path: Path) -> None:
