@@ -18,7 +18,7 @@ COMPARE = {"top1_agreement": 0.97, "tokenized_differently": 3}
 REST = {"size_mb": 120.0, "latency_ratio": 0.4}
 
 
-def verdict(**bounds: float) -> Verdict:
+def verdict(**bounds: Any) -> Verdict:
     """The only verdict of a gate with one bound."""
     (found,) = verdicts(replace(NO_GATE, **bounds), EVALUATE, COMPARE, REST)
     return found

@@ -121,7 +121,7 @@ def local_windows(folder: Path) -> list[int]:
 
 @pytest.mark.parametrize("length", LENGTHS)
 def test_the_logits_of_a_prompt_are_torchs(length: int, source: Path, model: OnnxModel) -> None:
-    ((_, (last,)),) = model.logits([(TOKENS[:length], [[0]])])
+    ((_, _, last),) = model.logits([(TOKENS[:length], [[0]])])
     np.testing.assert_allclose(last[0], by_torch(source, TOKENS[:length])[-1], atol=CLOSE, rtol=0)
 
 
@@ -130,9 +130,8 @@ def test_the_logits_of_several_completions_are_torchs_where_the_prompt_ends_at_t
     length: int, source: Path, model: OnnxModel
 ) -> None:
     prompt, completions = TOKENS[:length], [TOKENS[100:106], TOKENS[200:210]]
-    ((_, found),) = model.logits([(prompt, completions)])
-    for logits, completion in zip(found, completions, strict=True):
-        expected = by_torch(source, prompt + completion)[length - 1 : -1]
+    for _, place, logits in model.logits([(prompt, completions)]):
+        expected = by_torch(source, prompt + completions[place])[length - 1 : -1]
         np.testing.assert_allclose(logits, expected, atol=CLOSE, rtol=0)
 
 
