@@ -81,7 +81,7 @@ def checked(weight: Tensor, name: str, source: Source, rounding: Rounding) -> Te
     Raises:
         InputError: it holds what the type of the scales cannot.
     """
-    largest, limit = float(weight.abs().max()), torch.finfo(rounding.dtype).max
+    largest, limit = float(weight.detach().abs().max()), torch.finfo(rounding.dtype).max
     if not math.isfinite(largest):
         raise InputError(f"{source.folder}: {name} holds {largest}; the training has diverged: lower train.learning_rate")
     if largest > limit:

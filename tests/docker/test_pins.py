@@ -154,7 +154,7 @@ def test_an_environment_of_the_configuration_is_an_image(root: Path) -> None:
     groups = {path.stem: OmegaConf.load(path).lock for path in (root / "conf/environment").glob("*.yaml")}
     assert groups == {name: f"requirements/{name}.txt" for name in FILES["train"]}
     build = (root / "docker/build").read_text(encoding="utf-8")
-    assert re.search(r"^IMAGE \?= cuda13$", (root / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert re.search(r"^docker-%: export IMAGE \?= cuda13$", (root / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
     for name in groups:
         assert f"train-{name}" in build
 
