@@ -33,8 +33,8 @@ def check(config: Any) -> None:
         InputError: the installed builder and onnxruntime compute something else.
     """
     if ALL < max(windows(config)) < config.max_position_embeddings:
-        found, expected = logits(config)
-        difference = float(np.abs(found - expected).max() / np.abs(expected).max())
+        computed, expected = logits(config)
+        difference = float(np.abs(computed - expected).max() / np.abs(expected).max())
         if not difference < CLOSE:
             raise InputError(
                 "the installed onnxruntime computes sliding windows otherwise than torch (the logits of a small model differ by "

@@ -23,8 +23,8 @@ def windows(config: Any) -> list[int]:
 
 def layer_types(config: Any) -> list[str]:
     """The config's own, or what its architecture does where it has none."""
-    given = getattr(config, "layer_types", None)
-    return given or [SLIDING if config.model_type in IN_EVERY_LAYER else "full_attention"] * config.num_hidden_layers
+    own = getattr(config, "layer_types", None)
+    return own or [SLIDING if config.model_type in IN_EVERY_LAYER else "full_attention"] * config.num_hidden_layers
 
 
 def declare(config: Any) -> None:
@@ -49,14 +49,14 @@ def check(model: ModelProto, config: GenaiConfig, expected: list[int]) -> None:
     """
     if "sliding_window" in config.decoder:
         raise InputError(f"{FILE_NAME}: declares a cache as short as the sliding window; build the model again")
-    found = dict.fromkeys(range(len(expected)), ALL)
+    built = dict.fromkeys(range(len(expected)), ALL)
     for node in model.graph.node:
         layer = LAYER.match(node.name)
         if layer and node.op_type in ATTENTION:
-            found[int(layer[1])] = next((at.i for at in node.attribute if at.name == "local_window_size"), ALL)
+            built[int(layer[1])] = next((at.i for at in node.attribute if at.name == "local_window_size"), ALL)
     for number, window in enumerate(expected):
-        if found[number] != window:
-            sees = f"layer {number} sees {tokens(found[number])}, in the model it was built from {tokens(window)}"
+        if built[number] != window:
+            sees = f"layer {number} sees {tokens(built[number])}, in the model it was built from {tokens(window)}"
             raise InputError(f"{config.graph.name}: {sees}; the builder cannot build this model for {config.provider}")
 
 

@@ -9,6 +9,7 @@ from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import size_mb
 from stages.lib.edge.paths import BASE, MERGED, ONNX
 from stages.lib.schema.base_model import Source
+from stages.lib.schema.build import GPTQ
 from tools.doctor.dvc_project import cache_folder
 from tools.doctor.finding import Finding, error, ok, warning
 from tools.doctor.recipe import Recipe
@@ -43,10 +44,20 @@ def look(recipe: Recipe) -> Iterator[Finding]:
         advice = "about 2 bytes of disk a parameter for the base model, 2 for the merged one and 1 for int4"
         yield warning("disk, memory", "what they must hold is not known before the base model is fetched", advice)
         return
+    yield from rounding(recipe, model)
     yield from disk(needs(recipe, model))
     if recipe.trains:
         yield training_memory(recipe, model)
     yield host_memory(recipe, model)
+
+
+def rounding(recipe: Recipe, model: "PeftModel") -> Iterator[Finding]:
+    """An error where build would refuse gptq for the model, after it has been trained."""
+    from stages.lib.quantized_checkpoint import ARCHITECTURES  # torch and onnx: seconds
+
+    name = type(model.get_base_model()).__name__
+    if recipe.params.build.algo_config == GPTQ and name not in ARCHITECTURES:
+        yield error("build", f"gptq cannot round {name}", "build.algo_config=k_quant_mixed")
 
 
 def needs(recipe: Recipe, model: "PeftModel") -> dict[Path, float]:

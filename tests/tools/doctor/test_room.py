@@ -125,3 +125,12 @@ def test_an_architecture_that_fetch_refuses_is_an_error_before_it_is_there(read:
     (tmp_path / "model.safetensors").touch()
     local = findings(read("base_model=folder", f"base_model.path={tmp_path}"))["base model"]
     assert local.found.startswith(f"{tmp_path}/config.json: OlmoForCausalLM is not supported (")
+
+
+def test_gptq_for_an_architecture_that_it_does_not_know_is_an_error(read: Read, machine: Set) -> None:
+    machine()
+    gemma = ["base_model=tiny_phi3", "base_model.architecture.model_type=gemma", "+base_model.architecture.head_dim=16"]
+    build = findings(read(*gemma, "build.algo_config=gptq"))["build"]
+    assert (build.state, build.found) == (State.error, "gptq cannot round GemmaForCausalLM")
+    assert "build" not in findings(read(*gemma, "build.algo_config=k_quant_mixed"))
+    assert "build" not in findings(read("base_model=tiny_phi3", "build.algo_config=gptq"))
