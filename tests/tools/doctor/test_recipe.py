@@ -50,7 +50,7 @@ def test_a_project_in_which_nothing_has_run_has_none(project: Path) -> None:
     assert not Recipe.read([]).base_at_hand
 
 
-@pytest.mark.parametrize("text", ["", "stages:\n", "- fetch\n", "stages: {fetch: {params: {params.yaml: {base_model: x}}}}\n"])
+@pytest.mark.parametrize("text", ["", "stages:\n", "stages: {fetch: {params: {params.yaml: {base_model: x}}}}\n"])
 def test_a_lock_that_holds_no_base_model_is_as_none(text: str, project: Path) -> None:
     (project / "dvc.lock").write_text(text, encoding="utf-8")
     assert not Recipe.read([]).base_at_hand
@@ -60,7 +60,13 @@ def test_a_lock_that_holds_no_base_model_is_as_none(text: str, project: Path) ->
 def test_a_file_that_a_merge_left_in_conflict_is_named(file: str, project: Path) -> None:
     with (project / file).open("a", encoding="utf-8") as broken:
         broken.write("<<<<<<< ours\n")
-    with pytest.raises(InputError, match=f"^{file} line .*: not YAML"):
+    with pytest.raises(InputError, match=rf"^{file} line \d+: a merge conflict that is not resolved$"):
+        Recipe.read([])
+
+
+def test_a_lock_that_is_a_list_is_named(project: Path) -> None:
+    (project / "dvc.lock").write_text("- fetch\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"^dvc.lock: must be a mapping of keys to values, got a list$"):
         Recipe.read([])
 
 
