@@ -17,11 +17,11 @@ HALF = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/j
 BODY = HALF + b"Content-Length: 100\r\n\r\n{"
 
 
-@pytest.fixture
-def many_files() -> Iterator[None]:
-    """Lets this process have 2000 files open. A server that has been started before keeps its own limit."""
+@contextmanager
+def open_files(count: int) -> Iterator[None]:
+    """Lets this process, and those that it starts, have so many files open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 2000), hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
     yield
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
@@ -64,8 +64,8 @@ def test_half_sent_requests_leave_room_for_others(content: bytes, folder: Path) 
         assert "Traceback" not in server.log()
 
 
-def test_as_many_half_sent_heads_as_made_the_server_unreachable_do_so_no_more(folder: Path, many_files: None) -> None:
-    with serving(folder) as server, half_sent(server, 1100):
+def test_as_many_half_sent_heads_as_made_the_server_unreachable_do_so_no_more(folder: Path) -> None:
+    with open_files(1024), serving(folder) as server, open_files(2000), half_sent(server, 1100):
         assert server.get("/health").status_code == 200
         assert open_connections(server) < 300
         assert "Traceback" not in server.log()
