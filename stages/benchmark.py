@@ -14,7 +14,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from stages.lib.cores import cores
+from stages.lib.cores import cores, free_cores
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import read_jsonl, size_mb, write_json
 from stages.lib.edge.paths import MERGED, METRICS, ONNX, PREPARED
@@ -74,14 +74,14 @@ def workload_of(benchmark: Benchmark) -> Workload:
 
 
 def open_runtime(name: str) -> Reader:
-    """The model, on all cores. Only its own runtime is imported: the int4 model needs no torch."""
+    """The model, on the cores that are free. Only its own runtime is imported: the int4 model needs no torch."""
     if name == "onnx":
         from stages.lib.onnx_runtime import OnnxRuntime
 
-        return OnnxRuntime(ONNX, cores())
+        return OnnxRuntime(ONNX, free_cores())
     from stages.lib.torch_runtime import TorchRuntime
 
-    return TorchRuntime(MERGED, cores())
+    return TorchRuntime(MERGED, free_cores())
 
 
 def machine() -> dict[str, Any]:

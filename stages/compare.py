@@ -13,6 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from stages.lib.answers import paired
+from stages.lib.cores import free_cores
 from stages.lib.edge.outputs import read_csv, read_jsonl, write_csv, write_json
 from stages.lib.edge.paths import CHANGED, MERGED, METRICS, ONNX, PREDICTIONS, PREPARED
 from stages.lib.edge.stage import run
@@ -38,7 +39,7 @@ def main(cfg: Sections) -> str:
     changed = differing(merged, onnx)
     figures = {"rows": len(merged), "changed": len(changed), **paired_figures(merged, onnx)}
     prompt = Prompt.load(MERGED)
-    models = TorchModel(MERGED, cfg.evaluate.batch_size, prompt.eos_token_ids), OnnxModel(ONNX)
+    models = TorchModel(MERGED, cfg.evaluate.batch_size, prompt.eos_token_ids), OnnxModel(ONNX, free_cores())
     rows = read_jsonl(PREPARED / f"{cfg.evaluate.split.value}.jsonl")
     figures |= agreement_figures(*models, rows, prompt.source_max_len)
     write_csv(CHANGED, changed, ["source", "prompt", "expected", "merged", "onnx"])

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from hydra.utils import get_method
 
 from stages.lib.answers import Figures, Metric, classification, generation
+from stages.lib.cores import free_cores
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import read_jsonl, write_csv, write_json
 from stages.lib.edge.paths import BASE, MERGED, METRICS, ONNX, PREDICTIONS, PREPARED
@@ -76,7 +77,7 @@ def load(candidate: str, batch_size: int, eos_token_ids: Sequence[int] = ()) -> 
     if candidate == "onnx":
         from stages.lib.onnx_model import OnnxModel
 
-        return OnnxModel(ONNX)
+        return OnnxModel(ONNX, free_cores())
     from stages.lib.torch_model import TorchModel
 
     return TorchModel(CANDIDATES[candidate], batch_size, eos_token_ids)

@@ -3,7 +3,6 @@
 With adapter.method=none it learns nothing, and the base model is what the later stages build and measure.
 """
 
-import os
 import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -189,8 +188,7 @@ def make_trainer(
     trainer.add_callback(Progress(plan))
     if train.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(train.early_stopping_patience, train.early_stopping_threshold))
-    if "OMP_NUM_THREADS" not in os.environ:  # the user's choice, or that of the process that has launched several
-        trainer.add_callback(GiveWay())
+    trainer.add_callback(GiveWay())
     return trainer
 
 

@@ -1,8 +1,12 @@
-"""Cores that this process may use."""
+"""Cores that this process may use, and those of them that other processes leave free."""
 
 import os
+import time
+from pathlib import Path
 
 from stages.lib.cgroups import cpu_share
+
+LEAST_SECONDS = 0.25  # between two looks at the cores: the kernel counts in hundredths
 
 
 def cores() -> int:
@@ -10,3 +14,47 @@ def cores() -> int:
     bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     share = cpu_share()
     return bound if share >= bound else max(1, round(share))
+
+
+class FreeCores:
+    """How many cores other processes leave free.
+
+    Threads wait for each other by spinning, in OpenMP and in onnxruntime, so a thread more than there are free cores costs more
+    than it gives: a step of training takes two to ten times as long next to one busy process (`python -m benchmarks.busy`).
+    """
+
+    def __init__(self, most: int) -> None:
+        """Begins to look; there are never more than `most`. Where the user has set OMP_NUM_THREADS, there are always as many."""
+        self.most = self.free = most
+        self.when, self.others = time.monotonic(), others_seconds()
+
+    def __call__(self) -> int:
+        """The number since the last look, at least 1."""
+        now = time.monotonic()
+        if "OMP_NUM_THREADS" not in os.environ and now - self.when >= LEAST_SECONDS:
+            others = others_seconds()
+            busy = (others - self.others) / (now - self.when)
+            self.free = max(1, min(self.most, round((os.cpu_count() or 1) - busy)))
+            self.when, self.others = now, others
+        return self.free
+
+
+def free_cores() -> int:
+    """How many of this process's cores are free now, after a short look."""
+    look = FreeCores(cores())
+    time.sleep(LEAST_SECONDS)
+    return look()
+
+
+def others_seconds() -> float:
+    """CPU time that processes other than this one have used, 0 where the kernel does not tell (proc_stat(5), Linux).
+
+    Niced processes give way by themselves, so they count only for a process that is niced too.
+    """
+    listing = Path("/proc/stat")
+    if not listing.exists():
+        return 0.0
+    user, nice, system = map(int, listing.read_text(encoding="utf-8").split()[1:4])
+    busy = (user + system + (nice if os.nice(0) > 0 else 0)) / os.sysconf("SC_CLK_TCK")
+    own = os.times()
+    return busy - own.user - own.system

@@ -60,8 +60,9 @@ def check_answers(folder: Path, prompt: str) -> None:
 class OnnxModel:
     """A model that answers one prompt at a time, as it does where it is shipped."""
 
-    def __init__(self, folder: Path) -> None:
-        self.model = load(folder, cores())
+    def __init__(self, folder: Path, threads: int | None = None) -> None:
+        """Loads a model folder, with a thread for each core that this process may use unless `threads` says otherwise."""
+        self.model = load(folder, threads or cores())
         self.context_length = int(GenaiConfig.read(folder).model["context_length"])
         self._adapter = ActiveAdapter(self.model, folder)
         self.tokenizer = og.Tokenizer(self.model)

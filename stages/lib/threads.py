@@ -12,24 +12,22 @@ reductions by row included, gives the bits of one thread.
   (TensorIterator.h). cos, exp and their like are the same either way.
 """
 
-import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from math import ceil
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor
 from torch.nn import Linear, Module
 from transformers import TrainerCallback
 
+from stages.lib.cores import FreeCores
+
 SIDE = 12  # rows or columns of a product that each thread gets at least
 AT_ONCE = 32
 SHARE = 32768
-LEAST_SECONDS = 0.5  # between two looks at the cores: the kernel counts in hundredths
 ACTIVATIONS = ("torch.nn.modules.activation", "transformers.activations")
 
 
@@ -104,41 +102,11 @@ class SteadyThreads:
         torch.set_num_threads(self.before)
 
 
-class FreeCores:
-    """How many of this process's cores other processes leave free.
-
-    OpenMP's threads wait for each other by spinning, so a thread more than there are free cores costs more than it gives: a
-    step of 2 s takes 5 to 25 s where another process keeps one of two cores busy. The number of threads changes no bits here.
-    """
-
-    def __init__(self) -> None:
-        self.most = torch.get_num_threads()
-        self.free = self.most
-        self.when, self.others = time.monotonic(), others_seconds()
-
-    def __call__(self) -> int:
-        """The number since the last look, at least 1 and at most the threads there were at the beginning."""
-        now = time.monotonic()
-        if now - self.when >= LEAST_SECONDS:
-            others = others_seconds()
-            busy = (others - self.others) / (now - self.when)
-            self.free = max(1, min(self.most, round((os.cpu_count() or 1) - busy)))
-            self.when, self.others = now, others
-        return self.free
-
-
-def others_seconds() -> float:
-    """CPU time that processes other than this one have used; niced ones, which give way, count for one that is niced itself."""
-    total, own = psutil.cpu_times(), os.times()
-    busy = total.user + total.system + (total.nice if os.nice(0) > 0 else 0.0)
-    return float(busy - own.user - own.system)
-
-
 class GiveWay(TrainerCallback):
-    """Takes no more threads for a step than there are free cores."""
+    """Takes no more threads for a step than there are free cores; their number changes no bits here."""
 
     def __init__(self) -> None:
-        self.free_cores = FreeCores()
+        self.free_cores = FreeCores(torch.get_num_threads())
 
     def on_step_begin(self, *arguments: Any, **options: Any) -> None:
         """Called before each step."""

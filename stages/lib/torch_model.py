@@ -10,7 +10,9 @@ import torch
 from tqdm import tqdm
 
 from stages.lib.checkpoint import context_length, load_encoder, load_model
+from stages.lib.cores import FreeCores
 from stages.lib.likelihood import CHUNK, Asked, Logits
+from stages.lib.threads import SteadyThreads
 from stages.lib.tokens import Tokens, answer_length
 
 AT_ONCE = 8 * CHUNK  # tokens of a batch's completions whose logits may be in memory at a time
@@ -24,7 +26,9 @@ class TorchModel:
         self.batch_size = batch_size
         self.encoder = load_encoder(folder, eos_token_ids)
         self.model = load_model(folder).eval()
+        SteadyThreads(self.model)
         self._context_length = context_length(self.model.config)
+        self._free_cores = FreeCores(torch.get_num_threads())
         self.model.to("cuda" if torch.cuda.is_available() else "cpu")
 
     def answers(self, prompts: list[str], max_new_tokens: int) -> list[str]:
@@ -103,6 +107,7 @@ class TorchModel:
         for _, numbers in sorted(by_length.items()):
             for start in range(0, len(numbers), size):
                 batch = numbers[start : start + size]
+                torch.set_num_threads(self._free_cores())
                 yield batch, [encoded[number] for number in batch]
 
     @torch.inference_mode()

@@ -15,10 +15,10 @@ from omegaconf.errors import ValidationError
 from safetensors.torch import load_file
 
 from stages import train
+from stages.lib.cores import FreeCores
 from stages.lib.edge.outputs import read_jsonl, write_jsonl
 from stages.lib.edge.paths import ADAPTER, LOSS_CURVES, METRICS, PREPARED
 from stages.lib.resumption import FOLDER
-from stages.lib.threads import FreeCores
 from tests.stages.params import write_params
 from tests.stages.training import CONFIG, WEIGHTS, curve, hashes, metrics, refusal, sections
 
@@ -55,7 +55,6 @@ def test_threads_and_hash_seeds_of_the_process_change_no_byte(rows: int, root: P
 
 
 def test_threads_that_other_processes_take_and_leave_change_no_byte(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(train, "use_all_cores", lambda: torch.set_num_threads(3))
     hashed = []
     for numbers in ([1], [3, 1, 2]):
@@ -65,12 +64,6 @@ def test_threads_that_other_processes_take_and_leave_change_no_byte(root: Path, 
         assert next(threads) == numbers[6 % len(numbers)], "asked for before each step"
         hashed.append(hashes())
     assert hashed[0] == hashed[1]
-
-
-def test_the_number_of_threads_that_the_user_has_chosen_stays(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(FreeCores, "__call__", lambda _: pytest.fail("the user has chosen"))
-    train.main(sections(root, max_steps=2))
 
 
 def test_the_adapter_carries_the_prompt_and_nothing_of_this_machine(root: Path, project: Path) -> None:

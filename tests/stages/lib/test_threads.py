@@ -1,7 +1,5 @@
 """threads: fewer of them where a share would be too short, forward and backward, and the bits of one thread."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -11,18 +9,8 @@ from torch import Tensor
 from torch.nn import Linear, Module, Sequential
 from transformers.activations import ACT2FN
 
-from stages.lib import threads as limits
 from stages.lib.fused_linear import _LinearWithLora
-from stages.lib.threads import (
-    SHARE,
-    FreeCores,
-    SteadyThreads,
-    for_activation,
-    for_linear,
-    for_product,
-    others_seconds,
-    threads_for,
-)
+from stages.lib.threads import SHARE, SteadyThreads, for_activation, for_linear, for_product, threads_for
 
 
 @pytest.fixture(autouse=True)
@@ -131,46 +119,6 @@ def test_an_input_that_needs_no_gradient_gets_none_where_nothing_is_trained() ->
     layer.requires_grad_()
     with torch.no_grad():
         assert not layer(torch.ones(40, 576)).requires_grad
-
-
-class Clock:
-    """A clock and the CPU time of other processes, both set by hand."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = self.others = 0.0
-        monkeypatch.setattr(limits.time, "monotonic", lambda: self.now)
-        monkeypatch.setattr(limits, "others_seconds", lambda: self.others)
-        monkeypatch.setattr(limits.os, "cpu_count", lambda: 16)
-
-    def passes(self, seconds: float, busy: float) -> None:
-        self.now += seconds
-        self.others += seconds * busy
-
-
-@pytest.mark.parametrize(("busy", "free"), [(0.0, 16), (0.4, 16), (1.0, 15), (3.2, 13), (15.9, 1), (16.0, 1), (40.0, 1)])
-def test_a_thread_for_each_core_that_other_processes_leave_free(busy: float, free: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock(monkeypatch)
-    free_cores = FreeCores()
-    clock.passes(2.0, busy)
-    assert free_cores() == free
-    clock.passes(0.1, 16.0)  # too short to say
-    assert free_cores() == free
-    clock.passes(100.0, 0.0)
-    assert free_cores() == 16
-
-
-def test_of_a_few_cores_none_is_given_up_while_the_machine_has_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock(monkeypatch)
-    torch.set_num_threads(4)
-    free_cores = FreeCores()
-    clock.passes(1.0, 8.0)
-    assert free_cores() == 4
-
-
-def test_the_time_of_other_processes_is_counted_and_this_one_s_is_not() -> None:
-    before = others_seconds()
-    subprocess.run([sys.executable, "-c", "import time\nwhile time.process_time() < 1: pass"], check=True)
-    assert others_seconds() - before > 0.9
 
 
 def learned(module: Module, x: Tensor) -> list[Tensor]:
