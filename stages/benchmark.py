@@ -14,7 +14,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from stages.lib.cores import cores, free_cores
+from stages.lib.cores import cores
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import read_jsonl, size_mb, write_json
 from stages.lib.edge.paths import MERGED, METRICS, ONNX, PREPARED
@@ -42,7 +42,10 @@ class Reader(Runtime, Protocol):
 def main(name: str, cfg: Sections) -> str:
     """Writes metrics/benchmark/<name>.json."""
     workload = workload_of(cfg.benchmark)
-    text = "\n".join(row["prompt"] for row in read_jsonl(PREPARED / "test.jsonl"))
+    rows = read_jsonl(PREPARED / "test.jsonl")
+    if not rows:
+        raise InputError(f"{PREPARED / 'test.jsonl'}: no rows, whose prompts are measured; set data.test_size or data.test_files")
+    text = "\n".join(row["prompt"] for row in rows)
     runtime = open_runtime(name)
     prompt = list(islice(cycle(runtime.encode(text)), workload.prompt_tokens))
     figures = {
@@ -74,14 +77,14 @@ def workload_of(benchmark: Benchmark) -> Workload:
 
 
 def open_runtime(name: str) -> Reader:
-    """The model, on the cores that are free. Only its own runtime is imported: the int4 model needs no torch."""
+    """The model, on all cores. Only its own runtime is imported: the int4 model needs no torch."""
     if name == "onnx":
         from stages.lib.onnx_runtime import OnnxRuntime
 
-        return OnnxRuntime(ONNX, free_cores())
+        return OnnxRuntime(ONNX, cores())
     from stages.lib.torch_runtime import TorchRuntime
 
-    return TorchRuntime(MERGED, free_cores())
+    return TorchRuntime(MERGED, cores())
 
 
 def machine() -> dict[str, Any]:

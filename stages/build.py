@@ -37,9 +37,8 @@ def main(cfg: Sections) -> str:
     separate = cfg.build.adapters is Adapters.separate
     source, prompt = (BASE, Prompt.load(ADAPTER)) if separate else (MERGED, Prompt.load(MERGED))
     with replacing(ONNX) as partial:
-        calibration = None
         if separate:
-            build_separate(cfg.build, cfg.merge.base, partial, prompt)
+            calibration = build_separate(cfg.build, cfg.merge.base, partial, prompt)
         else:
             calibration = build(cfg.build, MERGED, partial, prompt)
         prompt.save(partial)
@@ -122,7 +121,8 @@ def evenly(rows: list[Any], number: int) -> list[Any]:
 
 def within(rows: list[list[int]], most: int) -> list[list[int]]:
     """Those of the rows, evenly from all of them, that have at most `most` tokens together; a row that alone has more is cut."""
-    kept = rows
+    tokens = tokens_in(rows)
+    kept = rows if tokens <= most else evenly(rows, max(1, min(len(rows) - 1, len(rows) * most * 2 // tokens)))
     while len(kept) > 1 and tokens_in(kept) > most:
         kept = evenly(rows, len(kept) - 1)
     return [row[:most] for row in kept]
@@ -133,8 +133,8 @@ def tokens_in(rows: list[list[int]]) -> int:
     return sum(map(len, rows))
 
 
-def build_separate(recipe: Build, merge_base: MergeBase, folder: Path, prompt: Prompt | None = None) -> None:
-    """Writes the base model's folder with branches for the adapter, and the adapter's file into it.
+def build_separate(recipe: Build, merge_base: MergeBase, folder: Path, prompt: Prompt | None = None) -> dict[str, int] | None:
+    """Writes the base model's folder with branches for the adapter, and the adapter's file into it; returns what `build` does.
 
     Raises:
         InputError: the adapter cannot be kept apart, which shows before anything is built, or the builder refuses the recipe.
@@ -145,8 +145,9 @@ def build_separate(recipe: Build, merge_base: MergeBase, folder: Path, prompt: P
     adapter = lora.load(ADAPTER)
     if merge_base is MergeBase.dequantized and Quantization.load(ADAPTER):
         raise InputError(on_rounded_weights())
-    build(recipe, BASE, folder, prompt)
+    calibration = build(recipe, BASE, folder, prompt)
     onnx_adapter.keep_apart(adapter, folder / "model.onnx", folder / ADAPTER_FILE)
+    return calibration
 
 
 if __name__ == "__main__":

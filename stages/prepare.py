@@ -144,7 +144,7 @@ def render(row: Row, data: Data, prompt: Prompt) -> dict[str, Any]:
     if not expected:
         raise InputError(f"{row.source}: {data.completion_column!r} is empty")
     if data.labels and expected not in data.labels:
-        cure = "write them in quotes, as the rows have them"
+        cure = "add it or correct the row; in YAML numbers, true and false need quotes"
         raise InputError(f"{row.source}: label {expected!r} is not in data.labels ({', '.join(data.labels)}); {cure}")
     return {
         "source": row.source,

@@ -11,9 +11,11 @@ Left out is what tells seconds, which differ from run to run: the benchmarks, an
 import argparse
 import functools
 import hashlib
+import inspect
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +83,9 @@ def compared(committed: dict[str, str], made: dict[str, str]) -> int:
     if not CPU.exists():
         sys.exit(f"{CPU}: not found; write it where dvc.lock is made, with `python -m tools.hashes --probe > {CPU}`")
     stored, here = json.loads(CPU.read_text(encoding="utf-8")), probe()
+    if stored.get("made_by") != here["made_by"]:
+        print(f"{CPU} was written with other packages or by another probe; make dvc.lock and {CPU} again")
+        return CHANGED
     differing = [name for name in sorted(stored.keys() | here.keys()) if stored.get(name) != here.get(name)]
     if differing:
         print(f"this CPU rounds differently from the one that made the committed dvc.lock: {', '.join(differing)}")
@@ -103,9 +108,16 @@ def probe() -> dict[str, str]:
     torch.set_num_threads(1)
     try:
         kinds = (products, attention, activations, optimizer, factorizations, onnxruntime_products)
-        return {kind.__name__: digest(kind()) for kind in kinds}
+        return {"made_by": made_by(kinds)} | {kind.__name__: digest(kind()) for kind in kinds}
     finally:
         torch.set_num_threads(threads)
+
+
+def made_by(kinds: Iterable[Callable[..., object]]) -> str:
+    """The packages whose kernels are probed, and a hash of what is computed: two probes say nothing where these differ."""
+    versions = [f"{package} {metadata.version(package).partition('+')[0]}" for package in ("numpy", "onnxruntime", "torch")]
+    source = "".join(map(inspect.getsource, (*kinds, numbers)))
+    return ", ".join([*versions, hashlib.sha256(source.encode()).hexdigest()[:12]])
 
 
 def digest(results: "Iterable[Tensor]") -> str:

@@ -13,8 +13,9 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import cast
 
 from dvc.cli import main as dvc
 from dvc.exceptions import DvcException
@@ -45,7 +46,7 @@ def main() -> None:
     except (DvcException, OSError) as error:
         sys.exit(f"repro: {explanation(error)}")
     except KeyboardInterrupt:
-        sys.exit("repro: interrupted")
+        sys.exit("repro: interrupted; `dvc checkout` and `git checkout metrics` bring back what is missing of the last good run")
 
 
 def repro() -> int:
@@ -63,7 +64,9 @@ def repro() -> int:
             METRICS.mkdir(exist_ok=True)
             shutil.copytree(METRICS, KEPT)
         try:
-            if not dvc(["repro"]):
+            with whole(repo):  # `dvc repro` by itself asks for the outputs of one stage at a time
+                failed = dvc(["repro"])
+            if not failed:
                 return 0
             bring_back(repo)
             return 1
@@ -98,13 +101,17 @@ def alone(repo: Repo) -> Iterator[None]:
         InputError: a stage runs here.
         LockError: another process of DVC works here.
     """
-    hardlink = bool(repo.config["core"].get("hardlink_lock", False))
-    with (
-        held(STAGE, refuse),
-        lock_repo(repo),
-        rwlock(repo.tmp_dir, repo.fs, " ".join(sys.argv), [], [repo.root_dir], hardlink),
-    ):
+    with held(STAGE, refuse), lock_repo(repo), whole(repo):
         yield
+
+
+def whole(repo: Repo) -> AbstractContextManager[None]:
+    """DVC's lock of everything in this folder, which other processes of DVC are refused and this one's own stages are not.
+
+    DVC takes an entry of this process and this command line for its own (dvc/rwlock.py, _check_blockers).
+    """
+    hardlink = bool(repo.config["core"].get("hardlink_lock", False))
+    return cast(AbstractContextManager[None], rwlock(repo.tmp_dir, repo.fs, " ".join(sys.argv), [], [repo.root_dir], hardlink))
 
 
 def holder(error: LockError) -> str:

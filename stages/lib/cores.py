@@ -11,9 +11,13 @@ LEAST_SECONDS = 0.25  # between two looks at the cores: the kernel counts in hun
 
 def cores() -> int:
     """Those it is bound to, or a container's share of them."""
-    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     share = cpu_share()
-    return bound if share >= bound else max(1, round(share))
+    return bound() if share >= bound() else max(1, round(share))
+
+
+def bound() -> int:
+    """The number of cores that it is bound to."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class FreeCores:
@@ -34,7 +38,7 @@ class FreeCores:
         if "OMP_NUM_THREADS" not in os.environ and now - self.when >= LEAST_SECONDS:
             others = others_seconds()
             busy = (others - self.others) / (now - self.when)
-            self.free = max(1, min(self.most, round((os.cpu_count() or 1) - busy)))
+            self.free = max(1, min(self.most, round(bound() - busy)))
             self.when, self.others = now, others
         return self.free
 
@@ -47,14 +51,20 @@ def free_cores() -> int:
 
 
 def others_seconds() -> float:
-    """CPU time that processes other than this one have used, 0 where the kernel does not tell (proc_stat(5), Linux).
+    """CPU time that processes other than this one have used of the cores that it is bound to.
 
-    Niced processes give way by themselves, so they count only for a process that is niced too.
+    It is 0 where the kernel does not tell (Linux does, proc_stat(5)). Niced processes give way by themselves, so they count only
+    for a process that is niced too.
     """
     listing = Path("/proc/stat")
     if not listing.exists():
         return 0.0
-    user, nice, system = map(int, listing.read_text(encoding="utf-8").split()[1:4])
-    busy = (user + system + (nice if os.nice(0) > 0 else 0)) / os.sysconf("SC_CLK_TCK")
-    own = os.times()
-    return busy - own.user - own.system
+    own, niced = {f"cpu{core}" for core in os.sched_getaffinity(0)}, os.nice(0) > 0
+    ticks = 0
+    for line in listing.read_text(encoding="utf-8").splitlines():
+        name, *columns = line.split()
+        if name in own:
+            user, nice, system = map(int, columns[:3])
+            ticks += user + system + (nice if niced else 0)
+    used = os.times()
+    return ticks / os.sysconf("SC_CLK_TCK") - used.user - used.system

@@ -123,7 +123,7 @@ def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_])
 
 
 def agreement(first: Logits, second: Logits) -> tuple[int, float]:
-    """How alike two models choose the same tokens of one completion, from the logits [tokens, vocabulary] of each.
+    """How alike two models choose the tokens of one completion, from the logits [tokens, vocabulary] of each.
 
     Returns:
         The tokens for which both hold the same most probable, and the sum over the tokens of the Kullback-Leibler divergence

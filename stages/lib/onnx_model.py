@@ -1,6 +1,7 @@
 """Answers and logits of an ONNX model folder through onnxruntime-genai: the candidate onnx, and `make predict`."""
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,9 @@ from stages.lib.likelihood import CHUNK, Asked, Logits
 from stages.lib.tokens import Tokens, answer_length
 
 READ = 256  # tokens of a prompt that are read at a time where it is scored: the graph has logits for each of them
+# Such a graph takes the long factors of longrope where the tokens that it is given at once pass the switch, and earlier keys keep
+# theirs (onnxruntime-genai 0.18, models/builders/base.py): it must be given a prompt whole, as torch is.
+ROPE_SWITCH = b"rope_caches_subgraph/If"
 
 
 def load(folder: Path, threads: int | None) -> og.Model:
@@ -63,6 +67,7 @@ class OnnxModel:
     def __init__(self, folder: Path, threads: int | None = None) -> None:
         """Loads a model folder, with a thread for each core that this process may use unless `threads` says otherwise."""
         self.model = load(folder, threads or cores())
+        self._read = READ if ROPE_SWITCH not in GenaiConfig.read(folder).graph.read_bytes() else sys.maxsize
         self.context_length = int(GenaiConfig.read(folder).model["context_length"])
         self._adapter = ActiveAdapter(self.model, folder)
         self.tokenizer = og.Tokenizer(self.model)
@@ -117,8 +122,8 @@ class OnnxModel:
         """As `Scorer.logits`: a prompt is computed once, and after each completion the model goes back to it."""
         for number, (prompt, completions) in enumerate(asked):
             generator = self._generator(len(prompt) + max(len(completion) for completion in completions))
-            for start in range(0, len(prompt), READ):
-                generator.append_tokens(prompt[start : start + READ])
+            for start in range(0, len(prompt), self._read):
+                generator.append_tokens(prompt[start : start + self._read])
             first = np.array(generator.get_output("logits")[0, -1:], dtype=np.float32)
             for place, completion in enumerate(completions):
                 yield from ((number, place, chunk) for chunk in self._choosing(generator, first, completion))

@@ -73,10 +73,16 @@ class Prompt:
                 raise InputError(f"the text holds {error}") from error
         try:
             row = json.loads(text, parse_float=str, parse_int=str)  # as prepare reads JSON
-            return {column: text_of(row[column]) for column in columns}
+            values = {column: row[column] for column in columns}
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             wanted = ", ".join(f'"{column}": "..."' for column in columns)
             raise InputError(f"this model wants a JSON object {{{wanted}}}") from error
+        for column, value in values.items():
+            try:
+                values[column] = text_of(value)
+            except ValueError as error:
+                raise InputError(f"column {column!r} holds {error}") from error
+        return values
 
     def save(self, folder: Path) -> None:
         """Writes prompt.json to `folder`."""

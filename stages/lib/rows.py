@@ -130,6 +130,9 @@ def _csv(path: Path, columns: Collection[str]) -> Iterator[dict[str, str]]:
                 if any(cells[len(names) :]):
                     problem = f"{len(cells)} cells, but the header has {len(names)}; put text that has commas in double quotes"
                     raise InputError(f"{path} row {row} (line {reader.line_num}): {problem}")
+                if any(name not in names[: len(cells)] for name in columns if name in names):
+                    problem = f"{len(cells)} cells, but the header has {len(names)}; write empty cells too"
+                    raise InputError(f"{path} row {row} (line {reader.line_num}): {problem}")
                 yield dict(zip(names, cells, strict=False))
         except csv.Error as error:
             raise InputError(f"{path} row {row + 1} (line {reader.line_num}): not CSV ({error})") from error

@@ -10,7 +10,7 @@ import torch
 from tqdm import tqdm
 
 from stages.lib.checkpoint import context_length, load_encoder, load_model
-from stages.lib.cores import FreeCores
+from stages.lib.cores import FreeCores, cores
 from stages.lib.likelihood import CHUNK, Asked, Logits
 from stages.lib.threads import SteadyThreads
 from stages.lib.tokens import Tokens, answer_length
@@ -28,7 +28,7 @@ class TorchModel:
         self.model = load_model(folder).eval()
         SteadyThreads(self.model)
         self._context_length = context_length(self.model.config)
-        self._free_cores = FreeCores(torch.get_num_threads())
+        self._free_cores = FreeCores(min(torch.get_num_threads(), cores()))
         self.model.to("cuda" if torch.cuda.is_available() else "cpu")
 
     def answers(self, prompts: list[str], max_new_tokens: int) -> list[str]:
@@ -54,19 +54,26 @@ class TorchModel:
     def logits(self, asked: Asked) -> Iterator[tuple[int, int, Logits]]:
         """As `Scorer.logits`: a prompt is computed once, its completions after it in one batch with its neighbours'.
 
-        Where their logits would take too much memory, each completion is computed by itself, chunk after chunk.
+        Where their logits would take too much memory, fewer completions go together, and long ones chunk after chunk.
         """
         completions_each = len(asked[0][1])
         rows_each = max(1, self.batch_size // completions_each)
         for numbers, prompts in self._batches([prompt for prompt, _ in asked], rows_each):
             completions = [completion for number in numbers for completion in asked[number][1]]
             longest = max(len(completion) for completion in completions)
-            if longest > CHUNK or longest * len(completions) > AT_ONCE:
+            if longest > CHUNK:
                 for number, prompt in zip(numbers, prompts, strict=True):
                     yield from ((number, place, chunk) for place, chunk in self._in_chunks(prompt, asked[number][1]))
                 continue
-            found = self._choosing(prompts, completions)
-            yield from ((numbers[at // completions_each], at % completions_each, chunk) for at, chunk in enumerate(found))
+            if longest * len(completions) <= AT_ONCE:
+                found = self._choosing(prompts, completions)
+                yield from ((numbers[at // completions_each], at % completions_each, chunk) for at, chunk in enumerate(found))
+                continue
+            size = max(1, AT_ONCE // longest)
+            for number, prompt in zip(numbers, prompts, strict=True):
+                for start in range(0, completions_each, size):
+                    part = self._choosing([prompt], asked[number][1][start : start + size])
+                    yield from ((number, start + place, chunk) for place, chunk in enumerate(part))
 
     def _choosing(self, prompts: list[Tokens], completions: list[Tokens]) -> list[Logits]:
         """The logits by which completions are chosen, the first few after the first prompt and so on."""

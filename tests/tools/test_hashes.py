@@ -60,7 +60,9 @@ def test_the_probe_is_the_same_in_every_process_and_with_any_number_of_threads(
 
 
 def test_the_committed_probe_has_the_kinds_of_this_one(here: dict[str, str], root: Path) -> None:
-    assert json.loads((root / CPU).read_text()).keys() == here.keys()
+    committed = json.loads((root / CPU).read_text())
+    assert committed.keys() == here.keys()
+    assert committed["made_by"] == here["made_by"], "write it again, with dvc.lock"
     assert len(set(here.values())) == len(here)
 
 
@@ -85,6 +87,14 @@ def test_other_hashes_on_a_cpu_that_rounds_differently_are_told_apart(
     made = hashes(Path("dvc.lock"))
     assert compared(made | {"models/adapter": "12.dir"}, made) == OTHER_CPU
     assert capsys.readouterr().out.splitlines()[1].endswith("that made the committed dvc.lock: products")
+
+
+def test_a_probe_of_other_packages_excuses_nothing(
+    project: Path, here: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    CPU.write_text(json.dumps(here | {"made_by": "torch 2.12.0, 0", "products": "another"}))
+    assert compared({"models/adapter": "12.dir"}, hashes(Path("dvc.lock"))) == CHANGED
+    assert capsys.readouterr().out.splitlines()[1].startswith(f"{CPU} was written with other packages")
 
 
 def test_an_output_that_only_one_of_the_two_has_is_a_difference(project: Path) -> None:

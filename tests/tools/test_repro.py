@@ -138,6 +138,7 @@ def project(made: Project) -> Iterator[Project]:
 SECOND = [
     pytest.param(MAKE, "train", 2, r"repro: another run works in this folder \(process \d+, ", id="make repro, train"),
     pytest.param(MAKE, "merge", 2, r"repro: another run works in this folder \(process \d+, ", id="make repro, merge"),
+    pytest.param(("dvc", "repro"), "merge", 255, "is busy, it is being blocked by", id="dvc repro"),
     pytest.param(("dvc", "exp", "run"), "merge", 255, "'workspace' is busy", id="dvc exp run"),
     pytest.param(("dvc", "exp", "run", "--queue"), "merge", 255, "'workspace' is busy", id="dvc exp run --queue"),
     pytest.param((sys.executable, "-m", "stages.merge"), "merge", 1, r"merge: merge \(process \d+\) runs in this", id="by hand"),

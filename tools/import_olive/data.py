@@ -141,4 +141,6 @@ def labels_of(paths: list[str], column: str) -> list[str] | None:
 
     answers = Counter(row.values[column].strip() for row in read_files(paths, [column]))
     classes = 2 <= len(answers) <= 20 and min(answers.values()) >= 10
+    if classes and any("${" in answer for answer in answers):  # OmegaConf would put a variable's value in its place
+        raise InputError(f"{paths[0]}: a label has ${{, which a configuration takes for a variable; rename it in the rows")
     return sorted(answers) if classes else None

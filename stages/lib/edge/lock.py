@@ -27,23 +27,24 @@ def held(path: Path, taken: Callable[[], None]) -> Iterator[IO[str]]:
 
 
 @contextmanager
-def stage_lock(name: str) -> Iterator[None]:
+def stage_lock(name: str) -> Iterator[bool]:
     """Holds the lock of this folder's stages, which write the same outputs and so never run side by side.
 
     Of several processes for one training only the first takes it, and not those that start them on each of several machines.
+    Yields whether this process has it.
 
     Raises:
         InputError: a stage runs in this folder.
     """
     starter = "starter" if "PET_NNODES" in os.environ else "0"
     if os.environ.get("RANK", starter) != "0":
-        yield
+        yield False
         return
     with held(STAGE, refuse) as file:
         file.truncate(0)
         file.write(f"{name} (process {os.getpid()})")
         file.flush()
-        yield
+        yield True
 
 
 def refuse() -> None:

@@ -39,8 +39,8 @@ def run(name: str, main: Callable[[Sections], str], sections: type[Sections], ov
         warn_if_stale()
         given = [override for override in overrides if override != "--verbose"]
         environment.check(load(Installed, given).environment.lock)
-        with stage_lock(name):
-            for folder in (BASE.parent, PREPARED.parent, LOSS_CURVES.parent, REPORT.parent):
+        with stage_lock(name) as alone:
+            for folder in (BASE.parent, PREPARED.parent, LOSS_CURVES.parent, REPORT.parent) if alone else ():
                 recover_all(folder)
             made = main(load(sections, given))
     except KeyboardInterrupt:

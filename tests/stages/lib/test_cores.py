@@ -22,7 +22,7 @@ class Clock:
         self.now = self.others = 0.0
         monkeypatch.setattr(cores.time, "monotonic", lambda: self.now)
         monkeypatch.setattr(cores, "others_seconds", lambda: self.others)
-        monkeypatch.setattr(cores.os, "cpu_count", lambda: 16)
+        monkeypatch.setattr(cores, "bound", lambda: 16)
 
     def passes(self, seconds: float, busy: float) -> None:
         self.now += seconds

@@ -10,7 +10,7 @@ import torch
 from omegaconf import OmegaConf
 from transformers import AutoConfig
 
-from stages.lib import windows
+from stages.lib import onnx_model, windows
 from stages.lib.checkpoint import load_model
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import write_jsonl
@@ -85,8 +85,10 @@ def source(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(source: Path, one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> OnnxModel:
-    """The model in float32."""
-    return OnnxModel(built(recipe("fp32"), source, tmp_path_factory.mktemp("built") / "onnx"))
+    """The model in float32, which reads a prompt in parts of half a window where it can be read so."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(onnx_model, "READ", WINDOW // 2)
+        return OnnxModel(built(recipe("fp32"), source, tmp_path_factory.mktemp("built") / "onnx"))
 
 
 def random_model(folder: Path, **fields: Any) -> Path:
