@@ -48,6 +48,7 @@ async def retry_after(worker: Worker) -> tuple[str, str]:
             await asked.jobs[0].begun()
     with pytest.raises(RequestError) as refused:
         worker.ask([Question("a", "prompt", 3)], 0)
+    assert running.value.headers and refused.value.headers
     return running.value.headers["Retry-After"], refused.value.headers["Retry-After"]
 
 
