@@ -2,17 +2,20 @@
 
 # What a user sets reaches a recipe as a variable of its environment, "$$NAME", letter by letter: neither make nor the shell
 # evaluates it. ARGS holds words, quoted as for a shell; tools/make_args.py splits them and runs no shell either.
-USERS := ACCOUNT ARGS CONFIG ENGINE EXPERIMENT EXTRA GPUS IMAGE JOB MODEL NAME PORT PYTHON RESET REV SEARCH STORE STRICT TEXT \
-	URL VENV
+# So does every variable of make's command line: the commands read others, such as PIP_INDEX_URL, from the environment.
+USERS := ACCOUNT ARGS BASE_DIGEST BASE_IMAGE CONFIG ENGINE EXPERIMENT EXTRA GPUS IMAGE JOB MODEL NAME PORT PYTHON RESET REV \
+	SEARCH STORE STRICT TEXT TUNEPRESS_API_KEY URL VENV
+USERS += $(foreach name,$(filter-out SHELL MAKE% USERS $(USERS),$(.VARIABLES)),$(if $(findstring command line,$(origin $(name))),$(name)))
 $(foreach name,$(USERS),$(if $(filter-out undefined,$(origin $(name))),$(eval override export $(name) := $$(value $(name)))))
 WITH_ARGS := python -m tools.make_args
 
 PYTHON ?= python3
 VENV ?= .venv
+HASH := \#
 ifneq ($(words $(VENV)),1)
 $(error VENV: must be one path without spaces, for it names targets)
 endif
-$(foreach mark,$$ ; & | < > ( ) { } ` ' " * ? \ ~ !,$(if $(findstring $(mark),$(VENV)),$(error VENV: must be a path without $(mark))))
+$(foreach mark,$$ ; & | < > ( ) { } ` ' " * ? [ ] : % $(HASH) \ ~ !,$(if $(findstring $(mark),$(VENV)),$(error VENV: must be a path without $(mark))))
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 

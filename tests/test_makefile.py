@@ -28,6 +28,7 @@ HOSTILE = (
     "${shell touch MARK}",
     "$HOME costs $5 # and *",
 )
+HOSTILE_PATHS = ("x;touch${IFS}MARK", "`y`", "x\\y", "$(y)", "x|y", "x&y", "~", "[a-z]", "x*", "x?", "#x", "x:y", "x%y", "")
 # target, variable, where its value is in the command's words
 TARGETS = [
     ("exp-show", "REV", "--rev={}"),
@@ -65,13 +66,16 @@ class Project:
         for name in ENVIRONMENTS:
             (folder / f".venv/.{name}").touch()
 
-    def make(self, *words: str, code: int = 0, variables: dict[str, str] | None = None) -> list[tuple[list[str], dict[str, str]]]:
+    def make(
+        self, *words: str, code: int = 0, error: str = "", variables: dict[str, str] | None = None
+    ) -> list[tuple[list[str], dict[str, str]]]:
         """The words and the environment of each command that a target ran."""
         self.record.unlink(missing_ok=True)
         kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
         environment = {**kept, "RECORD": str(self.record), **(variables or {})}
         done = subprocess.run(["make", *words], cwd=self.folder, env=environment, capture_output=True, text=True, timeout=60)
         assert done.returncode == code, done.stderr
+        assert error in done.stderr
         lines = self.record.read_text(encoding="utf-8").splitlines() if self.record.exists() else []
         return [(argv, environ) for argv, environ in map(json.loads, lines)]
 
@@ -110,6 +114,15 @@ def test_what_docker_run_reads_reaches_it_as_it_is(variable: str, project: Proje
         assert not (project.folder / "MARK").exists(), value
 
 
+@pytest.mark.parametrize("variable", ["TUNEPRESS_API_KEY", "BASE_IMAGE", "BASE_DIGEST", "PIP_INDEX_URL", "HF_TOKEN"])
+def test_what_the_commands_read_from_the_environment_may_be_set_on_makes_command_line(variable: str, project: Project) -> None:
+    for value in (*HOSTILE, "se$cret$(shell touch MARK)"):
+        for words, variables in (([f"{variable}={value}"], {}), ([], {variable: value})):
+            ran = project.make("docker-serve", "IMAGE=cpu", *words, variables=variables)
+            assert [environ[variable] for _, environ in ran] == [value, value]
+            assert not (project.folder / "MARK").exists(), value
+
+
 def test_a_text_to_predict_is_not_evaluated(project: Project) -> None:
     for value in HOSTILE:
         ((_, environ),) = project.make("predict", f"TEXT={value}")
@@ -123,9 +136,11 @@ def test_python_is_a_program_and_venv_a_path(project: Project) -> None:
     for value in HOSTILE:
         (project.folder / ".venv/.cpu").unlink(missing_ok=True)
         project.make("setup", f"PYTHON={value}", code=2)
-        project.make("setup", f"VENV={value}", code=2)
-        project.make("clean", f"VENV={value}", code=2)
-        assert not (project.folder / "MARK").exists(), value
+    for value in (*HOSTILE, *HOSTILE_PATHS):
+        for target in ("setup", "clean"):
+            project.make(target, f"VENV={value}", code=2, error="VENV: must be ")
+            project.make(target, variables={"VENV": value}, code=2, error="VENV: must be ")
+    assert not (project.folder / "MARK").exists()
 
 
 def test_what_is_not_set_is_not_there(project: Project) -> None:

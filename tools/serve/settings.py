@@ -1,6 +1,7 @@
 """Settings: what the command line says, and the limits that keep one client from taking all."""
 
 import resource
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +50,7 @@ class Settings:
     api_key: str | None
 
     def check(self) -> None:
-        """Looks whether a server could run with these.
+        """Looks whether a server could run with these, and raises this process's limit of open files where it is too low.
 
         Raises:
             InputError: it could not.
@@ -89,7 +90,13 @@ class Settings:
         return self.max_tokens
 
     def _check_files(self) -> None:
-        needed, (limit, _) = self.max_connections + 2 * BACKLOG + FILES, resource.getrlimit(resource.RLIMIT_NOFILE)
+        needed = self.max_connections + 2 * BACKLOG + FILES
+        limit, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if resource.RLIM_INFINITY != limit < needed:
+            reachable = needed if hard == resource.RLIM_INFINITY else min(hard, needed)
+            with suppress(OSError, ValueError):  # a limit of the whole system
+                resource.setrlimit(resource.RLIMIT_NOFILE, (reachable, hard))
+                limit = reachable
         if limit != resource.RLIM_INFINITY and limit < needed:
             reason = f"{self.max_connections} need {needed} open files, of at most {limit} (ulimit -n); raise that or lower this"
             raise InputError(f"--max-connections: {reason}")

@@ -16,6 +16,7 @@ from tools.serve.question import Begun, End, Heard, Piece, Question, Ready, Refu
 from tools.serve.settings import Settings
 
 LONGEST_PAUSE = 30.0  # seconds before another start of the model's process; 1, 2, 4 ... before
+LONGEST_LOAD = 600.0  # seconds for another start; the first has no limit, for whoever started it sees it wait
 logger = logging.getLogger("uvicorn.error")
 
 
@@ -43,6 +44,7 @@ class Worker:
         self._child: Child | None = None
         self._refusal = ""  # why the process could not load the model
         self._failures = 0  # in a row
+        self._overdue: asyncio.TimerHandle | None = None  # ends a process that does not load the model
         self.alive = False
         self.failure: str | None = None
 
@@ -170,10 +172,11 @@ class Worker:
         assert self._child
         reason = self._refusal or f"the model's process has ended ({self._child.exit})"
         self.alive, self._refusal = False, ""
+        if self._overdue:
+            self._overdue.cancel()
+        self._failures += 1
         self.give_up_all(self._ended(reason))
         self._running = None
-        self._waiting.clear()
-        self._failures += 1
         if self._failures > self._settings.restarts:
             self.failure = f"{reason}; {self._failures} times in a row without an answer in between (--restarts)"
             return
@@ -190,6 +193,12 @@ class Worker:
             self._mourn()
         else:
             self.listen()
+            self._overdue = asyncio.get_running_loop().call_later(LONGEST_LOAD, self._too_late)
+
+    def _too_late(self) -> None:
+        if self._child and not self.alive:
+            self._refusal = f"the model's process has not loaded the model in {LONGEST_LOAD:g} s"
+            self._child.kill()
 
     def _pause(self) -> float:
         return float(min(LONGEST_PAUSE, 2 ** max(0, self._failures - 1)))

@@ -146,7 +146,7 @@ def test_a_server_that_waits_to_start_its_model_again_ends_at_once(folder: Path)
         until(lambda: server.get("/health").status_code == 503)
         before = time.monotonic()
         assert server.end(signal.SIGTERM) == 0
-        assert time.monotonic() - before < 5
+        assert time.monotonic() - before < 20  # the grace is 30; a new process that is still importing has 5 to end by itself
         assert "Traceback" not in server.log()
 
 
