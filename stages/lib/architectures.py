@@ -14,7 +14,7 @@ from stages.lib.edge.errors import InputError
 DEFAULT = ("default",)
 TESTED = {  # architectures, each with the types of rope that the builder's graph computes as torch does
     "Ernie4_5ForCausalLM": DEFAULT,
-    "Gemma2ForCausalLM": DEFAULT,  # with train.attn_implementation=eager
+    "Gemma2ForCausalLM": DEFAULT,  # trained with eager attention
     "Gemma3ForCausalLM": DEFAULT,
     "GemmaForCausalLM": DEFAULT,
     "GraniteForCausalLM": DEFAULT,

@@ -23,6 +23,10 @@ class UnansweredError(Exception):
     """Nobody said whether the file has changed: no network, no answer in time, or nobody signed in to ask."""
 
 
+class RedirectError(InputError):
+    """A server sends the request where it must not go."""
+
+
 @contextmanager
 def explained(url: str) -> Iterator[None]:
     """Turns every error of a client into one of two.
@@ -66,7 +70,7 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def meaning(url: str, errors: list[BaseException]) -> Exception:
     """What a client's error says about a file, in one line."""
-    if refusal := next((error for error in errors if isinstance(error, InputError)), None):
+    if refusal := next((error for error in errors if isinstance(error, RedirectError)), None):
         return refusal  # of a redirect, which fsspec has wrapped
     status = next(filter(None, map(status_of, errors)), None)
     names = {type(error).__name__ for error in errors}

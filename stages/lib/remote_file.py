@@ -18,7 +18,7 @@ from stages.lib.addresses import BLOB, LOOPBACK
 from stages.lib.collected import Identity
 from stages.lib.datastore import resolve
 from stages.lib.edge.errors import InputError
-from stages.lib.remote_errors import explained, patience
+from stages.lib.remote_errors import RedirectError, explained, patience
 from stages.lib.storage_account import CLOUD, filesystem, of_environment
 
 BLOCK = 4_000_000  # bytes asked for at once, each within `patience`
@@ -102,12 +102,12 @@ async def check_redirect(first: URL, target: URL) -> None:
     """Refuses a redirect on which the rows could be changed on the way, or which leads into a private network from outside.
 
     Raises:
-        InputError: it is one.
+        RedirectError: it is one.
     """
     if target.scheme != "https" and (first.scheme == "https" or target.host not in LOOPBACK):
-        raise InputError(f"{first}: is redirected to {target.origin()}; over http anyone on the way can change the rows")
+        raise RedirectError(f"{first}: is redirected to {target.origin()}; over http anyone on the way can change the rows")
     if await is_private(target) and not await is_private(first):
-        raise InputError(
+        raise RedirectError(
             f"{first}: is redirected to {target.origin()}, which is in a private network; download the file yourself"
         )
 

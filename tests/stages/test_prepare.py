@@ -575,7 +575,12 @@ class Project:
 
     def outputs(self) -> dict[str, bytes]:
         folders = [self.folder / "data/prepared", self.folder / "metrics"]
-        return {str(path): path.read_bytes() for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()}
+        return {
+            str(path): path.read_bytes()
+            for folder in folders
+            for path in sorted(folder.rglob("*"))
+            if path.is_file() and path.name != "lock"
+        }
 
 
 @pytest.fixture(scope="module")

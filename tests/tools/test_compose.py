@@ -154,7 +154,7 @@ def test_a_choice_is_kept_and_named(composed: Path, capsys: pytest.CaptureFixtur
     [
         ["+experiment=smoke"],
         ["+experiment=phi3_mini_chat"],
-        ["data.labels=null", "data.test_files=[a.csv]"],
+        ["data.labels=null", "data.test_files=[data/raw/a.csv]"],
         ["train.eval_strategy=no", "adapter.target_modules=[o_proj]"],
         ["build.is_symmetric=null", "seed=1"],
         [

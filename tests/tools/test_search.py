@@ -21,7 +21,8 @@ from tools.search.schema import Bound, Sampler, Search, load
 from tools.search.show import plot, table
 from tools.search.space import Range, overrides_of, text_of
 from tools.search.study import Proposals
-from tools.search.verdict import Trial, Verdict, judge, sentence, tested_lines
+from tools.search.verdict import Trial, Verdict, judge, sentence
+from tools.search.verdict import tested_lines as lines_of_test_rows
 
 SPACE = "space: {build.block_size: [32, 64]}\n"
 GOAL = "minimize: onnx.size_mb\n"
@@ -321,19 +322,19 @@ def test_where_no_recipe_keeps_the_limits_the_closest_is_named() -> None:
 def test_the_test_rows_are_told_apart_from_the_validation_rows() -> None:
     worse = Trial("smaller-test", SMALLER.choices, SMALLER.figures | {"drop": 0.03})
     verdict = replace(judge(WANTED, [DEFAULT, SMALLER]), tested=[worse, replace(DEFAULT, name="default-test")])
-    assert tested_lines(verdict) == [
+    assert lines_of_test_rows(verdict) == [
         "smaller-test (build.block_size=smaller): size 90, drop 0.03, speed 72; breaks drop",
         "default-test (the default recipe): size 100, drop 0.005, speed 80",
     ]
     failed = replace(verdict, tested=[FAILED, DEFAULT])
-    assert tested_lines(failed)[0] == "failed (build.block_size=7) failed: build: the builder refuses [with T = float]"
-    assert tested_lines(judge(WANTED, [DEFAULT])) == []
+    assert lines_of_test_rows(failed)[0] == "failed (build.block_size=7) failed: build: the builder refuses [with T = float]"
+    assert lines_of_test_rows(judge(WANTED, [DEFAULT])) == []
 
 
 def test_an_accuracy_comes_with_its_interval() -> None:
     accurate = Search(WANTED.space, maximize="onnx.accuracy")
     verdict = judge(accurate, [Trial("default", {}, EVALUATED)])
-    assert tested_lines(replace(verdict, tested=verdict.trials)) == [
+    assert lines_of_test_rows(replace(verdict, tested=verdict.trials)) == [
         "default (the default recipe): onnx.accuracy 0.95 (0.863 to 0.983)"
     ]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError  # type: ignore[import-untyped]
@@ -58,6 +58,8 @@ def compose_conf(overrides: list[str]) -> str:
         with initialize_config_dir(str(CONF.resolve()), version_base=None):
             config = compose("config", overrides)
         OmegaConf.resolve(config)
+    except MissingConfigException as error:  # of several kinds, OSError too
+        raise InputError(f"{CONF}/: {composing(error)}") from error
     except (YAMLError, UnicodeError, OSError) as error:  # the last is OmegaConf's for a file that holds a number
         for file in sorted(CONF.rglob("*.yaml")):
             read_yaml(file)

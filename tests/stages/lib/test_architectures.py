@@ -193,6 +193,6 @@ def test_training_says_which_attention_gemma2_needs(root: Path, tmp_path: Path, 
     twin(tmp_path / BASE, TWINS["gemma2"])
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError) as raised:
-        load_base(sections(root))
-    assert str(raised.value) == "train.attn_implementation: sdpa_by_example cannot compute this model's attention; set eager"
-    load_base(sections(root, attn_implementation="eager"))
+        load_base(sections(root, attn_implementation="sdpa"))
+    assert str(raised.value) == "train.attn_implementation: sdpa cannot compute this model's attention; set eager"
+    assert load_base(sections(root)).config._attn_implementation == "eager"

@@ -312,5 +312,5 @@ def test_a_window_shorter_than_an_example_is_kept(tiny_phi3: Path) -> None:
 
 def test_attention_by_example_without_boundaries_is_an_error(tiny_phi3: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_phi3, attn_implementation=BY_EXAMPLE)
-    with pytest.raises(ValueError, match=r"wants the boundaries of Joiner\(boundaries=True\)"):
+    with pytest.raises(ValueError, match=r"needs the boundaries of Joiner"):
         model(torch.tensor([[1, 2]]))
