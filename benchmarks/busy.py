@@ -3,7 +3,7 @@
     python -m benchmarks.busy                                   # some ten minutes on two cores, after `make repro`
     python -m benchmarks.busy --variable GOMP_SPINCOUNT=3000    # with another environment; not written to results/
 
-The default recipe is trained for STEPS steps and `stages.benchmark onnx` is run, each next to 0, 1 and 2 processes that compute
+The default recipe is trained for STEPS steps and `stages.evaluate onnx` is run, each next to 0, 1 and 2 processes that compute
 without end. Kept is the share of the speed on the quiet machine. The figures also go to benchmarks/results/busy.json.
 """
 
@@ -23,7 +23,7 @@ from benchmarks.circumstances import circumstances, load_at_start
 from benchmarks.contenders import make_repository, workspace
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import write_json
-from stages.lib.edge.paths import ONNX
+from stages.lib.edge.paths import ONNX, TIMINGS
 
 RESULTS = Path(__file__).resolve().parent / "results" / "busy.json"
 NEIGHBOURS = (0, 1, 2)
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def measure(scratch: Path, neighbours: int, variables: list[str], only: str | None) -> dict[str, float]:
-    """Steps of training and tokens of decoding in a second, next to some busy processes."""
+    """Steps of training and rows that `evaluate` has the int4 model answer in a second, next to some busy processes."""
     folder = workspace(scratch, f"neighbours-{neighbours}")
     (folder / ONNX).symlink_to(ROOT / ONNX)
     own = environment(scratch, kernels=True) | dict(variable.split("=", 1) for variable in variables)
@@ -68,10 +68,9 @@ def measure(scratch: Path, neighbours: int, variables: list[str], only: str | No
             timed = read_json(folder / "timed.json")
             speeds["training_steps"] = round(timed["steps"] / timed["training_seconds"], 3)
         if only != "train":
-            run("onnx", folder, own, sys.executable, "-m", "stages.benchmark", "onnx")
-            batch = read_json(folder / "metrics/benchmark/onnx.json")["batch_1"]
-            speeds["prefill_tokens"] = batch["prefill_tokens_per_second"]["median"]
-            speeds["decode_tokens"] = batch["decode_tokens_per_second"]["median"]
+            run("onnx", folder, own, sys.executable, "-m", "stages.evaluate", "onnx")
+            seconds = read_json(folder / TIMINGS / "evaluate_onnx.json")["seconds"]
+            speeds["evaluated_rows"] = round(read_json(folder / "metrics/evaluate/onnx.json")["rows"] / seconds, 2)
     return speeds
 
 

@@ -121,8 +121,7 @@ def evenly(rows: list[Any], number: int) -> list[Any]:
 
 def within(rows: list[list[int]], most: int) -> list[list[int]]:
     """Those of the rows, evenly from all of them, that have at most `most` tokens together; a row that alone has more is cut."""
-    tokens = tokens_in(rows)
-    kept = rows if tokens <= most else evenly(rows, max(1, min(len(rows) - 1, len(rows) * most * 2 // tokens)))
+    kept = rows if len(rows) <= most else evenly(rows, most)  # a row has a token or more
     while len(kept) > 1 and tokens_in(kept) > most:
         kept = evenly(rows, len(kept) - 1)
     return [row[:most] for row in kept]
