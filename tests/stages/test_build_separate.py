@@ -155,12 +155,14 @@ def test_an_adapter_that_cannot_be_kept_apart_is_refused_before_anything_is_buil
     BASE.symlink_to(tiny_phi3)
     monkeypatch.setattr(build, "build", lambda *_: pytest.fail("built"))
     write_random_adapter(tiny_phi3, ADAPTER, use_dora=True)
+    shutil.copy(inside / ADAPTER / "prompt.json", ADAPTER)
     with pytest.raises(
         InputError, match=r"^models/adapter: .*lora_magnitude_vector is no factor of LoRA .*set build\.adapters=merged$"
     ):
         build.main(build.Sections(SEPARATE, MERGE))
     shutil.rmtree(ADAPTER)
     write_random_adapter(tiny_phi3, ADAPTER)
+    shutil.copy(inside / ADAPTER / "prompt.json", ADAPTER)
     Quantization("nf4", True, compensated=False, dtype="float32").save(ADAPTER)
     with pytest.raises(InputError, match=r"^build\.adapters: .*set merge\.base=original, or merged here$"):
         build.main(build.Sections(SEPARATE, Merge(MergeBase.dequantized)))

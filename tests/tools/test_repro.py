@@ -203,7 +203,9 @@ def test_a_killed_run_leaves_no_lock_and_its_stage_is_waited_for(project: Projec
     for process in family:
         if process != stage:
             process.kill()
-    first.wait(30)  # a process that nobody has waited for still counts as running, and DVC's lock as held
+    first.wait(30)
+    # a process counts as running, and DVC's lock as held, until the init process has reaped it
+    psutil.wait_procs([process for process in family if process != stage], 120)
     before = project.state()
     assert f"repro: train (process {stage.pid}) runs in this folder; wait until it ends" in project.run(*MAKE, code=2)
     assert project.state() == before

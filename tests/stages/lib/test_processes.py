@@ -2,7 +2,6 @@
 
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,30 +20,26 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return commands
 
 
-def container(path: Path, limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Puts a cgroup's cpu.max in the place where `cores` looks."""
-    path.write_text(limit)
-    monkeypatch.setattr(machine, "Path", lambda _: path)
+def container(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight cores, and a container's share of them, which tests/stages/lib/test_cgroups.py reads from files."""
+    monkeypatch.setattr(machine, "cpu_share", lambda: share)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
 
 
-@pytest.mark.parametrize(
-    ("limit", "count"),
-    [("max 100000\n", 8), ("200000 100000\n", 2), ("50000 100000\n", 1), ("250000 100000\n", 2), ("1600000 100000\n", 8)],
-)
-def test_a_container_gets_its_share_of_the_cores(limit: str, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    container(tmp_path / "cpu.max", limit, monkeypatch)
+@pytest.mark.parametrize(("share", "count"), [(float("inf"), 8), (2.0, 2), (0.5, 1), (2.5, 2), (16.0, 8)])
+def test_a_container_gets_its_share_of_the_cores(share: float, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    container(share, monkeypatch)
     assert machine.cores() == count
 
 
-def test_without_a_container_the_cores_are_those_the_process_is_bound_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "Path", lambda _: tmp_path / "none")
+def test_without_a_container_the_cores_are_those_the_process_is_bound_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "cpu_share", lambda: float("inf"))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 5}, raising=False)
     assert machine.cores() == 3
 
 
-def test_processes_share_the_cores(started: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    container(tmp_path / "cpu.max", "400000 100000\n", monkeypatch)
+def test_processes_share_the_cores(started: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    container(4.0, monkeypatch)
     processes.launch("stages.train", ["train.max_steps=1"], 2)
     ((command, environment),) = started
     assert command[0] == sys.executable
