@@ -33,16 +33,10 @@ TOKENS = torch.arange(2, 42).view(2, 20) * 5
 ONE_FILE, SEVERAL = "50GB", "60KB"
 
 
-@torch.no_grad()
 def new_base(folder: Path, architecture: str, dtype: torch.dtype = torch.float32, max_shard_size: str = SEVERAL) -> Path:
     """Writes a model in which no tensor is all zeros or ones."""
     folder.mkdir(parents=True)
-    write_random_model(ARCHITECTURES[architecture], 0, folder)
-    model = load_model(folder)
-    disturb(model, 0.05)
-    (folder / "model.safetensors").unlink()
-    model.to(dtype).save_pretrained(folder, max_shard_size=max_shard_size)
-    return folder
+    return disturbed_model(folder, ARCHITECTURES[architecture], 0.05, dtype, max_shard_size=max_shard_size)
 
 
 def new_adapter(folder: Path, base: Path, **options: Any) -> PeftModel:
@@ -53,6 +47,19 @@ def new_adapter(folder: Path, base: Path, **options: Any) -> PeftModel:
     adapted.save_pretrained(folder)
     Prompt("{a}", "{b}", None, source_max_len=10).save(folder)
     return adapted.eval()
+
+
+@torch.no_grad()
+def disturbed_model(
+    folder: Path, fields: dict[str, Any], spread: float = 0.1, dtype: torch.dtype | None = None, **options: Any
+) -> Path:
+    """Writes a random model in which no tensor is all zeros or ones, in `dtype` if one is given; `options` of save_pretrained."""
+    write_random_model(fields, 0, folder)
+    model = load_model(folder)
+    disturb(model, spread)
+    (folder / "model.safetensors").unlink()
+    model.to(dtype or model.dtype).save_pretrained(folder, **options)
+    return folder
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from stages.lib.padding_free import BY_EXAMPLE, Joiner, summed_loss
 from stages.lib.random_model import write_random_model
 from stages.train import load_base
 from tests.stages.built import built
-from tests.stages.merging import disturb, merge_in, new_adapter
+from tests.stages.merging import disturbed_model, merge_in, new_adapter
 from tests.stages.recipes import recipe
 from tests.stages.training import sections
 
@@ -71,13 +71,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def twin(folder: Path, fields: dict[str, Any]) -> Path:
     """A random model in which no weight is all zeros or ones."""
     folder.mkdir()
-    write_random_model(SHAPE | fields, 0, folder)
-    model = load_model(folder)
-    with torch.no_grad():
-        disturb(model, 0.1)
-    (folder / "model.safetensors").unlink()
-    model.save_pretrained(folder)
-    return folder
+    return disturbed_model(folder, SHAPE | fields)
 
 
 @torch.inference_mode()

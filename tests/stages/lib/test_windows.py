@@ -17,11 +17,10 @@ from stages.lib.edge.outputs import write_jsonl
 from stages.lib.edge.paths import PREPARED
 from stages.lib.genai_config import GenaiConfig
 from stages.lib.onnx_model import OnnxModel
-from stages.lib.random_model import write_random_model
 from stages.lib.schema.build import Build
 from tests.conftest import ROOT
 from tests.stages.built import built, settings
-from tests.stages.merging import disturb
+from tests.stages.merging import disturbed_model
 from tests.stages.recipes import recipe
 
 WINDOW, SWITCH = 64, 96  # tokens
@@ -93,13 +92,7 @@ def model(source: Path, one_thread: None, tmp_path_factory: pytest.TempPathFacto
 
 def random_model(folder: Path, **fields: Any) -> Path:
     """A model whose attention has something to say."""
-    write_random_model(SHAPE | fields, 0, folder)
-    disturbed = load_model(folder)
-    with torch.no_grad():
-        disturb(disturbed, 0.1)
-    (folder / "model.safetensors").unlink()
-    disturbed.save_pretrained(folder)
-    return folder
+    return disturbed_model(folder, SHAPE | fields)
 
 
 @torch.inference_mode()
