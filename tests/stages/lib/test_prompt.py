@@ -143,8 +143,19 @@ def test_a_row_of_json_has_the_text_that_prepare_reads() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ['{"a": "x"}', '{"a": "x", "b": null}', '{"a": "x", "b": [1]}', '{"a": NaN, "b": ""}', "3", "[]", "x"]
+    ("text", "problem"),
+    [
+        ('{"a": "x", "b": null}', "column 'b' holds null; "),
+        ('{"a": "x", "b": [1]}', "column 'b' holds a list; "),
+        ('{"a": NaN, "b": ""}', "column 'a' holds NaN; "),
+    ],
 )
+def test_a_value_that_is_no_text_is_refused(text: str, problem: str) -> None:
+    with pytest.raises(InputError, match=f"^{problem}"):
+        SEVERAL.row_of(text)
+
+
+@pytest.mark.parametrize("text", ['{"a": "x"}', "3", "[]", "x"])
 def test_a_row_that_fills_no_template_is_refused(text: str) -> None:
     with pytest.raises(InputError, match=r'^this model wants a JSON object \{"a": "...", "b": "..."\}$'):
         SEVERAL.row_of(text)

@@ -66,12 +66,12 @@ class Server:
 
 
 @contextmanager
-def serving(folder: Path, *options: str, **variables: str) -> Iterator[Server]:
-    """A server of a model folder at a free port, until the block ends."""
+def serving(folder: Path, *options: str, limit: int | None = None, **variables: str) -> Iterator[Server]:
+    """A server of a model folder at a free port, until the block ends; `limit` is that of its open files."""
     with tempfile.TemporaryDirectory() as scratch:
         log = Path(scratch) / "log"
         with log.open("w") as errors:
-            process = start(folder, *options, errors=errors, **variables)
+            process = start(folder, *options, errors=errors, limit=limit, **variables)
         try:
             assert process.stdout
             said = process.stdout.readline()
@@ -89,9 +89,12 @@ def serving(folder: Path, *options: str, **variables: str) -> Iterator[Server]:
                 process.communicate()
 
 
-def start(folder: Path, *options: str, errors: Any = subprocess.PIPE, **variables: str) -> subprocess.Popen[str]:
+def start(
+    folder: Path, *options: str, errors: Any = subprocess.PIPE, limit: int | None = None, **variables: str
+) -> subprocess.Popen[str]:
     """`python -m tools.serve`."""
-    command = [sys.executable, "-m", "tools.serve", "--model", str(folder), "--port", "0", *options]
+    limited = ["sh", "-c", f'ulimit -S -n {limit} && exec "$@"', "sh"] if limit else []
+    command = [*limited, sys.executable, "-m", "tools.serve", "--model", str(folder), "--port", "0", *options]
     inherited = {name: value for name, value in os.environ.items() if name != "TUNEPRESS_API_KEY"}
     environment = {**inherited, "PYTHONPATH": str(ROOT), **variables}
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)

@@ -74,7 +74,7 @@ def test_as_many_half_sent_heads_as_made_the_server_unreachable_do_so_no_more(fo
 
 
 def test_a_low_limit_of_open_files_is_raised_to_what_the_connections_need(folder: Path) -> None:
-    with open_files(256), serving(folder) as server:
+    with serving(folder, limit=256) as server:
         assert resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)[0] == 256 + 320
         assert server.get("/health").status_code == 200
 
