@@ -33,7 +33,13 @@ class Sections:
 
 
 class Reader(Runtime, Protocol):
-    """A runtime that reads texts."""
+    """A runtime that reads texts.
+
+    Attributes:
+        context_length: tokens of a prompt and its answer that the model has room for; None where it does not say.
+    """
+
+    context_length: int | None
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text."""
@@ -47,6 +53,7 @@ def main(name: str, cfg: Sections) -> str:
         raise InputError(f"{PREPARED / 'test.jsonl'}: no rows, whose prompts are measured; set data.test_size or data.test_files")
     text = "\n".join(row["prompt"] for row in rows)
     runtime = open_runtime(name)
+    check_context(runtime, workload)
     prompt = list(islice(cycle(runtime.encode(text)), workload.prompt_tokens))
     figures = {
         "machine": machine(),
@@ -74,6 +81,16 @@ def workload_of(benchmark: Benchmark) -> Workload:
         return Workload(**vars(benchmark) | {"batch_sizes": tuple(benchmark.batch_sizes)})
     except InputError as error:
         raise InputError(f"benchmark.{error}") from error
+
+
+def check_context(runtime: Reader, workload: Workload) -> None:
+    """Raises InputError where the model has no room for the prompt and its answer."""
+    wanted, length = workload.prompt_tokens + workload.new_tokens, runtime.context_length
+    if length is not None and wanted > length:
+        raise InputError(
+            f"benchmark: prompt_tokens {workload.prompt_tokens} and new_tokens {workload.new_tokens} do not fit the model's "
+            f"context of {length}; make them smaller"
+        )
 
 
 def open_runtime(name: str) -> Reader:

@@ -26,7 +26,7 @@ from transformers.utils.logging import disable_progress_bar
 from stages.lib import adapter as adapters
 from stages.lib.arguments import training_arguments
 from stages.lib.checkpoint import check, empty_model, load_encoder, load_model
-from stages.lib.corpus import Corpus, Sequence, sequences
+from stages.lib.corpus import Corpus, Sequence, sequences, token_count
 from stages.lib.edge.errors import InputError
 from stages.lib.edge.outputs import read_jsonl, replacing, size_mb, write_json
 from stages.lib.edge.paths import ADAPTER, BASE, LOSS_CURVES, METRICS, PREPARED
@@ -36,7 +36,7 @@ from stages.lib.loss_curves import write_loss_curves
 from stages.lib.memory import peak_gpu_bytes
 from stages.lib.order import Order
 from stages.lib.padding_free import BY_EXAMPLE, EMPTY, Joiner, PaddingFreeTrainer, attention_of, to_split
-from stages.lib.plan import Plan
+from stages.lib.plan import Plan, duration, product_rate
 from stages.lib.processes import first, launch, let_fsdp_run_on_cpus, to_launch, use_all_cores
 from stages.lib.progress import Progress
 from stages.lib.prompt import Prompt
@@ -76,7 +76,8 @@ def main(cfg: Sections) -> str:
         plan.check_memory(cfg.train, cfg.adapter.method.quantized)
         launch("stages.train", sys.argv[1:], cfg.train.num_processes)
     if first():
-        print(f"train: {plan}, {plan.check_memory(cfg.train, cfg.adapter.method.quantized)}", flush=True)
+        took = duration(plan.seconds(product_rate(torch.bfloat16 if cfg.train.bf16 else torch.float32)))
+        print(f"train: {plan}, {took} here, {plan.check_memory(cfg.train, cfg.adapter.method.quantized)}", flush=True)
     else:
         disable_progress_bar()
     state = PartialState(cpu=not torch.cuda.is_available())
@@ -168,7 +169,7 @@ def make_trainer(
     if not apart:  # a checkpointed layer would skip what the last of the examples does not read
         skip_unread_positions(model.get_base_model())
     SteadyThreads(model)
-    lengths = [sum(len(example["input_ids"]) for example in sequence) for sequence in examples["train"]]
+    lengths = list(map(token_count, examples["train"]))
     order = Order(lengths, train.train_sampling_strategy, train.data_seed, arguments.train_batch_size, arguments.world_size)
     if train.fsdp:
         let_fsdp_run_on_cpus()

@@ -51,9 +51,14 @@ class Corpus:
     def sequence(self, examples: list[Example], pad_token_id: int) -> Sequence:
         """One sequence of some rows' examples."""
         joined = examples if self.use_attention_mask else [as_one(examples)]
-        missing = (self.pad_to_max_len or 0) - sum(len(example["input_ids"]) for example in joined)
+        missing = (self.pad_to_max_len or 0) - token_count(joined)
         padding: list[Example] = [{"input_ids": [pad_token_id] * missing, "labels": [IGNORED] * missing}] if missing > 0 else []
         return joined + padding
+
+
+def token_count(sequence: Sequence) -> int:
+    """Tokens of all examples of a sequence."""
+    return sum(len(example["input_ids"]) for example in sequence)
 
 
 def as_one(examples: list[Example]) -> Example:

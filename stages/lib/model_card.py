@@ -70,6 +70,8 @@ def snippet(prompt: Prompt, adapter: bool) -> str:
         terms += [f"row[{name!r}]"] if name is not None else []
     return "\n".join(
         [
+            "import json",
+            "",
             "import onnxruntime_genai as og",
             "",
             'model = og.Model("onnx")  # the folder beside this card',
@@ -79,7 +81,9 @@ def snippet(prompt: Prompt, adapter: bool) -> str:
             f"tokens = tokenizer.encode({' + '.join(terms)})",
             "",
             "parameters = og.GeneratorParams(model)",
-            f"parameters.set_search_options(do_sample=False, max_length=len(tokens) + {prompt.max_new_tokens})",
+            'context = json.load(open("onnx/genai_config.json"))["model"]["context_length"]',
+            f"length = min(len(tokens) + {prompt.max_new_tokens}, context)",
+            "parameters.set_search_options(do_sample=False, max_length=length)",
             "generator = og.Generator(model, parameters)",
             *(ACTIVATION if adapter else []),
             "generator.append_tokens(tokens)",

@@ -7,6 +7,7 @@ import numpy as np
 import onnxruntime_genai as og
 
 from stages.lib.active_adapter import ActiveAdapter
+from stages.lib.genai_config import GenaiConfig
 from stages.lib.onnx_model import load
 
 
@@ -25,6 +26,7 @@ class OnnxRuntime:
         """
         start = time.perf_counter()
         self._model = load(folder, threads)
+        self.context_length: int | None = int(GenaiConfig.read(folder).model["context_length"])
         self._adapter = ActiveAdapter(self._model, folder)
         self.load_seconds = time.perf_counter() - start
         self._generator: og.Generator | None = None

@@ -2,17 +2,23 @@
 
 import math
 import os
+import time
 from dataclasses import dataclass
 
+import torch
 from peft import PeftModel
 
-from stages.lib.corpus import Sequence
+from stages.lib.corpus import Sequence, token_count
 from stages.lib.edge.errors import InputError
 from stages.lib.memory import available_bytes, estimated_bytes
 from stages.lib.padding_free import joinable
 from stages.lib.schema.adapter import Adapter
 from stages.lib.schema.train import Train, interval
 from stages.lib.tokens import IGNORED
+
+EFFICIENCY = 0.46  # of a training's products against large ones: `python -m benchmarks.train`
+PRODUCT = 1024  # rows and columns of a large product
+SECONDS = 0.2  # that its speed is measured for
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,8 @@ class Plan:
         validations: how often the validation rows are scored, at most; 0 where there are none.
         validation_tokens: of the validation rows.
         validation_share: of the time of the training.
+        processes: of all machines.
+        operations: additions and multiplications of all steps and validations.
         apart: whether examples of a sequence are computed one at a time.
         needed: estimated peak memory of all processes on this machine that share one device, in bytes.
     """
@@ -44,6 +52,8 @@ class Plan:
     validations: int
     validation_tokens: int
     validation_share: float
+    processes: int
+    operations: int
     apart: bool
     needed: int
 
@@ -80,6 +90,7 @@ class Plan:
         validations = validation_count(train, steps, steps_an_epoch) if validated else 0
         scored = sum(map(token_count, validated))
         learned = round(sum(lengths) * steps / max(steps_an_epoch, 1))
+        work = validations * scored + learned * passes(train)
         return cls(
             trainable=trainable,
             parameters=parameters,
@@ -90,7 +101,9 @@ class Plan:
             sequences_a_step=a_step,
             validations=validations,
             validation_tokens=scored,
-            validation_share=validations * scored / max(validations * scored + learned * passes(train), 1),
+            validation_share=validations * scored / max(work, 1),
+            processes=world,
+            operations=2 * parameters * work,
             apart=not joinable(model.get_base_model()),
             needed=needed * sharing,
         )
@@ -131,6 +144,10 @@ class Plan:
             parts.append(f"{count} of {self.validation_tokens:,} tokens (about {self.validation_share:.0%} of the time)")
         return ", ".join(parts)
 
+    def seconds(self, rate: float) -> float:
+        """How long all of it takes where each process has `rate` operations a second in large products."""
+        return self.operations / (rate * EFFICIENCY * self.processes)
+
     def seconds_left(self, step: int, tokens_a_second: float) -> float:
         """How long the steps after `step` take, with their validations, at a speed of learning."""
         return (1 - step / self.steps) * self.learned / tokens_a_second / (1 - self.validation_share)
@@ -151,9 +168,21 @@ def passes(train: Train) -> int:
     return 3 if train.gradient_checkpointing else 2
 
 
-def token_count(sequence: Sequence) -> int:
-    """Tokens of all examples of a sequence."""
-    return sum(len(example["input_ids"]) for example in sequence)
+def product_rate(dtype: torch.dtype) -> float:
+    """Operations a second of this process in large products, the best of a moment."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    factor = torch.ones(PRODUCT, PRODUCT, dtype=dtype, device=device)
+    best, end = math.inf, time.perf_counter() + SECONDS
+    while time.perf_counter() < end:
+        start = time.perf_counter()
+        (factor @ factor)[0, 0].item()
+        best = min(best, time.perf_counter() - start)
+    return float(2 * PRODUCT**3 / best)
+
+
+def duration(seconds: float) -> str:
+    """A time in the unit that suits it."""
+    return f"about {seconds / 60:.0f} min" if seconds >= 90 else f"about {math.ceil(seconds)} s"
 
 
 def label_count(sequence: Sequence) -> int:

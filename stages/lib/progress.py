@@ -1,12 +1,11 @@
 """What a user sees while a model is trained: steps, time left, loss, tokens a second."""
 
-import math
 import time
 from typing import Any
 
 from transformers import ProgressCallback, TrainerControl, TrainerState, TrainingArguments
 
-from stages.lib.plan import Plan
+from stages.lib.plan import Plan, duration
 
 TIMED = range(2, 5)  # steps of a run that its speed is taken from; the first one also allocates and compiles
 
@@ -64,8 +63,3 @@ class Progress(ProgressCallback):
         losses = {name: f"{value:.4f}" for name, value in (logs or {}).items() if name in ("loss", "eval_loss")}
         self.figures |= losses | {"tokens/s": f"{speed:,.0f}"}
         self.training_bar.set_postfix(self.figures)
-
-
-def duration(seconds: float) -> str:
-    """A time in the unit that suits it."""
-    return f"about {seconds / 60:.0f} min" if seconds >= 90 else f"about {math.ceil(seconds)} s"

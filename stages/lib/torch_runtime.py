@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
-from stages.lib.checkpoint import check, load_model, load_tokenizer
+from stages.lib.checkpoint import check, context_length, load_model, load_tokenizer
 
 
 class TorchRuntime:
@@ -34,6 +34,7 @@ class TorchRuntime:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.load_seconds = time.perf_counter() - start
+        self.context_length = context_length(self._model.config)
         ends = self._model.generation_config.eos_token_id
         self._ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from stages import build, compare, evaluate, judge, merge, prepare, train
+from stages import benchmark, build, compare, evaluate, judge, merge, prepare, train
 from stages.fetch import fetch
 from stages.lib.checkpoint import load_encoder
 from stages.lib.edge.errors import InputError
@@ -20,6 +20,7 @@ from stages.lib.genai_config import GenaiConfig
 from stages.lib.onnx_model import OnnxModel
 from stages.lib.prompt import Prompt
 from stages.lib.schema.base_model import BaseModel
+from stages.lib.schema.benchmark import Benchmark
 from stages.lib.schema.data import Data
 from stages.lib.torch_model import TorchModel
 from tests.stages.recipes import MERGE, NO_GATE, evaluation, recipe
@@ -212,6 +213,10 @@ def test_rows_that_fill_the_context_are_answered_as_far_as_it_goes(
     for text in texts:
         tokens = list(onnx.generate(onnx.encode_prompt(text), prompt.max_new_tokens))
         assert 1 <= len(tokens) <= min(prompt.max_new_tokens, 64 - len(text))
+    for name in benchmark.MODELS:
+        benchmark.main(name, benchmark.Sections(Benchmark(56, 8, [1], warm_up=0, repetitions=1)))
+        with pytest.raises(InputError, match="prompt_tokens 57 and new_tokens 8 do not fit the model's context of 64"):
+            benchmark.main(name, benchmark.Sections(Benchmark(57, 8, [1], warm_up=0, repetitions=1)))
 
 
 def kept(lengths: list[int], generated: torch.Tensor) -> torch.Tensor:

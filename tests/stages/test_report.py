@@ -246,6 +246,16 @@ def test_the_model_cards_snippet_runs_and_says_what_the_model_says(
     assert ran_snippet() == OnnxModel(ONNX).answer(prompt.render_prompt(placeholder(prompt)), 8) + "\n"
 
 
+def test_the_model_cards_snippet_ends_where_the_context_does(
+    tiny_phi3: Path, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = Prompt("Text: {phrase}\n", "{answer}", None, source_max_len=64, max_new_tokens=10**6)
+    monkeypatch.chdir(new_run_of(prompt, {"phrase": "What a day!"}, tmp_path))
+    build(recipe(block_size=32, accuracy_level=4, is_symmetric=True), tiny_phi3, ONNX)
+    report.main(sections(root, labels=False))
+    assert ran_snippet()
+
+
 def test_the_model_cards_snippet_activates_an_adapter_that_lies_apart(
     tiny_phi3: Path, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 
 from stages import train
 from stages.lib import plan as plans
 from stages.lib.edge.paths import ADAPTER
 from stages.lib.padding_free import PaddingFreeTrainer
-from stages.lib.progress import duration
 from tests.stages.training import metrics, refusal, sections
 
 pytestmark = pytest.mark.usefixtures("inside")
@@ -164,7 +164,7 @@ def test_the_time_of_the_training_is_told_once_after_its_first_steps(root: Path,
     ("seconds", "text"), [(0.2, "about 1 s"), (89, "about 89 s"), (90, "about 2 min"), (7230, "about 120 min")]
 )
 def test_a_time_is_told_in_the_unit_that_suits_it(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert plans.duration(seconds) == text
 
 
 def free(giga: float, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,3 +216,17 @@ def test_a_user_sees_losses_speed_and_the_time_left(root: Path, capsys: pytest.C
     bar = re.split(r"[\r\n]+", capsys.readouterr().err)
     last = next(line for line in reversed(bar) if line.startswith("train: 100%"))
     assert re.search(r"4/4 \[\d\d:\d\d<\d\d:\d\d, .*, loss=\d+\.\d{4}, tokens/s=[\d,]+, eval_loss=\d+\.\d{4}\]", last), last
+
+
+def test_the_time_is_that_of_the_products_of_all_steps_and_validations(root: Path) -> None:
+    cfg = sections(root, num_processes=2)
+    plan = plan_of(cfg)
+    assert plan.validations and plan.validation_tokens
+    work = plan.learned * plans.passes(cfg.train) + plan.validations * plan.validation_tokens
+    assert plan.seconds(1e9) == pytest.approx(2 * plan.parameters * work / 1e9 / plans.EFFICIENCY / 2)
+    assert plans.product_rate(torch.float32) > 1e8
+
+
+def test_the_time_is_told_before_the_first_step(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train.main(sections(root))
+    assert re.search(r"^train: .* about \d+ (s|min) here, about .* GB free memory$", capsys.readouterr().out, re.MULTILINE)

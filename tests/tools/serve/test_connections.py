@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from select import select
+from typing import Any
 
 import pytest
 
@@ -95,7 +96,7 @@ def test_a_head_that_does_not_come_is_not_waited_for(content: bytes, folder: Pat
     ],
     ids=["head", "head after an answer", "body without the key", "body that nobody reads"],
 )
-def test_who_sends_byte_by_byte_does_not_keep_a_connection(content: bytes, variables: dict[str, str], folder: Path) -> None:
+def test_who_sends_byte_by_byte_does_not_keep_a_connection(content: bytes, variables: dict[str, Any], folder: Path) -> None:
     with serving(folder, "--client-timeout", "2", **variables) as server, connected(server) as connection:
         connection.sendall(content)
         before = time.monotonic()

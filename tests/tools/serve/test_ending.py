@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
@@ -162,7 +163,7 @@ def test_the_models_process_does_not_outlive_the_server(number: int, slow_folder
         until(lambda: not Path(f"/proc/{model}").exists())
 
 
-def said_at_start(folder: Path, *options: str, **variables: str) -> str:
+def said_at_start(folder: Path, *options: str, **variables: Any) -> str:
     """What a server that cannot start says, in one line."""
     process = start(folder, *options, **variables)
     _, said = process.communicate(timeout=100)
