@@ -1,13 +1,13 @@
 # Tunepress: fine-tune, then press to int4. `make` prints this file's targets.
 
 # What a user sets reaches a recipe as a variable of its environment, "$$NAME", letter by letter: neither make nor the shell
-# evaluates it. ARGS holds words, quoted as for a shell; tools/make_args.py splits them and runs no shell either.
+# evaluates it. ARGS holds words, quoted as for a shell; tools/cli/make_args.py splits them and runs no shell either.
 # So does every variable of make's command line: the commands read others, such as PIP_INDEX_URL, from the environment.
 USERS := ACCOUNT ARGS BASE_DIGEST BASE_IMAGE CONFIG ENGINE EXPERIMENT EXTRA GPUS IMAGE JOB MODEL NAME PORT PYTHON RESET REV \
 	SEARCH STORE STRICT TEXT TUNEPRESS_API_KEY URL VENV
 USERS += $(foreach name,$(filter-out SHELL MAKE% USERS $(USERS),$(.VARIABLES)),$(if $(findstring command line,$(origin $(name))),$(name)))
 $(foreach name,$(USERS),$(if $(filter-out undefined,$(origin $(name))),$(eval override export $(name) := $$(value $(name)))))
-WITH_ARGS := python -m tools.make_args
+WITH_ARGS := python -m tools.cli.make_args
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -38,21 +38,21 @@ docker-%: export GPUS ?= $(if $(filter cuda%,$(IMAGE)),all)
 
 .PHONY: repro
 repro: setup ## all stages, from the base model to the report; then the table
-	@python -m tools.repro
-	@python -m tools.results
+	@python -m tools.cli.repro
+	@python -m tools.cli.results
 
 .PHONY: results
 results: setup ## the table of the last run
-	@python -m tools.results
+	@python -m tools.cli.results
 
 .PHONY: report
 report: setup ## report.html: the last run's report with all experiments beside it, one file to send
-	@python -m tools.report
+	@python -m tools.cli.report
 
 .PHONY: predict
 predict: export TUNEPRESS_TEXT := $(value TEXT)
 predict: setup ## TEXT="...": the int4 model's answer; without TEXT it reads lines from standard input
-	@python -m tools.predict
+	@python -m tools.cli.predict
 
 .PHONY: serve
 serve: setup-serve ## ARGS="--port 8080 ...": the int4 model over HTTP, as OpenAI's API; ARGS=--help lists its options
@@ -62,15 +62,15 @@ serve: setup-serve ## ARGS="--port 8080 ...": the int4 model over HTTP, as OpenA
 
 .PHONY: params
 params: setup ## compose params.yaml from conf/, keeping what an experiment chose; RESET=1 drops that
-	@python -m tools.compose $(if $(RESET),--reset)
+	@python -m tools.cli.params $(if $(RESET),--reset)
 
 .PHONY: exp-show
 exp-show: setup ## experiments side by side: the figures that decide and what differs; REV=... those of another commit
-	@python -m tools.experiments $${REV:+--rev="$$REV"}
+	@python -m tools.cli.experiments $${REV:+--rev="$$REV"}
 
 .PHONY: import-olive
 import-olive: setup ## CONFIG=olive-config.json NAME=mine: conf/experiment/mine.yaml of an Olive configuration; STRICT=1 refuses losses
-	@python -m tools.import_olive --name="$$NAME" $(if $(STRICT),--strict) -- "$$CONFIG"
+	@python -m tools.olive --name="$$NAME" $(if $(STRICT),--strict) -- "$$CONFIG"
 
 .PHONY: search
 search: setup-search ## SEARCH=int4: the best recipe under constraints, of conf/search/int4.yaml; goes on where it was stopped

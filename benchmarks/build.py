@@ -27,8 +27,8 @@ from rich.table import Table
 from benchmarks import merge
 from benchmarks.circumstances import circumstances, load_at_start
 from benchmarks.merge import MODEL_BYTES, check_disk
-from stages.lib.edge.errors import InputError
-from stages.lib.edge.outputs import write_json
+from tunepress.core.errors import InputError
+from tunepress.core.files import write_json
 
 RESULTS = Path(__file__).resolve().parent / "results" / "build.json"
 CONTENDERS = ("tunepress", "builder")

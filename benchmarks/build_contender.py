@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.merge_contender import imports, models
-from stages.lib.edge.outputs import size_mb
-from stages.lib.edge.paths import BASE
+from tunepress.core.files import size_mb
+from tunepress.core.paths import BASE
 
 OURS, THEIRS = Path("models/tunepress"), Path("models/builder")
 
@@ -22,7 +22,7 @@ OURS, THEIRS = Path("models/tunepress"), Path("models/builder")
 def tunepress() -> dict[str, Any]:
     """What the stage does between its inputs and its checks."""
     from benchmarks.build_recipe import recipe
-    from stages.build import build
+    from stages.build.stage import build
 
     start = time.perf_counter()
     build(recipe(), BASE, OURS)
@@ -31,7 +31,7 @@ def tunepress() -> dict[str, Any]:
 
 def builder() -> dict[str, Any]:
     """The builder alone."""
-    from stages.lib.builder import Builder
+    from stages.build.builder import Builder
 
     start = time.perf_counter()
     Builder("int4", "cpu", []).build(BASE, THEIRS)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from stages.lib.schema.build import Adapters, Build
+from tunepress.config.build import Adapters, Build
 
 
 def recipe(precision: str = "int4", execution_provider: str = "cpu", **options: Any) -> Build:
@@ -15,7 +15,7 @@ def recipe(precision: str = "int4", execution_provider: str = "cpu", **options: 
             "adapters": Adapters.merged,
             "n_samples": None,
             "extra_options": {},
-            "tracked": "stages/build.py",
+            "tracked": "stages/build/stage.py",
         }
         | options
     )

@@ -21,9 +21,9 @@ from rich.table import Table
 from benchmarks.children import ROOT, environment, read_json, run
 from benchmarks.circumstances import circumstances, load_at_start
 from benchmarks.contenders import make_repository, workspace
-from stages.lib.edge.errors import InputError
-from stages.lib.edge.outputs import write_json
-from stages.lib.edge.paths import ONNX, TIMINGS
+from tunepress.core.errors import InputError
+from tunepress.core.files import write_json
+from tunepress.core.paths import ONNX, TIMINGS
 
 RESULTS = Path(__file__).resolve().parent / "results" / "busy.json"
 NEIGHBOURS = (0, 1, 2)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages import KERNELS
-from stages.lib.edge.errors import InputError
+from tunepress.core import KERNELS
+from tunepress.core.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from benchmarks.children import ROOT, Usage, environment, read_json, run
 from benchmarks.peer_environment import peer_python
-from stages.lib.edge.outputs import write_json
-from stages.lib.edge.paths import ADAPTER, BASE, MERGED, PREPARED
+from tunepress.core.files import write_json
+from tunepress.core.paths import ADAPTER, BASE, MERGED, PREPARED
 
 JOINED_TOKENS = 512  # of an example that Olive joins, as in its own examples
 SAME_ARGUMENTS = (  # fields of `train` in params.yaml that the peers' Trainer gets too

@@ -29,9 +29,9 @@ from rich.table import Table
 from benchmarks import merge
 from benchmarks.children import ROOT
 from benchmarks.circumstances import circumstances, load_at_start
-from stages.lib.edge.errors import InputError
-from stages.lib.edge.outputs import write_json
-from stages.lib.edge.paths import MERGED, ONNX, PREPARED
+from tunepress.core.errors import InputError
+from tunepress.core.files import write_json
+from tunepress.core.paths import MERGED, ONNX, PREPARED
 
 RESULTS = Path(__file__).resolve().parent / "results" / "evaluate.json"
 CANDIDATES = {"merged": MERGED, "onnx": ONNX}

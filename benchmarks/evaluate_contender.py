@@ -14,11 +14,11 @@ import numpy as np
 
 from benchmarks.evaluate import CANDIDATES
 from stages.evaluate import load
-from stages.lib.edge.outputs import read_jsonl
-from stages.lib.edge.paths import PREPARED
-from stages.lib.likelihood import Logits, chosen, score
-from stages.lib.prompt import Prompt
-from stages.lib.tokens import Tokens
+from tunepress.core.files import read_jsonl
+from tunepress.core.paths import PREPARED
+from tunepress.inference.scoring import Logits, chosen, score
+from tunepress.text.prompt import Prompt
+from tunepress.text.tokenizer import Tokens
 
 BATCH_SIZE = 16  # of params.yaml's default
 

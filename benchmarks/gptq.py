@@ -23,14 +23,14 @@ from transformers import AutoModelForCausalLM, Phi3Config
 from benchmarks.circumstances import circumstances, load_at_start
 from benchmarks.merge_contender import write_weights
 from benchmarks.train_gpu_shapes import SHAPES
-from stages.lib.builder import Builder
-from stages.lib.edge.outputs import write_json
-from stages.lib.edge.stage import peak_memory_mb
-from stages.lib.quantized_checkpoint import Source
-from stages.lib.random_model import byte_tokenizer
-from stages.lib.rounding import Rounding
-from stages.lib.schema.build import SAMPLES
-from stages.lib.tensorwise import calibrated
+from stages.build.builder import Builder
+from stages.build.quantize.checkpoint import Source
+from stages.build.quantize.recipe import Rounding
+from stages.build.quantize.tensors import calibrated
+from tunepress.config.build import SAMPLES
+from tunepress.core.files import write_json
+from tunepress.core.stage import peak_memory_mb
+from tunepress.models.random_model import byte_tokenizer
 
 RESULTS = Path(__file__).resolve().parent / "results" / "gptq.json"
 LAYERS = 2

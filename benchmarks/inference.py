@@ -42,10 +42,10 @@ from rich.table import Table
 from benchmarks.children import ROOT, environment, read_json, run
 from benchmarks.circumstances import circumstances, load_at_start
 from benchmarks.peer_environment import peer_python
-from stages.lib.edge.errors import InputError
-from stages.lib.edge.outputs import write_json
-from stages.lib.edge.paths import BASE, MERGED, ONNX
-from stages.lib.speed import Workload
+from stages.benchmark.speed import Workload
+from tunepress.core.errors import InputError
+from tunepress.core.files import write_json
+from tunepress.core.paths import BASE, MERGED, ONNX
 
 RESULTS = Path(__file__).resolve().parent / "results" / "inference.json"
 TITLES = {"onnx": "onnxruntime-genai", "torch": "torch", "llama.cpp": "llama.cpp"}

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.children import read_json
-from stages import KERNELS
-from stages.lib.edge.errors import InputError
-from stages.lib.edge.outputs import size_mb, write_json
-from stages.lib.speed import Runtime, Workload, measure
+from stages.benchmark.speed import Runtime, Workload, measure
+from tunepress.core import KERNELS
+from tunepress.core.errors import InputError
+from tunepress.core.files import size_mb, write_json
 
 BEGINNINGS = 16  # of the prompt, after which contenders are compared
 
 
 def main(job: dict[str, Any]) -> dict[str, Any]:
-    """Figures of stages/lib/speed.py, the size of the model, and the token it chose after each beginning of the prompt.
+    """Figures of stages/benchmark/speed.py, the size of the model, and the token it chose after each beginning of the prompt.
 
     Args:
         job: `contender`, `path` of its model, `prompt` as token ids, `threads`, and `workload` as fields of `Workload`.
@@ -33,11 +33,11 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
 def load(contender: str, path: Path, threads: int, tokens: int) -> Runtime:
     """A contender's loaded model. Only its own runtime is imported."""
     if contender == "onnx":
-        from stages.lib.onnx_runtime import OnnxRuntime
+        from stages.benchmark.onnx_runtime import OnnxRuntime
 
         return OnnxRuntime(path, threads)
     if contender == "torch":
-        from stages.lib.torch_runtime import TorchRuntime
+        from stages.benchmark.torch_runtime import TorchRuntime
 
         return TorchRuntime(path, threads)
     from benchmarks.llama_cpp_runtime import LlamaCppRuntime

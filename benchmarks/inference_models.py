@@ -14,16 +14,16 @@ from typing import Any
 from transformers import AutoConfig
 
 from benchmarks.children import ROOT, read_json
-from stages.build import build
-from stages.fetch import download_gguf
-from stages.lib.checkpoint import load_encoder
-from stages.lib.edge.configuration import load
-from stages.lib.edge.errors import InputError
-from stages.lib.edge.outputs import read_jsonl, write_json, write_jsonl
-from stages.lib.edge.paths import PREPARED
-from stages.lib.processes import cores
-from stages.lib.schema.base_model import BaseModel, Source
-from stages.lib.schema.build import Build
+from stages.build.stage import build
+from stages.fetch.stage import download_gguf
+from stages.train.launch import cores
+from tunepress.config.base_model import BaseModel, Source
+from tunepress.config.build import Build
+from tunepress.core.errors import InputError
+from tunepress.core.files import read_jsonl, write_json, write_jsonl
+from tunepress.core.params import load
+from tunepress.core.paths import PREPARED
+from tunepress.models.hf_model import load_encoder
 
 PHRASES = ROOT / "data/raw/tone.jsonl"
 

@@ -33,9 +33,9 @@ from scipy.stats import binomtest
 from benchmarks.children import ROOT, environment, run
 from benchmarks.circumstances import circumstances
 from benchmarks.contenders import make_repository
-from stages.lib.edge.errors import InputError
-from stages.lib.edge.outputs import read_json, write_json
-from stages.lib.edge.paths import BASE, MERGED, ONNX
+from tunepress.core.errors import InputError
+from tunepress.core.files import read_json, write_json
+from tunepress.core.paths import BASE, MERGED, ONNX
 
 RESULTS = Path(__file__).resolve().parent / "results" / "int4.json"
 SAMPLES = 128  # training rows that gptq looks at

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from stages.lib.edge.outputs import read_jsonl
-from stages.lib.edge.paths import PREPARED
-from stages.lib.likelihood import Logits, Scorer, agreement, chosen, encoded
-from stages.lib.onnx_model import OnnxModel
-from stages.lib.prompt import Prompt
-from stages.lib.tokens import Tokens
-from stages.lib.torch_model import TorchModel
+from tunepress.core.files import read_jsonl
+from tunepress.core.paths import PREPARED
+from tunepress.inference.onnx_model import OnnxModel
+from tunepress.inference.scoring import Logits, Scorer, agreement, chosen, encoded
+from tunepress.inference.torch_model import TorchModel
+from tunepress.text.prompt import Prompt
+from tunepress.text.tokenizer import Tokens
 
 BATCH_SIZE = 16
 

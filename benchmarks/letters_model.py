@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from benchmarks.build_recipe import recipe
-from stages.build import build
-from stages.lib.prompt import Prompt
-from stages.lib.random_model import write_random_model
+from stages.build.stage import build
+from tunepress.models.random_model import write_random_model
+from tunepress.text.prompt import Prompt
 
 LETTERS = string.ascii_letters + string.digits + ".,!-"
 ENDS = ["<|endoftext|>", "<|end|>"]

@@ -1,4 +1,4 @@
-"""A GGUF file as a `Runtime` of stages/lib/speed.py, through the C interface of llama.cpp with llama.cpp's own defaults.
+"""A GGUF file as a `Runtime` of stages/benchmark/speed.py, through the C interface of llama.cpp with llama.cpp's own defaults.
 
 llama-cpp-python's class `Llama` knows one sequence at a time; the interface below it takes a batch of them.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 import llama_cpp  # type: ignore[import-not-found]
 import numpy as np
 
-from stages.lib.edge.errors import InputError
+from tunepress.core.errors import InputError
 
 CELLS = 256  # llama.cpp rounds the length of a sequence's cache up to a multiple of it
 

@@ -34,8 +34,8 @@ from rich.table import Table
 
 from benchmarks.children import environment, read_json, run
 from benchmarks.circumstances import circumstances, load_at_start
-from stages.lib.edge.errors import InputError
-from stages.lib.edge.outputs import remove, write_json
+from tunepress.core.errors import InputError
+from tunepress.core.files import remove, write_json
 
 RESULTS = Path(__file__).resolve().parent / "results" / "merge.json"
 CONTENDERS = ("copy", "tunepress", "peft")

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from stages.lib.edge.outputs import write_json
-from stages.lib.edge.paths import ADAPTER, BASE, MERGED
+from tunepress.core.files import write_json
+from tunepress.core.paths import ADAPTER, BASE, MERGED
 
 COPIED, BY_PEFT = Path("copied"), Path("models/by_peft")
 SHARD = 5_000_000_000  # bytes, as transformers wrote Phi-3-mini's files
@@ -27,8 +27,8 @@ def models(shape: str) -> dict[str, Any]:
     from transformers import AutoModelForCausalLM, Phi3Config
 
     from benchmarks.train_gpu_shapes import SHAPES
-    from stages.lib.prompt import Prompt
-    from stages.lib.random_model import byte_tokenizer
+    from tunepress.models.random_model import byte_tokenizer
+    from tunepress.text.prompt import Prompt
 
     torch.manual_seed(SEED)
     chosen = SHAPES[shape]
@@ -102,8 +102,8 @@ def copy() -> dict[str, Any]:
 
 def tunepress() -> dict[str, Any]:
     """The stage."""
-    from stages import merge
-    from stages.lib.schema.merge import Merge, MergeBase
+    from stages.merge import stage as merge
+    from tunepress.config.merge import Merge, MergeBase
 
     start = time.perf_counter()
     merge.main(merge.Sections(Merge(MergeBase.original)))
@@ -125,7 +125,7 @@ def compare() -> dict[str, Any]:
     """The values of both results."""
     import torch
 
-    from stages.lib.shards import Shards
+    from tunepress.models.shards import Shards
 
     torch.set_num_threads(1)  # of parts this small
     ours, theirs = Shards.of(MERGED).tensors, Shards.of(BY_PEFT).tensors

@@ -6,7 +6,7 @@
 
 Both are given the same file, the same rows in the same order, the model in models/base and, by that file, the same parameters:
 LoRA, MergeAdapterWeights, ModelBuilder int4. Olive runs in an environment of its own (benchmarks/olive.txt). What is committed in
-this project is cloned, the file imported with tools/import_olive, and run with `dvc exp run`. Olive learns the prompts along with
+this project is cloned, the file imported with tools/olive, and run with `dvc exp run`. Olive learns the prompts along with
 the answers, and so does the imported experiment.
 
 - train, merge, build: seconds of the step without the imports of a stage's process; train reads the rows too.
@@ -38,9 +38,9 @@ from benchmarks.children import ROOT, environment, read_json, run
 from benchmarks.circumstances import circumstances, load_at_start
 from benchmarks.olive_config import Task
 from benchmarks.olive_contenders import CONTENDERS, Contender, Outcome
-from stages.lib.edge.errors import InputError
-from stages.lib.edge.outputs import size_mb, write_json
-from stages.lib.edge.paths import ADAPTER, BASE, PREPARED
+from tunepress.core.errors import InputError
+from tunepress.core.files import size_mb, write_json
+from tunepress.core.paths import ADAPTER, BASE, PREPARED
 
 RESULTS = Path(__file__).resolve().parent / "results" / "olive.json"
 ROWS, TEST_ROWS = 900, 240

@@ -9,8 +9,8 @@ from typing import Any
 from safetensors import safe_open
 
 from benchmarks.children import ROOT
-from stages.lib.edge.errors import InputError
-from stages.lib.edge.outputs import read_jsonl, write_json, write_jsonl
+from tunepress.core.errors import InputError
+from tunepress.core.files import read_jsonl, write_json, write_jsonl
 
 RAW = ROOT / "data/raw/tone.jsonl"
 CONFIG, TRAIN, TEST = "olive-config.json", "train.jsonl", "test.jsonl"

@@ -10,9 +10,9 @@ from typing import Protocol
 from benchmarks import olive_config
 from benchmarks.children import ROOT, Usage, environment, read_json, run
 from benchmarks.peer_environment import peer_python
-from stages.lib.edge.errors import InputError
-from stages.lib.edge.paths import ADAPTER, ONNX, TIMINGS
-from stages.lib.provenance import sha256
+from tunepress.core.errors import InputError
+from tunepress.core.paths import ADAPTER, ONNX, TIMINGS
+from tunepress.models.provenance import sha256
 
 WEIGHTS = "adapter_model.safetensors"
 EXPERIMENT = "olive_benchmark"
@@ -69,7 +69,7 @@ class Tunepress:
         run("the clone", folder, variables, "git", "clone", "--quiet", ROOT, "project")
         project = folder / "project"
         shutil.copytree(given, project / self.rows)
-        importer = (sys.executable, "-m", "tools.import_olive", self.rows / olive_config.CONFIG, "--name", EXPERIMENT)
+        importer = (sys.executable, "-m", "tools.olive", self.rows / olive_config.CONFIG, "--name", EXPERIMENT)
         run("the import", project, variables, *importer)
         commit(project, variables)
         # Olive validates nothing and tests nothing, so neither row goes from those that are trained.

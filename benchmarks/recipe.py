@@ -14,10 +14,10 @@ import torch
 from omegaconf import OmegaConf
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from stages.lib.checkpoint import load_encoder
-from stages.lib.edge.outputs import read_jsonl, write_json, write_jsonl
-from stages.lib.edge.paths import BASE, PREPARED
-from stages.lib.prompt import Prompt
+from tunepress.core.files import read_jsonl, write_json, write_jsonl
+from tunepress.core.paths import BASE, PREPARED
+from tunepress.models.hf_model import load_encoder
+from tunepress.text.prompt import Prompt
 
 
 def main(folder: Path) -> None:

@@ -12,13 +12,13 @@ from pathlib import Path
 from omegaconf import OmegaConf
 from peft import PeftModel
 
-from stages.lib.checkpoint import load_model, load_tokenizer
-from stages.lib.edge.outputs import read_jsonl, write_json
-from stages.lib.edge.paths import ADAPTER, BASE, MERGED, PREPARED
-from stages.lib.labels import label_of
-from stages.lib.onnx_model import OnnxModel
-from stages.lib.prompt import Prompt
-from stages.lib.torch_model import TorchModel
+from tunepress.core.files import read_jsonl, write_json
+from tunepress.core.paths import ADAPTER, BASE, MERGED, PREPARED
+from tunepress.inference.onnx_model import OnnxModel
+from tunepress.inference.torch_model import TorchModel
+from tunepress.models.hf_model import load_model, load_tokenizer
+from tunepress.text.labels import label_of
+from tunepress.text.prompt import Prompt
 
 
 def main(report: Path, onnx: Path | None = None) -> None:

@@ -39,9 +39,9 @@ from rich.table import Table
 
 from benchmarks.children import ROOT, environment, run
 from benchmarks.circumstances import circumstances, load_at_start
-from stages.lib.edge.errors import InputError, one_line
-from stages.lib.edge.outputs import write_json
-from stages.lib.edge.paths import ONNX
+from tunepress.core.errors import InputError, one_line
+from tunepress.core.files import write_json
+from tunepress.core.paths import ONNX
 
 RESULTS = Path(__file__).resolve().parent / "results" / "serve.json"
 PACKAGES = ("onnxruntime-genai", "onnxruntime", "fastapi", "uvicorn", "openai")

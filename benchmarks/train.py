@@ -42,9 +42,9 @@ from rich.table import Table
 from benchmarks.children import ROOT, Usage, environment, read_json, run
 from benchmarks.circumstances import circumstances, load_at_start
 from benchmarks.contenders import TITLES, Setting, score, train, workspace
-from stages.lib.edge.errors import InputError
-from stages.lib.edge.outputs import write_json
-from stages.lib.edge.paths import BASE, PREPARED
+from tunepress.core.errors import InputError
+from tunepress.core.files import write_json
+from tunepress.core.paths import BASE, PREPARED
 
 RESULTS = Path(__file__).resolve().parent / "results" / "train.json"
 DEFAULT = ("tunepress", "trainer", "olive", "olive-checkpointing")

@@ -45,7 +45,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.train_gpu_job import Job
-from stages.lib.edge.outputs import write_json
+from tunepress.core.files import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks/results/train_gpu.json"

@@ -10,7 +10,7 @@ import torch
 from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 
-from stages.lib.padding_free import BY_EXAMPLE
+from stages.train.trainer import BY_EXAMPLE
 
 VARLEN = f"{BY_EXAMPLE}_varlen"  # so that stages.train has its collator tell the boundaries
 

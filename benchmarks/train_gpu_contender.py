@@ -27,14 +27,14 @@ from transformers import (
 import benchmarks.train_gpu_attention  # noqa: F401  (registers it)
 from benchmarks.train_gpu_job import Job
 from benchmarks.train_gpu_shapes import PAD, SHAPES, Shape, padded_count, sequences, token_count
-from stages import train
-from stages.lib import adapter as adapters
-from stages.lib.corpus import Sequence
-from stages.lib.edge.errors import one_line
-from stages.lib.edge.outputs import write_json
-from stages.lib.edge.paths import BASE
-from stages.lib.edge.stage import peak_memory_mb
-from stages.lib.tokens import IGNORED
+from stages.train import adapter as adapters
+from stages.train import stage as train
+from tunepress.core.errors import one_line
+from tunepress.core.files import write_json
+from tunepress.core.paths import BASE
+from tunepress.core.stage import peak_memory_mb
+from tunepress.text.packing import Sequence
+from tunepress.text.tokenizer import IGNORED
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 OUT_OF_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED")

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from stages.lib.corpus import Sequence, assign
-from stages.lib.tokens import IGNORED, Example
+from tunepress.text.packing import Sequence, assign
+from tunepress.text.tokenizer import IGNORED, Example
 
 PAD = 0
 SPREAD = 0.6  # of the logarithms of the lengths: most rows are short, a few are long

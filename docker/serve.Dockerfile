@@ -38,7 +38,7 @@ RUN --mount=type=cache,id=tunepress-uv,target=/root/.cache/uv \
 COPY docker docker
 COPY requirements requirements
 COPY tools tools
-COPY stages stages
+COPY tunepress tunepress
 ENV HOME=/tmp \
     PYTHONDONTWRITEBYTECODE=1 \
     NVIDIA_VISIBLE_DEVICES=all \

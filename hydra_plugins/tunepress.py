@@ -17,23 +17,24 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import ConfigCompositionException
 from omegaconf import DictConfig, OmegaConf
 
-from stages.lib import builder_options, labels
-from stages.lib.addresses import is_remote, of_datastore, refusal
-from stages.lib.collected import COLLECTED, remote
-from stages.lib.edge.keys import unknown_key
-from stages.lib.schema import adapter as adapter_schema
-from stages.lib.schema import build as build_schema
-from stages.lib.schema import train as train_schema
-from stages.lib.schema.adapter import Adapter
-from stages.lib.schema.base_model import BaseModel
-from stages.lib.schema.benchmark import Benchmark
-from stages.lib.schema.build import GPTQ, Adapters, Build
-from stages.lib.schema.data import Data, Datastore
-from stages.lib.schema.environment import Environment
-from stages.lib.schema.evaluate import Evaluate
-from stages.lib.schema.merge import Merge, MergeBase
-from stages.lib.schema.report import Report
-from stages.lib.schema.train import Train
+from tunepress.config import adapter as adapter_schema
+from tunepress.config import build as build_schema
+from tunepress.config import builder_options
+from tunepress.config import train as train_schema
+from tunepress.config.adapter import Adapter
+from tunepress.config.base_model import BaseModel
+from tunepress.config.benchmark import Benchmark
+from tunepress.config.build import GPTQ, Adapters, Build
+from tunepress.config.data import Data, Datastore
+from tunepress.config.evaluate import Evaluate
+from tunepress.config.merge import Merge, MergeBase
+from tunepress.config.report import Report
+from tunepress.config.train import Train
+from tunepress.core.environment import Environment
+from tunepress.core.keys import unknown_key
+from tunepress.remote.addresses import is_remote, of_datastore, refusal
+from tunepress.remote.collected import COLLECTED, remote
+from tunepress.text import labels
 
 ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
 

@@ -4,12 +4,12 @@ import sys
 from dataclasses import dataclass
 from functools import partial
 
-from stages.lib.collected import COLLECTED, LISTS, identified, place
-from stages.lib.edge.errors import InputError
-from stages.lib.edge.outputs import replacing, size_mb
-from stages.lib.edge.stage import run
-from stages.lib.remote_errors import UnansweredError
-from stages.lib.remote_file import download
+from tunepress.core.errors import InputError
+from tunepress.core.files import replacing, size_mb
+from tunepress.core.stage import run
+from tunepress.remote.collected import COLLECTED, LISTS, identified, place
+from tunepress.remote.errors import UnansweredError
+from tunepress.remote.file import download
 
 
 @dataclass

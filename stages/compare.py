@@ -12,15 +12,15 @@ from typing import Any
 
 from tqdm import tqdm
 
-from stages.lib.answers import paired
-from stages.lib.cores import free_cores
-from stages.lib.edge.outputs import read_csv, read_jsonl, write_csv, write_json
-from stages.lib.edge.paths import CHANGED, MERGED, METRICS, ONNX, PREDICTIONS, PREPARED
-from stages.lib.edge.stage import run
-from stages.lib.likelihood import Scorer, agreement
-from stages.lib.prompt import Prompt
-from stages.lib.schema.evaluate import Evaluate
-from stages.lib.tokens import Tokens, cut
+from tunepress.config.evaluate import Evaluate
+from tunepress.core.cpu import free_cores
+from tunepress.core.files import read_csv, read_jsonl, write_csv, write_json
+from tunepress.core.paths import CHANGED, MERGED, METRICS, ONNX, PREDICTIONS, PREPARED
+from tunepress.core.stage import run
+from tunepress.inference.metrics import paired
+from tunepress.inference.scoring import Scorer, agreement
+from tunepress.text.prompt import Prompt
+from tunepress.text.tokenizer import Tokens, cut
 
 
 @dataclass
@@ -32,8 +32,8 @@ class Sections:
 
 def main(cfg: Sections) -> str:
     """Writes metrics/compare.json and predictions/changed.csv."""
-    from stages.lib.onnx_model import OnnxModel
-    from stages.lib.torch_model import TorchModel
+    from tunepress.inference.onnx_model import OnnxModel
+    from tunepress.inference.torch_model import TorchModel
 
     merged, onnx = read_csv(PREDICTIONS / "merged.csv"), read_csv(PREDICTIONS / "onnx.csv")
     changed = differing(merged, onnx)

@@ -8,11 +8,11 @@ import os
 import sys
 from dataclasses import dataclass
 
-from stages.lib.edge.errors import InputError
-from stages.lib.edge.outputs import read_json
-from stages.lib.edge.paths import METRICS
-from stages.lib.edge.stage import run
-from stages.lib.gate import Verdict
+from stages.report.gate import Verdict
+from tunepress.core.errors import InputError
+from tunepress.core.files import read_json
+from tunepress.core.paths import METRICS
+from tunepress.core.stage import run
 
 EXPERIMENT = "DVC_EXP_BASELINE_REV"  # which `dvc exp run` sets, and `dvc repro` doesn't
 

@@ -13,16 +13,16 @@ from typing import Any, Protocol
 
 from hydra.utils import get_method
 
-from stages.lib.answers import Figures, Metric, classification, generation
-from stages.lib.cores import free_cores
-from stages.lib.edge.errors import InputError
-from stages.lib.edge.outputs import read_jsonl, write_csv, write_json
-from stages.lib.edge.paths import BASE, MERGED, METRICS, ONNX, PREDICTIONS, PREPARED
-from stages.lib.edge.stage import run
-from stages.lib.labels import label_of
-from stages.lib.likelihood import Scorer, score
-from stages.lib.prompt import Prompt
-from stages.lib.schema.evaluate import Evaluate, Split
+from tunepress.config.evaluate import Evaluate, Split
+from tunepress.core.cpu import free_cores
+from tunepress.core.errors import InputError
+from tunepress.core.files import read_jsonl, write_csv, write_json
+from tunepress.core.paths import BASE, MERGED, METRICS, ONNX, PREDICTIONS, PREPARED
+from tunepress.core.stage import run
+from tunepress.inference.metrics import Figures, Metric, classification, generation
+from tunepress.inference.scoring import Scorer, score
+from tunepress.text.labels import label_of
+from tunepress.text.prompt import Prompt
 
 CANDIDATES = {"base": BASE, "merged": MERGED, "onnx": ONNX}
 ROWS_FROM = {Split.test: "data.test_size or data.test_files", Split.validation: "data.eval_dataset_size"}
@@ -75,10 +75,10 @@ def load(candidate: str, batch_size: int, eos_token_ids: Sequence[int] = ()) -> 
         eos_token_ids: that end an answer of base and merged; the built model has them in genai_config.json.
     """
     if candidate == "onnx":
-        from stages.lib.onnx_model import OnnxModel
+        from tunepress.inference.onnx_model import OnnxModel
 
         return OnnxModel(ONNX, free_cores())
-    from stages.lib.torch_model import TorchModel
+    from tunepress.inference.torch_model import TorchModel
 
     return TorchModel(CANDIDATES[candidate], batch_size, eos_token_ids)
 

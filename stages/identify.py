@@ -10,14 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 
-from stages.lib.addresses import refusal
-from stages.lib.collected import IDENTIFIED, LISTS, Identity, identified, urls
-from stages.lib.edge.errors import InputError
-from stages.lib.edge.outputs import write_json
-from stages.lib.edge.stage import run
-from stages.lib.remote_errors import UnansweredError
-from stages.lib.remote_file import ask
-from stages.lib.schema.data import Data
+from tunepress.config.data import Data
+from tunepress.core.errors import InputError
+from tunepress.core.files import write_json
+from tunepress.core.stage import run
+from tunepress.remote.addresses import refusal
+from tunepress.remote.collected import IDENTIFIED, LISTS, Identity, identified, urls
+from tunepress.remote.errors import UnansweredError
+from tunepress.remote.file import ask
 
 
 @dataclass

@@ -4,11 +4,11 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from stages.lib.edge.outputs import read_json, write_json
-from stages.lib.edge.paths import METRICS
-from stages.lib.edge.stage import run
-from stages.lib.gate import latency_ratio, verdicts
-from stages.lib.schema.evaluate import Evaluate
+from stages.report.gate import latency_ratio, verdicts
+from tunepress.config.evaluate import Evaluate
+from tunepress.core.files import read_json, write_json
+from tunepress.core.paths import METRICS
+from tunepress.core.stage import run
 
 
 @dataclass

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tools.hashes import hashes
+from tools.cli.hashes import hashes
 
 SMOKE = ("-S", "+experiment=smoke")
 

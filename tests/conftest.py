@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-import stages  # noqa: F401  (pins the numeric kernels before torch is imported)
+import tunepress  # noqa: F401  (pins the float kernels before torch is imported)
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -19,11 +19,11 @@ def tiny_phi3(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder with a random two-layer Phi-3, fused qkv_proj and gate_up_proj included."""
     from omegaconf import OmegaConf
 
-    from stages.fetch import fetch
-    from stages.lib.schema.base_model import BaseModel
+    from stages.fetch.stage import fetch
+    from tunepress.config.base_model import BaseModel
 
     chosen = OmegaConf.merge(OmegaConf.structured(BaseModel), OmegaConf.load(ROOT / "conf/base_model/tiny_phi3.yaml"))
-    chosen.tracked = "stages/fetch.py"
+    chosen.tracked = "stages/fetch/stage.py"
     folder = tmp_path_factory.mktemp("tiny") / "base"
     base_model = OmegaConf.to_object(chosen)
     assert isinstance(base_model, BaseModel)

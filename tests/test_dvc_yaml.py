@@ -25,7 +25,12 @@ STAGES = [
     "report",
     "enforce",
 ]
-EDGE = "stages/lib/edge"
+EMPTY = {  # module: what it has besides its docstring
+    "stages/__init__.py": ["import tunepress.core"],
+    "tunepress/__init__.py": ["import tunepress.core"],
+    "tunepress/config/__init__.py": [],
+}
+PACKAGES = ("stages", "tunepress")
 OF_DVC = {"tracked", "remote", "collected"}  # keys that conf/config.yaml derives for dvc.yaml
 
 
@@ -33,35 +38,64 @@ def stage_of(root: Path, name: str) -> Any:
     return OmegaConf.to_container(OmegaConf.load(root / "dvc.yaml"), resolve=False)["stages"][name]  # type: ignore[call-overload,index]
 
 
+def code_of(stage: str, root: Path) -> Any:
+    """The module that has a stage's `Sections`."""
+    return importlib.import_module(f"stages.{stage}.stage" if (root / "stages" / stage).is_dir() else f"stages.{stage}")
+
+
 def imported_by(path: Path, root: Path) -> set[Path]:
-    """Modules of stages/ that a module imports, inside functions too."""
+    """This project's modules that a module imports, inside functions too, and the packages around them."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
             names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-    modules = {root.joinpath(*name.split(".")).with_suffix(".py") for name in names if name.startswith("stages")}
+    places = [root.joinpath(*name.split(".")) for name in names if name.partition(".")[0] in PACKAGES]
+    folders = {folder for place in places for folder in (place, *place.parents) if folder.is_relative_to(root) and folder != root}
+    modules = {place.with_suffix(".py") for place in places} | {folder / "__init__.py" for folder in folders}
     return {module for module in modules if module.exists()}
 
 
-def needed_by(stage: str, root: Path) -> set[str]:
-    """A stage's script and all that it imports, as dvc.yaml would list them."""
-    found: set[Path] = set()
-    waiting = [root / "stages" / f"{stage}.py"]
+def modules_of(stage: str, root: Path) -> set[str]:
+    """The modules that run when a stage runs, but for those that only import another or have only a docstring."""
+    start = root / "stages" / stage / "__main__.py"
+    waiting, seen = [start if start.exists() else root / "stages" / f"{stage}.py"], set[Path]()
     while waiting:
         module = waiting.pop()
-        if module not in found:
-            found.add(module)
+        if module not in seen:
+            seen.add(module)
             waiting += imported_by(module, root)
-    names = {module.relative_to(root).as_posix() for module in found}
-    return {EDGE if name.startswith(EDGE) else name for name in names} | {"stages/__init__.py"}
+    return {module.relative_to(root).as_posix() for module in seen} - set(EMPTY)
+
+
+def code_dependencies(stage: str, root: Path) -> set[str]:
+    """The dependencies of a stage on this project's code."""
+    return {dep for dep in stage_of(root, stage)["deps"] if dep.partition("/")[0] in PACKAGES}
+
+
+def covers(dependency: str, module: str) -> bool:
+    return module == dependency or module.startswith(f"{dependency}/")
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_depends_on_its_script_and_the_modules_it_imports(stage: str, root: Path) -> None:
-    listed = {dep for dep in stage_of(root, stage)["deps"] if dep.startswith("stages/")} - {"stages/templates"}
-    assert listed == needed_by(stage, root)
+def test_a_stage_depends_on_every_module_that_it_imports(stage: str, root: Path) -> None:
+    listed = code_dependencies(stage, root)
+    assert [module for module in modules_of(stage, root) if not any(covers(dep, module) for dep in listed)] == []
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_depends_on_no_code_that_it_does_not_import(stage: str, root: Path) -> None:
+    listed, modules = code_dependencies(stage, root), modules_of(stage, root)
+    assert [dep for dep in listed if not any(covers(dep, module) for module in modules)] == []
+    assert [dep for dep in listed if any(covers(other, dep) for other in listed - {dep})] == []
+
+
+@pytest.mark.parametrize(("module", "imported"), EMPTY.items())
+def test_a_package_that_no_stage_depends_on_only_imports_the_float_kernels(module: str, imported: list[str], root: Path) -> None:
+    docstring, *rest = ast.parse((root / module).read_text(encoding="utf-8")).body
+    assert isinstance(docstring, ast.Expr)
+    assert [ast.unparse(line) for line in rest] == imported
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -71,7 +105,7 @@ def test_a_stage_depends_on_the_environment(stage: str, root: Path) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_the_sections_it_reads(stage: str, root: Path) -> None:
-    sections = importlib.import_module(f"stages.{stage}").Sections
+    sections = code_of(stage, root).Sections
     listed = {name.partition(".")[0] for name in stage_of(root, stage).get("params", [])}
     assert listed == {field.name for field in dataclasses.fields(sections)}
 
@@ -80,17 +114,18 @@ def test_a_stage_depends_on_the_sections_it_reads(stage: str, root: Path) -> Non
 def test_a_stage_depends_on_those_keys_of_a_section_that_it_reads(stage: str, root: Path) -> None:
     """Where it names keys and not the whole section, they are those that its code reads."""
     named = {tuple(name.split(".")) for name in stage_of(root, stage).get("params", []) if "." in name}
-    code = (root / "stages" / f"{stage}.py").read_text(encoding="utf-8")
+    code = Path(code_of(stage, root).__file__).read_text(encoding="utf-8")
     for section in {section for section, _ in named}:
         read = set(re.findall(rf"cfg\.{section}\.(\w+)", code))
         assert {key for name, key in named if name == section} == read
 
 
 def test_every_key_of_the_schema_is_read_by_a_stage(root: Path) -> None:
-    modules = [file for pattern in ("*.py", "lib/*.py", "templates/*.jinja") for file in (root / "stages").glob(pattern)]
+    modules = [*(root / "stages").rglob("*.py"), *(root / "stages").rglob("*.jinja"), *(root / "tunepress").rglob("*.py")]
+    modules = [path for path in modules if path.parent.name != "config" or path.stem == "builder_options"]
     code = "\n".join(path.read_text(encoding="utf-8") for path in modules)
     generic = {"adapter", "train"}  # sections handed on whole: asserted by the field names that peft and transformers know
-    for module in sorted((root / "stages/lib/schema").glob("[a-z]*.py")):
+    for module in sorted((root / "tunepress/config").glob("[a-z]*.py")):
         if module.stem in generic:
             continue
         for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):

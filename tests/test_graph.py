@@ -96,7 +96,7 @@ def test_an_experiment_with_a_broken_bound_is_kept_and_told_again_where_it_is_ta
     assert "enforce: not passed: evaluate.gate.max_size_mb" in said
     clone.restore()
     clone.run("dvc", "exp", "apply", "too-large")
-    assert "over the bound of 0.02" in clone.run(sys.executable, "-m", "tools.results", code=1)
+    assert "over the bound of 0.02" in clone.run(sys.executable, "-m", "tools.cli.results", code=1)
 
 
 def test_a_wrong_type_or_key_fails_before_any_stage(clone: Clone) -> None:

@@ -10,12 +10,12 @@ import pytest
 from dvc.utils.hydra import compose_and_dump, get_hydra_sweeps
 from omegaconf import OmegaConf
 
-from stages.lib.edge.configuration import load
-from stages.lib.edge.errors import InputError
-from stages.lib.edge.keys import FORMER
-from stages.lib.schema.data import Data as DataSection
-from tools.compose import compose
+from tools.cli.params import compose
 from tools.search.space import values_of
+from tunepress.config.data import Data as DataSection
+from tunepress.core.errors import InputError
+from tunepress.core.keys import FORMER
+from tunepress.core.params import load
 
 
 @dataclass
@@ -122,20 +122,20 @@ def data(*overrides: str) -> Any:
 
 
 def test_rows_that_lie_here_ask_for_no_stage() -> None:
-    assert (data().remote, data().collected) == ([], "stages/prepare.py")
+    assert (data().remote, data().collected) == ([], "stages/prepare/stage.py")
 
 
 @pytest.mark.parametrize(
     ("overrides", "remote", "collected", "tracked"),
     [
-        (["data.files=[abfs://rows/a.jsonl]"], ["files"], "data/collected/files", "stages/prepare.py"),
+        (["data.files=[abfs://rows/a.jsonl]"], ["files"], "data/collected/files", "stages/prepare/stage.py"),
         (["data.test_files=[s3://rows/a.csv]"], ["test_files"], "data/collected/test_files", "data/raw/tone.jsonl"),
         (["data.files=[abfs://rows/a.jsonl,own/b.jsonl]"], ["files"], "data/collected/files", "own/b.jsonl"),
         (
             ["data.files=[abfs://rows/a.jsonl]", "data.test_files=['https://example.org/a.csv']"],
             ["files", "test_files"],
             "data/collected",
-            "stages/prepare.py",
+            "stages/prepare/stage.py",
         ),
     ],
 )
@@ -151,7 +151,7 @@ def test_a_folder_of_rows_is_watched_where_it_is_read(tmp_path: Path) -> None:
     assert data("data.files=[]", folder).tracked == str(tmp_path)
     assert data("data.files=[]", folder, f"data.test_files=[{tmp_path}/test.csv]").tracked == str(tmp_path)
     assert data(folder).tracked == "data/raw/tone.jsonl"
-    assert data("data.files=[]", "data.path=someone/rows").tracked == "stages/prepare.py"
+    assert data("data.files=[]", "data.path=someone/rows").tracked == "stages/prepare/stage.py"
 
 
 def test_files_of_a_folder_elsewhere_are_watched_by_their_folder(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_what_is_set_is_one_word_of_the_command_and_is_not_executed(
 def test_args_reach_what_splits_them_as_they_are(target: str, project: Project) -> None:
     for value in HOSTILE:
         ((argv, environ),) = project.make(target, f"ARGS={value}")
-        assert argv[1:3] == ["-m", "tools.make_args"]
+        assert argv[1:3] == ["-m", "tools.cli.make_args"]
         assert environ["ARGS"] == value
         assert not (project.folder / "MARK").exists(), value
 
@@ -145,9 +145,9 @@ def test_python_is_a_program_and_venv_a_path(project: Project) -> None:
 
 def test_what_is_not_set_is_not_there(project: Project) -> None:
     ((argv, _),) = project.make("exp-show")
-    assert argv[1:] == ["-m", "tools.experiments"]
+    assert argv[1:] == ["-m", "tools.cli.experiments"]
     ((argv, _),) = project.make("doctor")
-    assert argv[1:] == ["-m", "tools.make_args", "tools.doctor"]
+    assert argv[1:] == ["-m", "tools.cli.make_args", "tools.doctor"]
     *_, (argv, environ) = project.make("docker-train")
     assert argv[1:] == ["train", "cuda13", "dvc", "exp", "run", "-S", "environment=cuda13"]
     assert (environ["ENGINE"], environ["GPUS"]) == ("docker", "all")
@@ -165,13 +165,13 @@ def test_what_is_not_set_is_not_there(project: Project) -> None:
 def test_args_are_words_as_a_shell_splits_them(args: str, words: list[str], root: Path, tmp_path: Path) -> None:
     (tmp_path / "shows.py").write_text("import sys, json; print(json.dumps(sys.argv[1:]))\n", encoding="utf-8")
     environment = {**os.environ, "ARGS": args, "PYTHONPATH": f"{root}{os.pathsep}{tmp_path}"}
-    command = [sys.executable, "-m", "tools.make_args", "shows", "first"]
+    command = [sys.executable, "-m", "tools.cli.make_args", "shows", "first"]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == ["first", *words]
     assert not (tmp_path / "MARK").exists()
 
 
 def test_args_with_an_open_quote_are_refused_in_one_line(root: Path) -> None:
-    command = [sys.executable, "-m", "tools.make_args", "tools.serve"]
+    command = [sys.executable, "-m", "tools.cli.make_args", "tools.serve"]
     done = subprocess.run(command, cwd=root, env={**os.environ, "ARGS": "--name 'x"}, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (1, "ARGS: No closing quotation\n")

@@ -6,13 +6,13 @@ from pathlib import Path
 import aiohttp.connector
 import pytest
 
-from stages.lib.datastore import resolve
-from stages.lib.edge.errors import InputError
-from stages.lib.remote_errors import UnansweredError
-from stages.lib.remote_file import ask, download
 from tests.azure.azurite import ACCOUNT, Azurite
 from tests.azure.cloud import Answer, Cloud, Request, refuse
 from tests.azure.machine_learning import ARM, CONTAINER, STORE, URI, MachineLearning, blob_store
+from tunepress.core.errors import InputError
+from tunepress.remote.datastore import resolve
+from tunepress.remote.errors import UnansweredError
+from tunepress.remote.file import ask, download
 
 ROWS = b'{"phrase": "a day at the sea", "tone": "joy"}\n'
 FILE = f"{URI}/datastores/{STORE}/paths/a/tone.jsonl"

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from stages.fetch import Sections, fetch
-from stages.lib.edge.errors import InputError
-from stages.lib.registered_model import RECORD
-from stages.lib.schema.base_model import BaseModel, Source
+from stages.fetch.registered_model import RECORD
+from stages.fetch.stage import Sections, fetch
 from tests.azure.azurite import ACCOUNT, Azurite
 from tests.azure.cloud import Answer, Cloud, Request, forward
 from tests.azure.machine_learning import CONTAINER, GROUP, REGISTRY, STORE, SUBSCRIPTION, URI, WORKSPACE, MachineLearning, model
 from tests.clone import Clone
 from tests.stages.outputs import hashes, started
 from tests.stages.params import write_params
+from tunepress.config.base_model import BaseModel, Source
+from tunepress.core.errors import InputError
 
 BLOBS = f"https://{ACCOUNT}.blob.core.windows.net/{CONTAINER}"
 SHARED: dict[str, Any] = {"registry_name": REGISTRY}
@@ -193,7 +193,7 @@ def test_a_kill_in_the_middle_of_a_download_leaves_no_model_and_the_next_run_is_
     in_cloud.route("GET", f"{BLOBS}/{registered.folder}/model.safetensors", hold)
     write_params(Sections(base_model(), 0), tmp_path)
     there = f"import os; os.environ |= {in_cloud.environment}"
-    first = started("fetch", tmp_path, "base_model.tracked=stages/fetch.py", before=there)
+    first = started("fetch", tmp_path, "base_model.tracked=stages/fetch/stage.py", before=there)
     assert asked.wait(120)
     first.kill()
     first.communicate(timeout=10)
@@ -238,13 +238,15 @@ def test_dvc_asks_azure_once(registered: Registered, in_cloud: Cloud, tiny_phi3:
 
 def test_no_package_of_azure_is_imported_where_no_configuration_names_it(root: Path, tiny_phi3: Path, tmp_path: Path) -> None:
     write_params(Sections(BaseModel("model", "mit", Source.folder, path=str(tiny_phi3)), 0), tmp_path)
-    before = "import sys; sys.modules |= dict.fromkeys(('azure', 'adlfs', 'msal', 'stages.lib.workspace'))"  # None: no import
-    fetched = started("fetch", tmp_path, "base_model.tracked=stages/fetch.py", before=before)
+    before = (
+        "import sys; sys.modules |= dict.fromkeys(('azure', 'adlfs', 'msal', 'tunepress.remote.workspace'))"  # None: no import
+    )
+    fetched = started("fetch", tmp_path, "base_model.tracked=stages/fetch/stage.py", before=before)
     assert fetched.communicate(timeout=120)[0].startswith("fetch: model in models/base"), fetched.returncode
 
 
 def test_missing_packages_are_told_with_the_command_that_brings_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "azure.ai.ml", None)
-    for name in ("stages.lib.workspace", "stages.lib.registered_model"):
+    for name in ("tunepress.remote.workspace", "stages.fetch.stage.registered_model"):
         monkeypatch.delitem(sys.modules, name)
     assert refusal(base_model(), tmp_path / "base") == "no package azure.ai.ml, which Azure needs; run `make setup-azure`"

@@ -14,13 +14,13 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 from azure.ai.ml.operations._run_history_constants import RunHistoryConstants
 
-from stages.lib.edge.errors import InputError
 from tests.azure.azurite import Azurite
 from tests.azure.cloud import Answer, Cloud, Request, refuse
 from tests.azure.jobs import HISTORY, Jobs
 from tests.azure.machine_learning import ARM, CONTAINER, GROUP, SUBSCRIPTION, WORKSPACE
 from tests.clone import Clone, heed_interrupts
 from tools.azure.submit import __main__ as command
+from tunepress.core.errors import InputError
 
 PLACE = {
     "AZUREML_ARM_SUBSCRIPTION": SUBSCRIPTION,

@@ -10,11 +10,11 @@ import pytest
 from dvc.cli import main as dvc
 from omegaconf import OmegaConf
 
-from stages.lib.edge.outputs import write_json
 from tests.azure.azurite import Azurite
 from tests.azure.cloud import Cloud
 from tests.azure.machine_learning import CONTAINER, GROUP, REGISTRY, SUBSCRIPTION, UPLOADED, WORKSPACE, MachineLearning
 from tools.azure import publish
+from tunepress.core.files import write_json
 
 PLACE = ["--subscription-id", SUBSCRIPTION, "--resource-group", GROUP, "--workspace-name", WORKSPACE]
 Said = Callable[..., str]

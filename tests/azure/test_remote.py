@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from stages.lib.edge.errors import InputError
 from tests.azure.azurite import Azurite
 from tools.azure.remote import set_up
+from tunepress.core.errors import InputError
 
 WRONG = "YWJjZGVmZ2hpamtsbW5vcA=="
 

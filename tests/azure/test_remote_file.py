@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from stages.lib.edge.errors import InputError
-from stages.lib.remote_errors import UnansweredError
-from stages.lib.remote_file import ask, download
 from tests.azure.azurite import Azurite
 from tests.loopback import Files, serving, silence
+from tunepress.core.errors import InputError
+from tunepress.remote.errors import UnansweredError
+from tunepress.remote.file import ask, download
 
 ROWS = b'{"phrase": "a day at the sea", "tone": "joy"}\n'
 

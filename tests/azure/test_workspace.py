@@ -1,4 +1,4 @@
-"""stages/lib/workspace: Azure's own client against Azure on this machine."""
+"""tunepress/remote/workspace: Azure's own client against Azure on this machine."""
 
 import json
 import subprocess
@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 from azure.core.credentials import AccessToken
 
-from stages.lib.edge.errors import InputError
-from stages.lib.workspace import Registry, Workspace, connected, find_workspace
 from tests.azure.azurite import ACCOUNT, Azurite
 from tests.azure.cloud import TOKEN, Answer, Cloud, Request, refuse
 from tests.azure.machine_learning import (
@@ -25,6 +23,8 @@ from tests.azure.machine_learning import (
     blob_store,
     model,
 )
+from tunepress.core.errors import InputError
+from tunepress.remote.workspace import Registry, Workspace, connected, find_workspace
 
 HERE = Workspace(SUBSCRIPTION, GROUP, WORKSPACE)
 
@@ -91,7 +91,8 @@ def test_az_login_is_enough(
 def test_another_process_is_sent_to_the_cloud_by_its_environment(
     cloud: Cloud, machine_learning: MachineLearning, root: Path
 ) -> None:
-    code = f"from stages.lib.workspace import *\nwith connected({HERE!r}) as client: print(client.datastores.get('{STORE}').name)"
+    body = f"with connected({HERE!r}) as client: print(client.datastores.get('{STORE}').name)"
+    code = f"from tunepress.remote.workspace import *\n{body}"
     done = subprocess.run(
         [sys.executable, "-c", code], env=cloud.environment, cwd=root, capture_output=True, text=True, timeout=120
     )

@@ -10,13 +10,13 @@ import pytest
 from rich.console import Console
 
 from benchmarks import inference, inference_contender, inference_models, peer_environment
-from stages.build import build
-from stages.lib.checkpoint import load_encoder
-from stages.lib.edge.errors import InputError
-from stages.lib.edge.outputs import size_mb
-from stages.lib.schema.base_model import BaseModel, Source
-from stages.lib.speed import Workload
+from stages.benchmark.speed import Workload
+from stages.build.stage import build
 from tests.stages.recipes import recipe
+from tunepress.config.base_model import BaseModel, Source
+from tunepress.core.errors import InputError
+from tunepress.core.files import size_mb
+from tunepress.models.hf_model import load_encoder
 
 WORKLOAD = Workload(prompt_tokens=40, new_tokens=6, batch_sizes=(1, 2), repetitions=2, warm_up=1)
 NAMES = ["onnx", "torch"]

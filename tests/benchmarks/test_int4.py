@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks import int4
-from stages.lib.edge.outputs import read_json
+from tunepress.core.files import read_json
 
 README_NAMES = dict(zip(int4.RECIPES, ("null, the builder's default", "k_quant", "k_quant_mixed", "gptq"), strict=True))
 LEAST_P = 0.0001  # below it the README says no more than that

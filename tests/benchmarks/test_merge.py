@@ -9,7 +9,7 @@ import torch
 
 from benchmarks import merge
 from benchmarks.merge_contender import ordered
-from stages.lib.edge.errors import InputError
+from tunepress.core.errors import InputError
 
 
 def test_the_tiny_shape_shows_every_contender_and_how_the_results_differ(root: Path, tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from benchmarks import olive, olive_config
 from benchmarks.children import Usage
 from benchmarks.olive_config import CONFIG, TEST, TRAIN, Task
 from benchmarks.olive_contenders import WEIGHTS, Outcome
-from stages.lib.edge.configuration import CONF
-from stages.lib.edge.errors import InputError
-from stages.lib.edge.outputs import read_json, read_jsonl
+from tunepress.core.errors import InputError
+from tunepress.core.files import read_json, read_jsonl
+from tunepress.core.params import CONF
 
 GOOD: dict[str, Any] = {
     "right": {"merged": 228, "int4": 227},
@@ -77,7 +77,7 @@ def test_the_file_names_the_models_own_projections_the_seed_and_the_steps(task: 
 def test_the_file_imports_without_a_loss(task: Task, root: Path, tmp_path: Path) -> None:
     shutil.copytree(root / CONF, tmp_path / CONF)
     olive_config.write(task, 0, tmp_path / "given")
-    command = [sys.executable, "-m", "tools.import_olive", f"given/{CONFIG}", "--name", "mine", "--strict"]
+    command = [sys.executable, "-m", "tools.olive", f"given/{CONFIG}", "--name", "mine", "--strict"]
     done = subprocess.run(
         command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(root)}, capture_output=True, text=True, timeout=120
     )

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks import serve
-from stages.lib.edge.errors import InputError
+from tunepress.core.errors import InputError
 
 WORKLOAD = serve.Workload(clients=8, seconds=3, phrases=16, max_tokens=16)
 

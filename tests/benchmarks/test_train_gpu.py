@@ -14,8 +14,8 @@ from torch.nn.functional import scaled_dot_product_attention
 from benchmarks import train_gpu, train_gpu_attention, train_gpu_contender
 from benchmarks.train_gpu_job import Job
 from benchmarks.train_gpu_shapes import SHAPES, padded_count, sequences, token_count
-from stages.lib.padding_free import BY_EXAMPLE, attention_by_example
-from stages.lib.tokens import IGNORED
+from stages.train.trainer import BY_EXAMPLE, attention_by_example
+from tunepress.text.tokenizer import IGNORED
 
 LOG_OF_VOCABULARY = 5.77  # a random model's loss
 EXAMPLES = torch.tensor([0, 5, 18, 20], dtype=torch.int32)

@@ -8,9 +8,9 @@ import pytest
 from omegaconf import OmegaConf
 from yaml import safe_load  # type: ignore[import-untyped]
 
-from stages.lib.edge.environment import locked
-from stages.lib.providers import NEEDS
 from tests.docker.tools import pins
+from tunepress.core.environment import locked
+from tunepress.inference.providers import NEEDS
 
 LOCKS = {  # an environment's pins by the packages that they are of, and the lock that has them
     "cpu": ("CPU", {"TORCH": "torch", "ONNXRUNTIME": "onnxruntime", "ONNXRUNTIME_GENAI": "onnxruntime-genai"}),

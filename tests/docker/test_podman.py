@@ -23,9 +23,9 @@ from typing import Any
 
 import pytest
 
-from stages.lib.edge.environment import locked
 from tests.clone import SMOKE, Clone, heed_interrupts
 from tests.docker.tools import pins
+from tunepress.core.environment import locked
 
 NEEDED = ("podman", "runc", "debootstrap")
 MISSING = [name for name in NEEDED if not shutil.which(name)] + ([] if os.getuid() == 0 else ["root"])
@@ -245,7 +245,7 @@ def test_a_run_names_its_image_and_is_an_experiment_outside_too(inside: Clone, o
 
 def test_the_model_answers_in_the_image_that_serves_as_it_does_outside(inside: Clone, engine: Engine) -> None:
     text = "You mean to tell me that the whole street has been in on this since June"
-    command = ("python", "-m", "tools.predict", "--model")
+    command = ("python", "-m", "tools.cli.predict", "--model")
     assert (
         engine.inside("serve", *command, "/model", text).splitlines()[-1:]
         == inside.run(sys.executable, *command[1:], "models/onnx", text).splitlines()

@@ -4,11 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from stages.build import build
-from stages.lib.edge.outputs import read_json, write_json
-from stages.lib.genai_config import GenaiConfig
-from stages.lib.prompt import Prompt
-from stages.lib.schema.build import Build
+from stages.build.stage import build
+from tunepress.config.build import Build
+from tunepress.core.files import read_json, write_json
+from tunepress.inference.genai_config import GenaiConfig
+from tunepress.text.prompt import Prompt
 
 PROMPT = Prompt("Text: {phrase}\nTone: ", "{tone}", None, source_max_len=100, max_new_tokens=8)
 

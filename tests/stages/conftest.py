@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from stages.lib.corpus import Corpus
-from stages.lib.edge.outputs import write_jsonl
-from stages.lib.edge.paths import ADAPTER, METRICS
-from stages.lib.prompt import Prompt
-from stages.lib.resumption import FOLDER
+from stages.train.checkpoints import FOLDER
 from tests.stages.built import built
 from tests.stages.recipes import recipe
 from tests.stages.training import TONES, new_project, row
+from tunepress.core.files import write_jsonl
+from tunepress.core.paths import ADAPTER, METRICS
+from tunepress.text.packing import Corpus
+from tunepress.text.prompt import Prompt
 
 
 @pytest.fixture(scope="module")

@@ -7,12 +7,12 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
-from stages import merge
-from stages.lib.checkpoint import load_model
-from stages.lib.edge.paths import ADAPTER, BASE, MERGED
-from stages.lib.prompt import Prompt
-from stages.lib.random_model import write_random_model
-from stages.lib.schema.merge import Merge, MergeBase
+from stages.merge import stage as merge
+from tunepress.config.merge import Merge, MergeBase
+from tunepress.core.paths import ADAPTER, BASE, MERGED
+from tunepress.models.hf_model import load_model
+from tunepress.models.random_model import write_random_model
+from tunepress.text.prompt import Prompt
 
 # Sizes that no vector register divides evenly.
 LLAMA: dict[str, Any] = {

@@ -6,7 +6,7 @@ from typing import Any
 from peft import LoraConfig, get_peft_model
 from transformers import set_seed
 
-from stages.lib.checkpoint import load_model
+from tunepress.models.hf_model import load_model
 
 
 def write_random_adapter(base: Path, folder: Path, seed: int = 0, **fields: Any) -> Path:

@@ -3,8 +3,8 @@
 from typing import Any
 
 from benchmarks.build_recipe import recipe
-from stages.lib.schema.evaluate import Evaluate, Gate, Split
-from stages.lib.schema.merge import Merge, MergeBase
+from tunepress.config.evaluate import Evaluate, Gate, Split
+from tunepress.config.merge import Merge, MergeBase
 
 __all__ = ["MERGE", "NO_GATE", "evaluation", "recipe"]
 

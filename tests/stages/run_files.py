@@ -4,14 +4,14 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from stages.lib.answers import classification, generation
-from stages.lib.calibration import bins_of
-from stages.lib.edge.configuration import load
-from stages.lib.edge.outputs import write_csv, write_json, write_jsonl
-from stages.lib.edge.paths import ADAPTER, LOSS_CURVES, METRICS, ONNX, PREDICTIONS, PREPARED
-from stages.lib.labels import INVALID
-from stages.lib.prompt import Prompt
-from stages.report import Sections
+from stages.report.calibration import bins_of
+from stages.report.stage import Sections
+from tunepress.core.files import write_csv, write_json, write_jsonl
+from tunepress.core.params import load
+from tunepress.core.paths import ADAPTER, LOSS_CURVES, METRICS, ONNX, PREDICTIONS, PREPARED
+from tunepress.inference.metrics import classification, generation
+from tunepress.text.labels import INVALID
+from tunepress.text.prompt import Prompt
 
 TONES = ("joy", "sadness", "fear", "surprise")
 TONE = Prompt("### Text: {phrase}\n### The tone is:\n", "{tone}", TONES, source_max_len=256, max_new_tokens=4)

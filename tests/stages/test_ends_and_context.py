@@ -10,24 +10,29 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from stages import benchmark, build, compare, evaluate, judge, merge, prepare, train
-from stages.fetch import fetch
-from stages.lib.checkpoint import load_encoder
-from stages.lib.edge.errors import InputError
-from stages.lib.edge.outputs import read_json, read_jsonl, write_json, write_jsonl
-from stages.lib.edge.paths import BASE, MERGED, METRICS, ONNX, PREPARED
-from stages.lib.genai_config import GenaiConfig
-from stages.lib.onnx_model import OnnxModel
-from stages.lib.prompt import Prompt
-from stages.lib.schema.base_model import BaseModel
-from stages.lib.schema.benchmark import Benchmark
-from stages.lib.schema.data import Data
-from stages.lib.torch_model import TorchModel
+from stages import compare, evaluate, judge
+from stages.benchmark import stage as benchmark
+from stages.build import stage as build
+from stages.fetch.stage import fetch
+from stages.merge import stage as merge
+from stages.prepare import stage as prepare
+from stages.train import stage as train
 from tests.stages.recipes import MERGE, NO_GATE, evaluation, recipe
 from tests.stages.training import new_project, sections
-from tools import predict
+from tools.cli import predict
 from tools.doctor import places
 from tools.doctor.finding import State
+from tunepress.config.base_model import BaseModel
+from tunepress.config.benchmark import Benchmark
+from tunepress.config.data import Data
+from tunepress.core.errors import InputError
+from tunepress.core.files import read_json, read_jsonl, write_json, write_jsonl
+from tunepress.core.paths import BASE, MERGED, METRICS, ONNX, PREPARED
+from tunepress.inference.genai_config import GenaiConfig
+from tunepress.inference.onnx_model import OnnxModel
+from tunepress.inference.torch_model import TorchModel
+from tunepress.models.hf_model import load_encoder
+from tunepress.text.prompt import Prompt
 
 Project = Callable[..., Path]
 Files = dict[str, dict[str, Any] | None]
@@ -181,7 +186,7 @@ def short_base(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model with a context of 64 tokens."""
     lengths = dict.fromkeys(("max_position_embeddings", "original_max_position_embeddings"), 64)
     chosen = OmegaConf.load(root / "conf/base_model/tiny_phi3.yaml")
-    changes = {"architecture": lengths | {"sliding_window": None}, "tracked": "stages/fetch.py"}
+    changes = {"architecture": lengths | {"sliding_window": None}, "tracked": "stages/fetch/stage.py"}
     base_model = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(BaseModel), chosen, changes))
     assert isinstance(base_model, BaseModel)
     folder = tmp_path_factory.mktemp("short") / "base"

@@ -27,10 +27,10 @@ def compare(folder: Path) -> None:
     """Builds the model in float32 and prints how far its logits are from torch's, and the peak memory."""
     import torch
 
-    from stages.lib.builder import Builder
-    from stages.lib.checkpoint import load_model
-    from stages.lib.random_model import write_random_model
-    from stages.lib.twin import by_genai
+    from stages.build.builder import Builder
+    from stages.build.twin import by_genai
+    from tunepress.models.hf_model import load_model
+    from tunepress.models.random_model import write_random_model
 
     source = folder / "source"
     source.mkdir()

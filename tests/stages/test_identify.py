@@ -12,10 +12,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from stages import collect, identify
-from stages.lib.edge.errors import InputError
-from stages.lib.schema.data import Data
 from tests.loopback import Files, serving
 from tests.stages.params import write_params
+from tunepress.config.data import Data
+from tunepress.core.errors import InputError
 
 ROWS = b'{"phrase": "a day at the sea", "tone": "joy"}\n'
 IDENTIFIED = Path("data/identified/files.json")
@@ -185,7 +185,7 @@ def test_no_stage_and_no_composition_imports_a_package_of_a_cloud(root: Path) ->
         ours = {path for name in now if (path := root.joinpath(*name.split(".")).with_suffix(".py")).exists()} - found
         found |= ours
         waiting += ours
-    assert root / "stages/lib/remote_file.py" in found
+    assert root / "tunepress/remote/file.py" in found
     assert {"fsspec", "torch"} <= {name.partition(".")[0] for name in names}
     assert not {name.partition(".")[0] for name in names} & CLOUD
 

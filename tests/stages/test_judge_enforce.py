@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from stages import enforce, judge
-from stages.lib.edge.errors import InputError
-from stages.lib.edge.outputs import write_json
-from stages.lib.edge.paths import METRICS
 from tests.stages.recipes import NO_GATE, evaluation
+from tunepress.core.errors import InputError
+from tunepress.core.files import write_json
+from tunepress.core.paths import METRICS
 
 KEPT = {"name": "max_drop", "bound": 0.05, "value": 0.01, "passed": True}
 BROKEN = {"name": "max_drop", "bound": 0.05, "value": 0.08, "passed": False}

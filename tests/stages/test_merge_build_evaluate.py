@@ -14,19 +14,22 @@ import torch
 from peft import PeftModel
 from sklearn.metrics import accuracy_score
 
-from stages import build, compare, evaluate, merge, train
-from stages.lib.checkpoint import load_encoder, load_model
-from stages.lib.corpus import Corpus
-from stages.lib.edge.errors import InputError
-from stages.lib.edge.outputs import read_jsonl, size_mb, write_jsonl
-from stages.lib.edge.paths import ADAPTER, BASE, CHANGED, MERGED, METRICS, ONNX, PREDICTIONS, PREPARED
-from stages.lib.onnx_model import OnnxModel
-from stages.lib.prompt import Prompt
-from stages.lib.schema.evaluate import Split
-from stages.lib.torch_model import TorchModel
+from stages import compare, evaluate
+from stages.build import stage as build
+from stages.merge import stage as merge
+from stages.train import stage as train
 from tests.stages.outputs import hashes
 from tests.stages.recipes import MERGE, evaluation, recipe
 from tests.stages.training import new_project, sections
+from tunepress.config.evaluate import Split
+from tunepress.core.errors import InputError
+from tunepress.core.files import read_jsonl, size_mb, write_jsonl
+from tunepress.core.paths import ADAPTER, BASE, CHANGED, MERGED, METRICS, ONNX, PREDICTIONS, PREPARED
+from tunepress.inference.onnx_model import OnnxModel
+from tunepress.inference.torch_model import TorchModel
+from tunepress.models.hf_model import load_encoder, load_model
+from tunepress.text.packing import Corpus
+from tunepress.text.prompt import Prompt
 
 LABELS = ("joy", "fear")
 PHRASES = ["A fine day", "Über die Straße", "雨が降る", "🎉 at last!", "?"] * 4

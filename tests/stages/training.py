@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from stages import train
-from stages.lib.edge.errors import InputError
-from stages.lib.edge.paths import ADAPTER, BASE, LOSS_CURVES, METRICS, PREPARED
+from stages.train import stage as train
 from tests.stages import outputs
+from tunepress.core.errors import InputError
+from tunepress.core.paths import ADAPTER, BASE, LOSS_CURVES, METRICS, PREPARED
 
 WEIGHTS, CONFIG = ADAPTER / "adapter_model.safetensors", ADAPTER / "adapter_config.json"
 TONES = ("joy", "fear", "surprise")

@@ -12,9 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from stages.lib.edge.errors import InputError
-from stages.lib.edge.lock import held
-from tools.compose import compose
+from tools.cli.params import compose
 from tools.search.clone import Clone, reason
 from tools.search.figures import Limit, flatten, limits, resolution
 from tools.search.schema import Bound, Sampler, Search, load
@@ -23,6 +21,8 @@ from tools.search.space import Range, overrides_of, text_of
 from tools.search.study import Proposals
 from tools.search.verdict import Trial, Verdict, judge, sentence
 from tools.search.verdict import tested_lines as lines_of_test_rows
+from tunepress.core.errors import InputError
+from tunepress.core.lock import held
 
 SPACE = "space: {build.block_size: [32, 64]}\n"
 GOAL = "minimize: onnx.size_mb\n"

@@ -59,12 +59,12 @@ def experiments(project: Clone) -> list[str]:
 
 
 def test_what_is_not_committed_is_told_before_any_trial(project: Clone) -> None:
-    stage = project.folder / "stages/report.py"
+    stage = project.folder / "stages/report/stage.py"
     before = stage.read_text(encoding="utf-8")
     stage.write_text(before + "\n", encoding="utf-8")
     said = project.run(*COMMAND, code=1)
     stage.write_text(before, encoding="utf-8")
-    assert said == "search: stages/report.py: not committed, and trials run what is committed; commit or stash it\n"
+    assert said == "search: stages/report/stage.py: not committed, and trials run what is committed; commit or stash it\n"
 
 
 @pytest.mark.timeout(1800)  # seven runs of the graph

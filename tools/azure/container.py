@@ -13,8 +13,8 @@ from dvc.fs import get_cloud_fs
 from dvc_objects.fs.errors import AuthError
 from fsspec.asyn import sync
 
-from stages.lib.edge.errors import InputError, one_line
 from tools.azure import tracked_secrets
+from tunepress.core.errors import InputError, one_line
 
 LIMIT = 5  # seconds to connect, and to answer
 LOGIN_LIMIT = 30  # seconds for a login and an answer; `az` alone may take ten

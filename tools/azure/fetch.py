@@ -9,14 +9,14 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from stages.lib.edge.errors import InputError
-from stages.lib.workspace import Workspace, connected, find_workspace
 from tools.azure.node.results import BUNDLE
 from tools.azure.repository import git
 from tools.azure.share import share
 from tools.azure.submit.job import RESULTS
 from tools.azure.watch import watch
 from tools.doctor import dvc_project
+from tunepress.core.errors import InputError
+from tunepress.remote.workspace import Workspace, connected, find_workspace
 
 OUTPUTS = "named-outputs"  # where the SDK puts them
 

@@ -20,17 +20,17 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from stages.lib.edge.configuration import load
-from stages.lib.edge.errors import InputError
-from stages.lib.edge.outputs import read_json, size_mb
-from stages.lib.edge.paths import METRICS, MODEL_CARD, ONNX
-from stages.lib.provenance import sha256
-from stages.lib.schema.base_model import BaseModel
+from tunepress.config.base_model import BaseModel
+from tunepress.core.errors import InputError
+from tunepress.core.files import read_json, size_mb
+from tunepress.core.params import load
+from tunepress.core.paths import METRICS, MODEL_CARD, ONNX
+from tunepress.models.provenance import sha256
 
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
 
-    from stages.lib.registered_model import RegisteredModel
+    from stages.fetch.registered_model import RegisteredModel
 
 SUMMARY = METRICS / "summary.json"
 
@@ -65,8 +65,8 @@ def publish(name: str, registry_name: str | None, workspace: tuple[str | None, s
     Raises:
         InputError: there is no whole run to publish, or Azure does not take it.
     """
-    from stages.lib.registered_model import RegisteredModel  # imports Azure's packages, or says how to get them
-    from stages.lib.workspace import Registry, connected, find_workspace, mendable
+    from stages.fetch.registered_model import RegisteredModel  # imports Azure's packages, or says how to get them
+    from tunepress.remote.workspace import Registry, connected, find_workspace, mendable
 
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,254}", name):
         raise InputError(f"NAME={name}: give the model a name of letters, digits, '-', '_' and '.'")

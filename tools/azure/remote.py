@@ -11,8 +11,8 @@ from pathlib import Path
 
 from dvc.config import Config
 
-from stages.lib.edge.errors import InputError
 from tools.azure.container import SECRETS, Container
+from tunepress.core.errors import InputError
 
 NAME = "azure"
 ADDRESS = re.compile(r"azure://[a-z0-9](-?[a-z0-9]){2,62}(/[\w.-]+)*/?")  # a container's name as Azure allows it

@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from stages.lib.edge.errors import InputError
+from tunepress.core.errors import InputError
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -12,8 +12,8 @@ import time
 
 from dvc.config import Config, ConfigError
 
-from stages.lib.edge.errors import InputError, one_line
 from tools.azure.container import Container
+from tunepress.core.errors import InputError, one_line
 
 TRANSFERS = (["push"], ["pull"], ["fetch"], ["exp", "push"], ["exp", "pull"])  # others may run stages, which need no network
 PATIENCE = 60.0  # seconds without an answer

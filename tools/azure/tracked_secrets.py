@@ -5,7 +5,7 @@ from typing import Any
 
 from dvc.config import Config
 
-from stages.lib.edge.errors import InputError
+from tunepress.core.errors import InputError
 
 # Those options of dvc/config_schema.py (3.67.1) whose value alone lets somebody in or decrypts.
 OPTIONS = {

@@ -8,8 +8,8 @@ from azure.ai.ml import MLClient
 from azure.ai.ml.exceptions import JobException
 from azure.core.exceptions import AzureError, HttpResponseError
 
-from stages.lib.edge.errors import InputError
-from stages.lib.workspace import NO_ANSWER, explanation
+from tunepress.core.errors import InputError
+from tunepress.remote.workspace import NO_ANSWER, explanation
 
 logging.getLogger("azure.ai.ml").setLevel(logging.ERROR)  # it says of a dozen of its own classes that they are experimental
 

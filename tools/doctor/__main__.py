@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from stages.lib.edge.errors import InputError
 from tools.doctor import credentials, devices, places, room, versions
 from tools.doctor.finding import Finding, State, error
 from tools.doctor.recipe import Recipe
+from tunepress.core.errors import InputError
 
 COLORS = {State.ok: "green", State.warning: "yellow", State.error: "red"}
 WIDTH = 140

@@ -6,12 +6,12 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-from stages.lib.cores import cores
-from stages.lib.edge import environment
-from stages.lib.edge.errors import InputError
-from tools import check_image
+from tools.cli import check_image
 from tools.doctor.finding import Finding, error, ok, warning
 from tools.doctor.recipe import Recipe
+from tunepress.core import environment
+from tunepress.core.cpu import cores
+from tunepress.core.errors import InputError
 
 GB = 1e9
 
@@ -79,7 +79,7 @@ def driver(cuda: check_image.Cuda, recipe: Recipe) -> Finding:
 
 def training(recipe: Recipe) -> Finding:
     """Whether transformers takes the section `train` on this machine: the refusals of the stage itself."""
-    from stages.lib.arguments import training_arguments  # torch and transformers: seconds
+    from stages.train.arguments import training_arguments  # torch and transformers: seconds
 
     train = recipe.params.train
     if train.attn_implementation.startswith("flash") and not find_spec("flash_attn"):
@@ -94,7 +94,7 @@ def training(recipe: Recipe) -> Finding:
 
 def provider(name: str) -> Finding:
     """Whether the model that the recipe builds also runs here, as evaluate, compare and benchmark want it to."""
-    from stages.lib.providers import NEEDS
+    from tunepress.inference.providers import NEEDS
 
     if runs(name):
         return ok("provider", f"{name} runs here")
@@ -106,7 +106,7 @@ def runs(name: str) -> bool:
     """Whether the installed onnxruntime-genai has a provider, or the package that brings it is there."""
     import onnxruntime_genai as og
 
-    from stages.lib.providers import PLUGINS
+    from tunepress.inference.providers import PLUGINS
 
     if name in PLUGINS:
         return find_spec(PLUGINS[name]) is not None

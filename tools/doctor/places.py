@@ -11,13 +11,13 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from stages.lib.edge.errors import InputError
-from stages.lib.edge.paths import BASE
-from stages.lib.schema.base_model import Source
 from tools.doctor import dvc_project
 from tools.doctor.finding import Finding, error, ok, warning
 from tools.doctor.reach import REACHED
 from tools.doctor.recipe import Recipe
+from tunepress.config.base_model import Source
+from tunepress.core.errors import InputError
+from tunepress.core.paths import BASE
 
 EXTRAS = ("adlfs", "azure-ai-ml", "azure-identity", "s3fs")  # of requirements/azure.in, for rows and models
 LIMIT = 40  # seconds that one of them gets in all, the start of a process and its imports included
@@ -47,7 +47,7 @@ def look(recipe: Recipe) -> Iterator[Finding]:
 
 def base(folder: Path, source_max_len: int) -> Finding:
     """The base model's files, as `prepare` reads them."""
-    from stages.lib.checkpoint import check, check_context, load_encoder  # transformers: a second
+    from tunepress.models.hf_model import check, check_context, load_encoder  # transformers: a second
 
     subject = "end of answer"
     try:

@@ -7,9 +7,9 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.tunepress import Tunepress
-from stages.lib.edge.configuration import CONF, PARAMS, compose_conf, load, read_yaml, typed
-from stages.lib.edge.paths import BASE
-from stages.lib.schema.adapter import Method
+from tunepress.config.adapter import Method
+from tunepress.core.params import CONF, PARAMS, compose_conf, load, read_yaml, typed
+from tunepress.core.paths import BASE
 
 LOCK = Path("dvc.lock")
 

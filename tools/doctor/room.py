@@ -5,15 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages.lib.edge.errors import InputError
-from stages.lib.edge.outputs import size_mb
-from stages.lib.edge.paths import BASE, MERGED, ONNX
-from stages.lib.schema.base_model import Source
-from stages.lib.schema.build import GPTQ
 from tools.doctor.dvc_project import cache_folder
 from tools.doctor.finding import Finding, error, ok, warning
 from tools.doctor.recipe import Recipe
 from tools.doctor.shape import outlined
+from tunepress.config.base_model import Source
+from tunepress.config.build import GPTQ
+from tunepress.core.errors import InputError
+from tunepress.core.files import size_mb
+from tunepress.core.paths import BASE, MERGED, ONNX
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -53,7 +53,7 @@ def look(recipe: Recipe) -> Iterator[Finding]:
 
 def rounding(recipe: Recipe, model: "PeftModel") -> Iterator[Finding]:
     """An error where build would refuse gptq for the model, after it has been trained."""
-    from stages.lib.quantized_checkpoint import ARCHITECTURES  # torch and onnx: seconds
+    from stages.build.quantize.checkpoint import ARCHITECTURES  # torch and onnx: seconds
 
     name = type(model.get_base_model()).__name__
     if recipe.params.build.algo_config == GPTQ and name not in ARCHITECTURES:
@@ -123,7 +123,7 @@ def training_memory(recipe: Recipe, model: "PeftModel") -> Finding:
     """What training takes at least, with rows of one token, and at most, with rows as long as the recipe allows."""
     import torch
 
-    from stages.lib.memory import available_bytes, estimated_bytes
+    from stages.train.memory import available_bytes, estimated_bytes
 
     train, quantized = recipe.params.train, recipe.params.adapter.method.quantized
     sharing = 1 if torch.cuda.is_available() else train.num_processes
@@ -142,8 +142,8 @@ def training_memory(recipe: Recipe, model: "PeftModel") -> Finding:
 
 def host_memory(recipe: Recipe, model: "PeftModel") -> Finding:
     """What build takes, and evaluate, which holds the merged model's weights."""
-    from stages.lib.memory import RUNTIME, host_bytes
-    from stages.lib.quantized_checkpoint import ARCHITECTURES
+    from stages.build.quantize.checkpoint import ARCHITECTURES
+    from stages.train.memory import RUNTIME, host_bytes
 
     tensorwise = recipe.params.build.precision in ("int4", "int8") and type(model.get_base_model()).__name__ in ARCHITECTURES
     build = frozen(model) * (TENSORWISE_BYTES if tensorwise else BUILDER_BYTES)

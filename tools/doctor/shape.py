@@ -4,9 +4,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from stages.lib.edge.paths import BASE
-from stages.lib.schema.base_model import BaseModel, Source
 from tools.doctor.recipe import Recipe
+from tunepress.config.base_model import BaseModel, Source
+from tunepress.core.paths import BASE
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -33,9 +33,9 @@ def outlined(recipe: Recipe) -> "PeftModel | None":
     Raises:
         InputError: the adapter does not fit the model, the folder that it comes from holds none, or it is not supported.
     """
-    from stages.lib import architectures
-    from stages.lib.adapter import outline  # torch and peft: seconds
-    from stages.lib.checkpoint import check
+    from stages.train.adapter import outline  # torch and peft: seconds
+    from tunepress.models import architectures
+    from tunepress.models.hf_model import check
 
     base_model, adapter = recipe.params.base_model, recipe.params.adapter
     if recipe.base_at_hand:
@@ -60,8 +60,8 @@ def of_fields(fields: dict[str, Any], recipe: Recipe) -> "PeftModel":
     """The adapted model of a config; an empty file stands for the weights, of which an outline reads none."""
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
-    from stages.lib import architectures
-    from stages.lib.adapter import outline
+    from stages.train.adapter import outline
+    from tunepress.models import architectures
 
     given = dict(fields)
     config = AutoConfig.for_model(given.pop("model_type"), **given)

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
-from stages.lib.edge import environment
-from stages.lib.edge.configuration import COMPOSED, PARAMS, compose_conf
-from stages.lib.edge.errors import InputError
 from tools.doctor.finding import Finding, error, ok, warning
 from tools.doctor.recipe import Recipe
+from tunepress.core import environment
+from tunepress.core.errors import InputError
+from tunepress.core.params import COMPOSED, PARAMS, compose_conf
 
 SECONDS = 20  # that git gets
 

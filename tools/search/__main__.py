@@ -8,11 +8,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from stages.lib.edge.errors import InputError
 from tools.search.schema import load
 from tools.search.show import plot, table
 from tools.search.trials import Trials
 from tools.search.verdict import Verdict, sentence, tested_lines
+from tunepress.core.errors import InputError
 
 FOLDER = Path(".search")  # not in git: the journal, the clone and the logs
 

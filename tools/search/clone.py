@@ -23,13 +23,13 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.repo.experiments.refs import ExpRefInfo
 
-from stages.lib.edge.configuration import compose_conf
-from stages.lib.edge.errors import InputError, one_line
-from stages.lib.edge.outputs import remove
 from tools.search.figures import Figures, flatten
+from tunepress.core.errors import InputError, one_line
+from tunepress.core.files import remove
+from tunepress.core.params import compose_conf
 
 # What a trial reads of the project; all of it must be committed. The others are made by the stages or of no matter to them.
-READ = ["conf", "data", "dvc.yaml", "hydra_plugins", "requirements/cpu.txt", "stages", "*.dvc"]
+READ = ["conf", "data", "dvc.yaml", "hydra_plugins", "requirements/cpu.txt", "stages", "tunepress", "*.dvc"]
 NOT_READ = [":!conf/search", ":!conf/composed.yaml"]
 CHECKPOINTS = ".checkpoints"
 PATIENCE = 30  # seconds that an interrupted stage has to end by itself

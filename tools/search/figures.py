@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from stages.lib.edge.errors import InputError
 from tools.search.schema import Bound, Search
+from tunepress.core.errors import InputError
 
 Figures = dict[str, float]
 

@@ -8,10 +8,10 @@ from typing import Any, cast
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from stages.lib.edge.configuration import CONF, read_yaml
-from stages.lib.edge.errors import InputError, one_line
-from stages.lib.edge.keys import unknown_key
 from tools.search.space import Space, parse
+from tunepress.core.errors import InputError, one_line
+from tunepress.core.keys import unknown_key
+from tunepress.core.params import CONF, read_yaml
 
 SEARCHES = CONF / "search"
 SPLIT = "evaluate.split"

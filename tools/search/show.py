@@ -8,9 +8,9 @@ from matplotlib.figure import Figure
 from rich.markup import escape
 from rich.table import Table
 
-from stages.lib.edge.outputs import replacing
 from tools.search.figures import axes, figure
 from tools.search.verdict import Trial, Verdict, shown
+from tunepress.core.files import replacing
 
 BLUE, GREY, INK = "#2f6f9f", "#9aa5ad", "#1f2a30"
 

@@ -10,9 +10,9 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from optuna.trial import BaseTrial, FixedTrial
 
 from hydra_plugins.tunepress import Tunepress, refuse_unknown_key
-from stages.lib.edge.configuration import CONF
-from stages.lib.edge.errors import InputError, one_line
-from stages.lib.edge.keys import unknown_key
+from tunepress.core.errors import InputError, one_line
+from tunepress.core.keys import unknown_key
+from tunepress.core.params import CONF
 
 PLAIN = re.compile(r"(?!(?:null|true|false|inf|nan)$)[A-Za-z_/][\w./+-]*", re.IGNORECASE)
 

@@ -6,16 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from stages.lib.edge.errors import InputError
-from stages.lib.edge.lock import held
-from stages.lib.edge.outputs import remove
-from stages.lib.schema.evaluate import Split
 from tools.search.clone import Clone
 from tools.search.figures import Figures, axes, figure, limits, resolution
 from tools.search.schema import SPLIT, Search
 from tools.search.space import overrides_of
 from tools.search.study import Proposals
 from tools.search.verdict import Trial, Verdict, judge
+from tunepress.config.evaluate import Split
+from tunepress.core.errors import InputError
+from tunepress.core.files import remove
+from tunepress.core.lock import held
 
 Say = Callable[[str], None]
 

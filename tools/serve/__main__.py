@@ -5,11 +5,11 @@ import os
 import sys
 from pathlib import Path
 
-from stages.lib.edge.errors import InputError
-from stages.lib.edge.paths import ONNX
 from tools.serve.server import serve
 from tools.serve.service import Service
 from tools.serve.settings import MAX_TOKENS, Settings
+from tunepress.core.errors import InputError
+from tunepress.core.paths import ONNX
 
 KEY = "TUNEPRESS_API_KEY"
 LOOPBACK = ("127.0.0.1", "::1", "localhost")

@@ -4,9 +4,6 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from stages.lib.edge.errors import InputError
-from stages.lib.labels import INVALID, label_of
-from stages.lib.prompt import Prompt
 from tools.serve.client import while_connected
 from tools.serve.door import door
 from tools.serve.errors import RequestError
@@ -16,6 +13,9 @@ from tools.serve.replies import Classification, Classified
 from tools.serve.requests import ClassifyRequest, Row
 from tools.serve.service import Service
 from tools.serve.worker import Job
+from tunepress.core.errors import InputError
+from tunepress.text.labels import INVALID, label_of
+from tunepress.text.prompt import Prompt
 
 
 def router(service: Service) -> APIRouter:

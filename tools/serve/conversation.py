@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.lib.chat_template import ChatTemplate
-from stages.lib.edge.errors import InputError
-from stages.lib.prompt import Prompt, escape
 from tools.serve.errors import RequestError
 from tools.serve.requests import Message
+from tunepress.core.errors import InputError
+from tunepress.text.chat_template import ChatTemplate
+from tunepress.text.prompt import Prompt, escape
 
 MARK = "\ue000"  # a private-use character, which no chat template holds
 
@@ -66,7 +66,7 @@ def rendered(template: ChatTemplate, messages: Sequence[Message]) -> str:
 
 
 def surrounds(template: ChatTemplate, trained: str) -> bool:
-    """Whether a prompt's template is a user's words in a chat template, as stages/lib/chat_template.py makes it."""
+    """Whether a prompt's template is a user's words in a chat template, as tunepress/text/chat_template.py makes it."""
     try:
         before, _, after = template.render([{"role": "user", "content": MARK}]).partition(MARK)
     except InputError:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from stages.lib.edge.errors import InputError, one_line
-from stages.lib.genai_config import GenaiConfig
-from stages.lib.likelihood import softmax, totals
-from stages.lib.onnx_model import OnnxModel
-from stages.lib.tokens import Tokens
 from tools.serve.answer_text import AnswerText
 from tools.serve.question import Begun, End, FinishReason, Heard, Piece, Question, Ready, Refused, Stop, Stopped
+from tunepress.core.errors import InputError, one_line
+from tunepress.inference.genai_config import GenaiConfig
+from tunepress.inference.onnx_model import OnnxModel
+from tunepress.inference.scoring import softmax, totals
+from tunepress.text.tokenizer import Tokens
 
 
 def main(folder: Path, max_length: int, connection: "Connection[Heard, Question | Stop | None]") -> None:

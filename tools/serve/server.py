@@ -7,11 +7,11 @@ from types import FrameType
 
 import uvicorn
 
-from stages.lib.edge.errors import InputError
 from tools.serve.application import application
 from tools.serve.connection import Config, Connection
 from tools.serve.service import Service
 from tools.serve.settings import BACKLOG
+from tunepress.core.errors import InputError
 
 
 class Server(uvicorn.Server):

@@ -5,8 +5,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from stages.lib.genai_config import GenaiConfig
-from stages.lib.prompt import Prompt, column_names
 from tools.serve.conversation import Conversation
 from tools.serve.errors import RequestError
 from tools.serve.metrics import Metrics
@@ -15,6 +13,8 @@ from tools.serve.replies import Health
 from tools.serve.requests import Sampling
 from tools.serve.settings import CHARACTERS_PER_TOKEN, Settings
 from tools.serve.worker import Asked, Worker
+from tunepress.inference.genai_config import GenaiConfig
+from tunepress.text.prompt import Prompt, column_names
 
 OPENAIS_MAX_TOKENS = 16  # of /v1/completions, for a model whose prompt.json says nothing
 

@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from stages.lib.edge.errors import InputError
+from tunepress.core.errors import InputError
 
 CHARACTERS_PER_TOKEN = 16  # more than any prose has; a longer text is refused before a tokenizer, quadratic in a word, sees it
 MAX_TOKENS = 4096  # by default; 0.3 GB of keys and values with SmolLM2-135M, 3.2 GB with Phi-3-mini

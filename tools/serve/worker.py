@@ -8,12 +8,12 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 
-from stages.lib.edge.errors import InputError, one_line
 from tools.serve.child import Child
 from tools.serve.errors import RequestError
 from tools.serve.metrics import Metrics
 from tools.serve.question import Begun, End, Heard, Piece, Question, Ready, Refused, Stop, Stopped
 from tools.serve.settings import Settings
+from tunepress.core.errors import InputError, one_line
 
 LONGEST_PAUSE = 30.0  # seconds before another start of the model's process; 1, 2, 4 ... before
 LONGEST_LOAD = 600.0  # seconds for another start; the first has no limit, for whoever started it sees it wait

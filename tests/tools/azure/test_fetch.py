@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from stages.lib.edge.errors import InputError
 from tools.azure import fetch
 from tools.azure.repository import git
+from tunepress.core.errors import InputError
 
 JOB = "smoke-1"
 REFERENCE = f"refs/exps/aa/bb/{JOB}"

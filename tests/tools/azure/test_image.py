@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from stages.lib.edge.environment import PACKAGES, locked
-from stages.lib.edge.errors import InputError
 from tests.docker.tools import pins, program
 from tests.test_requirements import pins as pinned
 from tools.azure.submit.image import describe, requirements
 from tools.azure.submit.settings import Environment
+from tunepress.core.environment import PACKAGES, locked
+from tunepress.core.errors import InputError
 
 LOCKS = ("cpu", "cuda12", "cuda13")
 DOCKER = Environment(lock="cuda13", build="docker", dockerfile_path="Dockerfile", image=None, conda_file=None)

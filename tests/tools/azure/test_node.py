@@ -12,13 +12,13 @@ from azure.core.credentials import AccessToken
 from azure.core.exceptions import ClientAuthenticationError
 from fsspec.implementations.memory import MemoryFileSystem
 
-from stages.lib.edge.errors import InputError
 from tests.loopback import running
 from tools.azure.node import __main__ as node
 from tools.azure.node import key_vault
 from tools.azure.node.inputs import place
 from tools.azure.node.nodes import first, rendezvous
 from tools.azure.node.remote import write_and_remove
+from tunepress.core.errors import InputError
 
 OF_PYTORCH = {
     "RANK": "1",
@@ -87,12 +87,12 @@ def test_the_experiment_is_of_the_environment_that_is_installed() -> None:
 @pytest.mark.parametrize(
     ("failing", "code", "ran"),
     [
-        ({}, 0, ["tools.check_image", "dvc exp", "dvc push", "tools.results"]),
-        ({"tools.check_image": 1}, 1, ["tools.check_image"]),
-        ({"dvc exp": 1}, 1, ["tools.check_image", "dvc exp"]),
-        ({"dvc push": 1}, 0, ["tools.check_image", "dvc exp", "dvc push", "dvc push", "tools.results"]),
-        ({"dvc push": 3}, 1, ["tools.check_image", "dvc exp", "dvc push", "dvc push", "dvc push"]),
-        ({"tools.results": 1}, 0, ["tools.check_image", "dvc exp", "dvc push", "tools.results"]),
+        ({}, 0, ["tools.cli.check_image", "dvc exp", "dvc push", "tools.cli.results"]),
+        ({"tools.cli.check_image": 1}, 1, ["tools.cli.check_image"]),
+        ({"dvc exp": 1}, 1, ["tools.cli.check_image", "dvc exp"]),
+        ({"dvc push": 1}, 0, ["tools.cli.check_image", "dvc exp", "dvc push", "dvc push", "tools.cli.results"]),
+        ({"dvc push": 3}, 1, ["tools.cli.check_image", "dvc exp", "dvc push", "dvc push", "dvc push"]),
+        ({"tools.cli.results": 1}, 0, ["tools.cli.check_image", "dvc exp", "dvc push", "tools.cli.results"]),
     ],
 )
 def test_a_step_that_fails_ends_the_job_but_a_broken_bound_and_a_push_that_the_next_completes(

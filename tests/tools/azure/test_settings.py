@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from stages.lib.edge.errors import InputError
 from tools.azure.submit.settings import Input, load
+from tunepress.core.errors import InputError
 
 ROWS = "inputs={rows: {path: 'azureml://datastores/store/paths/rows.jsonl', place: data/inputs/rows.jsonl}}"
 

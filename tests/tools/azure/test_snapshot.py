@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from stages.lib.edge.errors import InputError
 from tools.azure.repository import git
 from tools.azure.submit import remote, snapshot
+from tunepress.core.errors import InputError
 
 SECRET = "c2VjcmV0LW9mLXRoZS10ZXN0cw=="
 
@@ -21,17 +21,17 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name, raising=False)
     folder = tmp_path / "project of mine"
     folder.mkdir()
-    write(folder, "stages/train.py", "print('old')\n")
+    write(folder, "stages/train/stage.py", "print('old')\n")
     write(folder, ".gitignore", "/models/\n/data/\n/config.json\n")
     write(folder, ".dvc/config", "[core]\n    remote = azure\n['remote \"azure\"']\n    url = azure://dvc/store\n")
     write(folder, ".dvc/.gitignore", "/config.local\n/tmp\n/cache\n")
     (folder / "program").write_text("#!/bin/sh\n")
     (folder / "program").chmod(0o755)
-    (folder / "link").symlink_to("stages/train.py")
+    (folder / "link").symlink_to("stages/train/stage.py")
     git(folder, "init", "--quiet")
     git(folder, "remote", "add", "origin", f"https://me:{SECRET}@git.example.com/project.git")
     commit(folder)
-    write(folder, "stages/train.py", "print('new')\n")
+    write(folder, "stages/train/stage.py", "print('new')\n")
     commit(folder)
     write(folder, "models/base/model.safetensors", "weights")
     write(folder, "data/rows.jsonl", "{}")
@@ -65,7 +65,7 @@ def unpacked(project: Path, folder: Path) -> Path:
 def test_a_node_has_the_files_of_the_commit_as_they_are_here(project: Path, tmp_path: Path) -> None:
     there = unpacked(project, tmp_path / "code")
     assert git(there, "ls-files") == git(project, "ls-files")
-    assert (there / "stages/train.py").read_text() == "print('new')\n"
+    assert (there / "stages/train/stage.py").read_text() == "print('new')\n"
     assert os.access(there / "program", os.X_OK)
     assert (there / "link").is_symlink()
     assert git(there, "rev-parse", "HEAD") == git(project, "rev-parse", "HEAD")
@@ -91,7 +91,7 @@ def test_the_archive_names_no_user_of_this_machine(project: Path, tmp_path: Path
 
 
 def test_a_changed_file_is_refused_and_named(project: Path, tmp_path: Path) -> None:
-    write(project, "stages/train.py", "print('newer')\n")
+    write(project, "stages/train/stage.py", "print('newer')\n")
     with pytest.raises(InputError, match=r"^stages/train\.py: changed since the last commit"):
         snapshot.write(project, tmp_path / "code")
     assert not (tmp_path / "code").exists()

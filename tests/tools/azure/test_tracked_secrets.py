@@ -9,8 +9,8 @@ import pytest
 from dvc import config_schema
 from dvc.config import Config
 
-from stages.lib.edge.errors import InputError
 from tools.azure import tracked_secrets
+from tunepress.core.errors import InputError
 
 HARMLESS = {  # switches, numbers, and names of files and programs
     "ask_passphrase",

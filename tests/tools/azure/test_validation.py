@@ -10,9 +10,9 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 from azure.ai.ml import load_job
 
-from stages.lib.edge.errors import InputError
 from tests.clone import Clone
 from tools.azure.submit.validation import validate
+from tunepress.core.errors import InputError
 
 JOB: dict[str, Any] = {
     "type": "command",

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from stages.lib.edge.errors import InputError
 from tests.tools.doctor.conftest import Read
 from tools.doctor import __main__ as command
 from tools.doctor.finding import State, warning
+from tunepress.core.errors import InputError
 
 SECRETS = {
     "HF_TOKEN": "hf_NeverToBePrinted0",

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.tools.doctor.conftest import Read
-from tools.check_image import Cuda, Driver
+from tools.cli.check_image import Cuda, Driver
 from tools.doctor import devices
 from tools.doctor.finding import State
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from stages.lib.edge.errors import InputError
 from tools.doctor.recipe import Recipe
+from tunepress.core.errors import InputError
 
 
 @pytest.fixture

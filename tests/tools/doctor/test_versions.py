@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from stages.lib.edge import environment
 from tools.doctor.finding import State
 from tools.doctor.versions import composed, dvc, git, packages
+from tunepress.core import environment
 
 
 @pytest.fixture

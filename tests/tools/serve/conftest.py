@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.letters_model import TINY, letters_model
-from stages.lib.onnx_model import OnnxModel
 from tests.tools.serve.models import CHAT, COLUMNS, SLOW, with_prompt
 from tests.tools.serve.served import Server, serving
+from tunepress.inference.onnx_model import OnnxModel
 
 
 @pytest.fixture(scope="session")

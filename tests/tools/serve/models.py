@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from stages.lib.prompt import FILE_NAME, Prompt
+from tunepress.text.prompt import FILE_NAME, Prompt
 
 SLOW = {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 8}  # some milliseconds for a token
 

@@ -9,14 +9,14 @@ import pytest
 
 from benchmarks.letters_model import PROMPT as TEXT
 from stages import evaluate
-from stages.lib.edge.outputs import write_jsonl
-from stages.lib.edge.paths import ONNX, PREDICTIONS, PREPARED
-from stages.lib.labels import INVALID
-from stages.lib.onnx_model import OnnxModel
-from stages.lib.prompt import Prompt
 from tests.stages.recipes import evaluation
 from tests.tools.serve.models import COLUMNS, relabelled, with_prompt
 from tests.tools.serve.served import Server, serving
+from tunepress.core.files import write_jsonl
+from tunepress.core.paths import ONNX, PREDICTIONS, PREPARED
+from tunepress.inference.onnx_model import OnnxModel
+from tunepress.text.labels import INVALID
+from tunepress.text.prompt import Prompt
 
 TEXTS = ["What a day!", "Ça va? 🎉", "  two words \n", "雨", "{phrase}", '{"phrase": "no column"}']
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from stages.lib.chat_template import ChatTemplate, in_chat_template
-from stages.lib.checkpoint import load_encoder
-from stages.lib.edge.errors import InputError
-from stages.lib.prompt import Prompt
 from tools.serve.conversation import Conversation
 from tools.serve.errors import RequestError
 from tools.serve.requests import Message
+from tunepress.core.errors import InputError
+from tunepress.models.hf_model import load_encoder
+from tunepress.text.chat_template import ChatTemplate, in_chat_template
+from tunepress.text.prompt import Prompt
 
 TEMPLATES = {
     "system by default": "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"

@@ -10,9 +10,9 @@ from openai.types.chat import ChatCompletionMessageParam
 from transformers import AutoTokenizer
 
 from benchmarks.letters_model import PROMPT as TEXT
-from stages.lib.onnx_model import OnnxModel
 from tests.tools.serve.models import COLUMNS
 from tests.tools.serve.served import Server, serving
+from tunepress.inference.onnx_model import OnnxModel
 
 PROMPTS = ["What a day!", 'It\'s "fine", $HOME and `pwd` \\n {phrase}', "Ça va? 🎉", "two\nlines\t", " ", "雨"]
 MODEL = "tunepress"

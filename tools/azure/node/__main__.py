@@ -13,12 +13,12 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from stages.lib.edge.errors import InputError
 from tools.azure.node.inputs import place
 from tools.azure.node.key_vault import hugging_face_token
 from tools.azure.node.nodes import first, rendezvous
 from tools.azure.node.remote import add
 from tools.azure.node.results import write_bundle
+from tunepress.core.errors import InputError
 
 PUSHES = 3
 AUTHOR = {"NAME": "tunepress", "EMAIL": "tunepress@localhost"}  # of the experiment's commit
@@ -68,10 +68,10 @@ def environment(arguments: argparse.Namespace, found: Mapping[str, str]) -> dict
 def lead(arguments: argparse.Namespace, variables: dict[str, str]) -> int:
     """Runs the experiment, pushes its model and writes its bundle; the exit status of the step that fails."""
     run = ["dvc", "exp", "run", "--name", arguments.name, *settings(arguments)]
-    if code := python(["tools.check_image"], variables) or python(run, variables) or push(variables):
+    if code := python(["tools.cli.check_image"], variables) or python(run, variables) or push(variables):
         return code
     write_bundle(arguments.name, arguments.results)
-    python(["tools.results"], variables)  # fails where a bound is broken, which does not fail an experiment
+    python(["tools.cli.results"], variables)  # fails where a bound is broken, which does not fail an experiment
     return 0
 
 
@@ -83,7 +83,7 @@ def push(variables: dict[str, str]) -> int:
 def follow(arguments: argparse.Namespace, variables: dict[str, str]) -> int:
     """Makes what the training reads and joins it; the exit status."""
     prepare = ["dvc", "exp", "run", "--name", arguments.name, *settings(arguments), "prepare"]
-    return python(["tools.check_image"], variables) or python(prepare, variables) or python(["stages.train"], variables)
+    return python(["tools.cli.check_image"], variables) or python(prepare, variables) or python(["stages.train"], variables)
 
 
 def settings(arguments: argparse.Namespace) -> list[str]:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from stages.lib.edge.errors import InputError
+from tunepress.core.errors import InputError
 
 
 def place(mounted: str, where: str) -> None:

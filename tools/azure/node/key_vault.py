@@ -4,7 +4,7 @@ import requests
 from azure.core.exceptions import ClientAuthenticationError
 from azure.identity import DefaultAzureCredential
 
-from stages.lib.edge.errors import InputError, one_line
+from tunepress.core.errors import InputError, one_line
 
 SECRET = "hf-token"  # noqa: S105  (its name; Olive's AzureML system looked for it by the same)
 SCOPE = "https://vault.azure.net/.default"

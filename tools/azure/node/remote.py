@@ -7,7 +7,7 @@ import sys
 from dvc.repo import Repo
 from fsspec import AbstractFileSystem
 
-from stages.lib.edge.errors import InputError, one_line
+from tunepress.core.errors import InputError, one_line
 
 ROLE = "give the compute's identity the role `Storage Blob Data Contributor` on the storage account"
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from stages.lib.edge.outputs import replacing
 from tools.azure.repository import git
+from tunepress.core.files import replacing
 
 BUNDLE = "results.bundle"
 

@@ -10,17 +10,17 @@ from pathlib import Path
 from azure.ai.ml import load_job
 from omegaconf import OmegaConf
 
-from stages.lib.edge.configuration import CONF
-from stages.lib.edge.errors import InputError
-from stages.lib.edge.outputs import replacing
-from stages.lib.workspace import Workspace, connected, find_workspace
 from tools.azure.repository import git
 from tools.azure.submit import job as jobs
 from tools.azure.submit import remote, settings, snapshot
 from tools.azure.submit.settings import Job
 from tools.azure.submit.validation import validate
 from tools.azure.watch import watch
-from tools.compose import compose
+from tools.cli.params import compose
+from tunepress.core.errors import InputError
+from tunepress.core.files import replacing
+from tunepress.core.params import CONF
+from tunepress.remote.workspace import Workspace, connected, find_workspace
 
 FOLDER = Path(".azure_job")
 KUBERNETES = "kubernetes"  # what Azure ML calls the type of such a compute

@@ -8,9 +8,9 @@ import yaml  # type: ignore[import-untyped]
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from stages.lib.edge.errors import InputError
-from stages.lib.edge.outputs import replacing
 from tools.azure.submit.settings import DOCKER, LOCK, Environment
+from tunepress.core.errors import InputError
+from tunepress.core.files import replacing
 
 CONTEXT = "context"
 CONDA = "conda.yaml"

@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from stages.lib.edge.environment import IMAGE
 from tools.azure.submit import image, snapshot
 from tools.azure.submit.remote import Remote
 from tools.azure.submit.settings import Input, Job
+from tunepress.core.environment import IMAGE
 
 SCHEMA = "https://azuremlschemas.azureedge.net/latest/commandJob.schema.json"
 FILE = "job.yaml"

@@ -8,9 +8,9 @@ from urllib.parse import parse_qsl, urlsplit
 
 from dvc.config import Config, ConfigError
 
-from stages.lib.addresses import SECRET
-from stages.lib.edge.errors import InputError, one_line
 from tools.azure import tracked_secrets
+from tunepress.core.errors import InputError, one_line
+from tunepress.remote.addresses import SECRET
 
 PASSED = ("url", "account_name", "endpointurl", "region")  # options of DVC's remotes that are no secrets
 WEB = {"http", "https", "webdav", "webdavs"}  # some of its services take a token as the user's name

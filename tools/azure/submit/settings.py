@@ -8,8 +8,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from stages.lib.edge.configuration import CONF, typed
-from stages.lib.edge.errors import InputError, one_line
+from tunepress.core.errors import InputError, one_line
+from tunepress.core.params import CONF, typed
 
 FILE = CONF / "azure/default.yaml"
 DOCKER = "docker"  # of environment.build

@@ -8,9 +8,9 @@ import tarfile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from stages.lib.edge.errors import InputError
-from stages.lib.edge.outputs import replacing
 from tools.azure.repository import git
+from tunepress.core.errors import InputError
+from tunepress.core.files import replacing
 
 FILE = "project.tar"
 # As root, tar would give the files to whoever has the archive's user number, and git would refuse them.

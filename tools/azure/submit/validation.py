@@ -13,8 +13,8 @@ from azure.ai.ml.entities import Job
 from azure.ai.ml.exceptions import ValidationException
 from marshmallow import ValidationError
 
-from stages.lib.edge.errors import InputError
-from stages.lib.workspace import Workspace, connected
+from tunepress.core.errors import InputError
+from tunepress.remote.workspace import Workspace, connected
 
 NOWHERE = Workspace("none", "none", "none")  # the client wants one, and asks it nothing to validate a job
 BOUND = re.compile(r"\$\{\{\s*(inputs|outputs)\.(\w+)\s*\}\}")

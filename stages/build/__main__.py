@@ -1,0 +1,9 @@
+"""The command `python -m stages.build`."""
+
+import sys
+
+from stages.build.stage import Sections, main
+from tunepress.core.stage import run
+
+if __name__ == "__main__":
+    run("build", main, Sections, sys.argv[1:])

@@ -1,0 +1,1 @@
+"""A build whose adapter is in a file of its own."""

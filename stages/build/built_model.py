@@ -1,0 +1,61 @@
+"""A model folder that the builder has written: checked before anybody gets it, and told in figures."""
+
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import onnxruntime_genai as og
+from onnx import ModelProto
+from transformers import AutoConfig
+
+from stages.build import onnx_graph, onnx_weights, twin, windows
+from tunepress.config.build import Build
+from tunepress.core.files import size_mb
+from tunepress.core.paths import ADAPTER_FILE
+from tunepress.inference import genai_config
+from tunepress.inference.genai_config import GenaiConfig
+from tunepress.inference.onnx_model import check_answers
+from tunepress.models.hf_model import load_encoder
+from tunepress.text.prompt import Prompt
+
+
+def check(build: Build, merged: Path, folder: Path) -> ModelProto:
+    """Looks whether the model of a folder will run for the provider it was built for, and runs it where every machine can.
+
+    Args:
+        build: the recipe.
+        merged: folder of the model that was built, with its tokenizer.
+        folder: onnxruntime-genai's layout, with prompt.json in it.
+
+    Returns:
+        its graph, without the data of its weights.
+
+    Raises:
+        InputError: it will not.
+    """
+    config, prompt = GenaiConfig.read(folder), Prompt.load(folder)
+    genai_config.check(config, build.execution_provider, load_encoder(merged, prompt.eos_token_ids), prompt)
+    model, source = onnx_graph.check(config), AutoConfig.from_pretrained(merged)
+    windows.check(model, config, windows.windows(source))
+    if config.provider == "cpu":
+        twin.check(source)
+        check_answers(folder, prompt.render_prompt(dict.fromkeys(prompt.columns, "?")))
+    return model
+
+
+def figures(build: Build, folder: Path, model: ModelProto) -> dict[str, Any]:
+    """What the folder holds: the recipe as asked and as found in the graph, the versions that made it, and where its MB went."""
+    weights = onnx_weights.read(model)
+    return {
+        "precision": build.precision,
+        "execution_provider": build.execution_provider,
+        "algo_config": build.algo_config,
+        **onnx_weights.found_recipe(weights),
+        "onnxruntime": onnxruntime.__version__,
+        "onnxruntime_genai": og.__version__,
+        "size_mb": size_mb(folder),
+        **({"adapter_mb": size_mb(folder / ADAPTER_FILE)} if (folder / ADAPTER_FILE).exists() else {}),
+        "effective_bits_per_weight": weights.effective_bits_per_weight,
+        "mb_by_part": weights.mb_by_part(),
+        "mb_by_kind": weights.mb_by_kind(),
+    }

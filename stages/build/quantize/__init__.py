@@ -1,0 +1,1 @@
+"""int4 weights chosen by GPTQ, tensor by tensor."""

@@ -1,0 +1,123 @@
+"""What a recipe makes of each weight: its bits, and plain rounding by onnxruntime's own quantizers, one matrix at a time."""
+
+import contextlib
+import io
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor
+
+from stages.build.quantize.blocks import Blockwise
+
+NODE = "/MatMul"  # the name of the one product in a graph of its own
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """A recipe of the builder as far as it rounds weights.
+
+    Attributes:
+        method: default, rtn or k_quant.
+        bits: of most weights.
+        block_size: input features that share a scale.
+        symmetric: whether zero points are left out.
+        dtype: of the weights before they are rounded, and of the scales.
+        packed: whether the builder makes one product of queries, keys and values, which then have the same bits.
+        upgraded: for nodes of the builder's graph the bits that they have instead.
+    """
+
+    method: str
+    bits: int
+    block_size: int
+    symmetric: bool
+    dtype: torch.dtype
+    packed: bool
+    upgraded: dict[str, int]
+
+    @classmethod
+    def of(cls, precision: str, execution_provider: str, options: dict[str, Any], layers: int) -> "Rounding":
+        """Reads the builder's options as the builder does.
+
+        Args:
+            precision: int4 or int8.
+            execution_provider: the builder's name of it.
+            options: what the builder's parse_extra_options has made of them.
+            layers: of the model.
+        """
+        from onnxruntime_genai.models.builders.base import Model
+        from onnxruntime_genai.models.quantization import QuantConfig
+
+        config = QuantConfig.from_extra_options(options, precision, execution_provider)
+        presets = {one.match["preset"]: one.type for one in config.weights.overrides if "preset" in one.match}
+        outline = SimpleNamespace(num_layers=layers)  # all of a model that the builder's rule for mixed precision asks for
+        Model.make_matmul_mixed_precision(outline, presets)
+        return cls(
+            method=config.weights.method,
+            bits=8 if precision == "int8" else 4,
+            block_size=config.weights.block_size,
+            symmetric=bool(config.weights.symmetric),
+            dtype={"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[config.io_dtype],
+            packed=execution_provider != "dml" and options.get("fuse_qkv", True),
+            upgraded={node: one["bits"] for node, one in outline.int4_customized_weight_config.items()},
+        )
+
+    def bits_of(self, module: str) -> int:
+        """The bits of one module's weight, such as model.layers.0.self_attn.q_proj."""
+        layer, block, name = module.rsplit(".", 2)
+        if self.packed and name in {"q_proj", "k_proj", "v_proj"}:
+            name = "qkv_proj"
+        node = f"/{layer.replace('.', '/', 1)}/{block.replace('self_attn', 'attn')}/{name}/MatMul"
+        return self.upgraded.get(node, self.bits)
+
+    def nearest(self, weight: Tensor, bits: int) -> Blockwise:
+        """Rounds a weight [out, in] as the builder's graph would be, by a graph of this one product."""
+        from onnxruntime.quantization.matmul_nbits_quantizer import (
+            KQuantWeightOnlyQuantConfig,
+            MatMulNBitsQuantizer,
+            RTNWeightOnlyQuantConfig,
+        )
+
+        own = {"customized_weight_config": {NODE: {"bits": bits}}}
+        configs = {"rtn": RTNWeightOnlyQuantConfig, "k_quant": KQuantWeightOnlyQuantConfig}
+        quantizer = MatMulNBitsQuantizer(
+            model=one_product(weight.to(self.dtype)),
+            bits=bits,
+            block_size=self.block_size,
+            is_symmetric=self.symmetric,
+            op_types_to_quantize=("MatMul",),
+            algo_config=configs[self.method](**own) if self.method in configs else None,
+        )
+        with contextlib.redirect_stdout(io.StringIO()):  # a progress bar for the one product
+            quantizer.process()
+        graph = quantizer.model.model.graph
+        (node,) = graph.node
+        made = {one.name: one for one in graph.initializer}
+        qweight, scales, *zeros = (tensor(made[name]) for name in node.input[1:])
+        rows, blocks = qweight.shape[:2]
+        given = zeros[0].view(rows, -1) if zeros else Blockwise.neutral_zeros(rows, blocks, bits)
+        return Blockwise(qweight.view(rows, -1), scales.view(rows, blocks), given, bits)
+
+
+def one_product(weight: Tensor) -> onnx.ModelProto:
+    """A graph of one MatMul with a constant weight, given as [out, in]."""
+    types = {torch.float32: TensorProto.FLOAT, torch.float16: TensorProto.FLOAT16, torch.bfloat16: TensorProto.BFLOAT16}
+    kind = types[weight.dtype]
+    rows = weight.t().contiguous().view(torch.uint8).numpy().tobytes()
+    constant = helper.make_tensor("weight", kind, [weight.shape[1], weight.shape[0]], rows, raw=True)
+    ends = [helper.make_tensor_value_info(name, kind, None) for name in ("input", "output")]
+    node = helper.make_node("MatMul", ["input", "weight"], ["output"], name=NODE)
+    graph = helper.make_graph([node], "product", ends[:1], ends[1:], [constant])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)])
+
+
+def tensor(constant: onnx.TensorProto) -> Tensor:
+    """A graph's constant in torch."""
+    values = numpy_helper.to_array(constant).copy()
+    if constant.data_type == TensorProto.BFLOAT16:  # a type that numpy has from another package
+        return torch.from_numpy(values.view(np.uint16)).view(torch.bfloat16)
+    return torch.from_numpy(values)

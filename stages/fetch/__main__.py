@@ -1,0 +1,9 @@
+"""The command `python -m stages.fetch`."""
+
+import sys
+
+from stages.fetch.stage import Sections, main
+from tunepress.core.stage import run
+
+if __name__ == "__main__":
+    run("fetch", main, Sections, sys.argv[1:])

@@ -1,1 +1,0 @@
-"""What several stages share, one module for each noun."""

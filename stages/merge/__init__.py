@@ -1,0 +1,1 @@
+"""Adds the adapter to the weights of the base model."""

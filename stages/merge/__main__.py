@@ -1,0 +1,9 @@
+"""The command `python -m stages.merge`."""
+
+import sys
+
+from stages.merge.stage import Sections, main
+from tunepress.core.stage import run
+
+if __name__ == "__main__":
+    run("merge", main, Sections, sys.argv[1:])

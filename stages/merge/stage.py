@@ -1,0 +1,78 @@
+"""merge: adds the adapter to the base model's weights and writes the result as a plain Hugging Face model.
+
+The weights go from file to file a few rows at a time, so a model of any size takes the memory of a small one.
+"""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedModel
+from transformers.utils import GENERATION_CONFIG_NAME
+
+from stages.merge.adapter_file import AdapterFile
+from stages.merge.changes import Changes, changes_of
+from tunepress.config.merge import Merge, MergeBase
+from tunepress.core.errors import InputError
+from tunepress.core.files import read_json, replacing, size_mb, write_json
+from tunepress.core.paths import ADAPTER, BASE, MERGED, METRICS
+from tunepress.models.bnb_4bit import Quantization
+from tunepress.models.hf_model import empty_model, ends_of, load_tokenizer
+from tunepress.models.shards import Shards
+from tunepress.text.prompt import FILE_NAME, Prompt
+
+
+@dataclass
+class Sections:
+    """What this stage reads of params.yaml."""
+
+    merge: Merge
+
+
+def main(cfg: Sections) -> str:
+    """Merges models/base and models/adapter into models/merged."""
+    quantization = quantization_of(cfg.merge.base)
+    prompt, tokenizer = Prompt.load(ADAPTER), load_tokenizer(BASE)
+    model, base = empty_model(BASE), Shards.of(BASE)
+    trained = [path.name for path in ADAPTER.iterdir()] != [FILE_NAME]  # adapter.method=none leaves the prompt alone
+    changes = changes_of(model, base, AdapterFile.of(ADAPTER), quantization) if trained else Changes(0, {}, untied=False)
+    with replacing(MERGED) as partial:
+        partial.mkdir()
+        base.write(partial, changes.tensors)
+        save_configuration(model, changes, prompt.eos_token_ids, partial)
+        tokenizer.save_pretrained(partial)
+        prompt.save(partial)
+    write_json(METRICS / "merge.json", {"merged_modules": changes.layers, "size_mb": size_mb(MERGED)})
+    return f"{changes.layers} modules merged in {MERGED} ({size_mb(MERGED):.0f} MB)"
+
+
+def quantization_of(base: MergeBase) -> Quantization | None:
+    """What the base model's weights go through before the adapter is added.
+
+    Raises:
+        InputError: the adapter makes up for a quantization that they are not to go through.
+    """
+    quantization = Quantization.load(ADAPTER)
+    if base is MergeBase.original and quantization and quantization.compensated:
+        raise InputError("merge.base: an adapter initialised by loftq fits the rounded weights only; set merge.base=dequantized")
+    return quantization if base is MergeBase.dequantized else None
+
+
+def save_configuration(model: PreTrainedModel, changes: Changes, eos_token_ids: Sequence[int], folder: Path) -> None:
+    """Writes config.json and generation_config.json.
+
+    They are the base model's, but weights are tied only if they still are, and answers end as in training.
+    """
+    config = model.config
+    config.architectures = [type(model).__name__]
+    if changes.untied:
+        config.tie_word_embeddings = False
+    config.save_pretrained(folder)
+    if not (BASE / GENERATION_CONFIG_NAME).exists():
+        model.generation_config.save_pretrained(folder)
+    else:
+        shutil.copyfile(BASE / GENERATION_CONFIG_NAME, folder / GENERATION_CONFIG_NAME)
+    generation = folder / GENERATION_CONFIG_NAME
+    if eos_token_ids and ends_of(generation) != list(eos_token_ids):
+        write_json(generation, read_json(generation) | {"eos_token_id": list(eos_token_ids)})

@@ -1,0 +1,1 @@
+"""Turns rows into prompts and completions, and splits them."""

@@ -1,0 +1,9 @@
+"""The command `python -m stages.prepare`."""
+
+import sys
+
+from stages.prepare.stage import Sections, main
+from tunepress.core.stage import run
+
+if __name__ == "__main__":
+    run("prepare", main, Sections, sys.argv[1:])

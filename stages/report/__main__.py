@@ -1,0 +1,9 @@
+"""The command `python -m stages.report`."""
+
+import sys
+
+from stages.report.stage import Sections, main
+from tunepress.core.stage import run
+
+if __name__ == "__main__":
+    run("report", main, Sections, sys.argv[1:])

@@ -1,0 +1,100 @@
+"""Example answers: a few rows of the test set as a reader would want to see them."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from string import Formatter
+
+from tunepress.text.prompt import Prompt
+
+COUNT = 6  # of each kind
+LONGEST = 400  # characters of a text that are shown
+
+Rows = Sequence[Mapping[str, str]]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row.
+
+    Attributes:
+        source: file and row.
+        text: what was asked, without the template around it.
+        expected: the right answer.
+        answers: who said what, with its confidence where there is one.
+    """
+
+    source: str
+    text: str
+    expected: str
+    answers: dict[str, str]
+
+
+def right(onnx: Rows, prompt: Prompt) -> list[Example]:
+    """The first right answers of the shipped model, those to different labels first."""
+    rows = [row for row in onnx if is_right(row)]
+    first = {row["expected"]: row for row in reversed(rows)} if prompt.labels else {}
+    ordered = [first[label] for label in prompt.labels or () if label in first]
+    ordered += [row for row in rows if row not in ordered]
+    return [_example(row, prompt, "onnx") for row in ordered[:COUNT]]
+
+
+def wrong(onnx: Rows, prompt: Prompt) -> list[Example]:
+    """Wrong answers of the shipped model, the surest first."""
+    rows = sorted((row for row in onnx if not is_right(row)), key=lambda row: -(confidence(row) or 0))
+    return [_example(row, prompt, "onnx") for row in rows[:COUNT]]
+
+
+def changed(rows: Rows, prompt: Prompt) -> list[Example]:
+    """The first rows that the shipped model answers otherwise than the merged one."""
+    return [
+        Example(
+            row["source"],
+            text_of(row["prompt"], prompt),
+            shown(row["expected"]),
+            {name: shown(row[name]) for name in ("merged", "onnx")},
+        )
+        for row in rows[:COUNT]
+    ]
+
+
+def is_right(row: Mapping[str, str]) -> bool:
+    """Whether a prediction is what was expected, up to the space between words."""
+    return row["predicted"].split() == row["expected"].split()
+
+
+def confidence(row: Mapping[str, str]) -> float | None:
+    """The probability of the label that was said, where it is also the likeliest one."""
+    return float(row["confidence"]) if row.get("likeliest") == row["predicted"] else None
+
+
+def text_of(rendered: str, prompt: Prompt) -> str:
+    """What stands in a prompt's columns; with several, each on a line of its own with its name."""
+    values = columns_of(rendered, prompt)
+    if len(values) == 1:
+        return shown(*values.values())
+    return "\n".join(f"{name}: {shown(value)}" for name, value in values.items())
+
+
+def columns_of(rendered: str, prompt: Prompt) -> dict[str, str]:
+    """The values that the template was filled with, or others that give the same prompt."""
+    pattern = "".join(re.escape(literal) + ("" if name is None else "(.*?)") for literal, name in parts(prompt.prompt))
+    found = re.fullmatch(pattern, rendered, flags=re.DOTALL)
+    return dict(zip(prompt.columns, found.groups(), strict=True)) if found else {"prompt": rendered}
+
+
+def parts(template: str) -> Iterable[tuple[str, str | None]]:
+    """Text and the column behind it, None behind the last text."""
+    return ((literal, name) for literal, name, _, _ in Formatter().parse(template))
+
+
+def shown(text: str) -> str:
+    """A text of a readable length."""
+    text = text.strip()
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1].rsplit(maxsplit=1)[0]} …"
+
+
+def _example(row: Mapping[str, str], prompt: Prompt, name: str) -> Example:
+    sure = confidence(row)
+    said = shown(row["predicted"]) if sure is None else f"{row['predicted']} ({sure:.2f})"
+    return Example(row["source"], text_of(row["prompt"], prompt), shown(row["expected"]), {name: said})

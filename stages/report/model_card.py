@@ -1,0 +1,100 @@
+"""The model card: what a stranger must know to use the model, with a snippet that runs."""
+
+import json
+import re
+from typing import Any
+
+from stages.report import tables
+from stages.report.examples import parts
+from stages.report.page import Findings, environment
+from tunepress.core.environment import versions
+from tunepress.core.paths import ADAPTER_FILE
+from tunepress.text.prompt import Prompt
+
+ACTIVATION = [
+    "adapters = og.Adapters(model)",
+    f'adapters.load("onnx/{ADAPTER_FILE}", "task")',
+    'generator.set_active_adapter(adapters, "task")',
+]
+
+
+def card(findings: Findings) -> str:
+    """The Markdown of models/MODEL_CARD.md."""
+    run, prompt, parameters = findings.run, findings.prompt, findings.parameters
+    return environment().get_template("model_card.md.jinja").render(
+        title=findings.title,
+        verdict=findings.verdict,
+        license=parameters["base_model.license"],
+        parameters=parameters,
+        requirement=requirement(parameters["build.execution_provider"]),
+        every_parameter=fenced(json.dumps(parameters, indent=2, ensure_ascii=False), "json"),
+        base_model=parameters["base_model.repo_id"] or parameters["base_model.name"],
+        source=source(parameters),
+        run=run,
+        scores=tables.scores(run),
+        gate=tables.gate(run),
+        speed=run.speed(),
+        labels=prompt.labels,
+        max_new_tokens=prompt.max_new_tokens,
+        prompt=fenced(prompt.prompt),
+        snippet=fenced(snippet(prompt, parameters["build.adapters"] == "separate"), "python"),
+    )  # fmt: skip
+
+
+def source(parameters: dict[str, Any]) -> str:
+    """Where the rows came from."""
+    if parameters["data.files"]:
+        return ", ".join(parameters["data.files"])
+    named = [parameters[f"data.{name}"] for name in ("path", "name", "split", "revision")]
+    return " ".join(part for part in named if part)
+
+
+def requirement(execution_provider: str) -> str:
+    """The package that runs the model, in the version that it was measured with."""
+    name = {"cuda": "onnxruntime-genai-cuda", "dml": "onnxruntime-genai-directml"}.get(execution_provider, "onnxruntime-genai")
+    installed = versions()
+    return f"{name}=={installed.get('onnxruntime-genai') or installed['onnxruntime-genai-cuda']}"
+
+
+def snippet(prompt: Prompt, adapter: bool) -> str:
+    """Python that asks the model one row, which is a placeholder: the card is public and the rows need not be.
+
+    Args:
+        prompt: the template.
+        adapter: whether the fine-tuning is in a file of its own.
+    """
+    columns = {name: f"your {name}" for name in prompt.columns}
+    terms = []
+    for literal, name in parts(prompt.prompt):
+        terms += [repr(literal)] if literal else []
+        terms += [f"row[{name!r}]"] if name is not None else []
+    return "\n".join(
+        [
+            "import json",
+            "",
+            "import onnxruntime_genai as og",
+            "",
+            'model = og.Model("onnx")  # the folder beside this card',
+            "tokenizer = og.Tokenizer(model)",
+            "",
+            f"row = {columns!r}  # put your own text here",
+            f"tokens = tokenizer.encode({' + '.join(terms)})",
+            "",
+            "parameters = og.GeneratorParams(model)",
+            'context = json.load(open("onnx/genai_config.json"))["model"]["context_length"]',
+            f"length = min(len(tokens) + {prompt.max_new_tokens}, context)",
+            "parameters.set_search_options(do_sample=False, max_length=length)",
+            "generator = og.Generator(model, parameters)",
+            *(ACTIVATION if adapter else []),
+            "generator.append_tokens(tokens)",
+            "while not generator.is_done():",
+            "    generator.generate_next_token()",
+            "print(tokenizer.decode(generator.get_sequence(0)[len(tokens):]))",
+        ]
+    )
+
+
+def fenced(text: str, language: str = "") -> str:
+    """A code block, whatever stands in it."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}{language}\n{text}\n{fence}"

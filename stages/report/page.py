@@ -1,0 +1,167 @@
+"""The report as one HTML page that asks the network for nothing."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
+
+from stages.report import examples, plots, tables
+from stages.report.calibration import bins_of
+from stages.report.experiments import Experiment
+from stages.report.figures import CANDIDATES, TIMED, Run
+from tunepress.core.environment import image, versions
+from tunepress.core.paths import LOSS_CURVES
+from tunepress.models.provenance import commands
+from tunepress.text.prompt import Prompt
+
+MINUS = "\N{MINUS SIGN}"
+TEMPLATES = Path(__file__).parent / "templates"
+
+Rows = list[dict[str, str]]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What the report and the model card tell of.
+
+    Attributes:
+        title: of the report.
+        parameters: by full name, as `train.learning_rate`.
+        run: the figures of all stages.
+        prompt: how a row becomes a prompt.
+        predictions: of each candidate, row by row.
+        changed: rows that merged and onnx answer differently.
+        hashes: sha256 by path of what went in and of what is shipped.
+        experiments: other runs to compare with; may be empty.
+    """
+
+    title: str
+    parameters: dict[str, Any]
+    run: Run
+    prompt: Prompt
+    predictions: dict[str, Rows]
+    changed: Rows
+    hashes: dict[str, str]
+    experiments: Sequence[Experiment] = ()
+
+    @property
+    def verdict(self) -> str:
+        """What training and rounding did to the score, in a sentence."""
+        base, merged, onnx = (self.run.evaluate[name][self.run.score] for name in CANDIDATES)
+        return (
+            f"{tables.words(self.run.score).capitalize()} {onnx:.3f} as {self.parameters['build.precision']} ONNX, {merged:.3f} "
+            f"before the weights were rounded and {base:.3f} before training."
+        )
+
+
+def page(findings: Findings) -> str:
+    """The HTML of the report."""
+    run, prompt = findings.run, findings.prompt
+    onnx = findings.predictions["onnx"]
+    return environment().get_template("report.html.jinja").render(
+        title=findings.title,
+        verdict=findings.verdict,
+        prompt=prompt.prompt,
+        run=run,
+        key_figures=key_figures(findings),
+        gate=gate_in_words(run),
+        tables=tables_of(findings),
+        plots=draw(findings),
+        confusions=tables.confusions(findings.predictions, prompt.labels) if prompt.labels else [],
+        examples={
+            "Right": (examples.right(onnx, prompt), sum(map(examples.is_right, onnx))),
+            "Wrong": (examples.wrong(onnx, prompt), sum(not examples.is_right(row) for row in onnx)),
+            "Changed by the rounding": (examples.changed(findings.changed, prompt), len(findings.changed)),
+        },
+        commands=commands(findings.parameters["data.remote"]),
+        parameters={name: tables.parameter(value) for name, value in findings.parameters.items()},
+        experiments=findings.experiments,
+    )  # fmt: skip
+
+
+def key_figures(findings: Findings) -> list[tuple[str, str, str, str]]:
+    """The figures at the head of the page: what, how much, its unit, and what to hold it against."""
+    run = findings.run
+    low, high = run.interval("onnx")
+    level = f"{run.evaluate['onnx']['confidence_level']:.0%}"
+    before, size = (run.benchmark[name]["size_mb"] for name in TIMED)
+    slow, fast = (run.speed()[name]["tokens_per_second"] for name in TIMED)
+    return [
+        (tables.words(run.score), tables.figure(run.evaluate["onnx"][run.score]), "", f"{low:.3f} to {high:.3f} at {level}"),
+        ("by the rounding", f"{-run.drop:+.3f}".replace("-", MINUS), "", f"{run.compare['changed']:,} answers changed"),
+        ("size on disk", f"{size:,.0f}", "MB", f"{before:,.0f} before, {before / size:.1f} times"),
+        ("speed", f"{fast:,.0f}", "tokens/s", f"{slow:,.0f} before, {fast / slow:.1f} times"),
+    ]
+
+
+def gate_in_words(run: Run) -> str:
+    """Whether the model may be shipped."""
+    bounds = run.gate["bounds"]
+    if not bounds:
+        return "No bound is set"
+    broken = sum(not one["passed"] for one in bounds)
+    return f"Gate not passed: {broken} of {len(bounds)} bounds broken" if broken else f"Gate passed: {len(bounds)} bounds kept"
+
+
+def tables_of(findings: Findings) -> dict[str, tables.Table]:
+    """The tables by name."""
+    run = findings.run
+    found = [
+        tables.scores(run),
+        tables.gate(run),
+        *([tables.per_class(run)] if "per_class" in run.evaluate["onnx"] else []),
+        tables.agreement(run),
+        tables.speed(run),
+        tables.data(run),
+        tables.training(run),
+        tables.pairs("versions", "Installed when this report was made", ["package", "version"], made_with()),
+        tables.pairs("hashes", "What went in and what is shipped", ["file", "sha256"], findings.hashes),
+    ]
+    return {table.name: table for table in found}
+
+
+def made_with() -> dict[str, str]:
+    """Versions, and the image where there is one."""
+    container = image()
+    return versions() | ({container["name"]: container["digest"]} if container else {})
+
+
+def draw(findings: Findings) -> dict[str, Markup]:
+    """The plots by name."""
+    run, prepare = findings.run, findings.run.prepare
+    scores = [run.evaluate[name][run.score] for name in CANDIDATES]
+    drawn = {
+        "ladder": plots.ladder(CANDIDATES, scores, [run.interval(name) for name in CANDIDATES], tables.words(run.score)),
+        "loss": plots.loss_curves(read_curve("train/loss"), read_curve("eval/loss")),
+        "lengths": plots.lengths(prepare["lengths"]["edges"], prepare["lengths"]["counts"], prepare["source_max_len"]),
+    }
+    if findings.prompt.labels:
+        drawn["reliability"] = plots.reliability({name: bins_of(findings.predictions[name]) for name in TIMED})
+    if findings.experiments:
+        drawn["sizes"] = plots.sizes(findings.experiments, tables.words(run.score))
+    return drawn
+
+
+def environment() -> Environment:
+    """Where the templates lie and how they are filled in."""
+    return Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=select_autoescape(["html.jinja"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+def read_curve(name: str) -> list[tuple[int, float]]:
+    """A loss curve of DVCLive as (step, value); empty if it was not logged."""
+    path = LOSS_CURVES / f"{name}.tsv"
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(file, delimiter="\t")]

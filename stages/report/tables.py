@@ -1,0 +1,159 @@
+"""Tables of the report: what was measured, as the words and figures of its cells."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sklearn.metrics import confusion_matrix
+
+from stages.report.figures import CANDIDATES, TIMED, Run
+from tunepress.text.labels import INVALID
+
+SPEEDS = {
+    "time_to_first_token_ms": "to the first token, ms",
+    "prefill_tokens_per_second": "prompt, tokens/s",
+    "decode_tokens_per_second": "answer, tokens/s",
+}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text; the first of each row names it."""
+
+    name: str
+    caption: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Confusion:
+    """One candidate's answers: for each expected label, in `labels`, how often it said each of `said`."""
+
+    name: str
+    labels: Sequence[str]
+    said: Sequence[str]
+    counts: Sequence[Sequence[int]]
+
+
+def scores(run: Run) -> Table:
+    """All figures of each candidate, one candidate a column."""
+    level = f"{run.evaluate['onnx']['confidence_level']:.0%} interval"
+    keys = {run.score: words(run.score), f"{run.score}_low": f"{level}, from", f"{run.score}_high": f"{level}, to"}
+    keys |= {key: words(key) for key in run.all_names[1:]}
+    rows = [[said, *(figure(run.evaluate[name][key]) for name in CANDIDATES)] for key, said in keys.items()]
+    return Table("scores", f"{run.rows} that no model was trained on", ["", *CANDIDATES], rows)
+
+
+def gate(run: Run) -> Table:
+    """Each bound and what was measured."""
+    rows = [
+        [one["name"], f"{one['bound']:g}", f"{one['value']:g}", "kept" if one["passed"] else "broken"]
+        for one in run.gate["bounds"]
+    ]
+    return Table("gate", "Bounds of evaluate.gate", ["bound", "set to", "measured", "verdict"], rows)
+
+
+def per_class(run: Run) -> Table:
+    """Precision, recall and F1 of each label as the shipped model answers."""
+    rows = [
+        [label, *(figure(one[name]) for name in ("precision", "recall", "f1")), f"{one['rows']:,}"]
+        for label, one in run.evaluate["onnx"]["per_class"].items()
+    ]
+    return Table("per-class", "onnx, label by label", ["label", "precision", "recall", "F1", "rows"], rows)
+
+
+def confusions(predictions: Mapping[str, Sequence[Mapping[str, str]]], labels: Sequence[str]) -> list[Confusion]:
+    """A confusion matrix of each candidate, all with the same columns."""
+    said = {name: [row["predicted"] for row in rows] for name, rows in predictions.items()}
+    columns = [*labels, *([INVALID] if any(INVALID in answers for answers in said.values()) else [])]
+    found = []
+    for name, rows in predictions.items():
+        counts = confusion_matrix([row["expected"] for row in rows], said[name], labels=columns)[: len(labels)]
+        found.append(Confusion(name, labels, columns, counts.tolist()))
+    return found
+
+
+def agreement(run: Run) -> Table:
+    """How alike the merged model and the shipped one answer."""
+    figures = run.compare
+    rows = [
+        ["rows answered differently", f"{figures['changed']:,} of {figures['rows']:,}"],
+        ["right before, wrong after", f"{figures['only_merged_right']:,}"],
+        ["wrong before, right after", f"{figures['only_onnx_right']:,}"],
+        ["p of the difference, exact McNemar test", figure(figures["p_value"])],
+        ["tokens for which both hold the same most probable", f"{figures['top1_agreement']:.2%} of {figures['tokens']:,}"],
+        ["mean Kullback-Leibler divergence, nats a token", f"{figures['mean_kl']:.4g}"],
+    ]
+    if "tokenized_differently" in figures:
+        rows.append(["rows that the two tokenizers split differently", f"{figures['tokenized_differently']:,}"])
+    return Table("agreement", "merged against onnx", ["", "figure"], rows)
+
+
+def speed(run: Run) -> Table:
+    """Seconds, memory and tokens a second: medians, with the least and the most in brackets."""
+    pair = [run.benchmark[name] for name in TIMED]
+    rows = [
+        ["size on disk, MB", *(f"{one['size_mb']:,.0f}" for one in pair)],
+        ["loading, s", *(f"{one['load_seconds']:.2f}" for one in pair)],
+        ["peak memory, MB", *(f"{one['peak_memory_mb']:,.0f}" for one in pair)],
+    ]
+    for batch in (key for key in pair[0] if key.startswith("batch_")):
+        prompts = batch.removeprefix("batch_")
+        at_once = "one prompt" if prompts == "1" else f"{prompts} prompts at once"
+        for key in pair[0][batch]:
+            rows.append([f"{at_once}: {SPEEDS.get(key, words(key))}", *(spread(one[batch][key]) for one in pair)])
+    first = pair[1]
+    machine = ", ".join(filter(None, (first["machine"]["cpu"], f"{first['machine']['cores']} cores", first["machine"]["gpu"])))
+    work = f"{first['prompt_tokens']:,} tokens asked, {first['new_tokens']:,} answered, median of {first['repetitions']}"
+    return Table("speed", f"{machine}; {work} (least to most)", ["", *TIMED], rows)
+
+
+def data(run: Run) -> Table:
+    """Where the rows went."""
+    prepare = run.prepare
+    rows = [["read", f"{prepare['rows']:,}"]]
+    rows += [[f"for {'training' if name == 'train' else name}", f"{count:,}"] for name, count in prepare["splits"].items()]
+    rows += [[f"dropped: {words(name)}", f"{count:,}"] for name, count in prepare["dropped"].items()]
+    rows += [
+        ["truncated", f"{prepare['truncated']:,}"],
+        ["prompts in two splits", f"{prepare['overlap_between_splits']:,}"],
+        ["tokens of a row, median and longest", f"{prepare['tokens']['median']:g}, {prepare['tokens']['max']:,}"],
+    ]
+    return Table("data", "Where they went", ["", "rows"], rows)
+
+
+def training(run: Run) -> Table:
+    """What was trained, and how far."""
+    names = {"parameters": "parameters", "trainable_parameters": "trained of them", "steps": "optimizer steps"}
+    rows = [[said, f"{run.train[key]:,}"] for key, said in names.items()]
+    losses = {"train_loss": "mean loss of training", "eval_loss": "loss of validation at the end"}
+    rows += [[said, figure(run.train[key])] for key, said in losses.items() if run.train.get(key) is not None]
+    return Table("training", "What was trained", ["", "figure"], rows)
+
+
+def pairs(name: str, caption: str, head: Sequence[str], values: Mapping[str, str]) -> Table:
+    """A table of names and values."""
+    return Table(name, caption, head, list(values.items()))
+
+
+def parameter(value: Any) -> str:
+    """A parameter's value: a text as it is, anything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def figure(value: float) -> str:
+    """Three digits behind the point where they tell something."""
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"
+
+
+def spread(measured: Mapping[str, float]) -> str:
+    """Median with the least and the most."""
+    digits = 0 if measured["median"] >= 100 else 1
+    return "{median:,.{0}f} ({min:,.{0}f} to {max:,.{0}f})".format(digits, **measured)
+
+
+def words(name: str) -> str:
+    """A key as words."""
+    return name.replace("_", " ")

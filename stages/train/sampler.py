@@ -1,0 +1,59 @@
+"""The order in which sequences are learned: of data_seed and the epoch alone, for any number of processes."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import Sampler
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_pt_utils import get_length_grouped_indices
+
+from tunepress.config.train import SamplingStrategy
+
+
+class Order(Sampler[int]):
+    """Numbers of sequences, a new order each epoch.
+
+    Several processes take turns at the batches. Where those don't come out even, accelerate would begin again and learn
+    some rows twice; here the number of an empty sequence follows, so that every row is learned once.
+    """
+
+    def __init__(
+        self, lengths: list[int], strategy: SamplingStrategy, data_seed: int, batch_size: int, num_processes: int
+    ) -> None:
+        """Orders the sequences of `lengths` tokens; `len(lengths)` is the number of the empty one."""
+        self.lengths, self.strategy, self.data_seed, self.batch_size = lengths, strategy, data_seed, batch_size
+        self.filling = -len(lengths) % (batch_size * num_processes) if num_processes > 1 else 0
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by accelerate before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths) + self.filling
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.data_seed * 1_000_003 + self.epoch)
+        if self.strategy is SamplingStrategy.random:
+            yield from torch.randperm(len(self.lengths), generator=generator).tolist()
+        elif self.strategy is SamplingStrategy.group_by_length:
+            yield from get_length_grouped_indices(self.lengths, self.batch_size, generator=generator)
+        else:
+            yield from range(len(self.lengths))
+        yield from [len(self.lengths)] * self.filling
+
+    def callback(self) -> TrainerCallback:
+        """Tells the epoch; accelerate does so too, but does not reach the sampler of a resumed run of several processes."""
+        return EpochTeller(self)
+
+
+class EpochTeller(TrainerCallback):
+    """Tells an order which epoch begins."""
+
+    def __init__(self, order: Order) -> None:
+        self.order = order
+
+    def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Called before each epoch, and once more in the midst of one that is resumed."""
+        self.order.set_epoch(int(state.epoch or 0))

@@ -1,0 +1,228 @@
+"""train: learns an adapter of the base model from the prepared rows, through peft and transformers' Trainer.
+
+With adapter.method=none it learns nothing, and the base model is what the later stages build and measure.
+"""
+
+import sys
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from peft import PeftModel
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    PrinterCallback,
+    ProgressCallback,
+    TrainingArguments,
+)
+from transformers.utils.logging import disable_progress_bar
+
+from stages.train import adapter as adapters
+from stages.train.arguments import training_arguments
+from stages.train.checkpoints import LogAtCheckpoints, checkpoints, key, last_checkpoint
+from stages.train.estimate import Plan, duration, product_rate
+from stages.train.last_layer import skip_unread_positions
+from stages.train.launch import first, launch, let_fsdp_run_on_cpus, to_launch, use_all_cores
+from stages.train.loss_curves import write_loss_curves
+from stages.train.memory import peak_gpu_bytes
+from stages.train.progress import Progress
+from stages.train.sampler import Order
+from stages.train.trainer import BY_EXAMPLE, EMPTY, Joiner, PaddingFreeTrainer, attention_of, to_split
+from tunepress.config import adapter as adapter_schema
+from tunepress.config import train as train_schema
+from tunepress.config.adapter import Adapter, Method
+from tunepress.config.train import Train
+from tunepress.core.errors import InputError
+from tunepress.core.files import read_jsonl, replacing, size_mb, write_json
+from tunepress.core.paths import ADAPTER, BASE, LOSS_CURVES, METRICS, PREPARED
+from tunepress.models.bnb_4bit import Quantization
+from tunepress.models.hf_model import check, empty_model, load_encoder, load_model
+from tunepress.models.threads import GiveWay, SteadyThreads
+from tunepress.text.packing import Corpus, Sequence, sequences, token_count
+from tunepress.text.prompt import Prompt
+
+
+@dataclass
+class Sections:
+    """What this stage reads of params.yaml."""
+
+    adapter: Adapter
+    train: Train
+    seed: int
+
+
+def main(cfg: Sections) -> str:
+    """Trains models/adapter on data/prepared."""
+    for wrong in (adapter_schema.refusal(cfg.adapter), train_schema.refusal(cfg.train)):
+        if wrong:
+            raise InputError(wrong)
+    check(BASE)
+    if cfg.adapter.method is Method.none:
+        return leave_untrained()
+    use_all_cores()
+    examples = read_examples(cfg.train)
+    plan = make_plan(cfg, examples["train"], examples["validation"])
+    if plan.apart and cfg.train.fsdp and max(map(len, examples["train"])) > 1:  # some process would wait for ever
+        raise InputError("train.fsdp: this architecture is trained one example at a time; set data.corpus_strategy=line-by-line")
+    if to_launch(cfg.train.num_processes):
+        training_arguments(cfg.train, cfg.seed, Path(), bool(examples["validation"]))  # refuses once and not in each process
+        plan.check_memory(cfg.train, cfg.adapter.method.quantized)
+        launch("stages.train", sys.argv[1:], cfg.train.num_processes)
+    if first():
+        took = duration(plan.seconds(product_rate(torch.bfloat16 if cfg.train.bf16 else torch.float32)))
+        print(f"train: {plan}, {took} here, {plan.check_memory(cfg.train, cfg.adapter.method.quantized)}", flush=True)
+    else:
+        disable_progress_bar()
+    state = PartialState(cpu=not torch.cuda.is_available())
+    with ExitStack() as kept:
+        folder = kept.enter_context(checkpoints(key(cfg, [BASE, PREPARED / "prompt.json", *prepared_files()])))
+        arguments = training_arguments(cfg.train, cfg.seed, folder, bool(examples["validation"]), plan.steps)
+        model = adapters.with_adapter(load_base(cfg), cfg.adapter, cfg.seed, BASE)
+        initial = keep_initial(model, cfg.adapter, Path(kept.enter_context(TemporaryDirectory())))
+        trainer = make_trainer(model, examples, cfg.train, arguments, plan)
+        trainer.train(resume_from_checkpoint=last_checkpoint(folder))
+        metrics = {"parameters": plan.parameters, "trainable_parameters": plan.trainable, **outcome(trainer)}
+        write_outputs(trainer, cfg, initial, metrics)
+        state.wait_for_everyone()
+    return f"{plan.trainable / 1e6:.2f} M parameters trained in {ADAPTER} ({size_mb(ADAPTER)} MB){on_gpu()}"
+
+
+def leave_untrained() -> str:
+    """Writes the outputs of a training that there was not: the prompt alone, no losses, no steps."""
+    with replacing(ADAPTER) as partial:
+        Prompt.load(PREPARED).save(partial)
+    with replacing(LOSS_CURVES) as partial:
+        write_loss_curves([], partial)
+    parameters = sum(weight.numel() for weight in empty_model(BASE).parameters())
+    write_json(METRICS / "train.json", {"parameters": parameters, "trainable_parameters": 0, "steps": 0})
+    return "nothing trained, for adapter.method is none"
+
+
+def prepared_files() -> list[Path]:
+    """What is read of data/prepared besides the prompt."""
+    return [PREPARED / name for name in ("corpus.json", "train.jsonl", "validation.jsonl")]
+
+
+def read_examples(train: Train) -> dict[str, list[Sequence]]:
+    """The prepared rows as sequences of examples; validation rows stand alone, as a deployed model meets them."""
+    prompt, corpus = Prompt.load(PREPARED), Corpus.load(PREPARED)
+    encoder = load_encoder(BASE, prompt.eos_token_ids)
+    padding = encoder.tokenizer.pad_token_id or 0
+
+    def example(row: dict[str, Any]) -> dict[str, list[int]]:
+        return encoder.example(row, prompt.source_max_len, train.completion_only_loss)
+
+    learned = sequences(read_jsonl(PREPARED / "train.jsonl"))
+    return {
+        "train": [corpus.sequence([example(row) for row in rows], padding) for rows in learned],
+        "validation": [[example(row)] for row in read_jsonl(PREPARED / "validation.jsonl")],
+    }
+
+
+def make_plan(cfg: Sections, learned: list[Sequence], validated: list[Sequence] | None = None) -> Plan:
+    """What the training will do; processes on a CPU share its memory, on GPUs each has its own."""
+    sharing = 1 if torch.cuda.is_available() else cfg.train.num_processes
+    return Plan.of(adapters.outline(BASE, cfg.adapter), learned, validated or [], cfg.adapter, cfg.train, sharing)
+
+
+def load_base(cfg: Sections) -> PreTrainedModel:
+    """The base model, in 4 bits if the adapter's method says so, with the attention that suits joined examples."""
+    dtype = torch.bfloat16 if cfg.train.bf16 else torch.float32
+    quantization = Quantization.of(cfg.adapter, cfg.train.bf16)
+    options: dict[str, Any] = {"attn_implementation": attention_of(empty_model(BASE), cfg.train), "dtype": dtype}
+    if quantization:
+        compute = cfg.adapter.bnb_4bit_compute_dtype
+        options["quantization_config"] = quantization.config(getattr(torch, compute) if compute else dtype)
+    try:
+        return load_model(BASE, **options)
+    except ValueError as error:  # of transformers, for Gemma 2, whose attention is capped
+        if "attention implementation" not in str(error):
+            raise
+        name = cfg.train.attn_implementation
+        raise InputError(f"train.attn_implementation: {name} cannot compute this model's attention; set eager") from error
+
+
+def keep_initial(model: PeftModel, adapter: Adapter, scratch: Path) -> Path | None:
+    """The adapter before training, for the initialisations that took it out of the base model's weights."""
+    if not adapters.moves_the_base(adapter.init_lora_weights):
+        return None
+    model.save_pretrained(scratch / "initial")
+    return scratch / "initial"
+
+
+def make_trainer(
+    model: PeftModel,
+    examples: dict[str, list[Sequence]],
+    train: Train,
+    arguments: TrainingArguments,
+    plan: Plan | None = None,
+) -> PaddingFreeTrainer:
+    """A trainer that joins examples, shows its progress and can be resumed."""
+    apart = to_split(model.get_base_model())
+    if not apart:  # a checkpointed layer would skip what the last of the examples does not read
+        skip_unread_positions(model.get_base_model())
+    SteadyThreads(model)
+    lengths = list(map(token_count, examples["train"]))
+    order = Order(lengths, train.train_sampling_strategy, train.data_seed, arguments.train_batch_size, arguments.world_size)
+    if train.fsdp:
+        let_fsdp_run_on_cpus()
+    attention = model.config._attn_implementation
+    trainer = PaddingFreeTrainer(
+        order=order,
+        apart=apart,
+        model=model,
+        args=arguments,
+        data_collator=Joiner(attention.startswith((BY_EXAMPLE, "flash")), on_host=apart or attention == BY_EXAMPLE),
+        train_dataset=[*examples["train"], EMPTY],
+        eval_dataset=examples["validation"] or None,
+        callbacks=[order.callback(), LogAtCheckpoints()],
+    )
+    trainer.remove_callback(ProgressCallback)
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(Progress(plan))
+    if train.early_stopping_patience is not None:
+        trainer.add_callback(EarlyStoppingCallback(train.early_stopping_patience, train.early_stopping_threshold))
+    trainer.add_callback(GiveWay())
+    return trainer
+
+
+def outcome(trainer: PaddingFreeTrainer) -> dict[str, Any]:
+    """Steps and losses, from what was logged: the same whether or not the run was resumed."""
+    state = trainer.state
+    logged = [(log["step"], log["loss"]) for log in state.log_history if "loss" in log]
+    before = [0, *(step for step, _ in logged)]
+    total = sum(loss * (step - earlier) for earlier, (step, loss) in zip(before, logged, strict=False))
+    figures = {"steps": state.global_step, "train_loss": round(total / state.global_step, 6)}
+    if trainer.eval_dataset is not None:
+        losses = {log["step"]: log["eval_loss"] for log in state.log_history if "eval_loss" in log}
+        best = state.best_global_step if trainer.args.load_best_model_at_end else None
+        loss = losses[best] if best else losses.get(state.global_step) or trainer.evaluate()["eval_loss"]
+        figures |= {"eval_loss": round(loss, 6)} | ({"best_step": best} if best else {})
+    return figures
+
+
+def write_outputs(trainer: PaddingFreeTrainer, cfg: Sections, initial: Path | None, metrics: dict[str, Any]) -> None:
+    """Writes the adapter, its prompt, the loss curves and the metrics, from the first of several processes."""
+    whole = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+    spread: dict[str, Any] | None = get_model_state_dict(trainer.model, options=whole) if trainer.is_fsdp_enabled else None
+    if not trainer.accelerator.is_main_process:
+        return
+    with replacing(ADAPTER) as partial:
+        adapters.save(trainer.accelerator.unwrap_model(trainer.model), spread, initial, partial)
+        if quantization := Quantization.of(cfg.adapter, cfg.train.bf16):
+            quantization.save(partial)
+        Prompt.load(PREPARED).save(partial)
+    with replacing(LOSS_CURVES) as partial:
+        write_loss_curves(trainer.state.log_history, partial)
+    write_json(METRICS / "train.json", metrics)
+
+
+def on_gpu() -> str:
+    """What to say of the GPU's memory."""
+    return f", GPU peak {peak_gpu_bytes() / 1e9:.2f} GB" if peak_gpu_bytes() else ""

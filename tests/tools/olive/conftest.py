@@ -1,0 +1,46 @@
+"""A project into which an Olive configuration is brought, with the rows and the model that it names."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.tools.olive.documents import FILE, MODEL
+from tools.olive import __main__ as command
+from tunepress.core.params import CONF
+
+Import = Callable[..., str]
+
+
+@pytest.fixture
+def project(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with conf/, and brought/ with an Olive configuration's rows and model."""
+    shutil.copytree(root / CONF, tmp_path / CONF)
+    rows = (root / "data/raw/tone.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)[::7]
+    (tmp_path / "brought" / FILE).parent.mkdir(parents=True)
+    (tmp_path / "brought" / FILE).write_text("".join(rows), encoding="utf-8")
+    (tmp_path / "brought" / MODEL["model_name"]).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def bring(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Import:
+    """Runs `python -m tools.olive` on a configuration and returns what it prints, its error in the end."""
+
+    def bring(document: Any, *arguments: str, name: str = "mine") -> str:
+        config = project / "brought/olive-config.json"
+        config.write_text(document if isinstance(document, str) else json.dumps(document), encoding="utf-8")
+        monkeypatch.setattr(sys, "argv", ["import-olive", str(config.relative_to(project)), "--name", name, *arguments])
+        said = ""
+        try:
+            command.main()
+        except SystemExit as ended:
+            said = str(ended.code)
+        return capsys.readouterr().out + said
+
+    return bring

@@ -1,0 +1,72 @@
+"""genai_config: what would stop or mislead the model where it is used is found before anybody gets it."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnxruntime_genai as og
+import pytest
+
+from tests.stages.built import PROMPT, settings
+from tunepress.core.errors import InputError
+from tunepress.core.files import read_json
+from tunepress.inference import genai_config
+from tunepress.inference.genai_config import GenaiConfig
+from tunepress.models.hf_model import load_encoder
+from tunepress.text.prompt import Prompt
+
+
+def refused(folder: Path, tiny_phi3: Path, change: Callable[[dict[str, Any]], None], prompt: Prompt = PROMPT) -> str:
+    with pytest.raises(InputError) as raised:
+        genai_config.check(settings(folder, change), "cpu", load_encoder(tiny_phi3), prompt)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+def test_an_end_of_training_that_the_model_is_not_told_is_found(folder: Path, tiny_phi3: Path) -> None:
+    said = refused(folder, tiny_phi3, lambda model: model.update(eos_token_id=256))
+    assert said.startswith("genai_config.json: eos_token_id [256] differs from [256, 259], which end the answers of training")
+
+
+def test_an_end_that_training_does_not_know_is_found(folder: Path, tiny_phi3: Path) -> None:
+    assert "[259, 256] differs from [256, 259]" in refused(folder, tiny_phi3, lambda model: model.update(eos_token_id=[259, 256]))
+    assert "[256, 259, 257] differs" in refused(folder, tiny_phi3, lambda model: model.update(eos_token_id=[256, 259, 257]))
+
+
+@pytest.mark.parametrize("ends", [[256, 259], [259], [257, 256]])
+def test_the_ends_of_training_are_written_for_the_runtime(folder: Path, ends: list[int]) -> None:
+    before = read_json(folder / "genai_config.json")
+    unchanged = (folder / "genai_config.json").read_bytes()
+    genai_config.write_ends(folder, ends)
+    assert list(og.Tokenizer(og.Model(str(folder))).eos_token_ids) == ends
+    assert read_json(folder / "genai_config.json") == before | {"model": before["model"] | {"eos_token_id": ends}}
+    assert ((folder / "genai_config.json").read_bytes() == unchanged) == (ends == [256, 259])
+
+
+@pytest.mark.parametrize("name", ["bos_token_id", "pad_token_id"])
+@pytest.mark.parametrize("token", [-1, 260])
+def test_a_token_that_is_not_in_the_vocabulary_is_found(name: str, token: int, folder: Path, tiny_phi3: Path) -> None:
+    said = refused(folder, tiny_phi3, lambda model: model.update({name: token}))
+    assert f"{name} {token} is no token of the 260 that the model has" in said
+
+
+def test_rows_that_do_not_fit_the_context_are_found(folder: Path, tiny_phi3: Path) -> None:
+    said = refused(folder, tiny_phi3, lambda model: model.update(context_length=99))
+    assert said.endswith("context_length 99 has no room for rows of 100 tokens; set data.source_max_len to 99 or less")
+
+
+def test_a_model_for_another_provider_is_found(folder: Path, tiny_phi3: Path) -> None:
+    def other(model: dict[str, Any]) -> None:
+        model["decoder"]["session_options"]["provider_options"] = [{"cuda": {}}]
+
+    assert "the builder made this model for cuda" in refused(folder, tiny_phi3, other)
+
+
+def test_chat_markup_without_a_chat_template_is_found(folder: Path, tiny_phi3: Path) -> None:
+    chat = Prompt("<|user|>\n{phrase}<|end|>\n<|assistant|>\n", "{tone}<|end|>", None, 100, 8)
+    genai_config.check(GenaiConfig.read(folder), "cpu", load_encoder(tiny_phi3), chat)
+    (folder / "chat_template.jinja").unlink()
+    assert "the prompt has chat markup (<|user|>), but the tokenizer has no chat template" in refused(
+        folder, tiny_phi3, lambda model: None, chat
+    )
+    genai_config.check(GenaiConfig.read(folder), "cpu", load_encoder(tiny_phi3), PROMPT)  # plain text wants none

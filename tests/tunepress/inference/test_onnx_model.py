@@ -1,0 +1,28 @@
+"""onnx_model: what cannot run is told in one line, and the logits are those of every token."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.stages.built import built
+from tests.stages.recipes import recipe
+from tunepress.core.errors import InputError
+from tunepress.inference.onnx_model import OnnxModel, check_answers
+
+
+def test_a_model_that_computes_no_numbers_is_found_by_the_build(tiny_phi3: Path, tmp_path: Path) -> None:
+    folder = built(recipe("fp32"), tiny_phi3, tmp_path / "onnx")
+    (folder / "model.onnx.data").write_bytes(b"\xff" * (folder / "model.onnx.data").stat().st_size)  # all NaN
+    with pytest.raises(InputError, match="computes no numbers"):
+        check_answers(folder, "Text: hello")
+
+
+def test_logits_of_a_pruned_head_are_those_of_the_whole_one(tiny_phi3: Path, tmp_path: Path) -> None:
+    asked = [([3, 4, 5], [[1, 2, 3, 4], [5], [6, 7]])]
+    chosen = recipe("fp32", extra_options={"prune_lm_head": True})
+    whole, pruned = built(recipe("fp32"), tiny_phi3, tmp_path / "whole"), built(chosen, tiny_phi3, tmp_path / "pruned")
+    expected, found = (list(OnnxModel(folder).logits(asked)) for folder in (whole, pruned))
+    for one, other in zip(found, expected, strict=True):
+        assert one[:2] == other[:2]
+        np.testing.assert_allclose(one[2], other[2], atol=1e-5)

@@ -1,0 +1,192 @@
+"""Architectures: what is called supported goes through train, merge and build as torch has it; the rest is refused by name."""
+
+import ast
+import inspect
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime_genai
+import pytest
+import torch
+
+from stages.train.stage import load_base
+from stages.train.trainer import BY_EXAMPLE, Joiner, summed_loss
+from tests.stages.built import built
+from tests.stages.merging import disturbed_model, merge_in, new_adapter
+from tests.stages.recipes import recipe
+from tests.stages.training import sections
+from tunepress.core.errors import InputError
+from tunepress.core.files import read_json, write_json
+from tunepress.core.paths import BASE
+from tunepress.inference.onnx_model import OnnxModel
+from tunepress.models import architectures
+from tunepress.models.hf_model import load_model
+from tunepress.models.random_model import write_random_model
+
+SHAPE = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 32,
+    "max_position_embeddings": 512,
+}
+DENSE = {"layer_types": ["attention"] * 2, "num_local_experts": 0, "shared_intermediate_size": 128}
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+LINEAR = {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0}
+LONGROPE = {"rope_type": "longrope", "short_factor": [1.5] * 16, "long_factor": [3.0] * 16, "rope_theta": 10000.0}
+TWINS: dict[str, dict[str, Any]] = {
+    "ernie": {"model_type": "ernie4_5"},
+    "gemma": {"model_type": "gemma"},
+    "gemma2": {"model_type": "gemma2", "sliding_window": 24},
+    "gemma3": {"model_type": "gemma3_text", "sliding_window": 24, "sliding_window_pattern": 2},
+    "granite": {"model_type": "granite"},
+    "granite hybrid": {"model_type": "granitemoehybrid", "position_embedding_type": "rope", **DENSE},
+    "hunyuan": {"model_type": "hunyuan_v1_dense"},
+    "hunyuan, dynamic": {
+        "model_type": "hunyuan_v1_dense",
+        "rope_parameters": {"rope_type": "dynamic", "alpha": 1000.0, "factor": 1.0, "rope_theta": 10000.0},
+    },
+    "llama": {"model_type": "llama"},
+    "llama, llama3": {
+        "model_type": "llama",
+        "rope_parameters": {**LLAMA3, "original_max_position_embeddings": 64, "rope_theta": 10000.0},
+    },
+    "mistral": {"model_type": "mistral", "sliding_window": 24},
+    "mistral, linear": {"model_type": "mistral", "rope_parameters": LINEAR},
+    "phi": {"model_type": "phi", "partial_rotary_factor": 0.5},
+    "phi3": {"model_type": "phi3", "sliding_window": 24, "original_max_position_embeddings": 512},
+    "phi3, longrope": {"model_type": "phi3", "original_max_position_embeddings": 32, "rope_parameters": LONGROPE},
+    "qwen2": {"model_type": "qwen2"},
+    "qwen2, linear": {"model_type": "qwen2", "rope_parameters": LINEAR},
+    "qwen3": {"model_type": "qwen3"},
+}
+TOKENS: list[int] = np.random.default_rng(0).integers(0, 256, 80).tolist()
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def twin(folder: Path, fields: dict[str, Any]) -> Path:
+    """A random model in which no weight is all zeros or ones."""
+    folder.mkdir()
+    return disturbed_model(folder, SHAPE | fields)
+
+
+@torch.inference_mode()
+def logits(model: Any) -> np.ndarray:
+    found: np.ndarray = model.eval()(torch.tensor([TOKENS]), use_cache=False).logits[0].numpy()
+    return found
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_a_supported_model_passes_training_merge_and_build(name: str, tmp_path: Path) -> None:
+    base = twin(tmp_path / "base", TWINS[name])
+    architectures.check(base)
+    losses_of_examples_are_their_own(base, "eager" if name == "gemma2" else BY_EXAMPLE)
+    adapted = new_adapter(tmp_path / "adapter", base, target_modules="all-linear")
+    merged = merge_in(tmp_path / "project", base, tmp_path / "adapter")
+    architectures.check(merged)
+    expected = logits(load_model(merged))
+    np.testing.assert_allclose(expected, logits(adapted), atol=1e-4, rtol=0)
+    model = OnnxModel(built(recipe("fp32"), merged, tmp_path / "onnx"))
+    for _, place, found in model.logits([(TOKENS[:40], [TOKENS[40:], TOKENS[40:60]])]):
+        np.testing.assert_allclose(found, expected[39:-1] if place == 0 else expected[39:59], atol=1e-4, rtol=0)
+
+
+def losses_of_examples_are_their_own(base: Path, attention: str) -> None:
+    """Two examples in one row have the losses that each has alone: nothing is carried from one to the next."""
+    model, joiner = load_model(base, attn_implementation=attention).train(), Joiner(attention == BY_EXAMPLE)
+    examples = [{"input_ids": part, "labels": part} for part in (TOKENS[:45], TOKENS[45:])]
+    together = summed_loss(model, joiner([[example] for example in examples]))[0]
+    alone = sum(summed_loss(model, joiner([[example]]))[0].item() for example in examples)
+    assert together.item() == pytest.approx(alone, abs=1e-3)
+    together.backward()
+
+
+def test_each_type_of_rope_in_the_table_has_a_twin(tmp_path: Path) -> None:
+    seen: dict[str, set[str]] = {}
+    for number, fields in enumerate(TWINS.values()):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        write_random_model(SHAPE | fields, 0, folder)
+        config = read_json(folder / "config.json")
+        seen.setdefault(config["architectures"][0], set()).update(architectures.rope_types(config))
+    assert seen == {name: set(types) for name, types in architectures.TESTED.items()}
+
+
+def test_the_table_names_what_the_installed_builder_lists() -> None:
+    builder = Path(inspect.getfile(onnxruntime_genai)).with_name("models") / "builder.py"
+    named = {node.value for node in ast.walk(ast.parse(builder.read_text())) if isinstance(node, ast.Constant)}
+    renamed = {"PhimoeForCausalLM"}  # PhiMoEForCausalLM to the builder
+    assert architectures.TESTED.keys() | architectures.REFUSED.keys() - renamed <= named
+
+
+HYBRID = {"architectures": ["GraniteMoeHybridForCausalLM"], "position_embedding_type": "rope", **DENSE}
+YARN = {"rope_type": "yarn", "factor": 4.0}
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"architectures": ["Lfm2ForCausalLM"]}, "Lfm2ForCausalLM is not supported (onnxruntime-genai cannot go back in its "),
+        (
+            {"architectures": ["Gemma3ForConditionalGeneration"]},
+            "Gemma3ForConditionalGeneration is not supported; take a model of ",
+        ),
+        ({}, "a model without architectures is not supported; take a model of Ernie4_5ForCausalLM, "),
+        (HYBRID | {"layer_types": ["mamba", "attention"]}, "GraniteMoeHybridForCausalLM is supported with attention, rope and "),
+        (HYBRID | {"num_local_experts": 4}, "GraniteMoeHybridForCausalLM is supported with attention, rope and no experts"),
+        (HYBRID | {"position_embedding_type": None}, "GraniteMoeHybridForCausalLM is supported with attention, rope and "),
+        (
+            {"architectures": ["Qwen3ForCausalLM"], "rope_scaling": YARN},
+            "rope of type yarn is not supported for Qwen3ForCausalLM, only default; ",
+        ),
+        (
+            {"architectures": ["LlamaForCausalLM"], "rope_parameters": LINEAR},
+            "rope of type linear is not supported for LlamaForCausalLM, only default and llama3; ",
+        ),
+        (
+            {"architectures": ["Gemma3ForCausalLM"], "rope_parameters": {"full_attention": LINEAR, "sliding_attention": {}}},
+            "rope of type linear is not supported for Gemma3ForCausalLM, only default; ",
+        ),
+        (
+            {"architectures": ["LlamaForCausalLM"], "quantization_config": {"quant_method": "gptq", "bits": 4}},
+            "the weights are already quantized (gptq); take the model in 16 or 32 bits, build rounds it",
+        ),
+    ],
+)
+def test_what_is_not_supported_is_refused_with_the_reason(config: dict[str, Any], message: str, tmp_path: Path) -> None:
+    write_json(tmp_path / "config.json", config)
+    with pytest.raises(InputError) as raised:
+        architectures.check(tmp_path)
+    assert str(raised.value).startswith(f"{tmp_path}/config.json: {message}")
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [{"type": "su"}, {"type": "longrope"}, {"rope_type": "longrope", "type": "su"}, {"rope_type": "default"}, None],
+    ids=str,
+)
+def test_longrope_has_several_names(rope: dict[str, str] | None) -> None:
+    assert architectures.refusal({"architectures": ["Phi3ForCausalLM"], "rope_scaling": rope, "auto_map": {}}) is None
+
+
+def test_a_folder_with_an_adapter_is_refused(tiny_phi3: Path, tmp_path: Path) -> None:
+    write_json(tmp_path / "config.json", read_json(tiny_phi3 / "config.json"))
+    architectures.check(tmp_path)
+    write_json(tmp_path / "adapter_config.json", {})
+    with pytest.raises(InputError, match=r"has an adapter .*; merge it into the weights"):
+        architectures.check(tmp_path)
+
+
+def test_training_says_which_attention_gemma2_needs(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / BASE).parent.mkdir()
+    twin(tmp_path / BASE, TWINS["gemma2"])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as raised:
+        load_base(sections(root, attn_implementation="sdpa"))
+    assert str(raised.value) == "train.attn_implementation: sdpa cannot compute this model's attention; set eager"
+    assert load_base(sections(root)).config._attn_implementation == "eager"

@@ -1,0 +1,106 @@
+"""Experiments side by side, in a terminal's width: `make exp-show`, with REV=... those of another commit.
+
+Of all metrics and parameters that `dvc exp show` lists, the figures that decide, and for each run what makes it differ.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from dvc.api import exp_show
+from dvc.exceptions import DvcException
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from scmrepo.exceptions import SCMError
+
+from tunepress.core.errors import InputError, one_line
+
+FIGURES = {  # of metrics/summary.json and metrics/speed.json, and how they are written
+    "merged.accuracy": ".3f",
+    "merged.exact_match": ".3f",
+    "onnx.accuracy": ".3f",
+    "onnx.exact_match": ".3f",
+    "onnx.mean_kl": ".4f",
+    "onnx.size_mb": ".1f",
+    "onnx.tokens_per_second": ".1f",
+    "gate.passed": "",
+}
+UNREADABLE = "!"  # DVC's mark for all values of a file that a commit's dvc.yaml names and the commit lacks
+FILES = ("metrics/summary.json:", "metrics/speed.json:")
+SECTIONS = ("base_model", "data", "adapter", "train", "merge", "build", "evaluate", "benchmark", "environment", "seed")
+FOLLOWING = re.compile(
+    r"\.(tracked|remote|collected|logging_steps|eval_steps)$|^base_model\.(?!name$)"
+)  # another parameter tells as much
+
+Row = dict[str, Any]
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tools.cli.experiments", description=__doc__.splitlines()[0])
+    parser.add_argument("--rev", default="HEAD", help="commit whose experiments are shown (default: %(default)s)")
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    try:
+        console.print(table(read(revs=parser.parse_args().rev)))
+    except InputError as error:
+        sys.exit(f"exp-show: {error}")
+
+
+def read(**which: Any) -> list[Row]:
+    """The working tree, commits, and the experiments that hang on them, with the metrics and parameters that each has.
+
+    Args:
+        which: commits, as `dvc.api.exp_show` takes them.
+
+    Raises:
+        InputError: DVC cannot tell.
+    """
+    try:
+        rows: list[Row] = exp_show(**which)
+    except (DvcException, SCMError) as error:
+        raise InputError(f"dvc exp show: {one_line(error)}") from error
+    return [{name: value for name, value in row.items() if value != UNREADABLE} for row in rows]
+
+
+def table(rows: list[Row]) -> Table:
+    """One line for each run.
+
+    Args:
+        rows: of `read`.
+    """
+    # DVC puts the file's name before a name that two files have
+    rows = [{name.partition(".json:")[2] if name.startswith(FILES) else name: row[name] for name in row} for row in rows]
+    figures = [name for name in FIGURES if any(row.get(name) is not None for row in rows)]
+    drawn = Table()
+    drawn.add_column("experiment", overflow="fold", min_width=12)
+    for name in figures:
+        drawn.add_column(name.replace(".", "\n").replace("_per_second", "/s"), justify="right", no_wrap=True)
+    drawn.add_column("what differs", overflow="fold")
+    commit = next((row for row in rows if row["typ"] == "baseline" and row["rev"] != "workspace"), rows[0])
+    for row in rows:
+        cells = [written(row.get(name), FIGURES[name]) for name in figures]
+        drawn.add_row(escape(row["Experiment"] or row["rev"]), *cells, escape("\n".join(remarks(row, commit))))
+    return drawn
+
+
+def remarks(row: Row, commit: Row) -> Iterator[str]:
+    """A run's state where it did not end well, its image where it had one, and its parameters that are not the commit's."""
+    if row["State"] not in (None, "Success"):
+        yield row["State"].lower()
+    if row.get("image.name") not in (None, "None"):  # where another run has one, DVC says None in words
+        yield f"image={row['image.name']}"
+    for name in row:
+        if name.partition(".")[0] in SECTIONS and not FOLLOWING.search(name) and row[name] != commit.get(name, row[name]):
+            yield f"{name}={written(row[name], 'g')}"
+
+
+def written(value: Any, form: str) -> str:
+    """A cell; all that is no number is a text already, for DVC gives it so."""
+    return format(value, form) if isinstance(value, float) else value or "-"
+
+
+if __name__ == "__main__":
+    main()

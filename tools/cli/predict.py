@@ -1,0 +1,61 @@
+"""Answers with the int4 model: `make predict TEXT="..."`, or one line of standard input after the other.
+
+The prompt is the one the model was trained with, from prompt.json beside its weights. Where that has several columns,
+a line is a JSON object with all of them.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable
+from io import TextIOWrapper
+from pathlib import Path
+
+from tunepress.core.errors import InputError
+from tunepress.core.paths import ONNX
+from tunepress.inference.onnx_model import OnnxModel
+from tunepress.text.prompt import Prompt
+
+VARIABLE = "TUNEPRESS_TEXT"  # the Makefile's way to hand over a text with quotes and dollar signs in it
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m tools.cli.predict", description="Answer with the int4 model.")
+    parser.add_argument("text", nargs="*", help="what to answer; without it, lines of standard input")
+    parser.add_argument("--model", type=Path, default=ONNX, help="folder of the ONNX model (default: %(default)s)")
+    arguments = parser.parse_args()
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="strict")
+    texts: Iterable[str] = arguments.text or ([os.environ[VARIABLE]] if os.environ.get(VARIABLE) else sys.stdin)
+    try:
+        predict(texts, arguments.model)
+    except InputError as error:
+        sys.exit(f"predict: {error}")
+    except UnicodeError:
+        sys.exit("predict: the text is not UTF-8")
+    except KeyboardInterrupt:
+        sys.exit("predict: interrupted")
+
+
+def predict(texts: Iterable[str], folder: Path) -> None:
+    """Prints the model's answer to each text, one a line."""
+    model, prompt = OnnxModel(folder), Prompt.load(folder)
+    for number, text in enumerate(texts, start=1):
+        text.encode()  # an argument that was not UTF-8 holds surrogates, which a tokenizer chokes on
+        if "\0" in text:
+            raise InputError(f"line {number}: holds a NUL character, at which the tokenizer stops reading")
+        if text.strip():
+            print(answer(model, prompt, text.strip(), number), flush=True)
+
+
+def answer(model: OnnxModel, prompt: Prompt, text: str, number: int) -> str:
+    """The answer to a line."""
+    try:
+        return model.answer(prompt.render_prompt(prompt.row_of(text)), prompt.max_new_tokens).strip()
+    except InputError as error:
+        raise InputError(f"line {number}: {error}") from error
+
+
+if __name__ == "__main__":
+    main()

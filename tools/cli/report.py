@@ -1,0 +1,42 @@
+"""Writes report.html, the report of the last run with all experiments beside it: `make report`.
+
+What DVC knows of other experiments is no input of the stage `report`, whose page must be the same for the same run.
+"""
+
+import sys
+from pathlib import Path
+
+from stages.report.experiments import Experiment, experiments_of
+from stages.report.figures import Run
+from stages.report.page import page
+from stages.report.stage import Sections, gather
+from tools.cli.experiments import read
+from tunepress.core.errors import InputError
+from tunepress.core.files import replacing
+from tunepress.core.params import load
+
+PAGE = Path("report.html")
+
+
+def main() -> None:
+    """The command line."""
+    try:
+        experiments = read_experiments(Run.read().score)
+        with replacing(PAGE) as partial:
+            partial.write_text(page(gather(load(Sections, []), experiments)), encoding="utf-8")
+    except InputError as error:
+        sys.exit(f"report: {error}")
+    print(f"{PAGE}: {len(experiments)} runs side by side")
+
+
+def read_experiments(score: str) -> list[Experiment]:
+    """The working tree's run, and those of this branch's commits and of the experiments on them.
+
+    Raises:
+        InputError: DVC cannot tell.
+    """
+    return experiments_of(read(num=-1), score)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Prints what the last run measured: the table at the end of `make repro`."""
+
+import json
+import sys
+
+from rich.console import Console
+from rich.table import Table
+
+from stages.report.figures import CANDIDATES, Run
+from stages.report.gate import Verdict
+from tunepress.core.errors import InputError
+from tunepress.core.files import size_mb
+from tunepress.core.paths import BASE, MERGED, ONNX, TIMINGS
+
+FOLDERS = dict(zip(CANDIDATES, (BASE, MERGED, ONNX), strict=True))
+
+
+def main() -> None:
+    """The command line."""
+    console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
+    try:
+        run = Run.read()
+    except InputError as error:
+        sys.exit(str(error))
+    console.print(table(run))
+    console.print(sentence(run))
+    console.print(agreement(run))
+    seconds = timings()
+    if seconds:
+        console.print(f"Seconds of the last runs: {seconds}")
+    failed = [str(Verdict(**bound)) for bound in run.gate["bounds"] if not bound["passed"]]
+    if failed:  # `dvc repro` has said so already, but not of an experiment that was taken over
+        sys.exit("; ".join(failed))
+
+
+def table(run: Run) -> Table:
+    """One line for each candidate."""
+    columns = Table(title=run.rows)
+    level = f"{run.evaluate['onnx']['confidence_level']:.0%} interval"
+    for name in ("model", run.score, level, *run.names[1:], "size on disk", "tokens/s"):
+        columns.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
+    for name, figures in run.evaluate.items():
+        interval = f"{figures[f'{run.score}_low']:.3f} to {figures[f'{run.score}_high']:.3f}"
+        rest = [f"{figures[key]:.3f}" for key in run.names[1:]]
+        size = f"{size_mb(FOLDERS[name]):.0f} MB" if FOLDERS[name].exists() else "-"
+        speed = f"{run.speed()[name]['tokens_per_second']:.1f}" if name in run.speed() else "-"
+        columns.add_row(name, f"{figures[run.score]:.3f}", interval, *rest, size, speed)
+    return columns
+
+
+def sentence(run: Run) -> str:
+    """What the precision of the ONNX model cost."""
+    points = run.drop * 100
+    change = "changed nothing" if not points else f"{'lost' if points > 0 else 'gained'} {abs(points):.1f} points"
+    return f"{run.build['precision']} for {run.build['execution_provider']} {change} of {run.score} against merged."
+
+
+def agreement(run: Run) -> str:
+    """How like the two models are, in answers and in tokens."""
+    compared = run.compare
+    return (
+        f"They answer {compared['changed']} of {compared['rows']} rows differently (paired test: p = {compared['p_value']:.2g}) "
+        f"and agree on {compared['top1_agreement']:.1%} of the tokens."
+    )
+
+
+def timings() -> str:
+    """Seconds of each stage's last run on this machine."""
+    order = ("fetch", "prepare", "train", "merge", "build", *(f"evaluate_{name}" for name in CANDIDATES), "compare")
+    files = [TIMINGS / f"{stage}.json" for stage in order]
+    return ", ".join(f"{file.stem} {json.loads(file.read_text())['seconds']:.0f}" for file in files if file.exists())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,73 @@
+"""Runs a stage from the command line: configuration in, one line out, errors in one line."""
+
+import os
+import resource
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from tunepress.core import environment
+from tunepress.core.environment import Environment
+from tunepress.core.errors import InputError, one_line
+from tunepress.core.files import recover_all, write_json
+from tunepress.core.lock import stage_lock
+from tunepress.core.params import load, warn_if_stale
+from tunepress.core.paths import BASE, LOSS_CURVES, PREPARED, REPORT, TIMINGS
+
+Sections = TypeVar("Sections")
+
+
+@dataclass
+class Installed:
+    """What every stage reads of params.yaml. dvc.yaml has the lock among the dependencies, so it is no parameter there."""
+
+    environment: Environment
+
+
+def run(name: str, main: Callable[[Sections], str], sections: type[Sections], overrides: list[str]) -> None:
+    """Calls `main` with its sections of params.yaml and ends the process with what it says.
+
+    `main` returns what it made, in a few words. Its seconds and its peak memory go to metrics/timings/<name>.json.
+    """
+    verbose = "--verbose" in overrides or bool(os.environ.get("HYDRA_FULL_ERROR"))
+    warnings.filterwarnings("ignore", category=FutureWarning)  # peft and transformers warn about each other
+    start = time.monotonic()
+    try:
+        warn_if_stale()
+        given = [override for override in overrides if override != "--verbose"]
+        environment.check(load(Installed, given).environment.lock)
+        with stage_lock(name) as alone:
+            for folder in (BASE.parent, PREPARED.parent, LOSS_CURVES.parent, REPORT.parent) if alone else ():
+                recover_all(folder)
+            made = main(load(sections, given))
+    except KeyboardInterrupt:
+        sys.exit(f"{name}: interrupted")
+    except Exception as error:
+        if verbose:
+            raise
+        sys.exit(f"{name}: {explanation(error)}")
+    if int(os.environ.get("RANK", "0")):  # of several processes the first one speaks and writes
+        return
+    seconds = time.monotonic() - start
+    memory = peak_memory_mb()
+    write_json(TIMINGS / f"{name}.json", {"seconds": round(seconds, 2), "peak_memory_mb": memory})
+    print(f"{name}: {made}, {seconds:.0f} s, peak memory {memory / 1000:.2f} GB")
+
+
+def explanation(error: Exception) -> str:
+    """One line for the user; an error nobody foresaw also says how to see its traceback."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'disk'}: {error.strerror.lower()}"
+    return f"{type(error).__name__}: {one_line(error)} (HYDRA_FULL_ERROR=1 shows the traceback)"
+
+
+def peak_memory_mb() -> int:
+    """Largest resident size of this process so far, in MB of 1,000,000 bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    bytes_per_unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes on macOS, KiB on Linux
+    return peak * bytes_per_unit // 1_000_000

@@ -1,0 +1,1 @@
+"""Rows and models that are not on this disk."""

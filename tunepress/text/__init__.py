@@ -1,0 +1,1 @@
+"""From a row to tokens: prompt, chat template, tokenizer, packing."""
