@@ -29,7 +29,7 @@ PHRASES = ROOT / "data/raw/tone.jsonl"
 
 
 @dataclass
-class Sections:
+class Config:
     """What is read of params.yaml."""
 
     base_model: BaseModel
@@ -46,7 +46,7 @@ def main(job: dict[str, Any], scratch: Path) -> dict[str, Any]:
     Returns:
         `prompt`: token ids; `threads`: cores of this machine; `models`: by contender its `path` and its kind of `weights`.
     """
-    cfg = load(Sections, [], ROOT / "params.yaml")
+    cfg = load(Config, [], ROOT / "params.yaml")
     folder = Path(job["model"])
     config = AutoConfig.from_pretrained(folder)
     room = config.max_position_embeddings - job["new_tokens"]

@@ -106,7 +106,7 @@ def tunepress() -> dict[str, Any]:
     from tunepress.config.merge import Merge, MergeBase
 
     start = time.perf_counter()
-    merge.main(merge.Sections(Merge(MergeBase.original)))
+    merge.main(merge.Config(Merge(MergeBase.original)))
     return {"work_seconds": time.perf_counter() - start}
 
 

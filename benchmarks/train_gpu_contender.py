@@ -179,7 +179,7 @@ def measure(job: Job) -> dict[str, Any]:
     }
 
 
-def sections(job: Job) -> train.Sections:
+def sections(job: Job) -> train.Config:
     """The recipe of a contender: the defaults of conf/ with what suits the device."""
     quantized, on_gpu = "qlora" in job.contender, torch.cuda.is_available()
     rank = SHAPES[job.shape].rank
@@ -210,12 +210,12 @@ def sections(job: Job) -> train.Sections:
         ),
         "seed": 0,
     }
-    cfg = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(train.Sections), given))
-    assert isinstance(cfg, train.Sections)
+    cfg = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(train.Config), given))
+    assert isinstance(cfg, train.Config)
     return cfg
 
 
-def plain_model(cfg: train.Sections) -> PeftModel:
+def plain_model(cfg: train.Config) -> PeftModel:
     """The model with the same adapter of the same first weights, in peft's own layers."""
     model, given = train.load_base(cfg), cfg.adapter
     set_seed(cfg.seed)
@@ -224,9 +224,7 @@ def plain_model(cfg: train.Sections) -> PeftModel:
     )
 
 
-def make_trainer(
-    job: Job, model: PeftModel, learned: list[Sequence], cfg: train.Sections, arguments: TrainingArguments
-) -> Trainer:
+def make_trainer(job: Job, model: PeftModel, learned: list[Sequence], cfg: train.Config, arguments: TrainingArguments) -> Trainer:
     """The stage's trainer, or transformers' own on the rows of the same sequences."""
     if job.plain:
         return Trainer(model=model, args=arguments, data_collator=Padder(), train_dataset=learned)

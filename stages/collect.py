@@ -13,11 +13,11 @@ from tunepress.remote.file import download
 
 
 @dataclass
-class Sections:
+class Config:
     """What this stage reads of params.yaml: nothing, data/identified says it all."""
 
 
-def main(which: str, cfg: Sections) -> str:
+def main(which: str, cfg: Config) -> str:
     """Fills data/collected/<which>, all of it or nothing."""
     wanted = identified(which)
     named = [entry.url for entry in wanted]
@@ -34,4 +34,4 @@ def main(which: str, cfg: Sections) -> str:
 if __name__ == "__main__":
     if sys.argv[1:2] == [] or sys.argv[1] not in LISTS:
         sys.exit(f"collect: names no list; use python -m stages.collect {{{','.join(LISTS)}}}")
-    run(f"collect_{sys.argv[1]}", partial(main, sys.argv[1]), Sections, sys.argv[2:])
+    run(f"collect_{sys.argv[1]}", partial(main, sys.argv[1]), Config, sys.argv[2:])

@@ -24,13 +24,13 @@ from tunepress.text.tokenizer import Tokens, cut
 
 
 @dataclass
-class Sections:
+class Config:
     """What this stage reads of params.yaml."""
 
     evaluate: Evaluate
 
 
-def main(cfg: Sections) -> str:
+def main(cfg: Config) -> str:
     """Writes metrics/compare.json and predictions/changed.csv."""
     from tunepress.inference.onnx_model import OnnxModel
     from tunepress.inference.torch_model import TorchModel
@@ -111,4 +111,4 @@ def encoded(model: Scorer, row: dict[str, Any]) -> tuple[Tokens, Tokens]:
 
 
 if __name__ == "__main__":
-    run("compare", main, Sections, sys.argv[1:])
+    run("compare", main, Config, sys.argv[1:])

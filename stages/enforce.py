@@ -18,11 +18,11 @@ EXPERIMENT = "DVC_EXP_BASELINE_REV"  # which `dvc exp run` sets, and `dvc repro`
 
 
 @dataclass
-class Sections:
+class Config:
     """What this stage reads of params.yaml: nothing."""
 
 
-def main(cfg: Sections) -> str:
+def main(cfg: Config) -> str:
     """Raises InputError if a bound failed, unless this is an experiment."""
     bounds = [Verdict(**bound) for bound in read_json(METRICS / "gate.json")["bounds"]]
     failed = "; ".join(str(bound) for bound in bounds if not bound.passed)
@@ -32,4 +32,4 @@ def main(cfg: Sections) -> str:
 
 
 if __name__ == "__main__":
-    run("enforce", main, Sections, sys.argv[1:])
+    run("enforce", main, Config, sys.argv[1:])

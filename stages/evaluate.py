@@ -29,7 +29,7 @@ ROWS_FROM = {Split.test: "data.test_size or data.test_files", Split.validation: 
 
 
 @dataclass
-class Sections:
+class Config:
     """What this stage reads of params.yaml."""
 
     evaluate: Evaluate
@@ -42,7 +42,7 @@ class Candidate(Scorer, Protocol):
         """Greedy answers, in the order of `prompts`."""
 
 
-def main(candidate: str, cfg: Sections) -> str:
+def main(candidate: str, cfg: Config) -> str:
     """Evaluates one candidate on the rows of evaluate.split."""
     if cfg.evaluate.batch_size < 1 or not 0 < cfg.evaluate.confidence_level < 1:
         raise InputError("evaluate: batch_size must be 1 or more and confidence_level between 0 and 1")
@@ -132,4 +132,4 @@ def measure(
 if __name__ == "__main__":
     if sys.argv[1:2] == [] or sys.argv[1] not in CANDIDATES:
         sys.exit(f"evaluate: names no candidate; use python -m stages.evaluate {{{','.join(CANDIDATES)}}}")
-    run(f"evaluate_{sys.argv[1]}", partial(main, sys.argv[1]), Sections, sys.argv[2:])
+    run(f"evaluate_{sys.argv[1]}", partial(main, sys.argv[1]), Config, sys.argv[2:])

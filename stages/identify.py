@@ -21,13 +21,13 @@ from tunepress.remote.file import ask
 
 
 @dataclass
-class Sections:
+class Config:
     """What this stage reads of params.yaml."""
 
     data: Data
 
 
-def main(which: str, cfg: Sections) -> str:
+def main(which: str, cfg: Config) -> str:
     """Writes data/identified/<which>.json."""
     named = urls({"files": cfg.data.files, "test_files": cfg.data.test_files}[which])
     written = IDENTIFIED / f"{which}.json"
@@ -69,4 +69,4 @@ def present(url: str, known: Identity | None) -> Identity:
 if __name__ == "__main__":
     if sys.argv[1:2] == [] or sys.argv[1] not in LISTS:
         sys.exit(f"identify: names no list; use python -m stages.identify {{{','.join(LISTS)}}}")
-    run(f"identify_{sys.argv[1]}", partial(main, sys.argv[1]), Sections, sys.argv[2:])
+    run(f"identify_{sys.argv[1]}", partial(main, sys.argv[1]), Config, sys.argv[2:])

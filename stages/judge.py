@@ -12,13 +12,13 @@ from tunepress.core.stage import run
 
 
 @dataclass
-class Sections:
+class Config:
     """What this stage reads of params.yaml."""
 
     evaluate: Evaluate
 
 
-def main(cfg: Sections) -> str:
+def main(cfg: Config) -> str:
     """Writes metrics/gate.json."""
     evaluate = {name: read_json(METRICS / "evaluate" / f"{name}.json") for name in ("base", "merged", "onnx")}
     rest: dict[str, Any] = {
@@ -32,4 +32,4 @@ def main(cfg: Sections) -> str:
 
 
 if __name__ == "__main__":
-    run("judge", main, Sections, sys.argv[1:])
+    run("judge", main, Config, sys.argv[1:])

@@ -39,7 +39,7 @@ def stage_of(root: Path, name: str) -> Any:
 
 
 def code_of(stage: str, root: Path) -> Any:
-    """The module that has a stage's `Sections`."""
+    """The module that defines a stage's `Config`."""
     return importlib.import_module(f"stages.{stage}.stage" if (root / "stages" / stage).is_dir() else f"stages.{stage}")
 
 
@@ -105,7 +105,7 @@ def test_a_stage_depends_on_the_environment(stage: str, root: Path) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_the_sections_it_reads(stage: str, root: Path) -> None:
-    sections = code_of(stage, root).Sections
+    sections = code_of(stage, root).Config
     listed = {name.partition(".")[0] for name in stage_of(root, stage).get("params", [])}
     assert listed == {field.name for field in dataclasses.fields(sections)}
 

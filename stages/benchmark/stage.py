@@ -25,7 +25,7 @@ MODELS = {"merged": MERGED, "onnx": ONNX}
 
 
 @dataclass
-class Sections:
+class Config:
     """What this stage reads of params.yaml."""
 
     benchmark: Benchmark
@@ -44,7 +44,7 @@ class Reader(Runtime, Protocol):
         """Token ids of a text."""
 
 
-def main(name: str, cfg: Sections) -> str:
+def main(name: str, cfg: Config) -> str:
     """Writes metrics/benchmark/<name>.json."""
     workload = workload_of(cfg.benchmark)
     rows = read_jsonl(PREPARED / "test.jsonl")

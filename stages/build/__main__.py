@@ -2,8 +2,8 @@
 
 import sys
 
-from stages.build.stage import Sections, main
+from stages.build.stage import Config, main
 from tunepress.core.stage import run
 
 if __name__ == "__main__":
-    run("build", main, Sections, sys.argv[1:])
+    run("build", main, Config, sys.argv[1:])

@@ -22,14 +22,14 @@ from tunepress.text.prompt import Prompt
 
 
 @dataclass
-class Sections:
+class Config:
     """What this stage reads of params.yaml."""
 
     build: Build
     merge: Merge
 
 
-def main(cfg: Sections) -> str:
+def main(cfg: Config) -> str:
     """Builds models/onnx from models/merged, or from models/base and models/adapter."""
     wrong = builder_options.refusal(cfg.build)
     if wrong:

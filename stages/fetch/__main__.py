@@ -2,8 +2,8 @@
 
 import sys
 
-from stages.fetch.stage import Sections, main
+from stages.fetch.stage import Config, main
 from tunepress.core.stage import run
 
 if __name__ == "__main__":
-    run("fetch", main, Sections, sys.argv[1:])
+    run("fetch", main, Config, sys.argv[1:])

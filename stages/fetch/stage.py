@@ -35,14 +35,14 @@ TWICE = "consolidated*"  # Mistral's own layout of the same weights, next to Hug
 
 
 @dataclass
-class Sections:
+class Config:
     """What this stage reads of params.yaml."""
 
     base_model: BaseModel
     seed: int
 
 
-def main(cfg: Sections) -> str:
+def main(cfg: Config) -> str:
     """Fetches to models/base."""
     fetch(cfg.base_model, cfg.seed, BASE)
     return f"{cfg.base_model.name} in {BASE} ({size_mb(BASE):.0f} MB)"

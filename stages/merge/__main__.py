@@ -2,8 +2,8 @@
 
 import sys
 
-from stages.merge.stage import Sections, main
+from stages.merge.stage import Config, main
 from tunepress.core.stage import run
 
 if __name__ == "__main__":
-    run("merge", main, Sections, sys.argv[1:])
+    run("merge", main, Config, sys.argv[1:])

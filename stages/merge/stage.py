@@ -24,13 +24,13 @@ from tunepress.text.prompt import FILE_NAME, Prompt
 
 
 @dataclass
-class Sections:
+class Config:
     """What this stage reads of params.yaml."""
 
     merge: Merge
 
 
-def main(cfg: Sections) -> str:
+def main(cfg: Config) -> str:
     """Merges models/base and models/adapter into models/merged."""
     quantization = quantization_of(cfg.merge.base)
     prompt, tokenizer = Prompt.load(ADAPTER), load_tokenizer(BASE)

@@ -2,8 +2,8 @@
 
 import sys
 
-from stages.prepare.stage import Sections, main
+from stages.prepare.stage import Config, main
 from tunepress.core.stage import run
 
 if __name__ == "__main__":
-    run("prepare", main, Sections, sys.argv[1:])
+    run("prepare", main, Config, sys.argv[1:])

@@ -25,14 +25,14 @@ from tunepress.text.tokenizer import Encoder
 
 
 @dataclass
-class Sections:
+class Config:
     """What this stage reads of params.yaml."""
 
     data: Data
     seed: int
 
 
-def main(cfg: Sections) -> str:
+def main(cfg: Config) -> str:
     """Prepares data/prepared from cfg.data."""
     encoder = load_encoder(BASE)
     check_context(BASE, cfg.data.source_max_len)

@@ -2,8 +2,8 @@
 
 import sys
 
-from stages.report.stage import Sections, main
+from stages.report.stage import Config, main
 from tunepress.core.stage import run
 
 if __name__ == "__main__":
-    run("report", main, Sections, sys.argv[1:])
+    run("report", main, Config, sys.argv[1:])

@@ -26,7 +26,7 @@ from tunepress.text.prompt import Prompt
 
 
 @dataclass
-class Sections:
+class Config:
     """What this stage reads of params.yaml: all of it."""
 
     base_model: BaseModel
@@ -42,7 +42,7 @@ class Sections:
     seed: int
 
 
-def main(cfg: Sections) -> str:
+def main(cfg: Config) -> str:
     """Writes metrics/summary.json, metrics/speed.json, report/ and models/MODEL_CARD.md."""
     findings = gather(cfg)
     with replacing(REPORT) as partial:
@@ -56,7 +56,7 @@ def main(cfg: Sections) -> str:
     return f"{METRICS / 'summary.json'}, {REPORT / 'index.html'} and {MODEL_CARD}"
 
 
-def gather(cfg: Sections, experiments: Sequence[Experiment] = ()) -> Findings:
+def gather(cfg: Config, experiments: Sequence[Experiment] = ()) -> Findings:
     """Reads what the stages made. `experiments` are other runs to stand beside this one."""
     return Findings(
         title=cfg.report.title,
@@ -70,7 +70,7 @@ def gather(cfg: Sections, experiments: Sequence[Experiment] = ()) -> Findings:
     )
 
 
-def parameters(cfg: Sections) -> dict[str, Any]:
+def parameters(cfg: Config) -> dict[str, Any]:
     """Every parameter by its full name."""
     return flat(asdict(cfg))
 

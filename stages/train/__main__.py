@@ -2,8 +2,8 @@
 
 import sys
 
-from stages.train.stage import Sections, main
+from stages.train.stage import Config, main
 from tunepress.core.stage import run
 
 if __name__ == "__main__":
-    run("train", main, Sections, sys.argv[1:])
+    run("train", main, Config, sys.argv[1:])

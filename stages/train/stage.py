@@ -49,7 +49,7 @@ from tunepress.text.prompt import Prompt
 
 
 @dataclass
-class Sections:
+class Config:
     """What this stage reads of params.yaml."""
 
     adapter: Adapter
@@ -57,7 +57,7 @@ class Sections:
     seed: int
 
 
-def main(cfg: Sections) -> str:
+def main(cfg: Config) -> str:
     """Trains models/adapter on data/prepared."""
     for wrong in (adapter_schema.refusal(cfg.adapter), train_schema.refusal(cfg.train)):
         if wrong:
@@ -125,13 +125,13 @@ def read_examples(train: Train) -> dict[str, list[Sequence]]:
     }
 
 
-def make_plan(cfg: Sections, learned: list[Sequence], validated: list[Sequence] | None = None) -> Plan:
+def make_plan(cfg: Config, learned: list[Sequence], validated: list[Sequence] | None = None) -> Plan:
     """What the training will do; processes on a CPU share its memory, on GPUs each has its own."""
     sharing = 1 if torch.cuda.is_available() else cfg.train.num_processes
     return Plan.of(adapters.outline(BASE, cfg.adapter), learned, validated or [], cfg.adapter, cfg.train, sharing)
 
 
-def load_base(cfg: Sections) -> PreTrainedModel:
+def load_base(cfg: Config) -> PreTrainedModel:
     """The base model, in 4 bits if the adapter's method says so, with the attention that suits joined examples."""
     dtype = torch.bfloat16 if cfg.train.bf16 else torch.float32
     quantization = Quantization.of(cfg.adapter, cfg.train.bf16)
@@ -207,7 +207,7 @@ def outcome(trainer: PaddingFreeTrainer) -> dict[str, Any]:
     return figures
 
 
-def write_outputs(trainer: PaddingFreeTrainer, cfg: Sections, initial: Path | None, metrics: dict[str, Any]) -> None:
+def write_outputs(trainer: PaddingFreeTrainer, cfg: Config, initial: Path | None, metrics: dict[str, Any]) -> None:
     """Writes the adapter, its prompt, the loss curves and the metrics, from the first of several processes."""
     whole = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
     spread: dict[str, Any] | None = get_model_state_dict(trainer.model, options=whole) if trainer.is_fsdp_enabled else None

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from stages.fetch.registered_model import RECORD
-from stages.fetch.stage import Sections, fetch
+from stages.fetch.stage import Config, fetch
 from tests.azure.azurite import ACCOUNT, Azurite
 from tests.azure.cloud import Answer, Cloud, Request, forward
 from tests.azure.machine_learning import CONTAINER, GROUP, REGISTRY, STORE, SUBSCRIPTION, URI, WORKSPACE, MachineLearning, model
@@ -191,7 +191,7 @@ def test_a_kill_in_the_middle_of_a_download_leaves_no_model_and_the_next_run_is_
         return forward(request, storage)
 
     in_cloud.route("GET", f"{BLOBS}/{registered.folder}/model.safetensors", hold)
-    write_params(Sections(base_model(), 0), tmp_path)
+    write_params(Config(base_model(), 0), tmp_path)
     there = f"import os; os.environ |= {in_cloud.environment}"
     first = started("fetch", tmp_path, "base_model.tracked=stages/fetch/stage.py", before=there)
     assert asked.wait(120)
@@ -237,7 +237,7 @@ def test_dvc_asks_azure_once(registered: Registered, in_cloud: Cloud, tiny_phi3:
 
 
 def test_no_package_of_azure_is_imported_where_no_configuration_names_it(root: Path, tiny_phi3: Path, tmp_path: Path) -> None:
-    write_params(Sections(BaseModel("model", "mit", Source.folder, path=str(tiny_phi3)), 0), tmp_path)
+    write_params(Config(BaseModel("model", "mit", Source.folder, path=str(tiny_phi3)), 0), tmp_path)
     before = (
         "import sys; sys.modules |= dict.fromkeys(('azure', 'adlfs', 'msal', 'tunepress.remote.workspace'))"  # None: no import
     )

@@ -84,7 +84,7 @@ def merge_in(project: Path, base: Path, adapter: Path, merge_base: MergeBase = M
         (project / place).symlink_to(given)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)
-        merge.main(merge.Sections(Merge(merge_base)))
+        merge.main(merge.Config(Merge(merge_base)))
     return project / MERGED
 
 

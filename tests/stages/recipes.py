@@ -1,4 +1,4 @@
-"""Sections of the configuration for tests, whatever the defaults of conf/ become."""
+"""Configurations for tests, whatever the defaults of conf/ become."""
 
 from typing import Any
 

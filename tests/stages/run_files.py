@@ -5,7 +5,7 @@ from random import Random
 from typing import Any
 
 from stages.report.calibration import bins_of
-from stages.report.stage import Sections
+from stages.report.stage import Config
 from tunepress.core.files import write_csv, write_json, write_jsonl
 from tunepress.core.params import load
 from tunepress.core.paths import ADAPTER, LOSS_CURVES, METRICS, ONNX, PREDICTIONS, PREPARED
@@ -48,9 +48,9 @@ def new_run(folder: Path, labels: bool = True) -> None:
     write_metrics(folder / METRICS, tables, len(changed), labels)
 
 
-def sections(root: Path, labels: bool = True, overrides: tuple[str, ...] = ()) -> Sections:
+def sections(root: Path, labels: bool = True, overrides: tuple[str, ...] = ()) -> Config:
     """The parameters of such a run."""
-    return load(Sections, [*([] if labels else ["data.labels=null"]), *overrides], root / "params.yaml")
+    return load(Config, [*([] if labels else ["data.labels=null"]), *overrides], root / "params.yaml")
 
 
 def predictions(name: str, labels: bool) -> list[dict[str, str]]:

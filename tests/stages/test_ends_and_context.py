@@ -55,7 +55,7 @@ def project(root: Path, tiny_phi3: Path, tmp_path: Path, monkeypatch: pytest.Mon
         )
         data = OmegaConf.to_object(chosen)
         assert isinstance(data, Data)
-        prepare.main(prepare.Sections(data, 0))
+        prepare.main(prepare.Config(data, 0))
         return tmp_path
 
     yield make
@@ -64,15 +64,15 @@ def project(root: Path, tiny_phi3: Path, tmp_path: Path, monkeypatch: pytest.Mon
 def press(root: Path, **options: Any) -> None:
     """Trains one epoch, merges, and builds in full precision unless told otherwise."""
     train.main(sections(root, eval_strategy="no"))
-    merge.main(merge.Sections(MERGE))
-    build.main(build.Sections(recipe(**({"precision": "fp32"} | options)), MERGE))
+    merge.main(merge.Config(MERGE))
+    build.main(build.Config(recipe(**({"precision": "fp32"} | options)), MERGE))
 
 
 def measured(*candidates: str) -> dict[str, dict[str, Any]]:
     """Runs evaluate for some candidates, merged and onnx among them, and compare."""
     for candidate in candidates:
-        evaluate.main(candidate, evaluate.Sections(evaluation()))
-    compare.main(compare.Sections(evaluation()))
+        evaluate.main(candidate, evaluate.Config(evaluation()))
+    compare.main(compare.Config(evaluation()))
     found = {name: read_json(METRICS / "evaluate" / f"{name}.json") for name in candidates}
     return found | {"compare": read_json(METRICS / "compare.json")}
 
@@ -172,7 +172,7 @@ def test_rows_that_the_built_model_tokenizes_differently_are_told_and_can_fail_t
     for name in ("merged", "onnx"):
         write_json(METRICS / "benchmark" / f"{name}.json", {"batch_1": {"decode_tokens_per_second": {"median": 1.0}}})
     gate = type(NO_GATE)(**(vars(NO_GATE) | {"max_tokenized_differently": 0}))
-    judge.main(judge.Sections(evaluation(gate=gate)))
+    judge.main(judge.Config(evaluation(gate=gate)))
     assert read_json(METRICS / "gate.json")["bounds"] == [
         {"name": "max_tokenized_differently", "bound": 0, "value": rows, "passed": False}
     ]
@@ -219,9 +219,9 @@ def test_rows_that_fill_the_context_are_answered_as_far_as_it_goes(
         tokens = list(onnx.generate(onnx.encode_prompt(text), prompt.max_new_tokens))
         assert 1 <= len(tokens) <= min(prompt.max_new_tokens, 64 - len(text))
     for name in benchmark.MODELS:
-        benchmark.main(name, benchmark.Sections(Benchmark(56, 8, [1], warm_up=0, repetitions=1)))
+        benchmark.main(name, benchmark.Config(Benchmark(56, 8, [1], warm_up=0, repetitions=1)))
         with pytest.raises(InputError, match="prompt_tokens 57 and new_tokens 8 do not fit the model's context of 64"):
-            benchmark.main(name, benchmark.Sections(Benchmark(57, 8, [1], warm_up=0, repetitions=1)))
+            benchmark.main(name, benchmark.Config(Benchmark(57, 8, [1], warm_up=0, repetitions=1)))
 
 
 def kept(lengths: list[int], generated: torch.Tensor) -> torch.Tensor:

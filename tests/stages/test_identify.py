@@ -38,20 +38,20 @@ def files() -> Iterator[Files]:
 
 
 @pytest.fixture
-def sections(root: Path, files: Files) -> identify.Sections:
+def sections(root: Path, files: Files) -> identify.Config:
     data = OmegaConf.merge(OmegaConf.structured(Data), OmegaConf.load(root / "conf/data/tone.yaml"), {"tracked": ""})
     data.files = [f"{files.url}/a/tone.jsonl", "data/raw/tone.jsonl", f"{files.url}/b/tone.jsonl"]
     found = OmegaConf.to_object(data)
     assert isinstance(found, Data)
-    return identify.Sections(found)
+    return identify.Config(found)
 
 
-def run(sections: identify.Sections) -> None:
+def run(sections: identify.Config) -> None:
     identify.main("files", sections)
-    collect.main("files", collect.Sections())
+    collect.main("files", collect.Config())
 
 
-def test_versions_are_written_and_then_the_files(sections: identify.Sections, files: Files) -> None:
+def test_versions_are_written_and_then_the_files(sections: identify.Config, files: Files) -> None:
     assert identify.main("files", sections) == f"2 files elsewhere, 2 new or changed, in {IDENTIFIED}"
     assert [method.partition(" ")[0] for method in files.asked] == ["HEAD", "HEAD"]
     entries = json.loads(IDENTIFIED.read_text())
@@ -59,14 +59,14 @@ def test_versions_are_written_and_then_the_files(sections: identify.Sections, fi
         (f"{files.url}/a/tone.jsonl", len(ROWS)),
         (f"{files.url}/b/tone.jsonl", len(ROWS)),
     ]
-    assert collect.main("files", collect.Sections()).startswith(f"2 files in {COLLECTED} (")
+    assert collect.main("files", collect.Config()).startswith(f"2 files in {COLLECTED} (")
     assert {path.name: path.read_bytes() for path in COLLECTED.iterdir()} == {
         "1-tone.jsonl": ROWS,
         "2-tone.jsonl": ROWS.upper(),
     }
 
 
-def test_only_a_change_there_changes_what_is_written_here(sections: identify.Sections, files: Files) -> None:
+def test_only_a_change_there_changes_what_is_written_here(sections: identify.Config, files: Files) -> None:
     identify.main("files", sections)
     before = IDENTIFIED.read_bytes()
     assert "2 files elsewhere, 0 new or changed" in identify.main("files", sections)
@@ -77,7 +77,7 @@ def test_only_a_change_there_changes_what_is_written_here(sections: identify.Sec
 
 
 def test_without_an_answer_the_version_seen_before_stays_and_one_line_a_file_says_so(
-    sections: identify.Sections, files: Files, capsys: pytest.CaptureFixture[str]
+    sections: identify.Config, files: Files, capsys: pytest.CaptureFixture[str]
 ) -> None:
     identify.main("files", sections)
     before = IDENTIFIED.read_bytes()
@@ -90,15 +90,15 @@ def test_without_an_answer_the_version_seen_before_stays_and_one_line_a_file_say
 
 
 @pytest.mark.parametrize("text", ["<<<<<<< HEAD\n[]\n", '[{"url": "https://example.org/tone.jsonl"}]', "[1]"])
-def test_a_list_of_versions_that_git_could_not_merge_is_named(text: str, sections: identify.Sections) -> None:
+def test_a_list_of_versions_that_git_could_not_merge_is_named(text: str, sections: identify.Config) -> None:
     IDENTIFIED.parent.mkdir(parents=True)
     IDENTIFIED.write_text(text, encoding="utf-8")
-    for stage in (lambda: identify.main("files", sections), lambda: collect.main("files", collect.Sections())):
+    for stage in (lambda: identify.main("files", sections), lambda: collect.main("files", collect.Config())):
         with pytest.raises(InputError, match=rf"^{IDENTIFIED}: not what identify writes \(.*; remove it, and `dvc repro`$"):
             stage()
 
 
-def test_without_an_answer_a_file_never_seen_is_an_error(sections: identify.Sections, files: Files) -> None:
+def test_without_an_answer_a_file_never_seen_is_an_error(sections: identify.Config, files: Files) -> None:
     identify.main("files", sections)
     sections.data.files.append(f"{files.url}/c/tone.jsonl")
     files.statuses = dict.fromkeys([*files.files, "/c/tone.jsonl"], 503)
@@ -106,7 +106,7 @@ def test_without_an_answer_a_file_never_seen_is_an_error(sections: identify.Sect
         identify.main("files", sections)
 
 
-def test_a_file_that_is_gone_is_an_error_though_it_was_seen(sections: identify.Sections, files: Files) -> None:
+def test_a_file_that_is_gone_is_an_error_though_it_was_seen(sections: identify.Config, files: Files) -> None:
     identify.main("files", sections)
     before = IDENTIFIED.read_bytes()
     del files.files["/a/tone.jsonl"]
@@ -115,19 +115,19 @@ def test_a_file_that_is_gone_is_an_error_though_it_was_seen(sections: identify.S
     assert IDENTIFIED.read_bytes() == before
 
 
-def test_an_address_in_params_yaml_is_looked_at_too(sections: identify.Sections) -> None:
+def test_an_address_in_params_yaml_is_looked_at_too(sections: identify.Config) -> None:
     sections.data.files = ["https://example.org/tone.jsonl?sig=c2VjcmV0"]
     with pytest.raises(InputError, match="the address holds a secret"):
         identify.main("files", sections)
 
 
-def test_a_collection_is_whole_or_not_there(sections: identify.Sections, files: Files) -> None:
+def test_a_collection_is_whole_or_not_there(sections: identify.Config, files: Files) -> None:
     run(sections)
     files.files |= {"/a/tone.jsonl": b"{}\n", "/b/tone.jsonl": b"{}\n"}
     identify.main("files", sections)
     files.statuses = {"/b/tone.jsonl": 503}
     with pytest.raises(InputError, match=r"/b/tone\.jsonl: the server is not able to answer"):
-        collect.main("files", collect.Sections())
+        collect.main("files", collect.Config())
     assert (COLLECTED / "1-tone.jsonl").read_bytes() == ROWS
     assert [path.name for path in COLLECTED.parent.iterdir()] == ["files"]
 
@@ -147,7 +147,7 @@ def python(code: str, root: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
 
 
-def test_files_over_https_need_no_package_of_a_cloud(sections: identify.Sections, root: Path) -> None:
+def test_files_over_https_need_no_package_of_a_cloud(sections: identify.Config, root: Path) -> None:
     write_params(sections)
     code = (
         "import runpy, sys; sys.argv = ['identify', 'files']; runpy.run_module('stages.identify', run_name='__main__')\n"
@@ -198,7 +198,7 @@ def test_no_stage_and_no_composition_imports_a_package_of_a_cloud(root: Path) ->
         ("azureml://subscriptions/s/resourcegroups/g/workspaces/w/datastores/d/paths/tone.jsonl", "azure.ai.ml"),
     ],
 )
-def test_without_the_extra_one_line_says_what_to_install(url: str, absent: str, sections: identify.Sections, root: Path) -> None:
+def test_without_the_extra_one_line_says_what_to_install(url: str, absent: str, sections: identify.Config, root: Path) -> None:
     sections.data.files = [url]
     write_params(sections)
     code = (

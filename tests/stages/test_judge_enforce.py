@@ -32,7 +32,7 @@ def measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def judged(**bounds: float) -> Any:
     """What judge writes for a gate."""
     gate = type(NO_GATE)(**(vars(NO_GATE) | bounds))
-    judge.main(judge.Sections(evaluation(gate=gate)))
+    judge.main(judge.Config(evaluation(gate=gate)))
     return json.loads((METRICS / "gate.json").read_text(encoding="utf-8"))
 
 
@@ -57,7 +57,7 @@ def test_a_metric_that_is_missing_is_named() -> None:
 def test_broken_bounds_fail_in_one_line_that_says_by_how_much() -> None:
     write_json(METRICS / "gate.json", {"passed": False, "bounds": [BROKEN, TOO_LARGE]})
     with pytest.raises(InputError) as failed:
-        enforce.main(enforce.Sections())
+        enforce.main(enforce.Config())
     assert str(failed.value) == (
         "evaluate.gate.max_drop: 0.08 is 0.03 over the bound of 0.05; evaluate.gate.max_size_mb: 117 is 17 over the bound of 100"
     )
@@ -66,9 +66,9 @@ def test_broken_bounds_fail_in_one_line_that_says_by_how_much() -> None:
 def test_an_experiment_is_kept_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
     write_json(METRICS / "gate.json", {"passed": False, "bounds": [BROKEN, KEPT]})
     monkeypatch.setenv(enforce.EXPERIMENT, "0" * 40)
-    assert enforce.main(enforce.Sections()) == "not passed: evaluate.gate.max_drop: 0.08 is 0.03 over the bound of 0.05"
+    assert enforce.main(enforce.Config()) == "not passed: evaluate.gate.max_drop: 0.08 is 0.03 over the bound of 0.05"
 
 
 def test_kept_bounds_are_counted() -> None:
     write_json(METRICS / "gate.json", {"passed": True, "bounds": [KEPT]})
-    assert enforce.main(enforce.Sections()) == "1 bounds kept"
+    assert enforce.main(enforce.Config()) == "1 bounds kept"

@@ -60,8 +60,8 @@ def project(root: Path, tiny_phi3: Path, one_thread: None, tmp_path_factory: pyt
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         train.main(cfg)
-        merge.main(merge.Sections(MERGE))
-        build.main(build.Sections(FP32, MERGE))
+        merge.main(merge.Config(MERGE))
+        build.main(build.Config(FP32, MERGE))
     write_jsonl(prepared / "validation.jsonl", rows[:3])  # the training has none to watch
     return folder
 
@@ -119,7 +119,7 @@ def test_the_merged_model_is_a_plain_model_with_tokenizer_and_figures() -> None:
 
 def test_a_second_merge_gives_the_same_bytes() -> None:
     first = hashes(MERGED)
-    merge.main(merge.Sections(MERGE))
+    merge.main(merge.Config(MERGE))
     assert hashes(MERGED) == first
 
 
@@ -188,7 +188,7 @@ def test_gptq_stays_closer_to_the_merged_model_than_plain_rounding(tmp_path: Pat
 def test_what_the_builder_refuses_is_told_in_one_line_and_the_earlier_model_stays() -> None:
     before = hashes(ONNX)
     with pytest.raises(InputError) as refused:
-        build.main(build.Sections(recipe(matmul_mixed_precision="all:int8"), MERGE))
+        build.main(build.Config(recipe(matmul_mixed_precision="all:int8"), MERGE))
     assert str(refused.value).startswith("build: the builder refuses int4 for cpu (")
     assert "\n" not in str(refused.value)
     assert hashes(ONNX) == before
@@ -204,7 +204,7 @@ def test_a_build_without_a_merged_model_is_refused(tmp_path: Path) -> None:
 
 def evaluated(candidate: str, **settings: Any) -> tuple[list[dict[str, str]], Any]:
     """A candidate's predictions and figures."""
-    evaluate.main(candidate, evaluate.Sections(evaluation(**settings)))
+    evaluate.main(candidate, evaluate.Config(evaluation(**settings)))
     with (PREDICTIONS / f"{candidate}.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file)), metrics(f"evaluate/{candidate}")
 
@@ -233,7 +233,7 @@ def test_training_is_seen_in_the_figures_and_fp32_onnx_changes_none_of_them() ->
 def test_a_full_precision_build_agrees_to_numerical_noise_and_int4_does_not(project: Path, int4: Path) -> None:
     for candidate in ("merged", "onnx"):
         evaluated(candidate)
-    compare.main(compare.Sections(evaluation()))
+    compare.main(compare.Config(evaluation()))
     figures = metrics("compare")
     rows = read_jsonl(PREPARED / "test.jsonl")
     tokens = sum(len(load_encoder(BASE).completion(row["completion"])) for row in rows)
@@ -309,7 +309,7 @@ def test_a_metric_that_cannot_be_used_is_refused_in_one_line(
 def test_models_are_compared_on_the_rows_of_the_split(project: Path) -> None:
     for candidate in ("merged", "onnx"):
         evaluated(candidate, split=Split.validation)
-    compare.main(compare.Sections(evaluation(split=Split.validation)))
+    compare.main(compare.Config(evaluation(split=Split.validation)))
     rows = read_jsonl(PREPARED / "validation.jsonl")
     tokens = sum(len(load_encoder(BASE).completion(row["completion"])) for row in rows)
     assert (metrics("compare")["rows"], metrics("compare")["tokens"]) == (len(rows), tokens)

@@ -54,7 +54,7 @@ def row(number: int, name: str) -> dict[str, Any]:
     return {"source": f"{name} row {number}", "prompt": prompt, "completion": tone, "expected": tone, "sequence": number}
 
 
-def sections(root: Path, seed: int = 0, adapter: dict[str, Any] | None = None, **settings: Any) -> train.Sections:
+def sections(root: Path, seed: int = 0, adapter: dict[str, Any] | None = None, **settings: Any) -> train.Config:
     """The default recipe on SHORT, with some values of `adapter` and of `train` changed."""
     given: Any = {
         "adapter": OmegaConf.load(root / "conf/adapter/lora.yaml"),
@@ -62,8 +62,8 @@ def sections(root: Path, seed: int = 0, adapter: dict[str, Any] | None = None, *
         "seed": seed,
     }
     changed = {"adapter": {"r": 4} | (adapter or {}), "train": SHORT | settings}
-    cfg = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(train.Sections), given, changed))
-    assert isinstance(cfg, train.Sections)
+    cfg = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(train.Config), given, changed))
+    assert isinstance(cfg, train.Config)
     return cfg
 
 
@@ -86,7 +86,7 @@ def metrics() -> Any:
     return json.loads((METRICS / "train.json").read_text(encoding="utf-8"))
 
 
-def refusal(cfg: train.Sections) -> str:
+def refusal(cfg: train.Config) -> str:
     """The one line that train refuses its sections with."""
     with pytest.raises(InputError) as refused:
         train.main(cfg)

@@ -36,7 +36,7 @@ SUMMARY = METRICS / "summary.json"
 
 
 @dataclass
-class Sections:
+class Config:
     """What this command reads of params.yaml."""
 
     base_model: BaseModel
@@ -134,7 +134,7 @@ def content_hash(folder: Path) -> str:
 
 def base_model() -> BaseModel:
     """The model that was fine-tuned."""
-    return load(Sections, []).base_model
+    return load(Config, []).base_model
 
 
 def tags() -> dict[str, str]:

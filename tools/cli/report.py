@@ -9,7 +9,7 @@ from pathlib import Path
 from stages.report.experiments import Experiment, experiments_of
 from stages.report.figures import Run
 from stages.report.page import page
-from stages.report.stage import Sections, gather
+from stages.report.stage import Config, gather
 from tools.cli.experiments import read
 from tunepress.core.errors import InputError
 from tunepress.core.files import replacing
@@ -23,7 +23,7 @@ def main() -> None:
     try:
         experiments = read_experiments(Run.read().score)
         with replacing(PAGE) as partial:
-            partial.write_text(page(gather(load(Sections, []), experiments)), encoding="utf-8")
+            partial.write_text(page(gather(load(Config, []), experiments)), encoding="utf-8")
     except InputError as error:
         sys.exit(f"report: {error}")
     print(f"{PAGE}: {len(experiments)} runs side by side")

@@ -21,14 +21,14 @@ PARAMS = Path("params.yaml")
 CONF = Path("conf")
 COMPOSED = CONF / "composed.yaml"  # what conf/ alone gave when params.yaml was last composed
 
-Section = TypeVar("Section")
+ConfigT = TypeVar("ConfigT")
 
 
-def load(sections: type[Section], overrides: list[str], params: Path = PARAMS) -> Section:
-    """Reads the top-level keys of params.yaml that `sections` has as fields, with their types checked.
+def load(config_class: type[ConfigT], overrides: list[str], params: Path = PARAMS) -> ConfigT:
+    """Reads the top-level keys of params.yaml that `config_class` has as fields, with their types checked.
 
     Args:
-        sections: a dataclass whose fields are named like top-level keys of params.yaml.
+        config_class: a dataclass whose fields are named like top-level keys of params.yaml.
         overrides: Hydra overrides such as `train.learning_rate=1e-4`, applied to params.yaml.
         params: another file in its place.
 
@@ -41,7 +41,7 @@ def load(sections: type[Section], overrides: list[str], params: Path = PARAMS) -
     try:
         with initialize_config_dir(str(params.parent.resolve()), version_base="1.3"):
             composed = compose(params.stem, overrides)
-        return typed(sections, composed, str(params))
+        return typed(config_class, composed, str(params))
     except HydraException as error:
         said = one_line(error)
         hint = "" if "unknown key" in said else " (groups such as base_model=... go to `dvc exp run -S`)"
@@ -88,18 +88,18 @@ def warn_if_stale() -> None:
             print(f"{PARAMS} is stale: {CONF}/ has changed since it was composed; run `make params`", file=sys.stderr)
 
 
-def typed(sections: type[Section], config: DictConfig, source: str) -> Section:
-    """Checks `config` against the dataclass `sections` and makes one of it; keys of other sections are not looked at.
+def typed(config_class: type[ConfigT], config: DictConfig, source: str) -> ConfigT:
+    """Checks `config` against the dataclass `config_class` and makes one of it; other groups are ignored.
 
     Raises:
         InputError: an unknown key, a wrong type, a missing section or value, each with its full name.
     """
-    names = [field.name for field in dataclasses.fields(cast(Any, sections))]
+    names = [field.name for field in dataclasses.fields(cast(Any, config_class))]
     absent = [name for name in names if name not in config]
     if absent:
         raise InputError(f"{source}: no section {absent[0]!r}")
     try:
-        checked, where = OmegaConf.structured(sections), ""
+        checked, where = OmegaConf.structured(config_class), ""
         for name in names:
             section = config[name]
             value = OmegaConf.to_container(section, resolve=True) if OmegaConf.is_config(section) else section
@@ -114,7 +114,7 @@ def typed(sections: type[Section], config: DictConfig, source: str) -> Section:
     missing = sorted(OmegaConf.missing_keys(checked))
     if missing:
         raise InputError(f"{source}: {missing[0]} has no value; set it in conf/ or with -S {missing[0]}=...")
-    return cast(Section, OmegaConf.to_object(checked))
+    return cast(ConfigT, OmegaConf.to_object(checked))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

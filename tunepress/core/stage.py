@@ -17,7 +17,7 @@ from tunepress.core.lock import stage_lock
 from tunepress.core.params import load, warn_if_stale
 from tunepress.core.paths import BASE, LOSS_CURVES, PREPARED, REPORT, TIMINGS
 
-Sections = TypeVar("Sections")
+ConfigT = TypeVar("ConfigT")
 
 
 @dataclass
@@ -27,8 +27,8 @@ class Installed:
     environment: Environment
 
 
-def run(name: str, main: Callable[[Sections], str], sections: type[Sections], overrides: list[str]) -> None:
-    """Calls `main` with its sections of params.yaml and ends the process with what it says.
+def run(name: str, main: Callable[[ConfigT], str], config_class: type[ConfigT], overrides: list[str]) -> None:
+    """Calls `main` with its part of params.yaml and ends the process with what it says.
 
     `main` returns what it made, in a few words. Its seconds and its peak memory go to metrics/timings/<name>.json.
     """
@@ -42,7 +42,7 @@ def run(name: str, main: Callable[[Sections], str], sections: type[Sections], ov
         with stage_lock(name) as alone:
             for folder in (BASE.parent, PREPARED.parent, LOSS_CURVES.parent, REPORT.parent) if alone else ():
                 recover_all(folder)
-            made = main(load(sections, given))
+            made = main(load(config_class, given))
     except KeyboardInterrupt:
         sys.exit(f"{name}: interrupted")
     except Exception as error:

@@ -59,8 +59,8 @@ def projects(root: Path, tiny_phi3: Path, one_thread: None, tmp_path_factory: py
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
             train.main(sections(root, adapter={"r": 16}, **quick))
-            merge.main(merge.Sections(MERGE))
-            build.main(build.Sections(SEPARATE, MERGE))
+            merge.main(merge.Config(MERGE))
+            build.main(build.Config(SEPARATE, MERGE))
     return folders
 
 
@@ -111,11 +111,11 @@ def test_one_loaded_model_answers_both_tasks_in_turn(projects: dict[str, Path]) 
 def test_evaluate_and_compare_see_the_adapter(task: str, projects: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(projects[task])
     for candidate in ("base", "merged", "onnx"):
-        evaluate.main(candidate, evaluate.Sections(evaluation()))
+        evaluate.main(candidate, evaluate.Config(evaluation()))
     assert (
         metrics("evaluate/base")["accuracy"] < metrics("evaluate/onnx")["accuracy"] == metrics("evaluate/merged")["accuracy"] == 1
     )
-    compare.main(compare.Sections(evaluation()))
+    compare.main(compare.Config(evaluation()))
     assert metrics("compare")["changed"] == 0
     assert metrics("compare")["top1_agreement"] == 1
 
@@ -146,7 +146,7 @@ def test_the_figures_tell_the_adapters_share_of_the_size(inside: Path) -> None:
 
 def test_a_second_build_gives_the_same_bytes(inside: Path) -> None:
     before = hashes(ONNX)
-    build.main(build.Sections(SEPARATE, MERGE))
+    build.main(build.Config(SEPARATE, MERGE))
     assert hashes(ONNX) == before
 
 
@@ -162,11 +162,11 @@ def test_an_adapter_that_cannot_be_kept_apart_is_refused_before_anything_is_buil
     with pytest.raises(
         InputError, match=r"^models/adapter: .*lora_magnitude_vector is no factor of LoRA .*set build\.adapters=merged$"
     ):
-        build.main(build.Sections(SEPARATE, MERGE))
+        build.main(build.Config(SEPARATE, MERGE))
     shutil.rmtree(ADAPTER)
     write_random_adapter(tiny_phi3, ADAPTER)
     shutil.copy(inside / ADAPTER / "prompt.json", ADAPTER)
     Quantization("nf4", True, compensated=False, dtype="float32").save(ADAPTER)
     with pytest.raises(InputError, match=r"^build\.adapters: .*set merge\.base=original, or merged here$"):
-        build.main(build.Sections(SEPARATE, Merge(MergeBase.dequantized)))
+        build.main(build.Config(SEPARATE, Merge(MergeBase.dequantized)))
     assert not list(ONNX.parent.glob("*onnx*"))

@@ -214,7 +214,7 @@ def project(tiny_phi3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 )
 def test_the_stage_refuses_what_was_not_composed_by_conf(chosen: Build, said: str, project: Path) -> None:
     with pytest.raises(InputError) as raised:
-        build.main(build.Sections(chosen, MERGE))
+        build.main(build.Config(chosen, MERGE))
     assert said in str(raised.value)
     assert not (project / ONNX).exists()
 
@@ -227,11 +227,11 @@ def edit_config(folder: Path, **changed: Any) -> None:
 def test_an_architecture_that_the_builder_does_not_know_is_refused_with_those_it_does(project: Path) -> None:
     edit_config(project / MERGED, architectures=["GPT2LMHeadModel"])
     with pytest.raises(InputError, match="GPT2LMHeadModel is not supported; take a model of Ernie4_5ForCausalLM"):
-        build.main(build.Sections(recipe(), MERGE))
+        build.main(build.Config(recipe(), MERGE))
 
 
 def test_metrics_tell_the_recipe_the_versions_and_where_the_bytes_go(project: Path) -> None:
-    build.main(build.Sections(recipe(block_size=32), MERGE))
+    build.main(build.Config(recipe(block_size=32), MERGE))
     figures = read_json(METRICS / "build.json")
     assert list(figures)[:2] == ["precision", "execution_provider"]
     assert figures["effective_bits_per_weight"] == 5.0
@@ -242,18 +242,18 @@ def test_metrics_tell_the_recipe_the_versions_and_where_the_bytes_go(project: Pa
 
 
 def test_metrics_tell_how_many_rows_and_tokens_gptq_looked_at(project: Path) -> None:
-    line = build.main(build.Sections(recipe(algo_config="gptq", n_samples=20), MERGE))
+    line = build.main(build.Config(recipe(algo_config="gptq", n_samples=20), MERGE))
     calibration = read_json(METRICS / "build.json")["calibration"]
     assert calibration["rows"] == calibration["rows_chosen"] == 20
     assert 20 * 20 < calibration["tokens"] == calibration["tokens_chosen"] < 20 * 30
     assert "calibrated" not in line
-    build.main(build.Sections(recipe(algo_config="k_quant"), MERGE))
+    build.main(build.Config(recipe(algo_config="k_quant"), MERGE))
     assert "calibration" not in read_json(METRICS / "build.json")
 
 
 def test_gptq_looks_at_no_more_tokens_than_the_cap_and_says_so(project: Path) -> None:
     write_jsonl(PREPARED / "train.jsonl", [{"prompt": "w" * 900, "completion": f"{n:099}"} for n in range(60)])
-    line = build.main(build.Sections(recipe(algo_config="gptq"), MERGE))
+    line = build.main(build.Config(recipe(algo_config="gptq"), MERGE))
     expected = {"rows": 18, "rows_chosen": 60, "tokens": 18 * 901, "tokens_chosen": 60 * 901}  # a row is cut as in training
     assert read_json(METRICS / "build.json")["calibration"] == expected
     assert line.endswith(", calibrated on 18 of 60 rows, 16218 of their 54060 tokens")
@@ -288,17 +288,17 @@ def measured(stage: str) -> str:
         write_csv(PREDICTIONS / f"{name}.csv", [row | {"predicted": "b"}], [*row, "predicted"])
     with pytest.raises(InputError) as raised:
         if stage == "evaluate":
-            evaluate.main("onnx", evaluate.Sections(evaluation()))
+            evaluate.main("onnx", evaluate.Config(evaluation()))
         elif stage == "compare":
-            compare.main(compare.Sections(evaluation()))
+            compare.main(compare.Config(evaluation()))
         else:
-            benchmark.main("onnx", benchmark.Sections(Benchmark(16, 2, [1], 0, 1)))
+            benchmark.main("onnx", benchmark.Config(Benchmark(16, 2, [1], 0, 1)))
     return str(raised.value)
 
 
 @pytest.mark.parametrize("stage", ["evaluate", "compare", "benchmark"])
 def test_a_stage_that_measures_a_model_for_other_hardware_says_in_one_line_what_it_takes(stage: str, project: Path) -> None:
-    build.main(build.Sections(recipe(execution_provider="cuda"), MERGE))
+    build.main(build.Config(recipe(execution_provider="cuda"), MERGE))
     said = measured(stage)
     assert said.startswith(f"{ONNX}: the model is built for cuda, which does not run here (")
     assert said.endswith("onnxruntime-genai-cuda and onnxruntime-gpu for CUDA 13")

@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from safetensors import safe_open
 from transformers import AutoTokenizer
 
-from stages.fetch.stage import NEEDED, Sections, fetch
+from stages.fetch.stage import NEEDED, Config, fetch
 from tests.loopback import running
 from tests.stages.outputs import hashes
 from tests.stages.params import write_params
@@ -314,7 +314,7 @@ def hub(tiny_phi3: Path) -> Iterator[Hub]:
 def run_fetch(project: Path, root: Path, endpoint: str, revision: str = COMMIT) -> subprocess.CompletedProcess[str]:
     """`python -m stages.fetch` in a folder of its own, with another address for the hub."""
     chosen = base_model(Source.huggingface, repo_id="org/tiny", revision=revision)
-    write_params(Sections(chosen, 0), project)
+    write_params(Config(chosen, 0), project)
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
         "HF_ENDPOINT": endpoint,

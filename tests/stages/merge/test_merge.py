@@ -256,7 +256,7 @@ def test_without_an_adapter_the_weights_are_the_base_models(llama: Path, tmp_pat
     BASE.parent.mkdir()
     BASE.symlink_to(llama)
     Prompt("{a}", "{b}", None, source_max_len=10).save(ADAPTER)
-    merge.main(merge.Sections(Merge(MergeBase.dequantized)))
+    merge.main(merge.Config(Merge(MergeBase.dequantized)))
     assert {path.name: path.read_bytes() for path in MERGED.glob("*.safetensors*")} == {
         path.name: path.read_bytes() for path in BASE.glob("*.safetensors*")
     }

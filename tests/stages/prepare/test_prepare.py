@@ -21,7 +21,7 @@ from tokenizers import processors
 
 from stages.prepare.rows import Row
 from stages.prepare.split import overlap
-from stages.prepare.stage import Sections, fit, in_sequences, main, make_prompt, prepare, render, token_count
+from stages.prepare.stage import Config, fit, in_sequences, main, make_prompt, prepare, render, token_count
 from tests.stages.params import CPU
 from tunepress.config.data import CorpusStrategy, Data, Overlong
 from tunepress.core.errors import InputError
@@ -541,7 +541,7 @@ def test_what_is_prepared_says_how_its_sequences_are_made(
     Path("models").mkdir()
     Path("models/base").symlink_to(tiny_phi3)
     joined = replace(data, corpus_strategy=CorpusStrategy("join"), pad_to_max_len=padded, use_attention_mask=masked)
-    main(Sections(joined, seed=0))
+    main(Config(joined, seed=0))
     assert Corpus.load(Path("data/prepared")) == Corpus(256 if padded else None, masked)
     rows = read_jsonl(Path("data/prepared/train.jsonl"))
     figures = json.loads(Path("metrics/prepare.json").read_text(encoding="utf-8"))

@@ -27,7 +27,7 @@ class Inner:
 
 @dataclass
 class Outer:
-    """Sections of parameters."""
+    """Some parameters."""
 
     inner: Inner = field(default_factory=Inner)
     seed: int = 0

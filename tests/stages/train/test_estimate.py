@@ -31,7 +31,7 @@ def trainers(monkeypatch: pytest.MonkeyPatch) -> list[PaddingFreeTrainer]:
     return seen
 
 
-def plan_of(cfg: train.Sections) -> plans.Plan:
+def plan_of(cfg: train.Config) -> plans.Plan:
     examples = train.read_examples(cfg.train)
     return train.make_plan(cfg, examples["train"], examples["validation"])
 

@@ -60,7 +60,7 @@ def settings(file: str = "lora", **changed: Any) -> dict[str, Any]:
 
 @dataclass
 class Trained:
-    cfg: train.Sections
+    cfg: train.Config
     model: PeftModel
 
     @property
@@ -93,7 +93,7 @@ def trained(
         yield train_it(sections(ROOT, adapter=settings(**CASES[request.param]), **QUICK))
 
 
-def train_it(cfg: train.Sections) -> Trained:
+def train_it(cfg: train.Config) -> Trained:
     """Trains, and keeps the model that was trained."""
     kept: list[Any] = []
     make = train.make_trainer
@@ -127,7 +127,7 @@ def logits(model: Any) -> list[torch.Tensor]:
 
 
 def merged(base: MergeBase) -> Any:
-    merge.main(merge.Sections(Merge(base)))
+    merge.main(merge.Config(Merge(base)))
     return load_model(MERGED)
 
 
@@ -231,12 +231,12 @@ def test_the_compute_type_rounds_products_and_no_more(compute: str | None, most:
 def test_a_qlora_adapter_goes_into_the_original_weights_and_an_int4_onnx_model_that_answers(inside: Path) -> None:
     write_jsonl(PREPARED / "test.jsonl", [row(number, "test") for number in range(6)])
     train.main(sections(ROOT, adapter=settings("qlora"), num_train_epochs=4, **QUICK))
-    merge.main(merge.Sections(MERGE))
-    build.main(build.Sections(recipe(block_size=32, accuracy_level=4, is_symmetric=True), MERGE))
+    merge.main(merge.Config(MERGE))
+    build.main(build.Config(recipe(block_size=32, accuracy_level=4, is_symmetric=True), MERGE))
     assert not list(ONNX.glob("quantization.json"))
     answers = OnnxModel(ONNX).answers(TEXTS, 9)
     assert len(answers) == len(TEXTS)
     assert any(answers)
     for candidate in ("merged", "onnx"):
-        evaluate.main(candidate, evaluate.Sections(evaluation()))
+        evaluate.main(candidate, evaluate.Config(evaluation()))
         assert json.loads((METRICS / f"evaluate/{candidate}.json").read_text(encoding="utf-8"))["rows"] == 6

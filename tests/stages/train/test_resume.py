@@ -88,7 +88,7 @@ def project_as_it_was(inside: Path) -> Iterator[None]:
     (inside / "params.yaml").unlink(missing_ok=True)
 
 
-def train_watched(cfg: train.Sections, event: str = "", step: int = 0) -> list[int]:
+def train_watched(cfg: train.Config, event: str = "", step: int = 0) -> list[int]:
     """Trains, to the end or to the kill, and gives the steps that were trained."""
     watch, make = Watch(event, step), train.make_trainer
 
@@ -113,7 +113,7 @@ def outputs() -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in sorted(files)}
 
 
-def undisturbed(cfg: train.Sections) -> dict[str, bytes]:
+def undisturbed(cfg: train.Config) -> dict[str, bytes]:
     """What a training writes that is left in peace; nothing of it stays."""
     if repr(cfg) not in UNDISTURBED:
         train.main(cfg)
@@ -133,7 +133,7 @@ def last_step() -> int:
     return max((int(path.name.rpartition("-")[2]) for path in Path(FOLDER).glob("*/checkpoint-*")), default=0)
 
 
-def assert_resumes(cfg: train.Sections, event: str, step: int, checkpoint: int) -> list[int]:
+def assert_resumes(cfg: train.Config, event: str, step: int, checkpoint: int) -> list[int]:
     """Kills a training after an event of a step and lets it end; gives the steps of the second run."""
     expected = undisturbed(cfg)
     train_watched(cfg, event, step)
@@ -399,12 +399,12 @@ def best_at_four(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "PaddingFreeTrainer", BestAtFour)
 
 
-def four_steps_of(cfg: train.Sections) -> bytes:
+def four_steps_of(cfg: train.Config) -> bytes:
     """The weights of a training that ends at the fourth step, all else the same."""
     cut = OmegaConf.structured(cfg)
     cut.train.update(max_steps=4, load_best_model_at_end=False, early_stopping_patience=None)
     cut = OmegaConf.to_object(cut)
-    assert isinstance(cut, train.Sections)
+    assert isinstance(cut, train.Config)
     return undisturbed(cut)[str(WEIGHTS)]
 
 

@@ -149,7 +149,7 @@ def test_answers_are_those_that_evaluate_recorded(project: Path, root: Path, mon
     monkeypatch.chdir(project)
     write_jsonl(PREPARED / "test.jsonl", rows)
     ONE.save(PREPARED)
-    evaluate.main("onnx", evaluate.Sections(evaluation()))
+    evaluate.main("onnx", evaluate.Config(evaluation()))
     with (PREDICTIONS / "onnx.csv").open(newline="", encoding="utf-8") as file:
         recorded = [row["answer"].strip() for row in csv.DictReader(file)]
     assert answered(run_predict(project, root, *TEXTS)) == "".join(f"{answer}\n" for answer in recorded)

@@ -45,7 +45,7 @@ def project(prompt: Prompt, folder: Path, tmp_path_factory: pytest.TempPathFacto
         patch.chdir(project)
         prompt.save(project / PREPARED)
         write_jsonl(PREPARED / "test.jsonl", rows)
-        evaluate.main("onnx", evaluate.Sections(evaluation()))
+        evaluate.main("onnx", evaluate.Config(evaluation()))
     return project
 
 

@@ -39,7 +39,7 @@ seed: 3
 
 
 @dataclass
-class Sections:
+class Config:
     data: Data
     seed: int
 
@@ -64,7 +64,7 @@ def edit(params: Path, old: str, new: str) -> None:
 
 def refused(params: Path, *overrides: str) -> str:
     with pytest.raises(InputError) as raised:
-        load(Sections, list(overrides), params)
+        load(Config, list(overrides), params)
     message = str(raised.value)
     assert "\n" not in message
     assert message.startswith(str(params))
@@ -72,7 +72,7 @@ def refused(params: Path, *overrides: str) -> str:
 
 
 def test_sections_come_with_their_types(params: Path) -> None:
-    sections = load(Sections, [], params)
+    sections = load(Config, [], params)
     assert isinstance(sections.data, Data)
     assert sections.data.overlong is Overlong.drop
     assert (sections.data.files, sections.data.labels, sections.seed) == (["a.jsonl"], None, 3)
@@ -81,16 +81,16 @@ def test_sections_come_with_their_types(params: Path) -> None:
 
 def test_overrides_come_after_the_file(params: Path) -> None:
     overrides = ["data.source_max_len=8", "data.labels=[joy,fear]", "data.overlong=truncate", "seed=9", "data.test_size=5e-1"]
-    sections = load(Sections, overrides, params)
+    sections = load(Config, overrides, params)
     assert (sections.data.source_max_len, sections.data.labels, sections.data.overlong) == (8, ["joy", "fear"], Overlong.truncate)
     assert (sections.seed, sections.data.test_size) == (9, 0.5)
-    assert load(Sections, [], params).seed == 3
+    assert load(Config, [], params).seed == 3
 
 
 @pytest.mark.parametrize("other", ["other: 3", "other:\n  broken: ${nowhere}", "other: {deep: [1, {a: '???'}]}", "other: ???"])
 def test_keys_of_other_sections_are_not_looked_at(params: Path, other: str) -> None:
     edit(params, "other:\n  anything: goes", other)
-    assert load(Sections, [], params).seed == 3
+    assert load(Config, [], params).seed == 3
     assert load(Seed, [], params) == Seed(3)
 
 

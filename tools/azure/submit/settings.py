@@ -60,7 +60,7 @@ class Job:
 
 
 @dataclass
-class Sections:
+class Config:
     """One section, so that a wrong key is told as azure.compte."""
 
     azure: Job
@@ -85,7 +85,7 @@ def load(overrides: list[str]) -> Job:
             OmegaConf.update(config, given.key_or_group, given.value(), force_add=True)
     except HydraException as error:
         raise InputError(f"{FILE}: {one_line(error)}") from error
-    job = typed(Sections, OmegaConf.create({"azure": config}), str(FILE)).azure
+    job = typed(Config, OmegaConf.create({"azure": config}), str(FILE)).azure
     if wrong := refusal(job):
         raise InputError(f"{FILE}: azure.{wrong}")
     return job
