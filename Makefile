@@ -149,9 +149,10 @@ test-images: setup-dev ## of them those that build and run the images for the CP
 	@python -m pytest -q tests/docker/test_podman.py
 
 .PHONY: lint
-lint: setup-dev ## ruff and mypy
+lint: setup-dev ## ruff, mypy and the list of words that tools/cli/english.py finds
 	@ruff check .
 	@ruff format --check .
+	@python -m tools.cli.english
 	@mypy
 
 .PHONY: format

@@ -1,0 +1,102 @@
+"""The word list of `make lint`: finds phrases that are not idiomatic English in documents, comments and messages.
+
+It reads all of a Markdown file, the comments and strings of a Python file, and the comments of other files.
+"""
+
+import io
+import re
+import subprocess
+import sys
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+PHRASES = {  # what to avoid, and what to write
+    r"(?<!there )(?<!what )\b(is|are|was|were) no (?!longer|more|less|fewer|later|such|one\b|way)\w+": "is not a ...",
+    r"\b(is|are) none of\b": "is not one of",
+    r"\bmend(s|ed|ing)?\b": "fix",
+    r"\bwants\b": "needs",
+    r"\b(stands?|stood|lies|lie|lay) (in|at|on|there|beside|behind|under|between|apart)\b": "is in",
+    r"\bor else\b|[,;:] else\b(?! if)": "otherwise",
+    r"\banew\b": "again",
+    r"\blikeliest\b": "most likely",
+    r"\bbut for\b": "except",
+    r"\bheeds?\b": "respects",
+    r"\bthe like\b": "similar",
+    r"\bfor (it|they|there|then) (is|are|has|have)\b": "because ...",
+    r"\b(goes|go|went) before\b": "takes precedence over",
+    r"\bbehind (it|them|this|that|which|the (report|key|value|prompt|answer))\b": "after",
+}
+CURES = list(PHRASES.values())
+PATTERN = re.compile("|".join(f"(?P<phrase_{number}>{phrase})" for number, phrase in enumerate(PHRASES)), re.IGNORECASE)
+NOT_CLEAN_YET = (  # paths begin with one of these; remove a line when its folder is clean, never add one
+    "CHANGELOG.md",
+    "Makefile",
+    "README.md",
+    "benchmarks/",
+    "conf/",
+    "docker/",
+    "docs/",
+    "dvc.yaml",
+    "hydra_plugins/",
+    "requirements/",
+    "stages/",
+    "tests/",
+    "tools/azure/",
+    "tools/cli/",
+    "tools/doctor/",
+    "tools/olive/",
+    "tools/search/",
+    "tools/serve/",
+    "tunepress/config/",
+    "tunepress/core/",
+    "tunepress/inference/",
+    "tunepress/models/",
+    "tunepress/remote/",
+    "tunepress/text/",
+)
+SUFFIXES = {".md", ".py", ".yaml", ".jinja", ".toml", ".in", ".Dockerfile", ""}
+
+
+def main() -> None:
+    """Prints each finding as path:line and exits with 1 if there are any."""
+    findings = [
+        f"{path}:{line}: {phrase!r}: write {cure!r}"
+        for path in tracked_files()
+        if path.suffix in SUFFIXES and not str(path).startswith((*NOT_CLEAN_YET, "data/", "LICENSE", "tools/cli/english.py"))
+        for line, phrase, cure in check(path.read_text(encoding="utf-8"), path.suffix)
+    ]
+    if findings:
+        sys.exit("\n".join(findings))
+
+
+def tracked_files() -> list[Path]:
+    listed = subprocess.run(
+        ["git", "ls-files", "--deduplicate", "-co", "--exclude-standard"], check=True, capture_output=True, text=True
+    )
+    return [path for path in map(Path, listed.stdout.splitlines()) if path.is_file()]
+
+
+def check(text: str, suffix: str) -> Iterator[tuple[int, str, str]]:
+    """The line, the phrase and what to write instead, for each phrase of the list."""
+    for first_line, prose in passages(text, suffix):
+        for match in PATTERN.finditer(prose):
+            cure = CURES[int((match.lastgroup or "").removeprefix("phrase_"))]
+            yield first_line + prose.count("\n", 0, match.start()), match.group(), cure
+
+
+def passages(text: str, suffix: str) -> Iterator[tuple[int, str]]:
+    """The parts of a file that are written for people, each with its first line."""
+    if suffix in {".md", ".jinja"}:
+        yield 1, text
+    elif suffix == ".py":
+        for token in tokenize.generate_tokens(io.StringIO(text).readline):
+            if token.type in {tokenize.COMMENT, tokenize.STRING}:
+                yield token.start[0], token.string
+    else:
+        for number, line in enumerate(text.splitlines(), 1):
+            yield number, line.partition("#")[2]
+
+
+if __name__ == "__main__":
+    main()
