@@ -63,7 +63,7 @@ def measure(console: Console, scratch: Path, rows: int | None) -> dict[str, Any]
 
     Returns:
         `load_at_start` of the machine, the number of `rows`, and for each candidate what each contender took and how many
-        `same_answers` and `same_likeliest` they have.
+        `same_answers` and `same_top_labels` they have.
     """
     for part in (*CANDIDATES.values(), PREPARED):
         if not (ROOT / part).exists():
@@ -80,7 +80,7 @@ def measure(console: Console, scratch: Path, rows: int | None) -> dict[str, Any]
                 found[name] = child(name, scratch, candidate, *limit)
         first, second = (found[name].pop("found") for name in CONTENDERS)
         measured["rows"] = len(first["answers"])
-        same = {f"same_{key}": sum(map(str.__eq__, first[key], second[key])) for key in ("answers", "likeliest")}
+        same = {f"same_{key}": sum(map(str.__eq__, first[key], second[key])) for key in ("answers", "top_labels")}
         measured[candidate] = {**found, **same}
     return measured
 
@@ -90,7 +90,7 @@ def table(measured: dict[str, Any]) -> Table:
     columns = Table(title=f"evaluation of {measured['rows']} rows")
     for name in ("candidate", "contender"):
         columns.add_column(name, no_wrap=True)
-    for name in ("work", "of loop", "process", "peak\nmemory", "perplexity", "same\nanswers", "same\nlikeliest"):
+    for name in ("work", "of loop", "process", "peak\nmemory", "perplexity", "same\nanswers", "same\ntop labels"):
         columns.add_column(name, justify="right", no_wrap=True)
     for candidate in CANDIDATES:
         whole = measured[candidate]
@@ -105,7 +105,7 @@ def table(measured: dict[str, Any]) -> Table:
                 f"{one['peak_memory_mb'] / 1000:.2f} GB",
                 f"{one['perplexity']:.4f}",
                 f"{whole['same_answers']}",
-                f"{whole['same_likeliest']}",
+                f"{whole['same_top_labels']}",
             )
     return columns
 

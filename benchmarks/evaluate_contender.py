@@ -16,7 +16,7 @@ from benchmarks.evaluate import CANDIDATES
 from stages.evaluate import load
 from tunepress.core.files import read_jsonl
 from tunepress.core.paths import PREPARED
-from tunepress.inference.scoring import Logits, chosen, score
+from tunepress.inference.scoring import Logits, score, token_logprobs
 from tunepress.text.prompt import Prompt
 from tunepress.text.tokenizer import Tokens
 
@@ -31,9 +31,9 @@ def stage(candidate: str, rows: Rows, prompt: Prompt) -> dict[str, Any]:
     model = load(candidate, BATCH_SIZE)
     start = time.perf_counter()
     answers = model.answers([row["prompt"] for row in rows], prompt.max_new_tokens)
-    likeliest, figures = score(model, rows, prompt.labels, prompt.source_max_len)
+    top_labels, figures = score(model, rows, prompt.labels, prompt.source_max_len)
     seconds = time.perf_counter() - start
-    return report(seconds, figures["perplexity"], answers, [one["likeliest"] for one in likeliest])
+    return report(seconds, figures["perplexity"], answers, [one["top_label"] for one in top_labels])
 
 
 def loop(candidate: str, rows: Rows, prompt: Prompt) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def loop(candidate: str, rows: Rows, prompt: Prompt) -> dict[str, Any]:
     model = load(candidate, 1)
     all_logits = torch_logits(model) if candidate == "merged" else onnx_logits(model)
     start = time.perf_counter()
-    answers, likeliest, total, tokens = [], [], 0.0, 0
+    answers, top_labels, total, tokens = [], [], 0.0, 0
     for row in rows:
         answers.extend(model.answers([row["prompt"]], prompt.max_new_tokens))
         asked = model.encode_prompt(row["prompt"])
@@ -49,12 +49,12 @@ def loop(candidate: str, rows: Rows, prompt: Prompt) -> dict[str, Any]:
         for label in prompt.labels or [row["expected"]]:
             completion = model.encode_completion(label + row["completion"][len(row["expected"]) :])
             logits = all_logits([*asked, *completion])[len(asked) - 1 : -1]
-            sums[label] = float(chosen(logits, completion).sum())
+            sums[label] = float(token_logprobs(logits, completion).sum())
             tokens += len(completion) if label == row["expected"] else 0
-        likeliest.append(max(sums, key=lambda label: sums[label]))
+        top_labels.append(max(sums, key=lambda label: sums[label]))
         total += sums[row["expected"]]
     seconds = time.perf_counter() - start
-    return report(seconds, float(np.exp(-total / tokens)), answers, likeliest)
+    return report(seconds, float(np.exp(-total / tokens)), answers, top_labels)
 
 
 def torch_logits(candidate: Any) -> AllLogits:
@@ -83,9 +83,9 @@ def onnx_logits(candidate: Any) -> AllLogits:
     return all_logits
 
 
-def report(seconds: float, perplexity: float, answers: list[str], likeliest: list[str]) -> dict[str, Any]:
+def report(seconds: float, perplexity: float, answers: list[str], top_labels: list[str]) -> dict[str, Any]:
     """What a contender took and found."""
-    return {"work_seconds": seconds, "perplexity": perplexity, "found": {"answers": answers, "likeliest": likeliest}}
+    return {"work_seconds": seconds, "perplexity": perplexity, "found": {"answers": answers, "top_labels": top_labels}}
 
 
 if __name__ == "__main__":

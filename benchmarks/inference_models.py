@@ -16,9 +16,9 @@ from transformers import AutoConfig
 from benchmarks.children import ROOT, read_json
 from stages.build.stage import build
 from stages.fetch.stage import download_gguf
-from stages.train.launch import cores
 from tunepress.config.base_model import BaseModel, Source
 from tunepress.config.build import Build
+from tunepress.core.cpu import available_cores
 from tunepress.core.errors import InputError
 from tunepress.core.files import read_jsonl, write_json, write_jsonl
 from tunepress.core.params import load
@@ -62,7 +62,7 @@ def main(job: dict[str, Any], scratch: Path) -> dict[str, Any]:
         else:
             path = gguf(cfg.base_model, scratch)
             models[name] = {"path": str(path), "weights": path.stem.rpartition(".")[2]}
-    return {"prompt": prompt(folder, job["prompt_tokens"]), "threads": cores(), "models": models}
+    return {"prompt": prompt(folder, job["prompt_tokens"]), "threads": available_cores(), "models": models}
 
 
 def built(recipe: Build, model: Path, scratch: Path) -> Path:

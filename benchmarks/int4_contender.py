@@ -17,7 +17,7 @@ import numpy as np
 from tunepress.core.files import read_jsonl
 from tunepress.core.paths import PREPARED
 from tunepress.inference.onnx_model import OnnxModel
-from tunepress.inference.scoring import Logits, Scorer, agreement, chosen, encoded
+from tunepress.inference.scoring import Logits, Scorer, agreement, encode_request, token_logprobs
 from tunepress.inference.torch_model import TorchModel
 from tunepress.text.prompt import Prompt
 from tunepress.text.tokenizer import Tokens
@@ -31,7 +31,7 @@ def main(report: Path, merged: Path, others: list[Path]) -> None:
     """Writes the report."""
     model = TorchModel(merged, BATCH_SIZE)
     rows, length = read_jsonl(PREPARED / "test.jsonl"), Prompt.load(PREPARED).source_max_len
-    asked = [encoded(model, row["prompt"], [row["completion"]], length) for row in rows]
+    asked = [encode_request(model, row["prompt"], [row["completion"]], length) for row in rows]
     reference = logits_of(model, asked)
     right = rights(reference, asked)
     found = [figures(reference, right, asked)]
@@ -57,7 +57,7 @@ def rights(answered: list[Logits], asked: Asked) -> list[bool]:
 
 def figures(answered: list[Logits], right: list[bool], asked: Asked) -> dict[str, Any]:
     """Rows, those that are right, and the perplexity of the completions."""
-    likelihoods = [chosen(logits, completion) for logits, (_, (completion,)) in zip(answered, asked, strict=True)]
+    likelihoods = [token_logprobs(logits, completion) for logits, (_, (completion,)) in zip(answered, asked, strict=True)]
     return {"rows": len(asked), "right": sum(right), "perplexity": float(np.exp(-np.concatenate(likelihoods).mean()))}
 
 

@@ -11,8 +11,8 @@ from benchmarks import olive_config
 from benchmarks.children import ROOT, Usage, environment, read_json, run
 from benchmarks.peer_environment import peer_python
 from tunepress.core.errors import InputError
+from tunepress.core.files import sha256
 from tunepress.core.paths import ADAPTER, ONNX, TIMINGS
-from tunepress.models.provenance import sha256
 
 WEIGHTS = "adapter_model.safetensors"
 EXPERIMENT = "olive_benchmark"

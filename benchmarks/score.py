@@ -17,7 +17,7 @@ from tunepress.core.paths import ADAPTER, BASE, MERGED, PREPARED
 from tunepress.inference.onnx_model import OnnxModel
 from tunepress.inference.torch_model import TorchModel
 from tunepress.models.hf_model import load_model, load_tokenizer
-from tunepress.text.labels import label_of
+from tunepress.text.labels import find_label
 from tunepress.text.prompt import Prompt
 
 
@@ -27,7 +27,7 @@ def main(report: Path, onnx: Path | None = None) -> None:
     rows = read_jsonl(PREPARED / "test.jsonl")
     model = OnnxModel(onnx) if onnx else merged()
     answers = model.answers([row["prompt"] for row in rows], prompt.max_new_tokens)
-    right = sum(label_of(answer, prompt.labels or ()) == row["expected"] for answer, row in zip(answers, rows, strict=True))
+    right = sum(find_label(answer, prompt.labels or ()) == row["expected"] for answer, row in zip(answers, rows, strict=True))
     write_json(report, {"right": right, "test_rows": len(rows)})
 
 

@@ -33,8 +33,8 @@ from tunepress.core.errors import one_line
 from tunepress.core.files import write_json
 from tunepress.core.paths import BASE
 from tunepress.core.stage import peak_memory_mb
-from tunepress.text.packing import Sequence
-from tunepress.text.tokenizer import IGNORED
+from tunepress.text.packing import PackedSequence
+from tunepress.text.tokenizer import IGNORE_INDEX
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 OUT_OF_MEMORY = ("out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -66,11 +66,11 @@ class Clock(TrainerCallback):
 class Padder:
     """The collator of the plain Trainer: the rows of some sequences as one batch, padded to its longest row."""
 
-    def __call__(self, batch: list[Sequence]) -> dict[str, torch.Tensor]:
+    def __call__(self, batch: list[PackedSequence]) -> dict[str, torch.Tensor]:
         """`input_ids`, `labels` and `attention_mask` [rows, tokens]."""
         rows = [example for sequence in batch for example in sequence]
         longest = max(len(row["input_ids"]) for row in rows)
-        fillings = {"input_ids": PAD, "labels": IGNORED, "attention_mask": 0}
+        fillings = {"input_ids": PAD, "labels": IGNORE_INDEX, "attention_mask": 0}
         padded: dict[str, list[list[int]]] = {name: [] for name in fillings}
         for row in rows:
             for name, filling in fillings.items():
@@ -224,7 +224,9 @@ def plain_model(cfg: train.Config) -> PeftModel:
     )
 
 
-def make_trainer(job: Job, model: PeftModel, learned: list[Sequence], cfg: train.Config, arguments: TrainingArguments) -> Trainer:
+def make_trainer(
+    job: Job, model: PeftModel, learned: list[PackedSequence], cfg: train.Config, arguments: TrainingArguments
+) -> Trainer:
     """The stage's trainer, or transformers' own on the rows of the same sequences."""
     if job.plain:
         return Trainer(model=model, args=arguments, data_collator=Padder(), train_dataset=learned)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from tunepress.text.packing import Sequence, assign
-from tunepress.text.tokenizer import IGNORED, Example
+from tunepress.text.packing import PackedSequence, pack
+from tunepress.text.tokenizer import IGNORE_INDEX, Example
 
 PAD = 0
 SPREAD = 0.6  # of the logarithms of the lengths: most rows are short, a few are long
@@ -79,7 +79,7 @@ SHAPES = {
 }
 
 
-def sequences(shape: Shape, count: int, seed: int) -> list[Sequence]:
+def sequences(shape: Shape, count: int, seed: int) -> list[PackedSequence]:
     """Rows joined to `count` sequences of up to `shape.tokens` tokens; the last quarter of each row has labels.
 
     Args:
@@ -90,7 +90,7 @@ def sequences(shape: Shape, count: int, seed: int) -> list[Sequence]:
     random = Random(seed)
     enough = count * (shape.tokens // shape.shortest)
     lengths = [length(shape, random) for _ in range(enough)]
-    assigned = assign(lengths, "join", shape.tokens, count, seed)
+    assigned = pack(lengths, "join", shape.tokens, count, seed)
     return [[example(lengths[number], shape.config["vocab_size"], random) for number in numbers] for numbers in assigned]
 
 
@@ -104,15 +104,15 @@ def example(tokens: int, vocabulary: int, random: Random) -> Example:
     """A row of random tokens, none of them the padding."""
     drawn = random.choices(range(PAD + 1, vocabulary), k=tokens)
     prompt = tokens - tokens // 4
-    return {"input_ids": drawn, "labels": [IGNORED] * prompt + drawn[prompt:]}
+    return {"input_ids": drawn, "labels": [IGNORE_INDEX] * prompt + drawn[prompt:]}
 
 
-def token_count(learned: list[Sequence]) -> int:
+def token_count(learned: list[PackedSequence]) -> int:
     """Tokens of sequences, padding not counted."""
     return sum(len(example["input_ids"]) for sequence in learned for example in sequence)
 
 
-def padded_count(learned: list[Sequence]) -> int:
+def padded_count(learned: list[PackedSequence]) -> int:
     """Tokens that the rows of sequences take as one batch, padded to its longest."""
     rows = [len(example["input_ids"]) for sequence in learned for example in sequence]
     return len(rows) * max(rows)

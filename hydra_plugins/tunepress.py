@@ -32,8 +32,8 @@ from tunepress.config.report import Report
 from tunepress.config.train import Train
 from tunepress.core.environment import Environment
 from tunepress.core.keys import unknown_key
-from tunepress.remote.addresses import is_remote, of_datastore, refusal
-from tunepress.remote.collected import COLLECTED, remote
+from tunepress.remote.addresses import datastore_url, is_remote, url_problem
+from tunepress.remote.collected import COLLECTED, remote_lists
 from tunepress.text import labels
 
 ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
@@ -86,9 +86,9 @@ def local_dataset(files: Sequence[str], path: str | None) -> str | None:
     return path if path and not files and Path(path).is_dir() else None
 
 
-def collected(otherwise: str, remote: Sequence[str]) -> str:
+def collected(otherwise: str, remote_lists: Sequence[str]) -> str:
     """The one path that covers the folders in which the files of some lists of `data` are collected."""
-    return os.path.commonpath([COLLECTED / name for name in remote]) if remote else otherwise
+    return os.path.commonpath([COLLECTED / name for name in remote_lists]) if remote_lists else otherwise
 
 
 def datastore_address(datastore: DictConfig) -> str:
@@ -99,7 +99,7 @@ def datastore_address(datastore: DictConfig) -> str:
     """
     if missing := sorted(OmegaConf.missing_keys(datastore)):
         raise ValueError(f"{missing[0]}: has no value; set it with -S {missing[0]}=...")
-    return of_datastore(cast(Datastore, datastore))
+    return datastore_url(cast(Datastore, datastore))
 
 
 def module_file(function: str | None) -> str | None:
@@ -139,7 +139,7 @@ def refuse_unknown_key(key: str) -> None:
 def refuse_together(root: DictConfig) -> None:
     """Raises ValueError for values that cannot go together, which no single type shows."""
     refuse_addresses(root.data)
-    if problem := labels.refusal(root.data.labels or []):
+    if problem := labels.labels_problem(root.data.labels or []):
         raise ValueError(problem)
     # unresolved, for resolving build.tracked would come by here again
     build = cast(dict[str, Any], OmegaConf.to_container(root.build, resolve=False))
@@ -161,7 +161,7 @@ def refuse_together(root: DictConfig) -> None:
 def refuse_addresses(data: DictConfig) -> None:
     """Raises ValueError for an address that rows cannot come from."""
     for url in filter(is_remote, [*data.files, *data.test_files]):
-        if wrong := refusal(url):
+        if wrong := url_problem(url):
             raise ValueError(wrong)
 
 
@@ -193,7 +193,7 @@ vars(apply_overrides)["hydras_own"] = HYDRAS_OWN
 ConfigLoaderImpl._apply_overrides_to_config = staticmethod(apply_overrides)  # type: ignore[method-assign]
 ConfigStore.instance().store(name="tunepress", node=Tunepress)
 OmegaConf.register_new_resolver("tracked", tracked, replace=True)
-OmegaConf.register_new_resolver("remote", remote, replace=True)
+OmegaConf.register_new_resolver("remote", remote_lists, replace=True)
 OmegaConf.register_new_resolver("local_dataset", local_dataset, replace=True)
 OmegaConf.register_new_resolver("collected", collected, replace=True)
 OmegaConf.register_new_resolver("datastore_address", datastore_address, replace=True)

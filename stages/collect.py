@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from tunepress.core.errors import InputError
-from tunepress.core.files import replacing, size_mb
+from tunepress.core.files import atomic_output, size_mb
 from tunepress.core.stage import run
-from tunepress.remote.collected import COLLECTED, LISTS, identified, place
+from tunepress.remote.collected import COLLECTED, LISTS, local_path, read_identities
 from tunepress.remote.errors import UnansweredError
 from tunepress.remote.file import download
 
@@ -19,13 +19,13 @@ class Config:
 
 def main(which: str, cfg: Config) -> str:
     """Fills data/collected/<which>, all of it or nothing."""
-    wanted = identified(which)
+    wanted = read_identities(which)
     named = [entry.url for entry in wanted]
-    with replacing(COLLECTED / which) as partial_folder:
+    with atomic_output(COLLECTED / which) as partial_folder:
         partial_folder.mkdir()
         for entry in wanted:
             try:
-                download(entry, partial_folder / place(entry.url, which, named).name)
+                download(entry, partial_folder / local_path(entry.url, which, named).name)
             except UnansweredError as error:
                 raise InputError(f"{entry.url}: {error}") from error
     return f"{len(wanted)} files in {COLLECTED / which} ({size_mb(COLLECTED / which):.1f} MB)"

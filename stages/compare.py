@@ -17,10 +17,10 @@ from tunepress.core.cpu import free_cores
 from tunepress.core.files import read_csv, read_jsonl, write_csv, write_json
 from tunepress.core.paths import CHANGED, MERGED, METRICS, ONNX, PREDICTIONS, PREPARED
 from tunepress.core.stage import run
-from tunepress.inference.metrics import paired
-from tunepress.inference.scoring import Scorer, agreement
+from tunepress.inference.metrics import mcnemar
+from tunepress.inference.scoring import Scorer, agreement, encode_request
 from tunepress.text.prompt import Prompt
-from tunepress.text.tokenizer import Tokens, cut
+from tunepress.text.tokenizer import truncate
 
 
 @dataclass
@@ -61,7 +61,7 @@ def differing(merged: list[dict[str, str]], onnx: list[dict[str, str]]) -> list[
 
 def paired_figures(merged: list[dict[str, str]], onnx: list[dict[str, str]]) -> dict[str, Any]:
     """The paired test between the two models' answers."""
-    test = paired(*([row["predicted"].split() == row["expected"].split() for row in rows] for rows in (merged, onnx)))
+    test = mcnemar(*([row["predicted"].split() == row["expected"].split() for row in rows] for rows in (merged, onnx)))
     return {
         "only_merged_right": test["only_first_right"],
         "only_onnx_right": test["only_second_right"],
@@ -85,12 +85,14 @@ def agreement_figures(
         probable; mean_kl: nats a token of Kullback-Leibler divergence from merged; tokenized_differently: rows that the
         shipped tokenizer splits into other tokens than the one of training (the merged model's are used).
     """
-    asked, shipped = ([encoded(model, row) for row in rows] for model in (merged, onnx))
+    asked, shipped = (
+        [encode_request(model, row["prompt"], [row["completion"]], None) for row in rows] for model in (merged, onnx)
+    )
     different = [row for row, own, other in zip(rows, asked, shipped, strict=True) if own != other]
     if different:
         rest = f", as it does in {len(different) - 1} more rows" if len(different) > 1 else ""
         print(f"compare: {different[0]['source']}: the built model's tokenizer gives other tokens than training's{rest}")
-    cut_asked = [(prompt, [cut(completion, prompt, source_max_len)]) for prompt, completion in asked]
+    cut_asked = [(prompt, [truncate(completion, prompt, source_max_len)]) for prompt, (completion,) in asked]
     tokens, same, divergence = 0, 0, 0.0
     found = groupby(merged.logits(cut_asked), itemgetter(0))
     for number, chunks in tqdm(found, total=len(rows), desc="agreement", unit="row"):
@@ -103,11 +105,6 @@ def agreement_figures(
         "mean_kl": float(f"{divergence / tokens:.4g}"),
         "tokenized_differently": len(different),
     }
-
-
-def encoded(model: Scorer, row: dict[str, Any]) -> tuple[Tokens, Tokens]:
-    """A row's prompt and completion in the model's own tokens."""
-    return model.encode_prompt(row["prompt"]), model.encode_completion(row["completion"])
 
 
 if __name__ == "__main__":

@@ -19,9 +19,9 @@ from tunepress.core.errors import InputError
 from tunepress.core.files import read_jsonl, write_csv, write_json
 from tunepress.core.paths import BASE, MERGED, METRICS, ONNX, PREDICTIONS, PREPARED
 from tunepress.core.stage import run
-from tunepress.inference.metrics import Figures, Metric, classification, generation
+from tunepress.inference.metrics import Metric, Metrics, classification_metrics, generation_metrics
 from tunepress.inference.scoring import Scorer, score
-from tunepress.text.labels import label_of
+from tunepress.text.labels import find_label
 from tunepress.text.prompt import Prompt
 
 CANDIDATES = {"base": BASE, "merged": MERGED, "onnx": ONNX}
@@ -54,12 +54,12 @@ def main(candidate: str, cfg: Config) -> str:
         raise InputError(f"{file}: no rows; set {ROWS_FROM[cfg.evaluate.split]}")
     model = load(candidate, cfg.evaluate.batch_size, prompt.eos_token_ids)
     answers = model.answers([row["prompt"] for row in rows], prompt.max_new_tokens)
-    likeliest, likelihoods = score(model, rows, prompt.labels, prompt.source_max_len)
+    top_labels, likelihoods = score(model, rows, prompt.labels, prompt.source_max_len)
     predictions, figures = measure(rows, answers, prompt, cfg.evaluate.confidence_level)
     figures = {"split": cfg.evaluate.split.value} | figures | likelihoods
     if metric:
         figures[metric.__name__] = measured(metric, rows, answers)
-    table = [one | other for one, other in zip(predictions, likeliest, strict=True)]
+    table = [one | other for one, other in zip(predictions, top_labels, strict=True)]
     write_csv(PREDICTIONS / f"{candidate}.csv", table, list(table[0]))
     write_json(METRICS / "evaluate" / f"{candidate}.json", figures)
     name = "accuracy" if prompt.labels else "exact_match"
@@ -113,15 +113,15 @@ def measured(metric: Metric, rows: list[dict[str, Any]], answers: list[str]) -> 
 
 def measure(
     rows: list[dict[str, Any]], answers: list[str], prompt: Prompt, confidence_level: float
-) -> tuple[list[dict[str, str]], Figures]:
+) -> tuple[list[dict[str, str]], Metrics]:
     """Predictions row by row, and their figures."""
     expected = [row["expected"] for row in rows]
     if prompt.labels:
-        predicted = [label_of(answer, prompt.labels) for answer in answers]
-        figures = classification(expected, predicted, prompt.labels, confidence_level)
+        predicted = [find_label(answer, prompt.labels) for answer in answers]
+        figures = classification_metrics(expected, predicted, prompt.labels, confidence_level)
     else:
         predicted = [answer.strip() for answer in answers]
-        figures = generation(expected, predicted, confidence_level)
+        figures = generation_metrics(expected, predicted, confidence_level)
     predictions = [
         {"source": row["source"], "prompt": row["prompt"], "expected": row["expected"], "predicted": said, "answer": answer}
         for row, said, answer in zip(rows, predicted, answers, strict=True)

@@ -14,10 +14,10 @@ from tunepress.config.data import Data
 from tunepress.core.errors import InputError
 from tunepress.core.files import write_json
 from tunepress.core.stage import run
-from tunepress.remote.addresses import refusal
-from tunepress.remote.collected import IDENTIFIED, LISTS, Identity, identified, urls
+from tunepress.remote.addresses import url_problem
+from tunepress.remote.collected import IDENTIFIED, LISTS, Identity, read_identities, remote_urls
 from tunepress.remote.errors import UnansweredError
-from tunepress.remote.file import ask
+from tunepress.remote.file import identify_file
 
 
 @dataclass
@@ -29,9 +29,9 @@ class Config:
 
 def main(which: str, cfg: Config) -> str:
     """Writes data/identified/<which>.json."""
-    named = urls({"files": cfg.data.files, "test_files": cfg.data.test_files}[which])
+    named = remote_urls({"files": cfg.data.files, "test_files": cfg.data.test_files}[which])
     written = IDENTIFIED / f"{which}.json"
-    known = identified(which) if written.exists() else []
+    known = read_identities(which) if written.exists() else []
     found = identify(named, {entry.url: entry for entry in known})
     write_json(written, [asdict(entry) for entry in found])
     changed = sum(entry not in known for entry in found)
@@ -45,7 +45,7 @@ def identify(named: list[str], known: dict[str, Identity]) -> list[Identity]:
         InputError: an address is not one, or its file cannot be had.
     """
     for url in named:
-        if wrong := refusal(url):
+        if wrong := url_problem(url):
             raise InputError(wrong)
     with ThreadPoolExecutor(len(named) or 1) as threads:
         return list(threads.map(lambda url: present(url, known.get(url)), named))
@@ -58,7 +58,7 @@ def present(url: str, known: Identity | None) -> Identity:
         InputError: the file cannot be had, or nobody answers and none was there before.
     """
     try:
-        return ask(url)
+        return identify_file(url)
     except UnansweredError as error:
         if known is None:
             raise InputError(f"{url}: {error}") from error

@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 import onnxruntime_genai as og
 
-from tunepress.inference.active_adapter import ActiveAdapter
 from tunepress.inference.genai_config import GenaiConfig
-from tunepress.inference.onnx_model import load
+from tunepress.inference.onnx_model import ActiveAdapter, load
 
 
 class OnnxRuntime:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from stages.benchmark.speed import Runtime, Workload, measure
 from tunepress.config.benchmark import Benchmark
-from tunepress.core.cpu import cores
+from tunepress.core.cpu import available_cores
 from tunepress.core.errors import InputError
 from tunepress.core.files import read_jsonl, size_mb, write_json
 from tunepress.core.paths import MERGED, METRICS, ONNX, PREPARED
@@ -97,10 +97,10 @@ def open_runtime(name: str) -> Reader:
     if name == "onnx":
         from stages.benchmark.onnx_runtime import OnnxRuntime
 
-        return OnnxRuntime(ONNX, cores())
+        return OnnxRuntime(ONNX, available_cores())
     from stages.benchmark.torch_runtime import TorchRuntime
 
-    return TorchRuntime(MERGED, cores())
+    return TorchRuntime(MERGED, available_cores())
 
 
 def machine() -> dict[str, Any]:
@@ -108,7 +108,7 @@ def machine() -> dict[str, Any]:
     listing = Path("/proc/cpuinfo")
     lines = listing.read_text(encoding="utf-8").splitlines() if listing.exists() else []
     cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
-    return {"cpu": cpu or platform.machine(), "cores": cores(), "gpu": gpu()}
+    return {"cpu": cpu or platform.machine(), "cores": available_cores(), "gpu": gpu()}
 
 
 def gpu() -> str | None:

@@ -14,7 +14,7 @@ from tunepress.core.files import size_mb
 from tunepress.core.paths import ADAPTER_FILE
 from tunepress.inference import genai_config
 from tunepress.inference.genai_config import GenaiConfig
-from tunepress.inference.onnx_model import check_answers
+from tunepress.inference.onnx_model import check_generates
 from tunepress.models.hf_model import load_encoder
 from tunepress.text.prompt import Prompt
 
@@ -39,7 +39,7 @@ def check(build: Build, merged: Path, folder: Path) -> ModelProto:
     windows.check(model, config, windows.windows(source))
     if config.provider == "cpu":
         twin.check(source)
-        check_answers(folder, prompt.render_prompt(dict.fromkeys(prompt.columns, "?")))
+        check_generates(folder, prompt.render_prompt(dict.fromkeys(prompt.columns, "?")))
     return model
 
 

@@ -14,7 +14,7 @@ from tunepress.config import builder_options
 from tunepress.config.build import CALIBRATION_TOKENS, GPTQ, SAMPLES, Adapters, Build, on_rounded_weights
 from tunepress.config.merge import Merge, MergeBase
 from tunepress.core.errors import InputError
-from tunepress.core.files import read_jsonl, replacing, size_mb, write_json
+from tunepress.core.files import atomic_output, read_jsonl, size_mb, write_json
 from tunepress.core.paths import ADAPTER, ADAPTER_FILE, BASE, MERGED, METRICS, ONNX, PREPARED
 from tunepress.inference import genai_config
 from tunepress.models.hf_model import check, load_encoder
@@ -36,13 +36,13 @@ def main(cfg: Config) -> str:
         raise InputError(wrong)
     separate = cfg.build.adapters is Adapters.separate
     source, prompt = (BASE, Prompt.load(ADAPTER)) if separate else (MERGED, Prompt.load(MERGED))
-    with replacing(ONNX) as partial:
+    with atomic_output(ONNX) as partial:
         if separate:
             calibration = build_separate(cfg.build, cfg.merge.base, partial, prompt)
         else:
             calibration = build(cfg.build, MERGED, partial, prompt)
         prompt.save(partial)
-        genai_config.write_ends(partial, load_encoder(source, prompt.eos_token_ids).eos_token_ids)
+        genai_config.write_eos_token_ids(partial, load_encoder(source, prompt.eos_token_ids).eos_token_ids)
         model = built_model.check(cfg.build, source, partial)
     figures = built_model.figures(cfg.build, ONNX, model) | ({"calibration": calibration} if calibration else {})
     write_json(METRICS / "build.json", figures)

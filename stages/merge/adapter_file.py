@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from stages.merge.delta import LowRank
 from tunepress.core.errors import InputError, one_line
-from tunepress.models.shards import Stored, stored_in
+from tunepress.models.shards import StoredTensor, read_header
 
 PREFIX = "base_model.model."  # of every name in the file
 NAME = "default"  # of the only adapter
@@ -38,8 +38,8 @@ class Pieces:
 
     layers: int
     products: dict[str, LowRank]
-    shifts: dict[str, tuple[Stored, float]]
-    whole: dict[str, Stored]
+    shifts: dict[str, tuple[StoredTensor, float]]
+    whole: dict[str, StoredTensor]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class AdapterFile:
 
     path: Path
     config: LoraConfig
-    tensors: Mapping[str, Stored]
+    tensors: Mapping[str, StoredTensor]
 
     @classmethod
     def of(cls, folder: Path) -> "AdapterFile":
@@ -67,7 +67,7 @@ class AdapterFile:
         config = read_config(folder / CONFIG_NAME)
         if not path.exists():
             raise InputError(f"{path}: not found; train again, or bring the adapter's weights as safetensors")
-        return cls(path, config, stored_in(path))
+        return cls(path, config, read_header(path))
 
     def pieces(self, model: PreTrainedModel) -> Pieces:
         """Finds the place of each of its tensors.
@@ -120,7 +120,7 @@ class AdapterFile:
                 found, wanted = list(stored.shape), list(shapes[name])
                 raise InputError(f"{self.path}: {name} is {found}, the base model wants {wanted}; it belongs to another one")
 
-    def _shifts(self, layers: Mapping[str, lora.LoraLayer]) -> dict[str, tuple[Stored, float]]:
+    def _shifts(self, layers: Mapping[str, lora.LoraLayer]) -> dict[str, tuple[StoredTensor, float]]:
         shifts = {}
         for name, layer in layers.items():
             if bias := self.tensors.get(f"{PREFIX}{name}.lora_B.bias"):

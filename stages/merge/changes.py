@@ -7,8 +7,8 @@ from transformers import PreTrainedModel
 from stages.merge.adapter_file import AdapterFile, Pieces
 from stages.merge.delta import Change
 from tunepress.core.errors import InputError
-from tunepress.models.bnb_4bit import Quantization, linear_weights
-from tunepress.models.shards import Shards, Stored
+from tunepress.models.bnb_4bit import Quantization, quantized_weight_names
+from tunepress.models.shards import Shards, StoredTensor
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def changes_of(model: PreTrainedModel, base: Shards, adapter: AdapterFile, quant
     """
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     tied: dict[str, str] = model.get_expanded_tied_weights_keys(all_submodels=True)  # the embedding by the head's name
-    rounded = linear_weights(model) if quantization else []
+    rounded = quantized_weight_names(model) if quantization else []
     pieces = adapter.pieces(model)
     origins = origins_of(base, tied)
     tensors = {}
@@ -60,13 +60,13 @@ def changes_of(model: PreTrainedModel, base: Shards, adapter: AdapterFile, quant
     return Changes(pieces.layers, tensors, untied=bool(pairs))
 
 
-def origins_of(base: Shards, tied: dict[str, str]) -> dict[str, Stored]:
+def origins_of(base: Shards, tied: dict[str, str]) -> dict[str, StoredTensor]:
     """The base model's tensors by name; of two that are tied, both names have the one that is in the files."""
     other = tied | {source: target for target, source in tied.items()}
     return {name: base.tensors[other[name]] for name in other if other[name] in base.tensors} | dict(base.tensors)
 
 
-def change_of(name: str, origin: Stored, pieces: Pieces, quantization: Quantization | None) -> Change:
+def change_of(name: str, origin: StoredTensor, pieces: Pieces, quantization: Quantization | None) -> Change:
     """What becomes of one tensor; one that the adapter brings whole was not rounded when it was trained."""
     origin.check_type()
     whole = pieces.whole.get(name)

@@ -11,7 +11,7 @@ import torch
 
 from tunepress.core.errors import InputError
 from tunepress.models.bnb_4bit import Quantization
-from tunepress.models.shards import Rows, Stored
+from tunepress.models.shards import ReadRows, StoredTensor
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class LowRank:
         magnitude: [out], of DoRA alone.
     """
 
-    a: Stored
-    b: Stored
+    a: StoredTensor
+    b: StoredTensor
     scaling: float
     transposed: bool = False
-    magnitude: Stored | None = None
+    magnitude: StoredTensor | None = None
 
     @property
     def divisible(self) -> bool:
@@ -96,18 +96,18 @@ class Change:
     """
 
     name: str
-    like: Stored
-    source: Stored
+    like: StoredTensor
+    source: StoredTensor
     rounding: Quantization | None = None
     product: LowRank | None = None
-    shift: tuple[Stored, float] | None = None
+    shift: tuple[StoredTensor, float] | None = None
 
     @property
     def divisible(self) -> bool:
         """Whether its rows can be made a few at a time: double quantization looks at all of a weight's scales."""
         return self.rounding is None and (self.product is None or self.product.divisible)
 
-    def opened(self) -> Rows:
+    def opened(self) -> ReadRows:
         """What makes some of its rows.
 
         Raises:

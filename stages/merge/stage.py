@@ -15,10 +15,10 @@ from stages.merge.adapter_file import AdapterFile
 from stages.merge.changes import Changes, changes_of
 from tunepress.config.merge import Merge, MergeBase
 from tunepress.core.errors import InputError
-from tunepress.core.files import read_json, replacing, size_mb, write_json
+from tunepress.core.files import atomic_output, read_json, size_mb, write_json
 from tunepress.core.paths import ADAPTER, BASE, MERGED, METRICS
 from tunepress.models.bnb_4bit import Quantization
-from tunepress.models.hf_model import empty_model, ends_of, load_tokenizer
+from tunepress.models.hf_model import empty_model, load_tokenizer, read_eos_token_ids
 from tunepress.models.shards import Shards
 from tunepress.text.prompt import FILE_NAME, Prompt
 
@@ -37,7 +37,7 @@ def main(cfg: Config) -> str:
     model, base = empty_model(BASE), Shards.of(BASE)
     trained = [path.name for path in ADAPTER.iterdir()] != [FILE_NAME]  # adapter.method=none leaves the prompt alone
     changes = changes_of(model, base, AdapterFile.of(ADAPTER), quantization) if trained else Changes(0, {}, untied=False)
-    with replacing(MERGED) as partial:
+    with atomic_output(MERGED) as partial:
         partial.mkdir()
         base.write(partial, changes.tensors)
         save_configuration(model, changes, prompt.eos_token_ids, partial)
@@ -74,5 +74,5 @@ def save_configuration(model: PreTrainedModel, changes: Changes, eos_token_ids: 
     else:
         shutil.copyfile(BASE / GENERATION_CONFIG_NAME, folder / GENERATION_CONFIG_NAME)
     generation = folder / GENERATION_CONFIG_NAME
-    if eos_token_ids and ends_of(generation) != list(eos_token_ids):
+    if eos_token_ids and read_eos_token_ids(generation) != list(eos_token_ids):
         write_json(generation, read_json(generation) | {"eos_token_id": list(eos_token_ids)})

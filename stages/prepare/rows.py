@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from tunepress.core.errors import InputError, one_line
-from tunepress.remote.formats import FORMATS
-from tunepress.text.prompt import text_of
+from tunepress.core.files import CSV_FIELD_LIMIT
+from tunepress.remote.addresses import FORMATS
+from tunepress.text.prompt import to_text
 
 DECODER = json.JSONDecoder(parse_float=str, parse_int=str)  # a number is the text that the file has: 1.50 and not 1.5
-LONGEST_CELL = 2**31 - 1  # characters; csv's own limit is 131,072, and a C long has 32 bits on Windows
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def _row(source: str, values: dict[str, Any], columns: Collection[str]) -> Row:
         if column not in values:
             raise _no_column(source, column, values)
         try:
-            texts[column] = text_of(values[column])
+            texts[column] = to_text(values[column])
         except ValueError as error:
             raise InputError(f"{source}: column {column!r} holds {error}") from error
     return Row(source, texts)
@@ -113,7 +113,7 @@ def _check_names(path: Path, names: list[str], columns: Collection[str]) -> None
 
 
 def _csv(path: Path, columns: Collection[str]) -> Iterator[dict[str, str]]:
-    csv.field_size_limit(LONGEST_CELL)
+    csv.field_size_limit(CSV_FIELD_LIMIT)
     names: list[str] = []
     row = 0
     with path.open(encoding="utf-8-sig", newline="") as file:

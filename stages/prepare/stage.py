@@ -13,13 +13,13 @@ from stages.prepare.rows import Row, read_files, read_hub
 from stages.prepare.split import capped, deduplicate, overlap, split
 from tunepress.config.data import Data, Overlong
 from tunepress.core.errors import InputError
-from tunepress.core.files import replacing, write_json, write_jsonl
+from tunepress.core.files import atomic_output, write_json, write_jsonl
 from tunepress.core.paths import BASE, METRICS, PREPARED
-from tunepress.models.hf_model import check_context, load_encoder
-from tunepress.remote.collected import local
-from tunepress.text.chat_template import in_chat_template
-from tunepress.text.labels import refusal
-from tunepress.text.packing import Corpus, assign
+from tunepress.models.hf_model import check_base_context, load_encoder
+from tunepress.remote.collected import local_paths
+from tunepress.text.chat_template import wrap_in_chat_template
+from tunepress.text.labels import labels_problem
+from tunepress.text.packing import Corpus, pack
 from tunepress.text.prompt import Prompt, column_names, split_template
 from tunepress.text.tokenizer import Encoder
 
@@ -35,11 +35,11 @@ class Config:
 def main(cfg: Config) -> str:
     """Prepares data/prepared from cfg.data."""
     encoder = load_encoder(BASE)
-    check_context(BASE, cfg.data.source_max_len)
+    check_base_context(BASE, cfg.data.source_max_len)
     prompt = make_prompt(cfg.data, encoder)
     splits, metrics = prepare(cfg.data, cfg.seed, prompt, encoder)
     longest = max(len(encoder.row(row, cfg.data.source_max_len)[1]) for row in splits["train"])
-    with replacing(PREPARED) as partial:
+    with atomic_output(PREPARED) as partial:
         for name, rows in splits.items():
             write_jsonl(partial / f"{name}.jsonl", rows)
         Corpus(cfg.data.source_max_len if cfg.data.pad_to_max_len else None, cfg.data.use_attention_mask).save(partial)
@@ -62,13 +62,13 @@ def cuts(metrics: dict[str, Any]) -> str:
 
 def make_prompt(data: Data, encoder: Encoder) -> Prompt:
     """Cuts data.text_template in prompt and completion, inside the model's chat template if asked."""
-    if problem := refusal(data.labels or []):
+    if problem := labels_problem(data.labels or []):
         raise InputError(problem)
     prompt, completion = split_template(data.text_template, data.completion_column)
     if data.use_chat_template:
         if encoder.tokenizer.chat_template is None:
             raise InputError("data.use_chat_template: the base model has no chat template; set data.use_chat_template=false")
-        prompt, completion = in_chat_template(prompt, completion, encoder)
+        prompt, completion = wrap_in_chat_template(prompt, completion, encoder)
     labels = tuple(data.labels) if data.labels else None
     return Prompt(prompt, completion, labels, data.source_max_len, eos_token_ids=tuple(encoder.eos_token_ids))
 
@@ -76,8 +76,8 @@ def make_prompt(data: Data, encoder: Encoder) -> Prompt:
 def prepare(data: Data, seed: int, prompt: Prompt, encoder: Encoder) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:
     """Reads, checks, cleans and splits the rows; returns the splits and what to tell about them."""
     columns = list(dict.fromkeys(column_names(data.text_template)))
-    raw = read_files(local(data.files, "files"), columns) if data.files else read_dataset(data, columns)
-    raw_test = read_files(local(data.test_files, "test_files"), columns)
+    raw = read_files(local_paths(data.files, "files"), columns) if data.files else read_dataset(data, columns)
+    raw_test = read_files(local_paths(data.test_files, "test_files"), columns)
     left = deduplicate((render(row, data, prompt) for row in raw), bool(data.labels))
     left_test = deduplicate((render(row, data, prompt) for row in raw_test), bool(data.labels))
     report_conflicts(left.conflicts + left_test.conflicts)
@@ -157,7 +157,7 @@ def in_sequences(rows: list[dict[str, Any]], data: Data, seed: int, encoder: Enc
     if data.max_samples is not None and data.max_samples < 1:
         raise InputError(f"data.max_samples: {data.max_samples} leaves no rows; 1 or more, or null")
     lengths = [min(token_count(row, encoder), data.source_max_len) for row in rows]
-    assigned = assign(lengths, data.corpus_strategy.value, data.source_max_len, data.max_samples, seed)
+    assigned = pack(lengths, data.corpus_strategy.value, data.source_max_len, data.max_samples, seed)
     return [{**rows[number], "sequence": sequence} for sequence, numbers in enumerate(assigned) for number in numbers]
 
 

@@ -26,13 +26,13 @@ def bins_of(rows: Iterable[dict[str, str]]) -> list[Bin]:
     """The bins that hold a row, from the least sure to the surest.
 
     Args:
-        rows: predictions with `expected`, `likeliest` and `confidence`, 0 to 1.
+        rows: predictions with `expected`, `top_label` and `confidence`, 0 to 1.
     """
     members: dict[int, list[tuple[float, bool]]] = {}
     for row in rows:
         confidence = float(row["confidence"])
         number = min(int(confidence * BINS), BINS - 1)
-        members.setdefault(number, []).append((confidence, row["likeliest"] == row["expected"]))
+        members.setdefault(number, []).append((confidence, row["top_label"] == row["expected"]))
     return [
         Bin(fmean(confidence for confidence, _ in one), fmean(right for _, right in one), len(one))
         for _, one in sorted(members.items())

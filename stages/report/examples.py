@@ -65,7 +65,7 @@ def is_right(row: Mapping[str, str]) -> bool:
 
 def confidence(row: Mapping[str, str]) -> float | None:
     """The probability of the label that was said, where it is also the likeliest one."""
-    return float(row["confidence"]) if row.get("likeliest") == row["predicted"] else None
+    return float(row["confidence"]) if row.get("top_label") == row["predicted"] else None
 
 
 def text_of(rendered: str, prompt: Prompt) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from stages.report import tables
 from stages.report.examples import parts
 from stages.report.page import Findings, environment
-from tunepress.core.environment import versions
+from tunepress.core.environment import installed_versions
 from tunepress.core.paths import ADAPTER_FILE
 from tunepress.text.prompt import Prompt
 
@@ -52,7 +52,7 @@ def source(parameters: dict[str, Any]) -> str:
 def requirement(execution_provider: str) -> str:
     """The package that runs the model, in the version that it was measured with."""
     name = {"cuda": "onnxruntime-genai-cuda", "dml": "onnxruntime-genai-directml"}.get(execution_provider, "onnxruntime-genai")
-    installed = versions()
+    installed = installed_versions()
     return f"{name}=={installed.get('onnxruntime-genai') or installed['onnxruntime-genai-cuda']}"
 
 

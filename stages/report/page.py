@@ -13,7 +13,7 @@ from stages.report import examples, plots, tables
 from stages.report.calibration import bins_of
 from stages.report.experiments import Experiment
 from stages.report.figures import CANDIDATES, TIMED, Run
-from tunepress.core.environment import image, versions
+from tunepress.core.environment import current_image, installed_versions
 from tunepress.core.paths import LOSS_CURVES
 from tunepress.models.provenance import commands
 from tunepress.text.prompt import Prompt
@@ -126,8 +126,8 @@ def tables_of(findings: Findings) -> dict[str, tables.Table]:
 
 def made_with() -> dict[str, str]:
     """Versions, and the image where there is one."""
-    container = image()
-    return versions() | ({container["name"]: container["digest"]} if container else {})
+    container = current_image()
+    return installed_versions() | ({container["name"]: container["digest"]} if container else {})
 
 
 def draw(findings: Findings) -> dict[str, Markup]:

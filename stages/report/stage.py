@@ -18,10 +18,10 @@ from tunepress.config.evaluate import Evaluate
 from tunepress.config.merge import Merge
 from tunepress.config.report import Report
 from tunepress.config.train import Train
-from tunepress.core.environment import Environment, image
-from tunepress.core.files import read_csv, replacing, write_json
+from tunepress.core.environment import Environment, current_image
+from tunepress.core.files import atomic_output, read_csv, write_json
 from tunepress.core.paths import ADAPTER, CHANGED, METRICS, MODEL_CARD, ONNX, PREDICTIONS, PREPARED, REPORT
-from tunepress.models.provenance import hashes
+from tunepress.models.provenance import hash_files
 from tunepress.text.prompt import Prompt
 
 
@@ -45,13 +45,13 @@ class Config:
 def main(cfg: Config) -> str:
     """Writes metrics/summary.json, metrics/speed.json, report/ and models/MODEL_CARD.md."""
     findings = gather(cfg)
-    with replacing(REPORT) as partial:
+    with atomic_output(REPORT) as partial:
         partial.mkdir()
         (partial / "index.html").write_text(page(findings), encoding="utf-8")
-    with replacing(MODEL_CARD) as partial:
+    with atomic_output(MODEL_CARD) as partial:
         partial.write_text(card(findings), encoding="utf-8")
     write_json(METRICS / "summary.json", findings.run.summary())
-    container = image()
+    container = current_image()
     write_json(METRICS / "speed.json", findings.run.speed() | ({"image": container} if container else {}))
     return f"{METRICS / 'summary.json'}, {REPORT / 'index.html'} and {MODEL_CARD}"
 
@@ -65,7 +65,7 @@ def gather(cfg: Config, experiments: Sequence[Experiment] = ()) -> Findings:
         prompt=Prompt.load(PREPARED),
         predictions={name: read_csv(PREDICTIONS / f"{name}.csv") for name in CANDIDATES},
         changed=read_csv(CHANGED),
-        hashes=hashes((PREPARED, ADAPTER, ONNX)),
+        hashes=hash_files((PREPARED, ADAPTER, ONNX)),
         experiments=experiments,
     )
 

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, set_seed
 from stages.train.fused_linear import FusedLinear
 from tunepress.config.adapter import Adapter, moves_the_base
 from tunepress.core.errors import InputError
-from tunepress.models.bnb_4bit import hold_still
+from tunepress.models.bnb_4bit import disable_repacking
 from tunepress.models.hf_model import empty_model, read_tensor
 
 
@@ -93,7 +93,7 @@ def with_adapter(model: PreTrainedModel, adapter: Adapter, seed: int, folder: Pa
         seed: of the adapter's first weights.
         folder: the base model's folder, whose unquantized weights loftq compares with.
     """
-    hold_still(model)
+    disable_repacking(model)
     set_seed(seed)  # before the weights are made, not after
     loftq = adapter.init_lora_weights == "loftq"
     adapted = get_peft_model(model, lora_config(adapter, init_lora_weights=True if loftq else adapter.init_lora_weights))

@@ -24,7 +24,7 @@ from accelerate.utils import broadcast_object_list
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, get_last_checkpoint, rotate_checkpoints
 
-from tunepress.core.files import remove
+from tunepress.core.files import remove, sha256
 
 FOLDER = ".checkpoints"
 PARTIAL = "partial"
@@ -111,8 +111,7 @@ def key(sections: Any, inputs: list[Path]) -> str:
     for path in inputs + code():
         for file in [path] if path.is_file() else sorted(path.rglob("*")):
             if file.is_file():
-                with file.open("rb") as stream:
-                    digest.update(file.name.encode() + hashlib.file_digest(stream, "sha256").digest())
+                digest.update(file.name.encode() + bytes.fromhex(sha256(file)))
     digest.update("".join(version(package) for package in PACKAGES).encode())
     digest.update(str(PartialState().num_processes).encode())  # of all machines
     digest.update(torch.cuda.get_device_name().encode() if torch.cuda.is_available() else b"cpu")

@@ -13,8 +13,8 @@ from stages.train.trainer import joinable
 from tunepress.config.adapter import Adapter
 from tunepress.config.train import Train, interval
 from tunepress.core.errors import InputError
-from tunepress.text.packing import Sequence, token_count
-from tunepress.text.tokenizer import IGNORED
+from tunepress.text.packing import PackedSequence, token_count
+from tunepress.text.tokenizer import IGNORE_INDEX
 
 EFFICIENCY = 0.46  # of a training's products against large ones: `python -m benchmarks.train`
 PRODUCT = 1024  # rows and columns of a large product
@@ -61,8 +61,8 @@ class Plan:
     def of(
         cls,
         model: PeftModel,
-        sequences: list[Sequence],
-        validated: list[Sequence],
+        sequences: list[PackedSequence],
+        validated: list[PackedSequence],
         adapter: Adapter,
         train: Train,
         sharing: int,
@@ -185,6 +185,6 @@ def duration(seconds: float) -> str:
     return f"about {seconds / 60:.0f} min" if seconds >= 90 else f"about {math.ceil(seconds)} s"
 
 
-def label_count(sequence: Sequence) -> int:
+def label_count(sequence: PackedSequence) -> int:
     """Positions of a sequence that have a label."""
-    return sum(label != IGNORED for example in sequence for label in example["labels"])
+    return sum(label != IGNORE_INDEX for example in sequence for label in example["labels"])

@@ -10,7 +10,7 @@ import torch
 from peft.tuners.lora import Linear
 from torch.autograd.function import once_differentiable
 
-from tunepress.models.threads import threads_for
+from tunepress.models.threads import limited_threads
 
 
 class FusedLinear(Linear):
@@ -65,9 +65,9 @@ class _LinearWithLora(torch.autograd.Function):
         """The output [..., out] of x [..., in], weight [out, in], bias [out], a [r, in], b [out, r] and dropped [..., in]."""
         rows = x.reshape(-1, x.shape[-1])
         learned = x if dropped is None else dropped
-        with threads_for(len(rows), len(a)):
+        with limited_threads(len(rows), len(a)):
             thin = (learned.reshape(rows.shape) @ a.t()).mul_(scale)
-        with threads_for(len(rows), len(weight)):
+        with limited_threads(len(rows), len(weight)):
             out = torch.nn.functional.linear(rows, weight, bias).addmm_(thin, b.t())
         ctx.save_for_backward(learned, weight, a, b, thin)
         ctx.scale, ctx.drops = scale, dropped is not None
@@ -81,9 +81,9 @@ class _LinearWithLora(torch.autograd.Function):
         grad_x = grad_dropped = None
         grad = grad.reshape(-1, grad.shape[-1])
         rows, (r, features) = len(grad), a.shape
-        with threads_for(rows, r):
+        with limited_threads(rows, r):
             grad_thin = (grad @ b).mul_(ctx.scale)
-        with threads_for(rows, features):
+        with limited_threads(rows, features):
             if ctx.needs_input_grad[0]:
                 grad_x = grad @ weight
                 if ctx.drops:
@@ -91,8 +91,8 @@ class _LinearWithLora(torch.autograd.Function):
                 else:
                     grad_x.addmm_(grad_thin, a)
                 grad_x = grad_x.view_as(learned)
-        with threads_for(r, features):
+        with limited_threads(r, features):
             grad_a = grad_thin.t() @ learned.reshape(-1, features) if ctx.needs_input_grad[3] else None
-        with threads_for(r, grad.shape[-1]):
+        with limited_threads(r, grad.shape[-1]):
             grad_b = (thin.t() @ grad).t() if ctx.needs_input_grad[4] else None  # this way round a CPU is faster
         return grad_x, None, None, grad_a, grad_b, None, grad_dropped

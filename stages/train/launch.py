@@ -9,7 +9,7 @@ from accelerate import DistributedType, PartialState
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main as torchrun_main
 
-from tunepress.core.cpu import cores
+from tunepress.core.cpu import available_cores
 
 
 def launched() -> bool:
@@ -34,7 +34,7 @@ def launch(module: str, overrides: list[str], num_processes: int) -> NoReturn:
     """
     alone = [] if "PET_NNODES" in os.environ else ["--standalone"]
     torchrun = [sys.executable, "-m", __name__, *alone, f"--nproc-per-node={num_processes}", "--module"]
-    threads = str(max(1, cores() // num_processes))
+    threads = str(max(1, available_cores() // num_processes))
     sys.stdout.flush()
     os.execve(sys.executable, [*torchrun, module, *overrides], {"OMP_NUM_THREADS": threads} | os.environ)  # noqa: S606
 
@@ -49,7 +49,7 @@ def let_fsdp_run_on_cpus() -> None:
 def use_all_cores() -> None:
     """Gives torch as many threads as this process may use cores: by itself it takes all of the machine's."""
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, min(torch.get_num_threads(), cores())))
+        torch.set_num_threads(max(1, min(torch.get_num_threads(), available_cores())))
 
 
 if __name__ == "__main__":

@@ -39,12 +39,12 @@ from tunepress.config import train as train_schema
 from tunepress.config.adapter import Adapter, Method
 from tunepress.config.train import Train
 from tunepress.core.errors import InputError
-from tunepress.core.files import read_jsonl, replacing, size_mb, write_json
+from tunepress.core.files import atomic_output, read_jsonl, size_mb, write_json
 from tunepress.core.paths import ADAPTER, BASE, LOSS_CURVES, METRICS, PREPARED
 from tunepress.models.bnb_4bit import Quantization
 from tunepress.models.hf_model import check, empty_model, load_encoder, load_model
-from tunepress.models.threads import GiveWay, SteadyThreads
-from tunepress.text.packing import Corpus, Sequence, sequences, token_count
+from tunepress.models.threads import DeterministicThreads, FreeCoresCallback
+from tunepress.text.packing import Corpus, PackedSequence, group_by_sequence, token_count
 from tunepress.text.prompt import Prompt
 
 
@@ -95,9 +95,9 @@ def main(cfg: Config) -> str:
 
 def leave_untrained() -> str:
     """Writes the outputs of a training that there was not: the prompt alone, no losses, no steps."""
-    with replacing(ADAPTER) as partial:
+    with atomic_output(ADAPTER) as partial:
         Prompt.load(PREPARED).save(partial)
-    with replacing(LOSS_CURVES) as partial:
+    with atomic_output(LOSS_CURVES) as partial:
         write_loss_curves([], partial)
     parameters = sum(weight.numel() for weight in empty_model(BASE).parameters())
     write_json(METRICS / "train.json", {"parameters": parameters, "trainable_parameters": 0, "steps": 0})
@@ -109,7 +109,7 @@ def prepared_files() -> list[Path]:
     return [PREPARED / name for name in ("corpus.json", "train.jsonl", "validation.jsonl")]
 
 
-def read_examples(train: Train) -> dict[str, list[Sequence]]:
+def read_examples(train: Train) -> dict[str, list[PackedSequence]]:
     """The prepared rows as sequences of examples; validation rows stand alone, as a deployed model meets them."""
     prompt, corpus = Prompt.load(PREPARED), Corpus.load(PREPARED)
     encoder = load_encoder(BASE, prompt.eos_token_ids)
@@ -118,14 +118,14 @@ def read_examples(train: Train) -> dict[str, list[Sequence]]:
     def example(row: dict[str, Any]) -> dict[str, list[int]]:
         return encoder.example(row, prompt.source_max_len, train.completion_only_loss)
 
-    learned = sequences(read_jsonl(PREPARED / "train.jsonl"))
+    learned = group_by_sequence(read_jsonl(PREPARED / "train.jsonl"))
     return {
         "train": [corpus.sequence([example(row) for row in rows], padding) for rows in learned],
         "validation": [[example(row)] for row in read_jsonl(PREPARED / "validation.jsonl")],
     }
 
 
-def make_plan(cfg: Config, learned: list[Sequence], validated: list[Sequence] | None = None) -> Plan:
+def make_plan(cfg: Config, learned: list[PackedSequence], validated: list[PackedSequence] | None = None) -> Plan:
     """What the training will do; processes on a CPU share its memory, on GPUs each has its own."""
     sharing = 1 if torch.cuda.is_available() else cfg.train.num_processes
     return Plan.of(adapters.outline(BASE, cfg.adapter), learned, validated or [], cfg.adapter, cfg.train, sharing)
@@ -158,7 +158,7 @@ def keep_initial(model: PeftModel, adapter: Adapter, scratch: Path) -> Path | No
 
 def make_trainer(
     model: PeftModel,
-    examples: dict[str, list[Sequence]],
+    examples: dict[str, list[PackedSequence]],
     train: Train,
     arguments: TrainingArguments,
     plan: Plan | None = None,
@@ -167,7 +167,7 @@ def make_trainer(
     apart = to_split(model.get_base_model())
     if not apart:  # a checkpointed layer would skip what the last of the examples does not read
         skip_unread_positions(model.get_base_model())
-    SteadyThreads(model)
+    DeterministicThreads(model)
     lengths = list(map(token_count, examples["train"]))
     order = Order(lengths, train.train_sampling_strategy, train.data_seed, arguments.train_batch_size, arguments.world_size)
     if train.fsdp:
@@ -188,7 +188,7 @@ def make_trainer(
     trainer.add_callback(Progress(plan))
     if train.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(train.early_stopping_patience, train.early_stopping_threshold))
-    trainer.add_callback(GiveWay())
+    trainer.add_callback(FreeCoresCallback())
     return trainer
 
 
@@ -213,12 +213,12 @@ def write_outputs(trainer: PaddingFreeTrainer, cfg: Config, initial: Path | None
     spread: dict[str, Any] | None = get_model_state_dict(trainer.model, options=whole) if trainer.is_fsdp_enabled else None
     if not trainer.accelerator.is_main_process:
         return
-    with replacing(ADAPTER) as partial:
+    with atomic_output(ADAPTER) as partial:
         adapters.save(trainer.accelerator.unwrap_model(trainer.model), spread, initial, partial)
         if quantization := Quantization.of(cfg.adapter, cfg.train.bf16):
             quantization.save(partial)
         Prompt.load(PREPARED).save(partial)
-    with replacing(LOSS_CURVES) as partial:
+    with atomic_output(LOSS_CURVES) as partial:
         write_loss_curves(trainer.state.log_history, partial)
     write_json(METRICS / "train.json", metrics)
 

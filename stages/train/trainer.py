@@ -15,15 +15,15 @@ from transformers.masking_utils import sdpa_mask
 from stages.train.checkpoints import ResumableTrainer
 from stages.train.sampler import Order
 from tunepress.config.train import Train
-from tunepress.text.packing import Sequence
-from tunepress.text.tokenizer import IGNORED
+from tunepress.text.packing import PackedSequence
+from tunepress.text.tokenizer import IGNORE_INDEX
 
 BY_EXAMPLE = "sdpa_by_example"  # an attn_implementation for from_pretrained
 MASKED = {"full_attention", "sliding_attention", "chunked_attention"}  # layers in which a mask keeps examples apart
 
 FEWEST = 4  # positions whose logits are computed: oneMKL's products of two or three rows depend on the number of threads
 
-EMPTY: Sequence = [{"input_ids": [0], "labels": [IGNORED]}]  # what a process computes when there is no row left for it
+EMPTY: PackedSequence = [{"input_ids": [0], "labels": [IGNORE_INDEX]}]  # what a process computes when there is no row left for it
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Joiner:
     boundaries: bool
     on_host: bool = False
 
-    def __call__(self, batch: list[Sequence]) -> dict[str, Any]:
+    def __call__(self, batch: list[PackedSequence]) -> dict[str, Any]:
         """`input_ids`, `labels` and `position_ids` [1, tokens], the positions starting over at each example."""
         examples = [example for sequence in batch for example in sequence]
         collate = DataCollatorWithFlattening(return_flash_attn_kwargs=self.boundaries and not self.on_host)
@@ -93,10 +93,10 @@ class PaddingFreeTrainer(ResumableTrainer):
         self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def eval_batches(self) -> Iterator[list[Sequence]]:
+    def eval_batches(self) -> Iterator[list[PackedSequence]]:
         """This process's share of the validation rows, in as many batches as each of the others has."""
         size, processes = self.args.eval_batch_size, self.accelerator.num_processes
-        sequences: list[Sequence] = list(self.eval_dataset)
+        sequences: list[PackedSequence] = list(self.eval_dataset)
         sequences += [EMPTY] * (-len(sequences) % (size * processes) if processes > 1 else 0)
         for start in range(self.accelerator.process_index * size, len(sequences), size * processes):
             yield sequences[start : start + size]
@@ -156,10 +156,10 @@ def summed_loss(model: torch.nn.Module, inputs: Mapping[str, Any], apart: bool =
         parts = [summed_loss(model, example) for example in split(inputs)]
         return torch.stack([loss for loss, _, _ in parts]).sum(), sum(count for _, count, _ in parts), parts[-1][2]
     following = inputs["labels"][0, 1:]  # the collator ignores each example's first token, so none predicts the next's
-    predicting = (following != IGNORED).nonzero().squeeze(-1)
+    predicting = (following != IGNORE_INDEX).nonzero().squeeze(-1)
     count = len(predicting)
     if count < FEWEST:
-        predicting = torch.cat([predicting, (following == IGNORED).nonzero().squeeze(-1)[: FEWEST - count]])
+        predicting = torch.cat([predicting, (following == IGNORE_INDEX).nonzero().squeeze(-1)[: FEWEST - count]])
     rest = {name: value for name, value in inputs.items() if name != "labels"}
     # with a cache transformers would take the joined row for one sequence
     outputs = model(**rest, logits_to_keep=predicting, use_cache=False)

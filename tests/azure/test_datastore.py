@@ -12,7 +12,7 @@ from tests.azure.machine_learning import ARM, CONTAINER, STORE, URI, MachineLear
 from tunepress.core.errors import InputError
 from tunepress.remote.datastore import resolve
 from tunepress.remote.errors import UnansweredError
-from tunepress.remote.file import ask, download
+from tunepress.remote.file import download, identify_file
 
 ROWS = b'{"phrase": "a day at the sea", "tone": "joy"}\n'
 FILE = f"{URI}/datastores/{STORE}/paths/a/tone.jsonl"
@@ -30,7 +30,7 @@ def surroundings(in_cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def read(url: str, folder: Path) -> bytes:
-    download(ask(url), folder / "tone.jsonl")
+    download(identify_file(url), folder / "tone.jsonl")
     return (folder / "tone.jsonl").read_bytes()
 
 
@@ -102,7 +102,7 @@ def test_what_is_not_there_is_one_line(url: str, said: str, storage: Azurite, ma
     machine_learning.datastores["empty"] = blob_store(container="nowhere", credentials="None")
     machine_learning.datastores["shares"] = blob_store(credentials="None") | {"datastoreType": "AzureFile", "fileShareName": "s"}
     with pytest.raises(InputError) as refused:
-        ask(url)
+        identify_file(url)
     assert str(refused.value).startswith(f"{url}: ")
     assert said in str(refused.value)
     assert "\n" not in str(refused.value)
@@ -111,7 +111,7 @@ def test_what_is_not_there_is_one_line(url: str, said: str, storage: Azurite, ma
 def test_azure_out_of_reach_has_not_answered(in_cloud: Cloud) -> None:
     in_cloud.reachable = False
     with pytest.raises(UnansweredError):
-        ask(FILE)
+        identify_file(FILE)
 
 
 def test_nobody_signed_in_has_not_answered(in_cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,4 +120,4 @@ def test_nobody_signed_in_has_not_answered(in_cloud: Cloud, monkeypatch: pytest.
     monkeypatch.setenv("PATH", "")  # no az here
     monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "dev")  # no wait for a virtual machine's identity
     with pytest.raises(UnansweredError, match="not logged in to Azure"):
-        ask(FILE)
+        identify_file(FILE)

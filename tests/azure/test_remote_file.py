@@ -10,7 +10,7 @@ from tests.azure.azurite import Azurite
 from tests.loopback import Files, serving, silence
 from tunepress.core.errors import InputError
 from tunepress.remote.errors import UnansweredError
-from tunepress.remote.file import ask, download
+from tunepress.remote.file import download, identify_file
 
 ROWS = b'{"phrase": "a day at the sea", "tone": "joy"}\n'
 
@@ -43,7 +43,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[Files]:
 
 def refused(url: str) -> str:
     with pytest.raises(InputError) as raised:
-        ask(url)
+        identify_file(url)
     assert str(raised.value).startswith(url)
     assert "\n" not in str(raised.value)
     return str(raised.value)
@@ -55,19 +55,19 @@ def refused(url: str) -> str:
 @pytest.mark.parametrize("scheme", ["abfs", "abfss", "az", "azure"])
 def test_every_name_of_blob_storage_is_understood(scheme: str, signed_in: Azurite) -> None:
     etag = signed_in.upload("rows", "a/tone.jsonl", ROWS)
-    found = ask(f"{scheme}://rows/a/tone.jsonl")
+    found = identify_file(f"{scheme}://rows/a/tone.jsonl")
     assert found.etag == etag.strip('"')
     assert (found.size, found.md5) == (len(ROWS), hashlib.md5(ROWS).hexdigest())
 
 
 def test_a_changed_blob_has_another_identity_and_its_bytes_come(signed_in: Azurite, tmp_path: Path) -> None:
     signed_in.upload("rows", "b.jsonl", ROWS)
-    first = ask("abfs://rows/b.jsonl")
-    assert ask("abfs://rows/b.jsonl") == first
+    first = identify_file("abfs://rows/b.jsonl")
+    assert identify_file("abfs://rows/b.jsonl") == first
     signed_in.upload("rows", "b.jsonl", ROWS.upper())
     with pytest.raises(InputError, match="was changed while it was read"):
         download(first, tmp_path / "b.jsonl")
-    second = ask("abfs://rows/b.jsonl")
+    second = identify_file("abfs://rows/b.jsonl")
     assert second.etag != first.etag
     download(second, tmp_path / "b.jsonl")
     assert (tmp_path / "b.jsonl").read_bytes() == ROWS.upper()
@@ -76,7 +76,7 @@ def test_a_changed_blob_has_another_identity_and_its_bytes_come(signed_in: Azuri
 @pytest.mark.parametrize("content", [b"", ROWS * 200_000], ids=["empty", "of three blocks"])
 def test_the_bytes_come_as_they_are(content: bytes, signed_in: Azurite, tmp_path: Path) -> None:
     signed_in.upload("rows", "size.jsonl", content)
-    download(ask("abfs://rows/size.jsonl"), tmp_path / "size.jsonl")
+    download(identify_file("abfs://rows/size.jsonl"), tmp_path / "size.jsonl")
     assert (tmp_path / "size.jsonl").read_bytes() == content
 
 
@@ -84,7 +84,7 @@ def test_a_token_in_a_connection_string_will_do(azurite: Azurite, monkeypatch: p
     azurite.upload("rows", "token.jsonl", ROWS)
     string = f"BlobEndpoint={azurite.account_url};SharedAccessSignature={azurite.sas_token}"
     monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", string)
-    assert ask("abfs://rows/token.jsonl").size == len(ROWS)
+    assert identify_file("abfs://rows/token.jsonl").size == len(ROWS)
 
 
 def test_what_is_not_there_is_named(signed_in: Azurite) -> None:
@@ -114,7 +114,7 @@ def test_a_silent_store_has_not_answered(monkeypatch: pytest.MonkeyPatch) -> Non
         string = f"BlobEndpoint={url}/account;AccountName=account;AccountKey=c2VjcmV0"
         monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", string)
         with pytest.raises(UnansweredError, match="no answer within"):
-            ask("abfs://rows/tone.jsonl")
+            identify_file("abfs://rows/tone.jsonl")
 
 
 def test_a_store_that_goes_silent_during_a_download_is_noticed(
@@ -122,7 +122,7 @@ def test_a_store_that_goes_silent_during_a_download_is_noticed(
 ) -> None:
     azurite.upload("rows", "e.jsonl", ROWS)
     monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", azurite.connection_string)
-    found = ask("abfs://rows/e.jsonl")
+    found = identify_file("abfs://rows/e.jsonl")
     monkeypatch.setenv("TUNEPRESS_NETWORK_SECONDS", "1")
     azurite.stop()
     try:
@@ -137,7 +137,7 @@ def test_a_store_that_goes_silent_during_a_download_is_noticed(
 
 def test_an_object_of_s3_has_an_identity_and_bytes(s3: Files, tmp_path: Path) -> None:
     s3.files["/bucket/a/tone.jsonl"] = ROWS * 200_000
-    found = ask("s3://bucket/a/tone.jsonl")
+    found = identify_file("s3://bucket/a/tone.jsonl")
     assert (found.size, len(found.etag)) == (len(ROWS) * 200_000, 16)
     assert s3.asked == ["HEAD /bucket/a/tone.jsonl"]
     download(found, tmp_path / "tone.jsonl")

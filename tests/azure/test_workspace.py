@@ -24,7 +24,7 @@ from tests.azure.machine_learning import (
     model,
 )
 from tunepress.core.errors import InputError
-from tunepress.remote.workspace import Registry, Workspace, connected, find_workspace
+from tunepress.remote.workspace import Registry, Workspace, connect, find_workspace
 
 HERE = Workspace(SUBSCRIPTION, GROUP, WORKSPACE)
 
@@ -38,7 +38,7 @@ class Credential:
 
 def refusal(place: Workspace | Registry, name: str = STORE) -> str:
     """The one line that asking for a data store is refused with."""
-    with pytest.raises(InputError) as refused, connected(place) as client:
+    with pytest.raises(InputError) as refused, connect(place) as client:
         client.datastores.get(name)
     assert "\n" not in str(refused.value)
     return str(refused.value)
@@ -49,7 +49,7 @@ def refusal(place: Workspace | Registry, name: str = STORE) -> str:
 
 def test_every_call_goes_through_the_transport_with_the_credential(cloud: Cloud, machine_learning: MachineLearning) -> None:
     machine_learning.secrets[STORE] = {"secretsType": "AccountKey", "key": "a2V5"}
-    with connected(HERE, transport=cloud.transport, credential=Credential()) as client:
+    with connect(HERE, transport=cloud.transport, credential=Credential()) as client:
         assert client.workspaces.get(WORKSPACE).location == "region"
         assert client.datastores.get(STORE).container_name == "azureml"
         assert client.datastores.get(STORE, include_secrets=True).credentials.account_key == "a2V5"
@@ -63,12 +63,12 @@ def test_every_call_goes_through_the_transport_with_the_credential(cloud: Cloud,
 
 def test_a_registry_is_found_by_its_name(in_cloud: Cloud, machine_learning: MachineLearning) -> None:
     machine_learning.shared_models["phi", "11"] = model("https://account.blob.core.windows.net/container/phi")
-    with connected(Registry(REGISTRY)) as client:
+    with connect(Registry(REGISTRY)) as client:
         assert client.models.get("phi", version="11").path == "https://account.blob.core.windows.net/container/phi"
 
 
 def test_nothing_is_sent_to_the_makers_of_the_client(in_cloud: Cloud, machine_learning: MachineLearning) -> None:
-    with connected(HERE) as client:
+    with connect(HERE) as client:
         client.datastores.get(STORE)
     hosts = {request.url.split("/")[2] for request in in_cloud.asked}
     assert hosts == {"login.microsoftonline.com", "management.azure.com"}
@@ -83,7 +83,7 @@ def test_az_login_is_enough(
     (tmp_path / "az").write_text(f"#!/bin/sh\necho '{token}'\n")
     (tmp_path / "az").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
-    with connected(HERE) as client:
+    with connect(HERE) as client:
         assert client.datastores.get(STORE).name == STORE
     assert in_cloud.asked[-1].headers["Authorization"] == f"Bearer {TOKEN}"
 
@@ -91,7 +91,7 @@ def test_az_login_is_enough(
 def test_another_process_is_sent_to_the_cloud_by_its_environment(
     cloud: Cloud, machine_learning: MachineLearning, root: Path
 ) -> None:
-    body = f"with connected({HERE!r}) as client: print(client.datastores.get('{STORE}').name)"
+    body = f"with connect({HERE!r}) as client: print(client.datastores.get('{STORE}').name)"
     code = f"from tunepress.remote.workspace import *\n{body}"
     done = subprocess.run(
         [sys.executable, "-c", code], env=cloud.environment, cwd=root, capture_output=True, text=True, timeout=120
@@ -109,7 +109,7 @@ def test_a_model_of_the_workspace_is_read_with_the_store_s_key_or_as_the_user(
     storage.upload(CONTAINER, "models/phi/config.json", b"{}")
     machine_learning.datastores[STORE] = blob_store(credentials=credentials)
     machine_learning.models["phi", "1"] = model(f"{URI}/datastores/{STORE}/paths/models/phi")
-    with connected(HERE) as client:
+    with connect(HERE) as client:
         client.models.download("phi", version="1", download_path=tmp_path)
     assert (tmp_path / "phi/phi/config.json").read_bytes() == b"{}"
 
@@ -119,7 +119,7 @@ def test_a_model_of_the_registry_is_read_with_the_signature_it_gives(
 ) -> None:
     storage.upload(CONTAINER, "shared/phi/config.json", b"{}")
     machine_learning.shared_models["phi", "11"] = model(f"https://{ACCOUNT}.blob.core.windows.net/{CONTAINER}/shared/phi")
-    with connected(Registry(REGISTRY)) as client:
+    with connect(Registry(REGISTRY)) as client:
         client.models.download("phi", version="11", download_path=tmp_path)
     assert (tmp_path / "phi/phi/config.json").read_bytes() == b"{}"
 
@@ -166,7 +166,7 @@ def test_no_login_at_all_is_told(in_cloud: Cloud, monkeypatch: pytest.MonkeyPatc
 
 def test_no_network_is_told_within_seconds(in_cloud: Cloud) -> None:
     in_cloud.reachable = False
-    with pytest.raises(InputError, match="no connection, or it broke off"), connected(HERE, credential=Credential()) as client:
+    with pytest.raises(InputError, match="no connection, or it broke off"), connect(HERE, credential=Credential()) as client:
         client.datastores.get(STORE)
     assert "Unable to connect" in refusal(HERE)  # of the login, which comes first
 

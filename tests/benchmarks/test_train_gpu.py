@@ -15,7 +15,7 @@ from benchmarks import train_gpu, train_gpu_attention, train_gpu_contender
 from benchmarks.train_gpu_job import Job
 from benchmarks.train_gpu_shapes import SHAPES, padded_count, sequences, token_count
 from stages.train.trainer import BY_EXAMPLE, attention_by_example
-from tunepress.text.tokenizer import IGNORED
+from tunepress.text.tokenizer import IGNORE_INDEX
 
 LOG_OF_VOCABULARY = 5.77  # a random model's loss
 EXAMPLES = torch.tensor([0, 5, 18, 20], dtype=torch.int32)
@@ -82,7 +82,7 @@ def test_rows() -> None:
     assert shape.shortest <= min(lengths) < shape.median < max(lengths) <= shape.longest
     assert padded_count(learned) == len(lengths) * max(lengths) > token_count(learned) == sum(lengths)
     labels = learned[0][0]["labels"]
-    assert sum(label != IGNORED for label in labels) == len(labels) // 4 and labels[-1] != IGNORED
+    assert sum(label != IGNORE_INDEX for label in labels) == len(labels) // 4 and labels[-1] != IGNORE_INDEX
 
 
 @pytest.mark.parametrize("window", [None, 4, 13])

@@ -9,8 +9,8 @@ from omegaconf import OmegaConf
 from yaml import safe_load  # type: ignore[import-untyped]
 
 from tests.docker.tools import pins
-from tunepress.core.environment import locked
-from tunepress.inference.providers import NEEDS
+from tunepress.core.environment import locked_versions
+from tunepress.inference.providers import REQUIREMENTS
 
 LOCKS = {  # an environment's pins by the packages that they are of, and the lock that has them
     "cpu": ("CPU", {"TORCH": "torch", "ONNXRUNTIME": "onnxruntime", "ONNXRUNTIME_GENAI": "onnxruntime-genai"}),
@@ -61,7 +61,7 @@ FILES = {"train": ("cpu", "cuda13", "cuda12"), "serve": ("serve", "serve-cuda13"
 @pytest.mark.parametrize("name", LOCKS)
 def test_a_lock_has_the_pinned_versions(name: str, root: Path) -> None:
     prefix, packages = LOCKS[name]
-    pinned, lock = pins(root), locked(f"requirements/{name}.txt")
+    pinned, lock = pins(root), locked_versions(f"requirements/{name}.txt")
     assert {key: lock.get(package) for key, package in packages.items()} == {key: pinned[f"{prefix}_{key}"] for key in packages}
 
 
@@ -72,7 +72,7 @@ def test_every_pin_is_of_a_lock_or_of_the_base(root: Path) -> None:
 
 @pytest.mark.parametrize("name", LOCKS)
 def test_no_lock_has_two_builds_of_a_runtime(name: str) -> None:
-    lock = locked(f"requirements/{name}.txt")
+    lock = locked_versions(f"requirements/{name}.txt")
     assert len(lock.keys() & {"onnxruntime", "onnxruntime-gpu"}) == 1
     assert len(lock.keys() & {"onnxruntime-genai", "onnxruntime-genai-cuda"}) == 1
 
@@ -80,13 +80,13 @@ def test_no_lock_has_two_builds_of_a_runtime(name: str) -> None:
 @pytest.mark.parametrize("name", CUDA)
 def test_a_lock_has_one_cuda_only(name: str) -> None:
     other = r"nvidia-.*-cu12$|.*-cu12$" if "13" in name else r"nvidia-.*-cu13$|cuda-toolkit$|nvidia-cuda-runtime$"
-    assert not [package for package in locked(f"requirements/{name}.txt") if re.match(other, package)]
+    assert not [package for package in locked_versions(f"requirements/{name}.txt") if re.match(other, package)]
 
 
 @pytest.mark.parametrize("name", ["serve", "serve-cuda13", "serve-cuda12"])
 def test_what_serves_has_no_torch_and_the_versions_of_what_trains(name: str) -> None:
     trained_by = name.removeprefix("serve").strip("-") or "cpu"
-    serves, trains = locked(f"requirements/{name}.txt"), locked(f"requirements/{trained_by}.txt")
+    serves, trains = locked_versions(f"requirements/{name}.txt"), locked_versions(f"requirements/{trained_by}.txt")
     assert "torch" not in serves
     both = serves.keys() & trains.keys()
     assert {package: serves[package] for package in both} == {package: trains[package] for package in both}
@@ -96,7 +96,7 @@ def test_the_libraries_that_the_cuda_runtimes_load_are_locked() -> None:
     """Those that the libraries of onnxruntime-gpu and onnxruntime-genai-cuda name as NEEDED, which preload_dlls() looks for."""
     wheels = {"cublas", "cuda-nvrtc", "cuda-runtime", "cufft", "curand"}
     for name, suffix in (("cuda13", ""), ("serve-cuda13", ""), ("serve-cuda12", "-cu12")):
-        assert {f"nvidia-{wheel}{suffix}" for wheel in wheels} <= locked(f"requirements/{name}.txt").keys()
+        assert {f"nvidia-{wheel}{suffix}" for wheel in wheels} <= locked_versions(f"requirements/{name}.txt").keys()
 
 
 def test_the_base_has_a_date_and_a_whole_digest_or_none(root: Path) -> None:
@@ -162,16 +162,16 @@ def test_an_environment_of_the_configuration_is_an_image(root: Path) -> None:
 def test_the_cpu_lock_leaves_out_what_only_a_cuda_build_of_torch_wants(root: Path) -> None:
     makefile = (root / "Makefile").read_text(encoding="utf-8").replace("\\\n", "")
     listed = set(re.findall(r"^CUDA_ONLY := (.*)$", makefile, flags=re.MULTILINE)[0].split())
-    of_cuda = {package for package in locked("requirements/cuda13.txt") if re.match(r"cuda|nvidia|triton", package)}
-    assert of_cuda - locked("requirements/cpu.txt").keys() == listed
+    of_cuda = {package for package in locked_versions("requirements/cuda13.txt") if re.match(r"cuda|nvidia|triton", package)}
+    assert of_cuda - locked_versions("requirements/cpu.txt").keys() == listed
 
 
 def test_what_a_cuda_model_is_said_to_need_is_what_is_pinned(root: Path) -> None:
-    assert f"driver {pins(root)['CUDA13_DRIVER']} or newer" in NEEDS["cuda"]
+    assert f"driver {pins(root)['CUDA13_DRIVER']} or newer" in REQUIREMENTS["cuda"]
 
 
 def test_what_installs_is_what_has_resolved_the_locks(root: Path) -> None:
-    assert pins(root)["UV"] == locked("requirements/dev.txt")["uv"]
+    assert pins(root)["UV"] == locked_versions("requirements/dev.txt")["uv"]
 
 
 def test_python_is_that_of_the_project_and_of_the_locks(root: Path) -> None:

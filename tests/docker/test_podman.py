@@ -25,7 +25,7 @@ import pytest
 
 from tests.clone import SMOKE, Clone, heed_interrupts
 from tests.docker.tools import pins
-from tunepress.core.environment import locked
+from tunepress.core.environment import locked_versions
 
 NEEDED = ("podman", "runc", "debootstrap")
 MISSING = [name for name in NEEDED if not shutil.which(name)] + ([] if os.getuid() == 0 else ["root"])
@@ -170,7 +170,7 @@ def test_an_image_has_the_packages_of_its_lock_and_the_pinned_python(kind: str, 
     found = json.loads(
         engine.run("podman", "run", "--rm", "--entrypoint=python", f"tunepress-{kind}:cpu", "-c", PACKAGES).splitlines()[-1]
     )
-    lock = locked("requirements/cpu.txt" if kind == "train" else "requirements/serve.txt")
+    lock = locked_versions("requirements/cpu.txt" if kind == "train" else "requirements/serve.txt")
     assert {name: found.get(name, "").partition("+")[0] for name in lock} == lock
     assert found.keys() - lock.keys() <= ({"pip", "setuptools"} if kind == "train" else set())
     version = engine.run("podman", "run", "--rm", "--entrypoint=python", f"tunepress-{kind}:cpu", "--version")

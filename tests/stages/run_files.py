@@ -9,7 +9,7 @@ from stages.report.stage import Config
 from tunepress.core.files import write_csv, write_json, write_jsonl
 from tunepress.core.params import load
 from tunepress.core.paths import ADAPTER, LOSS_CURVES, METRICS, ONNX, PREDICTIONS, PREPARED
-from tunepress.inference.metrics import classification, generation
+from tunepress.inference.metrics import classification_metrics, generation_metrics
 from tunepress.text.labels import INVALID
 from tunepress.text.prompt import Prompt
 
@@ -67,7 +67,7 @@ def predictions(name: str, labels: bool) -> list[dict[str, str]]:
         row["answer"] = "I think" if said == INVALID else said
         if labels:
             confidence = random.uniform(0.3, 0.9) if wrong else 1 - random.uniform(0, 0.6) ** 2
-            row |= {"likeliest": other if wrong else right, "confidence": f"{confidence:.4f}"}
+            row |= {"top_label": other if wrong else right, "confidence": f"{confidence:.4f}"}
         rows.append(row)
     return rows
 
@@ -77,9 +77,9 @@ def evaluated(name: str, rows: list[dict[str, str]], labels: bool) -> dict[str, 
     expected, predicted = ([row[key] for row in rows] for key in ("expected", "predicted"))
     perplexity = {"base": 31.7, "merged": 1.0581, "onnx": 1.0694}[name]
     if not labels:
-        return generation(expected, predicted, 0.95) | {"token_f1": 0.6127, "perplexity": perplexity, "own_metric": 0.25}
+        return generation_metrics(expected, predicted, 0.95) | {"token_f1": 0.6127, "perplexity": perplexity, "own_metric": 0.25}
     error = sum(abs(one.confidence - one.right) * one.rows for one in bins_of(rows)) / len(rows)
-    figures = classification(expected, predicted, TONES, 0.95)
+    figures = classification_metrics(expected, predicted, TONES, 0.95)
     likelihood = {"perplexity": perplexity, "likelihood_accuracy": figures["accuracy"], "calibration_error": round(error, 4)}
     return figures | likelihood | {"own_metric": 0.25}
 

@@ -266,11 +266,11 @@ def test_rows_that_the_two_models_answer_differently_are_listed() -> None:
     assert compare.paired_figures(one, other) == {"only_merged_right": 1, "only_onnx_right": 1, "p_value": 1.0}
 
 
-def test_the_likeliest_label_stands_beside_the_answer() -> None:
+def test_the_top_label_stands_beside_the_answer() -> None:
     predictions, figures = evaluated("merged")
-    assert {row["likeliest"] for row in predictions} <= set(LABELS)
+    assert {row["top_label"] for row in predictions} <= set(LABELS)
     assert all(1 / len(LABELS) <= float(row["confidence"]) <= 1 for row in predictions)
-    right = sum(row["likeliest"] == row["expected"] for row in predictions)
+    right = sum(row["top_label"] == row["expected"] for row in predictions)
     assert figures["likelihood_accuracy"] == pytest.approx(right / len(predictions), abs=1e-4)
     assert figures["perplexity"] >= 1
     assert 0 <= figures["calibration_error"] <= 1

@@ -22,7 +22,7 @@ from tools.search.study import Proposals
 from tools.search.verdict import Trial, Verdict, judge, sentence
 from tools.search.verdict import tested_lines as lines_of_test_rows
 from tunepress.core.errors import InputError
-from tunepress.core.lock import held
+from tunepress.core.lock import file_lock
 
 SPACE = "space: {build.block_size: [32, 64]}\n"
 GOAL = "minimize: onnx.size_mb\n"
@@ -412,7 +412,7 @@ def test_a_lock_lasts_as_long_as_anyone_has_it(tmp_path: Path) -> None:
     def taken() -> None:
         raise InputError("taken")
 
-    with held(tmp_path / "lock", taken), pytest.raises(InputError, match="taken"), held(tmp_path / "lock", taken):
+    with file_lock(tmp_path / "lock", taken), pytest.raises(InputError, match="taken"), file_lock(tmp_path / "lock", taken):
         pass
-    with held(tmp_path / "lock", taken):
+    with file_lock(tmp_path / "lock", taken):
         pass

@@ -16,7 +16,7 @@ from tools.azure.submit.job import RESULTS
 from tools.azure.watch import watch
 from tools.doctor import dvc_project
 from tunepress.core.errors import InputError
-from tunepress.remote.workspace import Workspace, connected, find_workspace
+from tunepress.remote.workspace import Workspace, connect, find_workspace
 
 OUTPUTS = "named-outputs"  # where the SDK puts them
 
@@ -50,7 +50,7 @@ def refuse_changes() -> None:
 
 def fetch(workspace: Workspace, job: str) -> int:
     """Waits for a job and brings its experiment and its model; the exit status."""
-    with TemporaryDirectory() as scratch, connected(workspace) as client:
+    with TemporaryDirectory() as scratch, connect(workspace) as client:
         if code := watch(client, job, cancel_on_interrupt=False):
             return code
         client.jobs.download(job, download_path=scratch, output_name=RESULTS)

@@ -22,10 +22,9 @@ from omegaconf import OmegaConf
 
 from tunepress.config.base_model import BaseModel
 from tunepress.core.errors import InputError
-from tunepress.core.files import read_json, size_mb
+from tunepress.core.files import read_json, sha256, size_mb
 from tunepress.core.params import load
 from tunepress.core.paths import METRICS, MODEL_CARD, ONNX
-from tunepress.models.provenance import sha256
 
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
@@ -66,16 +65,16 @@ def publish(name: str, registry_name: str | None, workspace: tuple[str | None, s
         InputError: there is no whole run to publish, or Azure does not take it.
     """
     from stages.fetch.registered_model import RegisteredModel  # imports Azure's packages, or says how to get them
-    from tunepress.remote.workspace import Registry, connected, find_workspace, mendable
+    from tunepress.remote.workspace import Registry, azure_errors, connect, find_workspace
 
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,254}", name):
         raise InputError(f"NAME={name}: give the model a name of letters, digits, '-', '_' and '.'")
     refuse_half_a_run()
     place = Registry(registry_name) if registry_name else find_workspace(*workspace)
-    with gathered() as folder, connected(place) as client:
+    with gathered() as folder, connect(place) as client:
         hashed = content_hash(folder)
         model = RegisteredModel(place, name, hashed[:12])
-        with mendable(model):
+        with azure_errors(model):
             if is_registered(client, model):
                 return f"{model} has these files already"
             register(client, model, folder, hashed)

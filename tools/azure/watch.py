@@ -9,7 +9,7 @@ from azure.ai.ml.exceptions import JobException
 from azure.core.exceptions import AzureError, HttpResponseError
 
 from tunepress.core.errors import InputError
-from tunepress.remote.workspace import NO_ANSWER, explanation
+from tunepress.remote.workspace import NO_ANSWER, error_message
 
 logging.getLogger("azure.ai.ml").setLevel(logging.ERROR)  # it says of a dozen of its own classes that they are experimental
 
@@ -46,7 +46,7 @@ def watch(client: MLClient, name: str, cancel_on_interrupt: bool) -> int:
         if not broken_off(error):
             raise
         raise InputError(
-            f"job {name}: {explanation(error)}; it may run on, `make azure-fetch JOB={name}` waits for it"
+            f"job {name}: {error_message(error)}; it may run on, `make azure-fetch JOB={name}` waits for it"
         ) from error
 
 

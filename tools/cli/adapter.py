@@ -12,7 +12,7 @@ from pathlib import Path
 from stages.build.adapters.export import write_for
 from stages.build.adapters.lora import load
 from tunepress.core.errors import InputError
-from tunepress.core.files import replacing, size_mb
+from tunepress.core.files import atomic_output, size_mb
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def write(adapter: Path, file: Path) -> None:
     model = file.parent / "model.onnx"
     if not model.exists():
         raise InputError(f"{file.parent}: no model.onnx, so there is no ONNX model; run `make repro`")
-    with replacing(file) as partial:
+    with atomic_output(file) as partial:
         write_for(load(adapter), model, partial)
 
 

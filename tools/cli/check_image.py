@@ -62,7 +62,7 @@ def main() -> None:
     try:
         environment.check(lock)
         target = target_of(lock)
-        wrong = misfit(target, found(), pins(target), environment.locked(lock)) if target != "cpu" else None
+        wrong = misfit(target, found(), pins(target), environment.locked_versions(lock)) if target != "cpu" else None
     except InputError as error:
         wrong = str(error)
     if wrong:

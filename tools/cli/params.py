@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.tunepress import Tunepress
 from tunepress.core.errors import InputError
-from tunepress.core.files import replacing
+from tunepress.core.files import atomic_output
 from tunepress.core.params import COMPOSED, CONF, PARAMS, compose_conf, read_yaml, typed
 
 ABSENT = "(absent)"
@@ -58,7 +58,7 @@ def update(reset: bool) -> None:
     text = with_choice(fresh, chosen)
     for path, content in ((PARAMS, text), (COMPOSED, fresh)):
         if not path.exists() or path.read_bytes() != content.encode():
-            with replacing(path) as partial:
+            with atomic_output(path) as partial:
                 partial.write_text(content, encoding="utf-8")
             print(f"{path}: composed from {CONF}/")
     name_choice(chosen)

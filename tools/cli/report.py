@@ -12,7 +12,7 @@ from stages.report.page import page
 from stages.report.stage import Config, gather
 from tools.cli.experiments import read
 from tunepress.core.errors import InputError
-from tunepress.core.files import replacing
+from tunepress.core.files import atomic_output
 from tunepress.core.params import load
 
 PAGE = Path("report.html")
@@ -22,7 +22,7 @@ def main() -> None:
     """The command line."""
     try:
         experiments = read_experiments(Run.read().score)
-        with replacing(PAGE) as partial:
+        with atomic_output(PAGE) as partial:
             partial.write_text(page(gather(load(Config, []), experiments)), encoding="utf-8")
     except InputError as error:
         sys.exit(f"report: {error}")

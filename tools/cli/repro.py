@@ -27,9 +27,9 @@ from dvc.rwlock import rwlock
 from tools.cli import params as compose
 from tunepress.core.errors import InputError
 from tunepress.core.files import remove
-from tunepress.core.lock import STAGE, held, refuse
+from tunepress.core.lock import LOCK_FILE, file_lock, raise_locked
 from tunepress.core.paths import METRICS
-from tunepress.core.stage import explanation
+from tunepress.core.stage import error_message
 
 KEPT = Path(".metrics.partial")
 LOCKS = ".dvc/tmp/rwlock and .dvc/tmp/exps/rwlock"  # DVC asks for the process number alone, which another may have by now
@@ -44,7 +44,7 @@ def main() -> None:
     except InputError as error:
         sys.exit(f"repro: {error}")
     except (DvcException, OSError) as error:
-        sys.exit(f"repro: {explanation(error)}")
+        sys.exit(f"repro: {error_message(error)}")
     except KeyboardInterrupt:
         sys.exit("repro: interrupted; `dvc checkout` and `git checkout metrics` bring back what is missing of the last good run")
 
@@ -101,7 +101,7 @@ def alone(repo: Repo) -> Iterator[None]:
         InputError: a stage runs here.
         LockError: another process of DVC works here.
     """
-    with held(STAGE, refuse), lock_repo(repo), whole(repo):
+    with file_lock(LOCK_FILE, raise_locked), lock_repo(repo), whole(repo):
         yield
 
 

@@ -10,7 +10,7 @@ from tools.cli import check_image
 from tools.doctor.finding import Finding, error, ok, warning
 from tools.doctor.recipe import Recipe
 from tunepress.core import environment
-from tunepress.core.cpu import cores
+from tunepress.core.cpu import available_cores
 from tunepress.core.errors import InputError
 
 GB = 1e9
@@ -19,7 +19,7 @@ GB = 1e9
 def look(recipe: Recipe) -> Iterator[Finding]:
     """All of them."""
     gpus = names_of_gpus()
-    yield ok("CPU", f"{cores()} of {os.cpu_count()} cores for this process")
+    yield ok("CPU", f"{available_cores()} of {os.cpu_count()} cores for this process")
     yield gpu(gpus, recipe)
     yield driver(check_image.found(), recipe)
     if recipe.trains:
@@ -62,7 +62,7 @@ def driver(cuda: check_image.Cuda, recipe: Recipe) -> Finding:
     lock = recipe.params.environment.lock
     target = check_image.target_of(lock)
     if target != "cpu":
-        wrong = check_image.misfit(target, cuda, check_image.pins(target), environment.locked(lock))
+        wrong = check_image.misfit(target, cuda, check_image.pins(target), environment.locked_versions(lock))
         if wrong:
             found, _, advice = wrong.partition("; ")
             needed = recipe.params.build.execution_provider == "cuda"
@@ -94,11 +94,11 @@ def training(recipe: Recipe) -> Finding:
 
 def provider(name: str) -> Finding:
     """Whether the model that the recipe builds also runs here, as evaluate, compare and benchmark want it to."""
-    from tunepress.inference.providers import NEEDS
+    from tunepress.inference.providers import REQUIREMENTS
 
     if runs(name):
         return ok("provider", f"{name} runs here")
-    advice = f"it needs {NEEDS[name]}; or build=cpu_int4"
+    advice = f"it needs {REQUIREMENTS[name]}; or build=cpu_int4"
     return error("provider", f"a model for {name} is built, but evaluate cannot run it here", advice)
 
 

@@ -47,12 +47,12 @@ def look(recipe: Recipe) -> Iterator[Finding]:
 
 def base(folder: Path, source_max_len: int) -> Finding:
     """The base model's files, as `prepare` reads them."""
-    from tunepress.models.hf_model import check, check_context, load_encoder  # transformers: a second
+    from tunepress.models.hf_model import check, check_base_context, load_encoder  # transformers: a second
 
     subject = "end of answer"
     try:
         check(folder)
-        check_context(folder, source_max_len)
+        check_base_context(folder, source_max_len)
         encoder = load_encoder(folder)
     except InputError as wrong:
         return error(subject, str(wrong), "prepare would say the same")

@@ -37,7 +37,7 @@ def packages(lock: str) -> Finding:
     except InputError as wrong:
         found, _, advice = str(wrong).partition("; ")
         return error("packages", found, advice)
-    there = environment.versions()
+    there = environment.installed_versions()
     named = ", ".join(f"{name} {there[name]}" for name in ("torch", "transformers", "onnxruntime-genai") if name in there)
     return ok("packages", f"as {lock} says ({named})")
 

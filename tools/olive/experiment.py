@@ -14,7 +14,7 @@ from tools.cli.params import compose
 from tools.olive.document import printable
 from tools.olive.fate import JOB, Value
 from tunepress.core.errors import InputError
-from tunepress.core.files import replacing
+from tunepress.core.files import atomic_output
 from tunepress.core.params import CONF
 
 IMPORTED = "by `make import-olive`"
@@ -146,7 +146,7 @@ def write(path: Path, text: str, values: list[Value], source: str) -> None:
     """
     earlier = path.read_text(encoding="utf-8") if path.exists() else None
     try:
-        with replacing(path) as partial:
+        with atomic_output(path) as partial:
             partial.write_text(text, encoding="utf-8")
         compose([f"+experiment={path.stem}"])
     except BaseException as error:

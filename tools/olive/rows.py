@@ -10,7 +10,7 @@ from tools.olive.document import text
 from tools.olive.fate import Fate, Kind, Rule, otherwise, refused, taken, to
 from tools.olive.hub import pinned
 from tunepress.core.errors import InputError
-from tunepress.remote.addresses import is_remote, refusal
+from tunepress.remote.addresses import is_remote, url_problem
 
 FILES = ("json", "csv", "parquet")  # kinds of files that Olive names where a dataset of the Hub would stand
 UNUSED = refused("no pass trains on it; an experiment has one section `data`")
@@ -63,7 +63,7 @@ def files(given: Any, folder: Path, path: str) -> Fate:
 def located(file: Any, folder: Path, path: str) -> str:
     """An address as it stands, or a file's place from here."""
     if isinstance(file, str) and is_remote(file):
-        why = refusal(file)
+        why = url_problem(file)
         if why:
             raise InputError(f"{path}: data_files: {why}")
         return file

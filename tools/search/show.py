@@ -10,7 +10,7 @@ from rich.table import Table
 
 from tools.search.figures import axes, figure
 from tools.search.verdict import Trial, Verdict, shown
-from tunepress.core.files import replacing
+from tunepress.core.files import atomic_output
 
 BLUE, GREY, INK = "#2f6f9f", "#9aa5ad", "#1f2a30"
 
@@ -70,7 +70,7 @@ def plot(verdict: Verdict, path: Path) -> None:
         panel.spines[["top", "right"]].set_visible(False)
     drawn.axes[0].legend(frameon=False, fontsize="small")
     # element ids are random without a salt; text stays text
-    with replacing(path) as partial, rc_context({"svg.hashsalt": "tunepress", "svg.fonttype": "none"}):
+    with atomic_output(path) as partial, rc_context({"svg.hashsalt": "tunepress", "svg.fonttype": "none"}):
         drawn.savefig(partial, format="svg", metadata={"Date": None})
 
 

@@ -15,7 +15,7 @@ from tools.search.verdict import Trial, Verdict, judge
 from tunepress.config.evaluate import Split
 from tunepress.core.errors import InputError
 from tunepress.core.files import remove
-from tunepress.core.lock import held
+from tunepress.core.lock import file_lock
 
 Say = Callable[[str], None]
 
@@ -34,8 +34,8 @@ class Trials:
         Raises:
             InputError: the default recipe fails, or has no figure of a name that the search asks for.
         """
-        with held(self.folder / "lock", self.already_running):
-            with held(self.folder / "trial.lock", self.wait):
+        with file_lock(self.folder / "lock", self.already_running):
+            with file_lock(self.folder / "trial.lock", self.wait):
                 self.clone = Clone(self.name, self.folder / "clone", self.search.measured_here)
             default = self.default()
             if told := resolution(default.figures):
@@ -82,7 +82,7 @@ class Trials:
 
     def measure(self, trial: Trial, overrides: list[str], split: Split) -> Figures:
         """Runs a recipe and reads its figures."""
-        with held(self.folder / "trial.lock", self.wait) as lock:
+        with file_lock(self.folder / "trial.lock", self.wait) as lock:
             message = f"search {self.name}: {trial.label}, {split.value} rows"
             self.stage(trial.label)
             self.clone.run(trial.name, overrides, message, lambda stage: self.stage(f"{trial.label}: {stage}"), lock)

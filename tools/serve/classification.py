@@ -14,7 +14,7 @@ from tools.serve.requests import ClassifyRequest, Row
 from tools.serve.service import Service
 from tools.serve.worker import Job
 from tunepress.core.errors import InputError
-from tunepress.text.labels import INVALID, label_of
+from tunepress.text.labels import INVALID, find_label
 from tunepress.text.prompt import Prompt
 
 
@@ -92,9 +92,9 @@ def check_columns(row: Row, prompt: Prompt, param: str) -> None:
 async def one_label(index: int, job: Job, labels: tuple[str, ...]) -> Classified:
     """What the model says of one text."""
     answer, end = await answered(job)
-    label = label_of(answer, labels)
+    label = find_label(answer, labels)
     said = Classified(index=index, label=None if label == INVALID else label, answer=answer.strip())
     if end.probabilities:
         said.probabilities = dict(zip(labels, end.probabilities, strict=True))
-        said.likeliest = max(said.probabilities, key=said.probabilities.__getitem__)
+        said.top_label = max(said.probabilities, key=said.probabilities.__getitem__)
     return said

@@ -14,7 +14,7 @@ from tools.serve.question import Begun, End, FinishReason, Heard, Piece, Questio
 from tunepress.core.errors import InputError, one_line
 from tunepress.inference.genai_config import GenaiConfig
 from tunepress.inference.onnx_model import OnnxModel
-from tunepress.inference.scoring import softmax, totals
+from tunepress.inference.scoring import completion_logprobs, softmax
 from tunepress.text.tokenizer import Tokens
 
 
@@ -120,7 +120,7 @@ class ServedModel:
     def _probabilities(self, prompt: Tokens, completions: list[Tokens]) -> tuple[float, ...]:
         if not completions:
             return ()
-        ((_, log_probabilities),) = totals(self._model, [(prompt, completions)])
+        ((_, log_probabilities),) = completion_logprobs(self._model, [(prompt, completions)])
         return tuple(softmax(np.array(log_probabilities)).tolist())
 
 

@@ -89,14 +89,14 @@ class Classified(BaseModel):
     Attributes:
         label: which the answer begins with; null where it is none.
         answer: what the model said.
-        likeliest: the label that the model holds likeliest, which need not be the one that it said.
+        top_label: the most likely label, which may differ from the label in the answer.
         probabilities: of each label among all.
     """
 
     index: int
     label: str | None
     answer: str
-    likeliest: str | None = None
+    top_label: str | None = None
     probabilities: dict[str, float] | None = None
 
 

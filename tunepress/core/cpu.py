@@ -6,16 +6,16 @@ from pathlib import Path
 
 from tunepress.core.cgroups import cpu_share
 
-LEAST_SECONDS = 0.25  # between two looks at the cores: the kernel counts in hundredths
+INTERVAL = 0.25  # between two looks at the cores: the kernel counts in hundredths
 
 
-def cores() -> int:
+def available_cores() -> int:
     """Those it is bound to, or a container's share of them."""
     share = cpu_share()
-    return bound() if share >= bound() else max(1, round(share))
+    return affinity() if share >= affinity() else max(1, round(share))
 
 
-def bound() -> int:
+def affinity() -> int:
     """The number of cores that it is bound to."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -30,27 +30,27 @@ class FreeCores:
     def __init__(self, most: int) -> None:
         """Begins to look; there are never more than `most`. Where the user has set OMP_NUM_THREADS, there are always as many."""
         self.most = self.free = most
-        self.when, self.others = time.monotonic(), others_seconds()
+        self.when, self.others = time.monotonic(), other_cpu_seconds()
 
     def __call__(self) -> int:
         """The number since the last look, at least 1."""
         now = time.monotonic()
-        if "OMP_NUM_THREADS" not in os.environ and now - self.when >= LEAST_SECONDS:
-            others = others_seconds()
+        if "OMP_NUM_THREADS" not in os.environ and now - self.when >= INTERVAL:
+            others = other_cpu_seconds()
             busy = (others - self.others) / (now - self.when)
-            self.free = max(1, min(self.most, round(bound() - busy)))
+            self.free = max(1, min(self.most, round(affinity() - busy)))
             self.when, self.others = now, others
         return self.free
 
 
 def free_cores() -> int:
     """How many of this process's cores are free now, after a short look."""
-    look = FreeCores(cores())
-    time.sleep(LEAST_SECONDS)
+    look = FreeCores(available_cores())
+    time.sleep(INTERVAL)
     return look()
 
 
-def others_seconds() -> float:
+def other_cpu_seconds() -> float:
     """CPU time that processes other than this one have used of the cores that it is bound to.
 
     It is 0 where the kernel does not tell (Linux does, proc_stat(5)). Niced processes give way by themselves, so they count only

@@ -40,7 +40,7 @@ def check(lock: str) -> None:
     Raises:
         InputError: there is no such lock, or a package that decides has another version than it says.
     """
-    wanted, found = locked(lock), versions()
+    wanted, found = locked_versions(lock), installed_versions()
     for name in PACKAGES:
         version = found.get(name)
         if (version and Version(version).public) != wanted.get(name):
@@ -51,7 +51,7 @@ def check(lock: str) -> None:
             )
 
 
-def locked(lock: str) -> dict[str, str]:
+def locked_versions(lock: str) -> dict[str, str]:
     """The versions that a lock says for this machine, by package.
 
     Raises:
@@ -65,7 +65,7 @@ def locked(lock: str) -> dict[str, str]:
     return {pin.name: str(pin.specifier).removeprefix("==") for pin in pins if pin.marker is None or pin.marker.evaluate()}
 
 
-def versions() -> dict[str, str]:
+def installed_versions() -> dict[str, str]:
     """Python's version and those of the packages that are installed."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
@@ -76,7 +76,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def image() -> dict[str, str] | None:
+def current_image() -> dict[str, str] | None:
     """The image that this runs in, by a name short enough for a table and its whole digest; None outside of any."""
     name, _, digest = os.environ.get(IMAGE, "").partition("@")
     algorithm, _, digits = digest.partition(":")

@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ from typing import Any
 from tunepress.core.errors import InputError
 
 EARLIER = ".earlier.partial"
+CSV_FIELD_LIMIT = 2**31 - 1  # characters; the csv module's own limit is 131,072, and a C long has 32 bits on Windows
 
 
 def remove(path: Path) -> None:
@@ -24,7 +26,7 @@ def remove(path: Path) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_output(path: Path) -> Iterator[Path]:
     """Yields the path to write a file or a folder to; it takes the place of `path` when the block ends well.
 
     A kill at any moment leaves the old output or the new one, both whole. A folder cannot take another's place in one step:
@@ -36,24 +38,24 @@ def replacing(path: Path) -> Iterator[Path]:
     remove(partial)
     try:
         yield partial
-        flush(partial)  # raises where the block wrote nothing, before the earlier output goes
+        fsync_tree(partial)  # raises where the block wrote nothing, before the earlier output goes
         if os.path.lexists(path) and (path.is_dir() or partial.is_dir()):
-            path.rename(earlier(path))
+            path.rename(backup_path(path))
         partial.replace(path)
-        flush_one(path.parent)
+        fsync(path.parent)
     finally:
         recover(path)
         remove(partial)
 
 
-def earlier(path: Path) -> Path:
+def backup_path(path: Path) -> Path:
     """Where an output waits until the new one is in its place."""
     return path.with_name(f".{path.name}{EARLIER}")
 
 
 def recover(path: Path) -> None:
     """Brings an output back that was about to be replaced by a process that was killed, or deletes what that did not need."""
-    kept = earlier(path)
+    kept = backup_path(path)
     if os.path.lexists(path):
         remove(kept)
     elif os.path.lexists(kept):
@@ -66,7 +68,7 @@ def recover_all(folder: Path) -> None:
         recover(folder / kept.name.removeprefix(".").removesuffix(EARLIER))
 
 
-def flush(path: Path) -> None:
+def fsync_tree(path: Path) -> None:
     """Waits until the disk has a file, or a folder with all that is in it.
 
     Without it a power loss soon after the renaming can leave files that are empty or cut. It takes as long as the disk needs for
@@ -75,13 +77,13 @@ def flush(path: Path) -> None:
     for folder, _, names in os.walk(path, topdown=False):
         for file in (Path(folder, name) for name in names):
             if not file.is_symlink():
-                flush_one(file)
-        flush_one(Path(folder))
+                fsync(file)
+        fsync(Path(folder))
     if not path.is_dir():
-        flush_one(path)
+        fsync(path)
 
 
-def flush_one(path: Path) -> None:
+def fsync(path: Path) -> None:
     """Waits until the disk has a file, or a folder's list of names."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -95,7 +97,7 @@ def flush_one(path: Path) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Writes `content` as indented JSON."""
-    with replacing(path) as partial:
+    with atomic_output(path) as partial:
         partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -112,7 +114,7 @@ def read_json(path: Path) -> Any:
 
 def write_csv(path: Path, rows: list[dict[str, str]], columns: list[str]) -> None:
     """Writes a CSV with a header. All is quoted: a model's answer may hold any character."""
-    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+    with atomic_output(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=columns, lineterminator="\n", quoting=csv.QUOTE_ALL)
         writer.writeheader()
         writer.writerows(rows)
@@ -126,14 +128,14 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     """
     if not path.exists():
         raise InputError(f"{path}: not found; run `make repro`")
-    csv.field_size_limit(2**31 - 1)  # 131,072 characters by default, which a prompt may exceed; more is no C long on Windows
+    csv.field_size_limit(CSV_FIELD_LIMIT)
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
     """Writes one JSON object a line."""
-    with replacing(path) as partial:
+    with atomic_output(path) as partial:
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         partial.write_text("".join(lines), encoding="utf-8")
 
@@ -141,6 +143,12 @@ def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Reads what `write_jsonl` wrote."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def size_mb(path: Path) -> float:

@@ -10,11 +10,11 @@ from typing import IO
 from tunepress.core.errors import InputError
 from tunepress.core.paths import TIMINGS
 
-STAGE = TIMINGS / "lock"
+LOCK_FILE = TIMINGS / "lock"
 
 
 @contextmanager
-def held(path: Path, taken: Callable[[], None]) -> Iterator[IO[str]]:
+def file_lock(path: Path, taken: Callable[[], None]) -> Iterator[IO[str]]:
     """Holds a lock that ends with the last process that has the file open; `taken` is called before waiting for it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
@@ -40,13 +40,13 @@ def stage_lock(name: str) -> Iterator[bool]:
     if os.environ.get("RANK", starter) != "0":
         yield False
         return
-    with held(STAGE, refuse) as file:
+    with file_lock(LOCK_FILE, raise_locked) as file:
         file.truncate(0)
         file.write(f"{name} (process {os.getpid()})")
         file.flush()
         yield True
 
 
-def refuse() -> None:
+def raise_locked() -> None:
     """Raises InputError with the stage that has the lock."""
-    raise InputError(f"{STAGE.read_text(encoding='utf-8') or 'another stage'} runs in this folder; wait until it ends")
+    raise InputError(f"{LOCK_FILE.read_text(encoding='utf-8') or 'another stage'} runs in this folder; wait until it ends")

@@ -48,7 +48,7 @@ def run(name: str, main: Callable[[ConfigT], str], config_class: type[ConfigT], 
     except Exception as error:
         if verbose:
             raise
-        sys.exit(f"{name}: {explanation(error)}")
+        sys.exit(f"{name}: {error_message(error)}")
     if int(os.environ.get("RANK", "0")):  # of several processes the first one speaks and writes
         return
     seconds = time.monotonic() - start
@@ -57,7 +57,7 @@ def run(name: str, main: Callable[[ConfigT], str], config_class: type[ConfigT], 
     print(f"{name}: {made}, {seconds:.0f} s, peak memory {memory / 1000:.2f} GB")
 
 
-def explanation(error: Exception) -> str:
+def error_message(error: Exception) -> str:
     """One line for the user; an error nobody foresaw also says how to see its traceback."""
     if isinstance(error, InputError):
         return str(error)

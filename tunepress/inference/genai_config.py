@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tunepress.core.errors import InputError
 from tunepress.text.prompt import Prompt
+from tunepress.text.tokenizer import check_context
 
 if TYPE_CHECKING:  # whoever answers with a model has no transformers, which it imports
     from tunepress.text.tokenizer import Encoder
@@ -61,7 +62,7 @@ class GenaiConfig:
         return list(eos) if isinstance(eos, list) else [eos]
 
 
-def write_ends(folder: Path, eos_token_ids: list[int]) -> None:
+def write_eos_token_ids(folder: Path, eos_token_ids: list[int]) -> None:
     """Makes the tokens that end an answer those of training.
 
     The builder (0.18) puts the tokenizer's eos_token before those of generation_config.json, where it is not among them.
@@ -83,7 +84,7 @@ def check(config: GenaiConfig, execution_provider: str, encoder: "Encoder", prom
     if config.provider != execution_provider:
         raise InputError(f"{FILE_NAME}: the builder made this model for {config.provider}; set build.execution_provider to that")
     check_tokens(config, encoder)
-    check_context(config, prompt)
+    check_context(prompt.source_max_len, config.model["context_length"], FILE_NAME)
     check_chat_template(config.path.parent, encoder, prompt)
 
 
@@ -100,16 +101,6 @@ def check_tokens(config: GenaiConfig, encoder: "Encoder") -> None:
                 f"{FILE_NAME}: {name} {config.model[name]} is no token of the {config.model['vocab_size']} that the model has; "
                 f"correct {name} in the base model's config.json"
             )
-
-
-def check_context(config: GenaiConfig, prompt: Prompt) -> None:
-    """Raises InputError where a row as long as those of training has no room."""
-    length = config.model["context_length"]
-    if prompt.source_max_len > length:
-        raise InputError(
-            f"{FILE_NAME}: context_length {length} has no room for rows of {prompt.source_max_len} tokens; "
-            f"set data.source_max_len to {length} or less"
-        )
 
 
 def check_chat_template(folder: Path, encoder: "Encoder", prompt: Prompt) -> None:

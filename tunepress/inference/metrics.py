@@ -11,11 +11,11 @@ from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_su
 
 from tunepress.text.labels import INVALID
 
-Figures = dict[str, Any]
+Metrics = dict[str, Any]
 Metric = Callable[[list[str], list[str]], float]
 
 
-def classification(expected: list[str], predicted: list[str], labels: Sequence[str], confidence_level: float) -> Figures:
+def classification_metrics(expected: list[str], predicted: list[str], labels: Sequence[str], confidence_level: float) -> Metrics:
     """Accuracy with its interval (Wilson), macro-F1, the share of invalid answers, and figures of each label."""
     correct = sum(one == other for one, other in zip(expected, predicted, strict=True))
     precision, recall, f1, support = precision_recall_fscore_support(expected, predicted, labels=labels, zero_division=0.0)
@@ -23,7 +23,7 @@ def classification(expected: list[str], predicted: list[str], labels: Sequence[s
     return {
         "rows": len(expected),
         "accuracy": round(accuracy_score(expected, predicted), 4),
-        **interval(correct, len(expected), confidence_level, "accuracy"),
+        **wilson_interval(correct, len(expected), confidence_level, "accuracy"),
         "macro_f1": round(f1_score(expected, predicted, labels=labels, average="macro", zero_division=0.0), 4),
         "invalid_rate": round(predicted.count(INVALID) / len(predicted), 4),
         "per_class": {
@@ -33,7 +33,7 @@ def classification(expected: list[str], predicted: list[str], labels: Sequence[s
     }
 
 
-class Words:
+class WordTokenizer:
     """Splits a text in words of any script for rouge-score, whose own tokenizer drops all but a to z and digits."""
 
     def tokenize(self, text: str) -> list[str]:
@@ -41,27 +41,27 @@ class Words:
         return re.findall(r"\w+", text.lower())
 
 
-def generation(expected: list[str], answers: list[str], confidence_level: float) -> Figures:
+def generation_metrics(expected: list[str], answers: list[str], confidence_level: float) -> Metrics:
     """Share of exact answers with its interval, and the mean F-measures of single words and of ROUGE-L."""
-    scorer = RougeScorer(["rouge1", "rougeL"], tokenizer=Words())
+    scorer = RougeScorer(["rouge1", "rougeL"], tokenizer=WordTokenizer())
     exact = sum(one.split() == other.split() for one, other in zip(expected, answers, strict=True))
     scores = [scorer.score(one, other) for one, other in zip(expected, answers, strict=True)]
     return {
         "rows": len(expected),
         "exact_match": round(exact / len(expected), 4),
-        **interval(exact, len(expected), confidence_level, "exact_match"),
+        **wilson_interval(exact, len(expected), confidence_level, "exact_match"),
         "token_f1": round(fmean(score["rouge1"].fmeasure for score in scores), 4),  # both count each word as often as it comes
         "rouge_l": round(fmean(score["rougeL"].fmeasure for score in scores), 4),
     }
 
 
-def interval(hits: int, rows: int, confidence_level: float, name: str) -> dict[str, float]:
+def wilson_interval(hits: int, rows: int, confidence_level: float, name: str) -> dict[str, float]:
     """Wilson's score interval of a share, which holds near 0 and 1 too."""
     bounds = binomtest(hits, rows).proportion_ci(confidence_level, method="wilson")
     return {f"{name}_low": round(bounds.low, 4), f"{name}_high": round(bounds.high, 4), "confidence_level": confidence_level}
 
 
-def paired(first_right: Sequence[bool], second_right: Sequence[bool]) -> Figures:
+def mcnemar(first_right: Sequence[bool], second_right: Sequence[bool]) -> Metrics:
     """Whether two models that answered the same rows differ in how often they are right: McNemar's exact test.
 
     Returns:

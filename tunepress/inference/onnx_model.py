@@ -9,15 +9,15 @@ import numpy as np
 import onnxruntime_genai as og
 from tqdm import tqdm
 
-from tunepress.core.cpu import cores
+from tunepress.core.cpu import available_cores
 from tunepress.core.errors import InputError, one_line
+from tunepress.core.paths import ADAPTER_FILE
 from tunepress.inference import providers
-from tunepress.inference.active_adapter import ActiveAdapter
 from tunepress.inference.genai_config import GenaiConfig
-from tunepress.inference.scoring import CHUNK, Asked, Logits
-from tunepress.text.tokenizer import Tokens, answer_length
+from tunepress.inference.scoring import CHUNK, Logits, Requests
+from tunepress.text.tokenizer import Tokens, max_answer_length
 
-READ = 256  # tokens of a prompt that are read at a time where it is scored: the graph has logits for each of them
+PROMPT_CHUNK = 256  # tokens of a prompt that are read at a time where it is scored: the graph has logits for each of them
 # Such a graph takes the long factors of longrope where the tokens that it is given at once pass the switch, and earlier keys keep
 # theirs (onnxruntime-genai 0.18, models/builders/base.py): it must be given a prompt whole, as torch is.
 ROPE_SWITCH = b"rope_caches_subgraph/If"
@@ -42,10 +42,10 @@ def load(folder: Path, threads: int | None) -> og.Model:
     try:
         return og.Model(config)
     except RuntimeError as error:
-        raise InputError(f"{folder}: {providers.unusable(provider, one_line(error))}") from error
+        raise InputError(f"{folder}: {providers.load_problem(provider, one_line(error))}") from error
 
 
-def check_answers(folder: Path, prompt: str) -> None:
+def check_generates(folder: Path, prompt: str) -> None:
     """Loads a model and has it write one token behind a prompt.
 
     Raises:
@@ -61,13 +61,32 @@ def check_answers(folder: Path, prompt: str) -> None:
         raise InputError("these options give a model that computes no numbers (NaN or infinite logits); leave some out")
 
 
+class ActiveAdapter:
+    """The adapter beside an ONNX model, used for every answer; without one the model answers as it is."""
+
+    NAME = "adapter"  # under which onnxruntime-genai registers it
+
+    def __init__(self, model: og.Model, folder: Path) -> None:
+        self._model = model
+        self._adapters: og.Adapters | None = None
+        if (folder / ADAPTER_FILE).exists():
+            self._adapters = og.Adapters(model)
+            self._adapters.load(str(folder / ADAPTER_FILE), self.NAME)
+
+    def generator(self, parameters: og.GeneratorParams) -> og.Generator:
+        generator = og.Generator(self._model, parameters)
+        if self._adapters:
+            generator.set_active_adapter(self._adapters, self.NAME)
+        return generator
+
+
 class OnnxModel:
     """A model that answers one prompt at a time, as it does where it is shipped."""
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
         """Loads a model folder, with a thread for each core that this process may use unless `threads` says otherwise."""
-        self.model = load(folder, threads or cores())
-        self._read = READ if ROPE_SWITCH not in GenaiConfig.read(folder).graph.read_bytes() else sys.maxsize
+        self.model = load(folder, threads or available_cores())
+        self._read = PROMPT_CHUNK if ROPE_SWITCH not in GenaiConfig.read(folder).graph.read_bytes() else sys.maxsize
         self.context_length = int(GenaiConfig.read(folder).model["context_length"])
         self._adapter = ActiveAdapter(self.model, folder)
         self.tokenizer = og.Tokenizer(self.model)
@@ -97,7 +116,7 @@ class OnnxModel:
         Raises:
             InputError: the context has no room for an answer.
         """
-        length = answer_length(prompt, max_new_tokens, self.context_length)
+        length = max_answer_length(prompt, max_new_tokens, self.context_length)
         generator = self._generator(len(prompt) + length, **sampling)
         generator.append_tokens(prompt)
         while not generator.is_done():
@@ -118,7 +137,7 @@ class OnnxModel:
         tokens, ends = list(self.bare_tokenizer.encode(text)), list(self.tokenizer.eos_token_ids)
         return tokens if tokens and tokens[-1] in ends else [*tokens, ends[0]]
 
-    def logits(self, asked: Asked) -> Iterator[tuple[int, int, Logits]]:
+    def logits(self, asked: Requests) -> Iterator[tuple[int, int, Logits]]:
         """As `Scorer.logits`: a prompt is computed once, and after each completion the model goes back to it."""
         for number, (prompt, completions) in enumerate(asked):
             generator = self._generator(len(prompt) + max(len(completion) for completion in completions))

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 import onnxruntime_genai as og
 
-NEEDS = {
+REQUIREMENTS = {
     "cuda": "an NVIDIA GPU with driver 580 or newer and, in place of onnxruntime-genai and onnxruntime, onnxruntime-genai-cuda "
     "and onnxruntime-gpu for CUDA 13",
     "dml": "Windows with a DirectX 12 GPU and, in place of onnxruntime-genai and onnxruntime, onnxruntime-genai-directml",
@@ -34,8 +34,8 @@ def register(provider: str) -> None:
         og.register_execution_provider_library(module.get_ep_name(), module.get_library_path())
 
 
-def unusable(provider: str, said: str) -> str:
+def load_problem(provider: str, said: str) -> str:
     """What to say where a model does not load, and onnxruntime said why."""
-    if provider not in NEEDS:
+    if provider not in REQUIREMENTS:
         return f"onnxruntime-genai cannot load this model ({said}); build it again with other options"
-    return f"the model is built for {provider}, which does not run here ({said}); it needs {NEEDS[provider]}"
+    return f"the model is built for {provider}, which does not run here ({said}); it needs {REQUIREMENTS[provider]}"

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from tunepress.text.tokenizer import Tokens, cut
+from tunepress.text.tokenizer import Tokens, truncate
 
 BINS = 10  # of the calibration error
 CHUNK = 128  # tokens of a completion whose logits are in memory at a time, each with the whole vocabulary
 
-Asked = Sequence[tuple[Tokens, list[Tokens]]]  # prompts, each with its completions
+Requests = Sequence[tuple[Tokens, list[Tokens]]]  # prompts, each with its completions
 Logits = NDArray[np.float32]
 
 
@@ -27,7 +27,7 @@ class Scorer(Protocol):
     def encode_completion(self, text: str) -> list[int]:
         """Tokens of a completion and the end of the answer."""
 
-    def logits(self, asked: Asked) -> Iterator[tuple[int, int, Logits]]:
+    def logits(self, asked: Requests) -> Iterator[tuple[int, int, Logits]]:
         """The logits by which completions are chosen after their prompt, in chunks.
 
         Args:
@@ -53,20 +53,20 @@ def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     return probabilities
 
 
-def chosen(logits: Logits, tokens: list[int]) -> NDArray[np.float64]:
+def token_logprobs(logits: Logits, tokens: list[int]) -> NDArray[np.float64]:
     """Log-probability of each of `tokens`, [tokens], from the logits [tokens, vocabulary] that choose it."""
     log_probabilities: NDArray[np.float64] = log_softmax(logits.astype(np.float64))
     return log_probabilities[np.arange(len(tokens)), tokens]
 
 
-def totals(model: Scorer, asked: Asked) -> Iterator[tuple[int, list[float]]]:
+def completion_logprobs(model: Scorer, asked: Requests) -> Iterator[tuple[int, list[float]]]:
     """The number of a prompt and the log-probability of each of its completions; prompts come in any order."""
     for number, chunks in groupby(model.logits(asked), itemgetter(0)):
         completions = asked[number][1]
         parts: list[list[NDArray[np.float64]]] = [[] for _ in completions]
         for _, place, logits in chunks:
             start = sum(map(len, parts[place]))
-            parts[place].append(chosen(logits, completions[place][start : start + len(logits)]))
+            parts[place].append(token_logprobs(logits, completions[place][start : start + len(logits)]))
         yield number, [float(np.concatenate(own).sum()) for own in parts]
 
 
@@ -86,9 +86,9 @@ def score(
         perplexity of the expected completions, and with labels likelihood_accuracy and calibration_error.
     """
     answers = [[label + row["completion"][len(row["expected"]) :] for label in labels or [row["expected"]]] for row in rows]
-    asked = [encoded(model, row["prompt"], texts, source_max_len) for row, texts in zip(rows, answers, strict=True)]
+    asked = [encode_request(model, row["prompt"], texts, source_max_len) for row, texts in zip(rows, answers, strict=True)]
     sums = [[0.0]] * len(rows)
-    for number, log_probabilities in tqdm(totals(model, asked), total=len(rows), desc="likelihoods", unit="row"):
+    for number, log_probabilities in tqdm(completion_logprobs(model, asked), total=len(rows), desc="likelihoods", unit="row"):
         sums[number] = log_probabilities
     own = [labels.index(row["expected"]) if labels else 0 for row in rows]
     tokens = sum(len(completions[right]) for (_, completions), right in zip(asked, own, strict=True))
@@ -99,13 +99,13 @@ def score(
     best, confidence = np.argmax(sums, axis=1), np.max(softmax(np.array(sums)), axis=1)
     figures["likelihood_accuracy"] = round(float(np.mean(best == own)), 4)
     figures["calibration_error"] = round(calibration_error(confidence, best == own), 4)
-    return [{"likeliest": labels[one], "confidence": f"{sure:.4f}"} for one, sure in zip(best, confidence, strict=True)], figures
+    return [{"top_label": labels[one], "confidence": f"{sure:.4f}"} for one, sure in zip(best, confidence, strict=True)], figures
 
 
-def encoded(model: Scorer, prompt: str, answers: list[str], source_max_len: int | None) -> tuple[Tokens, list[Tokens]]:
+def encode_request(model: Scorer, prompt: str, answers: list[str], source_max_len: int | None) -> tuple[Tokens, list[Tokens]]:
     """A prompt and its completions in the model's own tokens, as far as `source_max_len` tokens hold them; None: whole."""
     tokens = model.encode_prompt(prompt)
-    return tokens, [cut(model.encode_completion(answer), tokens, source_max_len) for answer in answers]
+    return tokens, [truncate(model.encode_completion(answer), tokens, source_max_len) for answer in answers]
 
 
 def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> float:

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from tunepress.core.cpu import FreeCores, cores
-from tunepress.inference.scoring import CHUNK, Asked, Logits
+from tunepress.core.cpu import FreeCores, available_cores
+from tunepress.inference.scoring import CHUNK, Logits, Requests
 from tunepress.models.hf_model import context_length, load_encoder, load_model
-from tunepress.models.threads import SteadyThreads
-from tunepress.text.tokenizer import Tokens, answer_length
+from tunepress.models.threads import DeterministicThreads
+from tunepress.text.tokenizer import Tokens, max_answer_length
 
 AT_ONCE = 8 * CHUNK  # tokens of a batch's completions whose logits may be in memory at a time
 
@@ -26,9 +26,9 @@ class TorchModel:
         self.batch_size = batch_size
         self.encoder = load_encoder(folder, eos_token_ids)
         self.model = load_model(folder).eval()
-        SteadyThreads(self.model)
+        DeterministicThreads(self.model)
         self._context_length = context_length(self.model.config)
-        self._free_cores = FreeCores(min(torch.get_num_threads(), cores()))
+        self._free_cores = FreeCores(min(torch.get_num_threads(), available_cores()))
         self.model.to("cuda" if torch.cuda.is_available() else "cpu")
 
     def answers(self, prompts: list[str], max_new_tokens: int) -> list[str]:
@@ -51,7 +51,7 @@ class TorchModel:
         return self.encoder.completion(text)
 
     @torch.inference_mode()
-    def logits(self, asked: Asked) -> Iterator[tuple[int, int, Logits]]:
+    def logits(self, asked: Requests) -> Iterator[tuple[int, int, Logits]]:
         """As `Scorer.logits`: a prompt is computed once, its completions after it in one batch with its neighbours'.
 
         Where their logits would take too much memory, fewer completions go together, and long ones chunk after chunk.
@@ -123,7 +123,7 @@ class TorchModel:
         generated = self.model.generate(
             input_ids=given,
             attention_mask=torch.ones_like(given),
-            max_new_tokens=answer_length(tokens[0], max_new_tokens, self._context_length),
+            max_new_tokens=max_answer_length(tokens[0], max_new_tokens, self._context_length),
             do_sample=False,
             eos_token_id=self.encoder.eos_token_ids,
             pad_token_id=self.encoder.eos_token_ids[0],

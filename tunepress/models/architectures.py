@@ -12,7 +12,7 @@ from typing import Any
 from tunepress.core.errors import InputError
 
 DEFAULT = ("default",)
-TESTED = {  # architectures, each with the types of rope that the builder's graph computes as torch does
+SUPPORTED = {  # architectures, each with the types of rope that the builder's graph computes as torch does
     "Ernie4_5ForCausalLM": DEFAULT,
     "Gemma2ForCausalLM": DEFAULT,  # trained with eager attention
     "Gemma3ForCausalLM": DEFAULT,
@@ -27,7 +27,7 @@ TESTED = {  # architectures, each with the types of rope that the builder's grap
     "Qwen2ForCausalLM": ("default", "linear"),
     "Qwen3ForCausalLM": DEFAULT,
 }
-REFUSED = {  # with transformers 5.23 and onnxruntime-genai 0.18
+UNSUPPORTED = {  # with transformers 5.23 and onnxruntime-genai 0.18
     "GptOssForCausalLM": "the builder takes its experts in OpenAI's 4 bits alone, which cannot be trained",
     "Lfm2ForCausalLM": "onnxruntime-genai cannot go back in its state, as evaluate does",
     "Lfm2MoeForCausalLM": "onnxruntime-genai cannot go back in its state, as evaluate does",
@@ -36,7 +36,7 @@ REFUSED = {  # with transformers 5.23 and onnxruntime-genai 0.18
     "PhimoeForCausalLM": "its experts have other names in the files than in the model",
     "SmolLM3ForCausalLM": "the builder fails on its layers without rope",
 }
-FORMER = {"su": "longrope"}  # Phi-3's first name of it
+ROPE_ALIASES = {"su": "longrope"}  # Phi-3's first name of it
 
 
 def check(folder: Path) -> None:
@@ -46,27 +46,27 @@ def check(folder: Path) -> None:
         InputError: it is not.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    reason = refusal(config)
+    reason = unsupported_reason(config)
     if reason:
         raise InputError(f"{folder}/config.json: {reason}")
     if (folder / "adapter_config.json").exists():
         raise InputError(f"{folder}: has an adapter (adapter_config.json); merge it into the weights and save the whole model")
 
 
-def refusal(config: dict[str, Any]) -> str | None:
+def unsupported_reason(config: dict[str, Any]) -> str | None:
     """Why a model with this config.json cannot be trained, built and measured, with the cure; None if it can."""
     name = (config.get("architectures") or ["a model without architectures"])[0]
-    if name not in TESTED:
-        why = f" ({REFUSED[name]})" if name in REFUSED else ""
-        return f"{name} is not supported{why}; take a model of {', '.join(TESTED)}"
+    if name not in SUPPORTED:
+        why = f" ({UNSUPPORTED[name]})" if name in UNSUPPORTED else ""
+        return f"{name} is not supported{why}; take a model of {', '.join(SUPPORTED)}"
     if config.get("quantization_config"):
         method = config["quantization_config"].get("quant_method", "unknown method")
         return f"the weights are already quantized ({method}); take the model in 16 or 32 bits, build rounds it"
-    unfit = sorted(rope_types(config) - set(TESTED[name]))
+    unfit = sorted(rope_types(config) - set(SUPPORTED[name]))
     if unfit:
-        known = " and ".join(TESTED[name])
+        known = " and ".join(SUPPORTED[name])
         return f"rope of type {unfit[0]} is not supported for {name}, only {known}; take a model with that"
-    if name == "GraniteMoeHybridForCausalLM" and not attention_alone(config):
+    if name == "GraniteMoeHybridForCausalLM" and not attention_only(config):
         return f"{name} is supported with attention, rope and no experts in every layer; take a Granite model that is so"
     return None
 
@@ -76,10 +76,10 @@ def rope_types(config: dict[str, Any]) -> set[str]:
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     by_layer = [one for one in rope.values() if isinstance(one, dict)] or [rope]
     types = [one.get("rope_type") or one.get("type") or "default" for one in by_layer]
-    return {FORMER.get(kind, kind) for kind in types}
+    return {ROPE_ALIASES.get(kind, kind) for kind in types}
 
 
-def attention_alone(config: dict[str, Any]) -> bool:
+def attention_only(config: dict[str, Any]) -> bool:
     """Whether a Granite hybrid has neither recurrent layers nor experts, and rope in all."""
     kinds = config.get("layer_types") or config.get("layers_block_type") or []
     rope = config.get("position_embedding_type") == "rope"

@@ -91,14 +91,14 @@ class Quantization:
         return dequantize_4bit(packed, state).to(weight.dtype)
 
 
-def linear_weights(model: PreTrainedModel) -> list[str]:
+def quantized_weight_names(model: PreTrainedModel) -> list[str]:
     """Names of the weights that are quantized: those of all linear layers but the head, which transformers leaves alone."""
     head = model.get_output_embeddings()
     linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and module is not head]
     return [f"{name}.weight" for name in linear]
 
 
-def hold_still(model: torch.nn.Module) -> None:
+def disable_repacking(model: torch.nn.Module) -> None:
     """Keeps bitsandbytes from repacking a model's 4-bit weights when it is first evaluated.
 
     On a CPU with AVX512-BF16 it would (0.50, Linear4bit.forward), and training could not go on: no gradient passes its

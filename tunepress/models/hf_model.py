@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME
 
 from tunepress.core.errors import InputError
-from tunepress.text.tokenizer import Encoder, Tokens
+from tunepress.text.tokenizer import Encoder, Tokens, check_context
 
 if TYPE_CHECKING:
     import torch
@@ -47,10 +47,10 @@ def load_encoder(folder: Path, eos_token_ids: Sequence[int] = ()) -> Encoder:
         InputError: there is no such folder, or no token ends an answer.
     """
     tokenizer = load_tokenizer(folder)
-    return Encoder(tokenizer, list(eos_token_ids) or end_tokens(folder, tokenizer))
+    return Encoder(tokenizer, list(eos_token_ids) or find_eos_token_ids(folder, tokenizer))
 
 
-def end_tokens(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Tokens:
+def find_eos_token_ids(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Tokens:
     """The tokens that end an answer: of generation_config.json, otherwise of config.json, otherwise of the tokenizer.
 
     The files are read as they are: many of transformers' configurations set an eos_token_id where config.json has none.
@@ -59,7 +59,7 @@ def end_tokens(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Tokens:
         InputError: none of them names one, or a file names something else.
     """
     for name in (GENERATION_CONFIG_NAME, CONFIG_NAME):
-        if ends := ends_of(folder / name):
+        if ends := read_eos_token_ids(folder / name):
             return ends
     if tokenizer.eos_token_id is None:
         raise InputError(
@@ -69,7 +69,7 @@ def end_tokens(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Tokens:
     return [tokenizer.eos_token_id]
 
 
-def ends_of(path: Path) -> Tokens:
+def read_eos_token_ids(path: Path) -> Tokens:
     """`eos_token_id` of a configuration file, an int or a list, in its section for text where that has it; [] without one.
 
     Raises:
@@ -95,13 +95,11 @@ def context_length(config: "PreTrainedConfig") -> int | None:
     return int(length) if length else None
 
 
-def check_context(folder: Path, source_max_len: int) -> None:
-    """Raises InputError where a row of `source_max_len` tokens has no room in the model of a folder."""
+def check_base_context(folder: Path, source_max_len: int) -> None:
+    """Raises InputError if a row of `source_max_len` tokens does not fit the context of the base model in `folder`."""
     length = context_length(AutoConfig.from_pretrained(folder))
-    if length is not None and source_max_len > length:
-        raise InputError(
-            f"data.source_max_len: {source_max_len} tokens do not fit the base model's context of {length}; set {length} or less"
-        )
+    if length is not None:
+        check_context(source_max_len, length, "the base model")
 
 
 def load_model(folder: Path, **options: Any) -> "PreTrainedModel":

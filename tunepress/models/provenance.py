@@ -1,8 +1,9 @@
 """Provenance: the exact inputs and commands that a run was made with."""
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+from tunepress.core.files import sha256
 
 COMMANDS = (  # of dvc.yaml's stages that every run has, in the order in which `dvc repro` runs them
     "python -m stages.fetch",
@@ -32,13 +33,7 @@ def commands(remote: Sequence[str]) -> list[str]:
     return [*COMMANDS[:1], *brought, *COMMANDS[1:]]
 
 
-def hashes(places: Iterable[Path]) -> dict[str, str]:
+def hash_files(places: Iterable[Path]) -> dict[str, str]:
     """The sha256 of each file, and of each file in a folder, by its path."""
     files = [file for place in places for file in (sorted(place.rglob("*")) if place.is_dir() else [place]) if file.is_file()]
     return {file.as_posix(): sha256(file) for file in files}
-
-
-def sha256(path: Path) -> str:
-    """Of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

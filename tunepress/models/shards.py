@@ -15,21 +15,21 @@ from typing import Protocol
 import torch
 from safetensors import SafetensorError, safe_open
 
-from tunepress.core.cpu import cores
+from tunepress.core.cpu import available_cores
 from tunepress.core.errors import InputError
 from tunepress.core.files import write_json
 
-WHOLE, INDEX = "model.safetensors", "model.safetensors.index.json"  # transformers' names; it prefers the first
+SINGLE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"  # transformers' names; it prefers the first
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 PREFIX = 8  # bytes before a safetensors file's header: its length, little-endian
 BLOCK = 1 << 19  # elements of a part: all that is computed from it stays in the processor's cache, and C's heap keeps its memory
 THREADS = 8  # at most: each holds some parts, and more of them would only wait for the disk
 
-Rows = Callable[[int, int], torch.Tensor]
+ReadRows = Callable[[int, int], torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredTensor:
     """A tensor in a safetensors file.
 
     Attributes:
@@ -101,18 +101,18 @@ class Stored:
                 unwritten = unwritten[file.write(unwritten) :]
 
 
-class Change(Protocol):
+class Replacement(Protocol):
     """What takes the place of a tensor."""
 
     @property
-    def like(self) -> Stored:
+    def like(self) -> StoredTensor:
         """A tensor of the same shape and type."""
 
     @property
     def divisible(self) -> bool:
         """Whether its rows can be made a few at a time."""
 
-    def opened(self) -> Rows:
+    def opened(self) -> ReadRows:
         """Reads what all rows need, and returns what makes the rows from a first one to before a last one."""
 
 
@@ -128,7 +128,7 @@ class Shards:
 
     folder: Path
     files: tuple[Path, ...]
-    tensors: Mapping[str, Stored]
+    tensors: Mapping[str, StoredTensor]
 
     @classmethod
     def of(cls, folder: Path) -> "Shards":
@@ -138,9 +138,9 @@ class Shards:
             InputError: one of them is missing or cut short.
         """
         files = tuple(weight_files(folder))
-        return cls(folder, files, {name: stored for file in files for name, stored in stored_in(file).items()})
+        return cls(folder, files, {name: stored for file in files for name, stored in read_header(file).items()})
 
-    def write(self, folder: Path, changes: Mapping[str, Change]) -> None:
+    def write(self, folder: Path, changes: Mapping[str, Replacement]) -> None:
         """Writes these files to `folder`, with other values in the place of some tensors.
 
         Layout, types and metadata stay. What is to be in the place of a tensor that there is not comes to a file of its own.
@@ -150,39 +150,39 @@ class Shards:
             changes: by name of the tensor.
         """
         added = {name: change for name, change in changes.items() if name not in self.tensors}
-        names = numbered(len(self.files) + 1) if added else [file.name for file in self.files]
+        names = shard_names(len(self.files) + 1) if added else [file.name for file in self.files]
         # One part a core, and all torch does for it in that thread: while one waits for the disk, the others compute.
-        with ThreadPoolExecutor(min(cores(), THREADS), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with ThreadPoolExecutor(min(available_cores(), THREADS), initializer=torch.set_num_threads, initargs=(1,)) as pool:
             for file, name in zip(self.files, names, strict=False):
                 self._rewrite(file, folder / name, changes, pool)
             if added:
                 write_tensors(folder / names[-1], added, pool)
         if added:
             write_index(folder, names)
-        elif self.files[0].name != WHOLE:
+        elif self.files[0].name != SINGLE_FILE:
             shutil.copyfile(self.folder / INDEX, folder / INDEX)
 
-    def _rewrite(self, file: Path, target: Path, changes: Mapping[str, Change], pool: Executor) -> None:
+    def _rewrite(self, file: Path, target: Path, changes: Mapping[str, Replacement], pool: Executor) -> None:
         with file.open("rb") as content:
-            target.write_bytes(content.read(header_end(file)))
+            target.write_bytes(content.read(data_start(file)))
         for stored in self.tensors.values():
             if stored.file == file:
-                fill(replace(stored, file=target), changes.get(stored.name) or Copy(stored), pool)
+                write_tensor(replace(stored, file=target), changes.get(stored.name) or Copy(stored), pool)
 
 
 @dataclass(frozen=True)
 class Copy:
     """A tensor as it is."""
 
-    like: Stored
+    like: StoredTensor
     divisible: bool = True
 
-    def opened(self) -> Rows:
+    def opened(self) -> ReadRows:
         """Bytes: of these types too that torch cannot compute with."""
         return self.like.read_bytes
 
 
-def fill(place: Stored, change: Change, pool: Executor) -> None:
+def write_tensor(place: StoredTensor, change: Replacement, pool: Executor) -> None:
     """Writes a tensor to its place: in parts on all cores, or at once with as many threads as torch has."""
     rows = change.opened()
 
@@ -196,7 +196,7 @@ def fill(place: Stored, change: Change, pool: Executor) -> None:
         write((0, place.rows))
 
 
-def write_tensors(file: Path, tensors: Mapping[str, Change], pool: Executor) -> None:
+def write_tensors(file: Path, tensors: Mapping[str, Replacement], pool: Executor) -> None:
     """Writes a safetensors file with these tensors alone."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
@@ -208,18 +208,18 @@ def write_tensors(file: Path, tensors: Mapping[str, Change], pool: Executor) -> 
     with file.open("wb") as content:
         content.write(len(encoded).to_bytes(PREFIX, "little") + encoded)
         content.truncate(content.tell() + end)
-    for name, place in stored_in(file).items():
-        fill(place, tensors[name], pool)
+    for name, place in read_header(file).items():
+        write_tensor(place, tensors[name], pool)
 
 
 def write_index(folder: Path, names: list[str]) -> None:
     """Writes the index of a folder's files of these names."""
-    stored = [one for name in names for one in stored_in(folder / name).values()]
+    stored = [one for name in names for one in read_header(folder / name).values()]
     weight_map = {one.name: one.file.name for one in sorted(stored, key=lambda one: one.name)}
     write_json(folder / INDEX, {"metadata": {"total_size": sum(one.size for one in stored)}, "weight_map": weight_map})
 
 
-def numbered(total: int) -> list[str]:
+def shard_names(total: int) -> list[str]:
     """The names that transformers gives to so many files."""
     return [f"model-{number:05}-of-{total:05}.safetensors" for number in range(1, total + 1)]
 
@@ -230,11 +230,11 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         InputError: there are none, or one that the index names is missing.
     """
-    if (folder / WHOLE).exists():
-        return [folder / WHOLE]
+    if (folder / SINGLE_FILE).exists():
+        return [folder / SINGLE_FILE]
     index = folder / INDEX
     if not index.exists():
-        raise InputError(f"{folder}: has neither {WHOLE} nor {INDEX}; fetch the model again")
+        raise InputError(f"{folder}: has neither {SINGLE_FILE} nor {INDEX}; fetch the model again")
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -245,7 +245,7 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def stored_in(file: Path) -> dict[str, Stored]:
+def read_header(file: Path) -> dict[str, StoredTensor]:
     """The tensors of a safetensors file by name, in the order in which they lie there.
 
     Raises:
@@ -256,18 +256,18 @@ def stored_in(file: Path) -> dict[str, Stored]:
             pass
     except SafetensorError as error:
         raise InputError(f"{file}: is cut short or damaged ({error}); bring it here again") from error
-    end = header_end(file)
+    end = data_start(file)
     with file.open("rb") as content:
         header = json.loads(content.read(end)[PREFIX:])
     header.pop("__metadata__", None)
     tensors = []
     for name, one in header.items():
         begin, stop = one["data_offsets"]
-        tensors.append(Stored(file, name, one["dtype"], tuple(one["shape"]), end + begin, stop - begin))
+        tensors.append(StoredTensor(file, name, one["dtype"], tuple(one["shape"]), end + begin, stop - begin))
     return {stored.name: stored for stored in sorted(tensors, key=lambda stored: (stored.start, stored.name))}
 
 
-def header_end(file: Path) -> int:
+def data_start(file: Path) -> int:
     """Bytes of a safetensors file before its first tensor."""
     with file.open("rb") as content:
         return PREFIX + int.from_bytes(content.read(PREFIX), "little")

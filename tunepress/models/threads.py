@@ -25,44 +25,44 @@ from transformers import TrainerCallback
 
 from tunepress.core.cpu import FreeCores
 
-SIDE = 12  # rows or columns of a product that each thread gets at least
-AT_ONCE = 32
-SHARE = 32768
+MIN_PER_THREAD = 12  # rows or columns of a product that each thread gets at least
+VECTOR = 32
+GRAIN_SIZE = 32768
 ACTIVATIONS = ("torch.nn.modules.activation", "transformers.activations")
 
 
-def for_product(rows: int, columns: int) -> int:
+def product_threads(rows: int, columns: int) -> int:
     """How many threads a product with a result [rows, columns] bears, of those that there are now."""
-    return max(1, min(torch.get_num_threads(), max(rows, columns) // SIDE))
+    return max(1, min(torch.get_num_threads(), max(rows, columns) // MIN_PER_THREAD))
 
 
-def for_linear(layer: Linear, x: Tensor) -> int:
+def linear_threads(layer: Linear, x: Tensor) -> int:
     """How many a linear layer bears for x [..., in_features]: its output, and the gradients of its input and its weight."""
     rows = x.numel() // layer.in_features
     narrow, wide = sorted((layer.in_features, layer.out_features))
-    return min(for_product(rows, narrow), for_product(narrow, wide))
+    return min(product_threads(rows, narrow), product_threads(narrow, wide))
 
 
-def for_activation(x: Tensor) -> int:
+def activation_threads(x: Tensor) -> int:
     """How many a function of each number of x [..., width] bears."""
-    if x.shape[-1] % AT_ONCE:
+    if x.shape[-1] % VECTOR:
         return 1
-    most = max(1, min(torch.get_num_threads(), ceil(x.numel() / SHARE)))
-    return next(threads for threads in range(most, 0, -1) if ceil(x.numel() / threads) % AT_ONCE == 0)
+    most = max(1, min(torch.get_num_threads(), ceil(x.numel() / GRAIN_SIZE)))
+    return next(threads for threads in range(most, 0, -1) if ceil(x.numel() / threads) % VECTOR == 0)
 
 
 @contextmanager
-def threads_for(rows: int, columns: int) -> Iterator[None]:
+def limited_threads(rows: int, columns: int) -> Iterator[None]:
     """For a while no more threads than such a product bears."""
     before = torch.get_num_threads()
-    torch.set_num_threads(for_product(rows, columns))
+    torch.set_num_threads(product_threads(rows, columns))
     try:
         yield
     finally:
         torch.set_num_threads(before)
 
 
-class SteadyThreads:
+class DeterministicThreads:
     """Hooks of a model's activations and narrow linear layers: each gets the threads that it bears, forward and backward.
 
     A module that multiplies by a layer's weight without calling the layer, such as FusedLinear, sees to its own products.
@@ -73,9 +73,9 @@ class SteadyThreads:
         threads = torch.get_num_threads()
         for module in model.modules():
             if type(module).__module__ in ACTIVATIONS:
-                self._hook(module, for_activation)
-            elif isinstance(module, Linear) and min(module.in_features, module.out_features) < threads * SIDE:
-                self._hook(module, partial(for_linear, module))
+                self._hook(module, activation_threads)
+            elif isinstance(module, Linear) and min(module.in_features, module.out_features) < threads * MIN_PER_THREAD:
+                self._hook(module, partial(linear_threads, module))
 
     def _hook(self, module: Module, bearable: Callable[[Tensor], int]) -> None:
         module.register_forward_pre_hook(partial(self._enter, bearable))
@@ -102,7 +102,7 @@ class SteadyThreads:
         torch.set_num_threads(self.before)
 
 
-class GiveWay(TrainerCallback):
+class FreeCoresCallback(TrainerCallback):
     """Takes no more threads for a step than there are free cores; their number changes no bits here."""
 
     def __init__(self) -> None:

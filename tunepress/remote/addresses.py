@@ -5,8 +5,8 @@ from pathlib import PurePosixPath
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from tunepress.config.data import Datastore
-from tunepress.remote.formats import FORMATS
 
+FORMATS = {".json": "json", ".jsonl": "json", ".ndjson": "json", ".csv": "csv", ".parquet": "parquet"}  # of rows, by suffix
 BLOB = {"abfs", "abfss", "az", "azure"}  # one container of Azure Blob Storage, as adlfs and DVC call it
 SCHEMES = BLOB | {"azureml", "http", "https", "s3"}
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
@@ -18,7 +18,7 @@ def is_remote(file: str) -> bool:
     return "://" in file
 
 
-def of_datastore(datastore: Datastore) -> str:
+def datastore_url(datastore: Datastore) -> str:
     """The address of a file in a datastore, as Azure ML's studio shows it."""
     return (
         f"azureml://subscriptions/{datastore.subscription_id}/resourcegroups/{datastore.resource_group}"
@@ -26,7 +26,7 @@ def of_datastore(datastore: Datastore) -> str:
     )
 
 
-def refusal(url: str) -> str | None:
+def url_problem(url: str) -> str | None:
     """Why rows cannot come from an address, in one line that repeats no secret; None where they can.
 
     An address ends up in params.yaml and so in git.
@@ -40,7 +40,7 @@ def refusal(url: str) -> str | None:
         return f"{bare}: unknown kind of address {parts.scheme}://; known: {', '.join(sorted(SCHEMES))}"
     user = parts.username if parts.scheme not in BLOB else None  # some servers take a token as the user's name
     if user or parts.password or any(SECRET.search(name) for name, _ in parse_qsl(parts.query, keep_blank_values=True)):
-        return f"{bare}: the address holds a secret, and addresses are kept in git; {instead(parts)}"
+        return f"{bare}: the address holds a secret, and addresses are kept in git; {secret_cure(parts)}"
     if parts.scheme == "http" and parts.hostname not in LOOPBACK:
         return f"{url}: over http anyone on the way can change the rows; use https"
     if not parts.netloc or not parts.path.strip("/"):
@@ -51,9 +51,9 @@ def refusal(url: str) -> str | None:
     return None
 
 
-def instead(parts: SplitResult) -> str:
+def secret_cure(parts: SplitResult) -> str:
     """Where the secret of an address belongs."""
-    if blob := as_blob(parts):
+    if blob := blob_url(parts):
         return f"write {blob} and set AZURE_STORAGE_SAS_TOKEN"
     if parts.scheme in BLOB:
         return "leave it out and set AZURE_STORAGE_SAS_TOKEN"
@@ -62,7 +62,7 @@ def instead(parts: SplitResult) -> str:
     return "download the file and name its path"
 
 
-def as_blob(parts: SplitResult) -> str | None:
+def blob_url(parts: SplitResult) -> str | None:
     """The address that asks with credentials for a blob that https asks for without; None where it is no blob of Azure's."""
     account, blob, domain = (parts.hostname or "").partition(".blob.")
     container, _, path = parts.path.lstrip("/").partition("/")

@@ -24,7 +24,7 @@ class Identity:
     md5: str | None = None  # where the store tells it
 
 
-def identified(which: str) -> list[Identity]:
+def read_identities(which: str) -> list[Identity]:
     """What `identify` wrote of a list.
 
     Raises:
@@ -37,22 +37,22 @@ def identified(which: str) -> list[Identity]:
         raise InputError(f"{path}: not what identify writes ({one_line(error)}); remove it, and `dvc repro`") from error
 
 
-def remote(*lists: list[str]) -> list[str]:
+def remote_lists(*lists: list[str]) -> list[str]:
     """Those of LISTS that name a file elsewhere, given what each of them names."""
     return [name for name, files in zip(LISTS, lists, strict=True) if any(map(is_remote, files))]
 
 
-def urls(files: list[str]) -> list[str]:
+def remote_urls(files: list[str]) -> list[str]:
     """Those files of a list that lie elsewhere, each once, in order."""
     return list(dict.fromkeys(filter(is_remote, files)))
 
 
-def place(url: str, which: str, files: list[str]) -> Path:
+def local_path(url: str, which: str, files: list[str]) -> Path:
     """Where the file of an address lies on this machine, by the list that names it; two may have one name."""
     name = re.sub(r"[^\w.-]", "_", unquote(PurePosixPath(urlsplit(url).path).name))
-    return COLLECTED / which / f"{urls(files).index(url) + 1}-{name}"
+    return COLLECTED / which / f"{remote_urls(files).index(url) + 1}-{name}"
 
 
-def local(files: list[str], which: str) -> list[str]:
+def local_paths(files: list[str], which: str) -> list[str]:
     """The paths on this machine of a list of files."""
-    return [str(place(file, which, files)) if is_remote(file) else file for file in files]
+    return [str(local_path(file, which, files)) if is_remote(file) else file for file in files]

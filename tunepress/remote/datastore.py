@@ -4,7 +4,7 @@ import re
 from typing import TYPE_CHECKING
 
 from tunepress.core.errors import InputError
-from tunepress.remote.errors import UnansweredError, unanswered
+from tunepress.remote.errors import UnansweredError, is_unanswered
 from tunepress.remote.storage_account import CLOUD, Account
 
 if TYPE_CHECKING:
@@ -32,19 +32,19 @@ def resolve(url: str) -> tuple[Account, str]:
         raise InputError(f"{url}: is no address of a file in a datastore; one reads {known}")
     *workspace, name, path = parts.groups()
     try:
-        from tunepress.remote.workspace import connected, find_workspace  # raises where Azure's packages are not installed
+        from tunepress.remote.workspace import connect, find_workspace  # raises where Azure's packages are not installed
 
-        with connected(find_workspace(*workspace)) as client:
-            store = described(name, client)
+        with connect(find_workspace(*workspace)) as client:
+            store = get_datastore(name, client)
     except InputError as error:
-        if unanswered(error):
+        if is_unanswered(error):
             raise UnansweredError(str(error)) from error
         raise InputError(f"{url}: {error}") from error
     account, container = account_of(store, url)
     return account, f"{container}/{path}"
 
 
-def described(name: str, client: "MLClient") -> "Datastore":
+def get_datastore(name: str, client: "MLClient") -> "Datastore":
     """What the workspace says about a datastore, with its key or token where it gives them out."""
     from azure.core.exceptions import HttpResponseError
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from aiohttp import ClientConnectionError
 
 from tunepress.core.errors import InputError, one_line
-from tunepress.remote.addresses import as_blob
+from tunepress.remote.addresses import blob_url
 
 VARIABLE = "TUNEPRESS_NETWORK_SECONDS"
 SECONDS = "20"  # for one answer, where the variable has no value; the stores' own clients try for minutes
@@ -28,7 +28,7 @@ class RedirectError(InputError):
 
 
 @contextmanager
-def explained(url: str) -> Iterator[None]:
+def client_errors(url: str) -> Iterator[None]:
     """Turns every error of a client into one of two.
 
     Raises:
@@ -42,10 +42,10 @@ def explained(url: str) -> Iterator[None]:
     except ImportError as error:
         raise InputError(f"{url}: needs {error.name}, which is not installed; `make setup-azure` installs it") from error
     except Exception as error:
-        raise meaning(url, list(causes(error))) from error
+        raise translate(url, list(causes(error))) from error
 
 
-def patience() -> float:
+def response_timeout() -> float:
     """How long one answer may take, in seconds.
 
     Raises:
@@ -68,7 +68,7 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def meaning(url: str, errors: list[BaseException]) -> Exception:
+def translate(url: str, errors: list[BaseException]) -> Exception:
     """What a client's error says about a file, in one line."""
     if refusal := next((error for error in errors if isinstance(error, RedirectError)), None):
         return refusal  # of a redirect, which fsspec has wrapped
@@ -79,7 +79,7 @@ def meaning(url: str, errors: list[BaseException]) -> Exception:
     if any(isinstance(error, SSLCertVerificationError) for error in errors):
         return UnansweredError("the certificate of its server is not trusted; that of a proxy belongs in SSL_CERT_FILE")
     if any(isinstance(error, TimeoutError) for error in errors):
-        return UnansweredError(f"no answer within {patience():g} s ({VARIABLE})")
+        return UnansweredError(f"no answer within {response_timeout():g} s ({VARIABLE})")
     if status is None and (
         names & WITHOUT_CONNECTION or any(isinstance(e, ClientConnectionError | ConnectionError) for e in errors)
     ):
@@ -87,15 +87,15 @@ def meaning(url: str, errors: list[BaseException]) -> Exception:
     if status is not None and (status >= 500 or status in {408, 429}):
         return UnansweredError(f"the server is not able to answer (status {status})")
     if status in {401, 403, 409} or isinstance(errors[0], PermissionError):
-        return InputError(f"{url}: no permission to read it{signed_in(url)}")
+        return InputError(f"{url}: no permission to read it{credentials_hint(url)}")
     if status in {404, 410} or isinstance(errors[0], FileNotFoundError):
-        return InputError(f"{url}: no such file there{signed_in(url)}")
+        return InputError(f"{url}: no such file there{credentials_hint(url)}")
     return InputError(f"{url}: could not be read ({one_line(errors[0])})")
 
 
-def unanswered(error: BaseException) -> bool:
+def is_unanswered(error: BaseException) -> bool:
     """Whether an error came to be because nobody answered."""
-    return isinstance(meaning("", list(causes(error))), UnansweredError)
+    return isinstance(translate("", list(causes(error))), UnansweredError)
 
 
 def status_of(error: BaseException) -> int | None:
@@ -104,7 +104,7 @@ def status_of(error: BaseException) -> int | None:
     return status if isinstance(status, int) else None
 
 
-def signed_in(url: str) -> str:
+def credentials_hint(url: str) -> str:
     """How to ask with credentials for a blob that https asks for without."""
-    blob = as_blob(urlsplit(url))
+    blob = blob_url(urlsplit(url))
     return f"; if it is not public, write {blob}" if blob else ""

@@ -18,22 +18,22 @@ from tunepress.core.errors import InputError
 from tunepress.remote.addresses import BLOB, LOOPBACK
 from tunepress.remote.collected import Identity
 from tunepress.remote.datastore import resolve
-from tunepress.remote.errors import RedirectError, explained, patience
-from tunepress.remote.storage_account import CLOUD, filesystem, of_environment
+from tunepress.remote.errors import RedirectError, client_errors, response_timeout
+from tunepress.remote.storage_account import CLOUD, account_from_environment, filesystem
 
 BLOCK = 4_000_000  # bytes asked for at once, each within `patience`
 BAR = {"unit": "B", "unit_scale": True, "mininterval": 1}
 
 
-def ask(url: str) -> Identity:
+def identify_file(url: str) -> Identity:
     """Which version of a file there is now.
 
     Raises:
         InputError: no such file, no permission, not a file, or it has no version.
         UnansweredError: nobody answered.
     """
-    with explained(url):
-        place, path = opened(url)
+    with client_errors(url):
+        place, path = open_store(url)
         return identity(url, path, place)
 
 
@@ -44,8 +44,8 @@ def download(wanted: Identity, target: Path) -> None:
         InputError: another version lies there, or none that can be read.
         UnansweredError: nobody answered.
     """
-    with explained(wanted.url):
-        place, path = opened(wanted.url)
+    with client_errors(wanted.url):
+        place, path = open_store(wanted.url)
         if isinstance(place, HTTPFileSystem):  # not every server sends a part of a file
             place.get_file(path, str(target), callback=TqdmCallback(tqdm_kwargs={**BAR, "desc": target.name}))
         else:
@@ -61,12 +61,12 @@ def copy_blocks(place: AsyncFileSystem, path: str, wanted: Identity, file: Binar
     size = wanted.size or 0
     with tqdm(total=size, desc=name, **BAR) as bar:
         for start in range(0, size, BLOCK):
-            block = place.cat_file(path, start=start, end=min(start + BLOCK, size), timeout=patience())
+            block = place.cat_file(path, start=start, end=min(start + BLOCK, size), timeout=response_timeout())
             file.write(block)
             bar.update(len(block))
 
 
-def opened(url: str) -> tuple[AsyncFileSystem, str]:
+def open_store(url: str) -> tuple[AsyncFileSystem, str]:
     """The store that an address names, and the file's path in it."""
     parts = urlsplit(url)
     if parts.scheme == "azureml":
@@ -75,18 +75,19 @@ def opened(url: str) -> tuple[AsyncFileSystem, str]:
     if parts.scheme in BLOB:
         container, _, host = parts.netloc.rpartition("@")
         name, _, domain = host.partition(".") if container else (None, "", "")
-        return filesystem(of_environment(url, name, domain.partition(".")[2] or CLOUD)), f"{container or host}{parts.path}"
+        named = account_from_environment(url, name, domain.partition(".")[2] or CLOUD)
+        return filesystem(named), f"{container or host}{parts.path}"
     if parts.scheme == "s3":
         from s3fs import S3FileSystem
 
-        limits = dict.fromkeys(("connect_timeout", "read_timeout"), patience())
+        limits = dict.fromkeys(("connect_timeout", "read_timeout"), response_timeout())
         return S3FileSystem(skip_instance_cache=True, use_listings_cache=False, config_kwargs=limits), url
-    limit = aiohttp.ClientTimeout(total=None, sock_connect=patience(), sock_read=patience())
-    client = {"timeout": limit, "trust_env": True, "middlewares": (redirects_of(url),)}
+    limit = aiohttp.ClientTimeout(total=None, sock_connect=response_timeout(), sock_read=response_timeout())
+    client = {"timeout": limit, "trust_env": True, "middlewares": (redirect_middleware(url),)}
     return HTTPFileSystem(skip_instance_cache=True, client_kwargs=client), url
 
 
-def redirects_of(url: str) -> aiohttp.ClientMiddlewareType:
+def redirect_middleware(url: str) -> aiohttp.ClientMiddlewareType:
     """What looks at every request for a file before it is sent, and so at redirects; aiohttp keeps credentials to their host."""
     first = URL(url)
 
@@ -125,7 +126,7 @@ def check_container(url: str, path: str, place: AsyncFileSystem) -> None:
     """Raises InputError where it is not the file that is missing but all that it lies in."""
     container = path.removeprefix("s3://").partition("/")[0]
     try:
-        place.info(container, timeout=patience())
+        place.info(container, timeout=response_timeout())
     except FileNotFoundError as error:
         raise InputError(f"{url}: there is no {'bucket' if path.startswith('s3://') else 'container'} {container}") from error
     except Exception:  # who may read files need not be allowed to ask for the container
@@ -135,7 +136,7 @@ def check_container(url: str, path: str, place: AsyncFileSystem) -> None:
 def identity(url: str, path: str, place: AsyncFileSystem) -> Identity:
     """What the store says about a file."""
     try:
-        said: dict[str, Any] = place.info(path, timeout=patience())
+        said: dict[str, Any] = place.info(path, timeout=response_timeout())
     except FileNotFoundError:
         if not isinstance(place, HTTPFileSystem):
             check_container(url, path, place)

@@ -48,7 +48,7 @@ def filesystem(account: Account | str) -> "AzureBlobFileSystem":
 
     logging.getLogger("azure").setLevel(logging.CRITICAL)  # a page of text for each credential that is not there
     fresh = {"skip_instance_cache": True, "use_listings_cache": False}
-    with no_variables():
+    with hidden_variables():
         if isinstance(account, str) or account.connection_string:
             return AzureBlobFileSystem(
                 connection_string=account if isinstance(account, str) else account.connection_string, **fresh
@@ -56,7 +56,7 @@ def filesystem(account: Account | str) -> "AzureBlobFileSystem":
         return AzureBlobFileSystem(account.name, account_host=f"{account.name}.blob.{account.domain}", anon=False, **fresh)
 
 
-def of_environment(url: str, name: str | None, domain: str = CLOUD) -> Account | str:
+def account_from_environment(url: str, name: str | None, domain: str = CLOUD) -> Account | str:
     """The account that an address names, or the environment where it names none, with the credential there for it.
 
     Returns:
@@ -87,7 +87,7 @@ def variable(*names: str) -> str | None:
 
 
 @contextmanager
-def no_variables() -> Iterator[None]:
+def hidden_variables() -> Iterator[None]:
     """Hides the variables that adlfs would prefer to the account that it is given."""
     with ENVIRONMENT:
         hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(PREFIX)}

@@ -94,7 +94,7 @@ def configured_workspace() -> Workspace:
 
 
 @contextmanager
-def connected(place: Workspace | Registry, **options: Any) -> Iterator[MLClient]:
+def connect(place: Workspace | Registry, **options: Any) -> Iterator[MLClient]:
     """Yields the SDK's client for a place.
 
     Args:
@@ -105,30 +105,30 @@ def connected(place: Workspace | Registry, **options: Any) -> Iterator[MLClient]
         InputError: what was asked of Azure inside the block failed: not logged in, no permission, nothing of that name,
             no connection.
     """
-    with mendable(place):
-        names: dict[str, Any] = {"registry_name": place.registry_name} if isinstance(place, Registry) else named(place)
+    with azure_errors(place):
+        names: dict[str, Any] = {"registry_name": place.registry_name} if isinstance(place, Registry) else client_names(place)
         credential = options.pop("credential", None) or DefaultAzureCredential()
         yield MLClient(credential, **names, enable_telemetry=False, **LIMITS, **options)
 
 
-def named(workspace: Workspace) -> dict[str, str]:
+def client_names(workspace: Workspace) -> dict[str, str]:
     """A workspace as MLClient names its parts."""
     return dict(zip(("subscription_id", "resource_group_name", "workspace_name"), astuple(workspace), strict=True))
 
 
 @contextmanager
-def mendable(asked: object) -> Iterator[None]:
+def azure_errors(asked: object) -> Iterator[None]:
     """Turns the errors of Azure's packages into one line about `asked`."""
     try:
         yield
     except AzureError as error:
         # the SDK wraps what failed in a download in an error of its own, which says no more
         raise InputError(
-            f"{asked}: {explanation(error.__cause__ if isinstance(error.__cause__, AzureError) else error)}"
+            f"{asked}: {error_message(error.__cause__ if isinstance(error.__cause__, AzureError) else error)}"
         ) from error
 
 
-def explanation(error: AzureError) -> str:
+def error_message(error: AzureError) -> str:
     """What went wrong and what to do, on one line."""
     reason = reason_of(error)
     status = error.status_code if isinstance(error, HttpResponseError) else None

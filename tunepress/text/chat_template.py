@@ -14,13 +14,13 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from tunepress.core.errors import InputError, one_line
-from tunepress.text.prompt import CHAT_TEMPLATE_DATE, clock, escape
+from tunepress.text.prompt import CHAT_TEMPLATE_DATE, escape, fixed_strftime
 from tunepress.text.tokenizer import Encoder
 
 Messages = Sequence[dict[str, str]]  # each with role and content
 
 
-class Generation(Extension):
+class GenerationTag(Extension):
     """`{% generation %}`, by which a template marks for training what the assistant says: here it changes nothing."""
 
     tags = {"generation"}  # noqa: RUF012
@@ -46,10 +46,10 @@ class ChatTemplate:
             TemplateError: it is none.
         """
         environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols], autoescape=False
+            trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, loopcontrols], autoescape=False
         )
         environment.filters["tojson"] = to_json
-        environment.globals |= {"raise_exception": raise_exception, "strftime_now": clock(date)}
+        environment.globals |= {"raise_exception": raise_exception, "strftime_now": fixed_strftime(date)}
         self._template = environment.from_string(source)
         self.special_tokens = special_tokens
 
@@ -82,7 +82,7 @@ class ChatTemplate:
             raise InputError(f"the model's chat template refuses them ({one_line(error)})") from error
 
 
-def in_chat_template(prompt: str, completion: str, encoder: Encoder, date: str = CHAT_TEMPLATE_DATE) -> tuple[str, str]:
+def wrap_in_chat_template(prompt: str, completion: str, encoder: Encoder, date: str = CHAT_TEMPLATE_DATE) -> tuple[str, str]:
     """Puts the two templates where the model's chat template puts the user's and the assistant's words.
 
     Args:

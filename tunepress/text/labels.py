@@ -8,7 +8,7 @@ from functools import lru_cache
 INVALID = "(invalid)"  # a predicted label where the answer is none
 
 
-def label_of(answer: str, labels: Sequence[str]) -> str:
+def find_label(answer: str, labels: Sequence[str]) -> str:
     """The label that an answer begins with, as a whole word or number; INVALID if there is none.
 
     Case does not matter, except between labels that differ in nothing else.
@@ -16,7 +16,7 @@ def label_of(answer: str, labels: Sequence[str]) -> str:
     return next((label for label, pattern in _patterns(tuple(labels)) if pattern.match(answer)), INVALID)
 
 
-def refusal(labels: Sequence[str]) -> str | None:
+def labels_problem(labels: Sequence[str]) -> str | None:
     """What is wrong with data.labels, None where nothing is."""
     seen = set()
     for label in labels:

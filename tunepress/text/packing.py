@@ -12,11 +12,11 @@ from typing import Any
 
 from tunepress.core.errors import InputError
 from tunepress.core.files import write_json
-from tunepress.text.tokenizer import IGNORED, Example
+from tunepress.text.tokenizer import IGNORE_INDEX, Example
 
 FILE_NAME = "corpus.json"
 
-Sequence = list[Example]
+PackedSequence = list[Example]
 
 
 @dataclass(frozen=True)
@@ -48,25 +48,26 @@ class Corpus:
         except (OSError, ValueError, TypeError) as error:
             raise InputError(f"{path}: not made by `prepare` ({error}); run `make repro`") from error
 
-    def sequence(self, examples: list[Example], pad_token_id: int) -> Sequence:
+    def sequence(self, examples: list[Example], pad_token_id: int) -> PackedSequence:
         """One sequence of some rows' examples."""
-        joined = examples if self.use_attention_mask else [as_one(examples)]
+        joined = examples if self.use_attention_mask else [concatenate(examples)]
         missing = (self.pad_to_max_len or 0) - token_count(joined)
-        padding: list[Example] = [{"input_ids": [pad_token_id] * missing, "labels": [IGNORED] * missing}] if missing > 0 else []
-        return joined + padding
+        if missing <= 0:
+            return joined
+        return [*joined, {"input_ids": [pad_token_id] * missing, "labels": [IGNORE_INDEX] * missing}]
 
 
-def token_count(sequence: Sequence) -> int:
+def token_count(sequence: PackedSequence) -> int:
     """Tokens of all examples of a sequence."""
     return sum(len(example["input_ids"]) for example in sequence)
 
 
-def as_one(examples: list[Example]) -> Example:
+def concatenate(examples: list[Example]) -> Example:
     """Examples as one text, in which each sees those before it."""
     return {name: [token for example in examples for token in example[name]] for name in ("input_ids", "labels")}
 
 
-def sequences(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+def group_by_sequence(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     """Prepared rows by the sequence that `prepare` put them in."""
     grouped: dict[int, list[dict[str, Any]]] = {}
     for row in rows:
@@ -74,7 +75,7 @@ def sequences(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     return list(grouped.values())
 
 
-def assign(lengths: list[int], strategy: str, source_max_len: int, max_samples: int | None, seed: int) -> list[list[int]]:
+def pack(lengths: list[int], strategy: str, source_max_len: int, max_samples: int | None, seed: int) -> list[list[int]]:
     """Puts rows in sequences.
 
     Args:

@@ -53,11 +53,11 @@ class Prompt:
 
     def render_prompt(self, row: Mapping[str, Any]) -> str:
         """The text a model is given for `row`."""
-        return fill(self.prompt, row)
+        return render(self.prompt, row)
 
     def render_completion(self, row: Mapping[str, Any]) -> str:
         """The text a model should answer for `row`."""
-        return fill(self.completion, row)
+        return render(self.completion, row)
 
     def row_of(self, text: str) -> dict[str, Any]:
         """The columns that a text fills: the only one there is, or those of a JSON object.
@@ -68,7 +68,7 @@ class Prompt:
         columns = list(dict.fromkeys(self.columns))
         if len(columns) == 1:
             try:
-                return {columns[0]: text_of(text)}
+                return {columns[0]: to_text(text)}
             except ValueError as error:
                 raise InputError(f"the text holds {error}") from error
         try:
@@ -79,7 +79,7 @@ class Prompt:
             raise InputError(f"this model wants a JSON object {{{wanted}}}") from error
         for column, value in values.items():
             try:
-                values[column] = text_of(value)
+                values[column] = to_text(value)
             except ValueError as error:
                 raise InputError(f"column {column!r} holds {error}") from error
         return values
@@ -102,13 +102,13 @@ class Prompt:
             fields = json.loads(path.read_text(encoding="utf-8"))
             labels, ends = fields.pop("labels"), fields.pop("eos_token_ids", ())
             prompt = cls(**fields, labels=None if labels is None else tuple(labels), eos_token_ids=tuple(ends))
-            clock(prompt.chat_template_date)
+            fixed_strftime(prompt.chat_template_date)
             return prompt
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise InputError(f"{path}: not a prompt file ({error})") from error
 
 
-def clock(date: str) -> Callable[[str], str]:
+def fixed_strftime(date: str) -> Callable[[str], str]:
     """The function `strftime_now` of chat templates, on a fixed date.
 
     Args:
@@ -153,19 +153,19 @@ def column_names(template: str) -> list[str]:
     return [name for _, name in _parts(template) if name is not None]
 
 
-def fill(template: str, row: Mapping[str, Any]) -> str:
+def render(template: str, row: Mapping[str, Any]) -> str:
     """The template with the row's values in place of the names."""
-    return "".join(literal + ("" if name is None else text_of(row[name])) for literal, name in _parts(template))
+    return "".join(literal + ("" if name is None else to_text(row[name])) for literal, name in _parts(template))
 
 
-def text_of(value: Any) -> str:
+def to_text(value: Any) -> str:
     """A value of a row as text: text as it is, bytes as UTF-8, a number as Python writes it, a truth value as JSON does.
 
     Raises:
         ValueError: it is something else. The message names what it is and the cure.
     """
     if isinstance(value, str):
-        return whole(value)
+        return require_utf8(value)
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, bytes):
@@ -188,7 +188,7 @@ def text_of(value: Any) -> str:
     raise ValueError(kinds.get(type(value), f"a value of the type {type(value).__name__}; store it as text"))
 
 
-def whole(text: str) -> str:
+def require_utf8(text: str) -> str:
     r"""A text that UTF-8 can hold.
 
     Raises:

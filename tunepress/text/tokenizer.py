@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 Tokens = list[int]
 Example = dict[str, Tokens]  # `input_ids` and `labels` of the same length
 
-IGNORED = -100  # transformers' label of a position without loss
+IGNORE_INDEX = -100  # transformers' label of a position without loss
 
 
-def cut(completion: Tokens, prompt: Tokens, source_max_len: int | None) -> Tokens:
+def truncate(completion: Tokens, prompt: Tokens, source_max_len: int | None) -> Tokens:
     """The tokens of a completion that a row of `source_max_len` tokens holds after its prompt, at least one; None: all."""
     return completion if source_max_len is None else completion[: max(source_max_len - len(prompt), 1)]
 
 
-def answer_length(prompt: Tokens, max_new_tokens: int, context_length: int | None) -> int:
+def max_answer_length(prompt: Tokens, max_new_tokens: int, context_length: int | None) -> int:
     """The tokens that an answer may have: `max_new_tokens`, or the fewer that the model's context leaves after the prompt.
 
     Raises:
@@ -36,6 +36,15 @@ def answer_length(prompt: Tokens, max_new_tokens: int, context_length: int | Non
             f"{context_length}; shorten the text"
         )
     return min(max_new_tokens, context_length - len(prompt))
+
+
+def check_context(source_max_len: int, context_length: int, owner: str) -> None:
+    """Raises InputError if a row of `source_max_len` tokens does not fit the context of `owner`, a model or a file."""
+    if source_max_len > context_length:
+        raise InputError(
+            f"data.source_max_len: {source_max_len} tokens do not fit {owner}'s context of {context_length}; "
+            f"set {context_length} or less"
+        )
 
 
 @dataclass(frozen=True)
@@ -61,10 +70,10 @@ class Encoder:
     def row(self, row: dict[str, Any], source_max_len: int | None) -> tuple[Tokens, Tokens]:
         """A row's prompt, and its completion as far as `source_max_len` tokens hold the two; None: all of it."""
         prompt = self.prompt(row["prompt"])
-        return prompt, cut(self.completion(row["completion"]), prompt, source_max_len)
+        return prompt, truncate(self.completion(row["completion"]), prompt, source_max_len)
 
     def example(self, row: dict[str, Any], source_max_len: int, completion_only_loss: bool) -> Example:
         """One training example: `input_ids` and `labels` of the same length, at most `source_max_len`."""
         prompt, completion = self.row(row, source_max_len)
-        learned = [IGNORED] * len(prompt) + completion if completion_only_loss else prompt + completion
+        learned = [IGNORE_INDEX] * len(prompt) + completion if completion_only_loss else prompt + completion
         return {"input_ids": (prompt + completion)[:source_max_len], "labels": learned[:source_max_len]}

@@ -87,7 +87,7 @@ def source(name: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(source: Path, one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> OnnxModel:
     """The model in float32, which reads a prompt in parts of half a window where it can be read so."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(onnx_model, "READ", WINDOW // 2)
+        patch.setattr(onnx_model, "PROMPT_CHUNK", WINDOW // 2)
         return OnnxModel(built(recipe("fp32"), source, tmp_path_factory.mktemp("built") / "onnx"))
 
 

@@ -17,7 +17,7 @@ from tunepress.core.errors import InputError
 from tunepress.models import shards
 from tunepress.models.bnb_4bit import Quantization
 from tunepress.models.hf_model import empty_model
-from tunepress.models.shards import Shards, stored_in
+from tunepress.models.shards import Shards, read_header
 
 LAYERS = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
 CONV1D = ["c_attn", "c_fc", "c_proj"]
@@ -162,7 +162,7 @@ def test_rows_of_a_float32_weight_are_those_of_the_whole_to_the_bit_however_it_i
     a, b = torch.randn(rank, columns, generator=noise), torch.randn(rows, rank, generator=noise)
     weight = torch.randn(shape[::-1] if transposed else shape, generator=noise)
     save_file({"a": a, "b": b, "weight": weight}, tmp_path / "it.safetensors")
-    stored = stored_in(tmp_path / "it.safetensors")
+    stored = read_header(tmp_path / "it.safetensors")
     change = Change("weight", stored["weight"], stored["weight"], product=LowRank(stored["a"], stored["b"], 0.37, transposed))
     whole = weight + ((b @ a).T if transposed else b @ a) * 0.37
     made = change.opened()
@@ -186,7 +186,7 @@ def test_rounded_weights_are_what_the_adapter_is_added_to(
     for file in (*base.glob("*.json"), *base.glob("*.jinja")):
         (tmp_path / "rounded" / file.name).write_bytes(file.read_bytes())
     (tmp_path / "rounded" / shards.INDEX).unlink()
-    save_file(rounded, tmp_path / "rounded" / shards.WHOLE, {"format": "pt"})
+    save_file(rounded, tmp_path / "rounded" / shards.SINGLE_FILE, {"format": "pt"})
     expected = merged_by_peft(tmp_path / "rounded", adapter).state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
     assert all(not torch.equal(tensor, plain[name]) for name, tensor in found.items() if "_proj" in name)
@@ -304,10 +304,11 @@ def test_a_bias_without_a_place_is_refused(bases: dict[str, Path], tmp_path: Pat
 def test_a_base_whose_weights_are_not_floats_is_refused(bases: dict[str, Path], tmp_path: Path) -> None:
     adapter = adapter_of(Variant(), bases["phi3"], tmp_path / "adapter")
     base = new_base(tmp_path / "base", "phi3", max_shard_size=ONE_FILE)
-    weights = load_file(base / shards.WHOLE)
+    weights = load_file(base / shards.SINGLE_FILE)
     name = "model.layers.1.mlp.down_proj.weight"
-    save_file(weights | {name: weights[name].to(torch.float8_e4m3fn)}, base / shards.WHOLE, {"format": "pt"})
-    assert refusal(base, adapter) == f"{base / shards.WHOLE}: {name} is of type F8_E4M3, not F32, F16, BF16; take a float model"
+    save_file(weights | {name: weights[name].to(torch.float8_e4m3fn)}, base / shards.SINGLE_FILE, {"format": "pt"})
+    file = base / shards.SINGLE_FILE
+    assert refusal(base, adapter) == f"{file}: {name} is of type F8_E4M3, not F32, F16, BF16; take a float model"
 
 
 @pytest.mark.parametrize(("left", "found"), [(None, "is missing"), (50, "is [72, 50]")])
@@ -316,10 +317,10 @@ def test_a_base_that_is_not_what_its_configuration_says_is_refused(
 ) -> None:
     adapter = adapter_of(Variant(), bases["phi3"], tmp_path / "adapter")
     base = new_base(tmp_path / "base", "phi3", max_shard_size=ONE_FILE)
-    weights = load_file(base / shards.WHOLE)
+    weights = load_file(base / shards.SINGLE_FILE)
     name = "model.layers.1.mlp.down_proj.weight"
     changed = weights.pop(name)[:, :left].contiguous()
-    save_file(weights | ({name: changed} if left else {}), base / shards.WHOLE, {"format": "pt"})
+    save_file(weights | ({name: changed} if left else {}), base / shards.SINGLE_FILE, {"format": "pt"})
     assert refusal(base, adapter) == f"{base}: by its config.json {name} is [72, 108], in its files it {found}"
 
 
@@ -345,6 +346,6 @@ def test_a_sum_beyond_float16_is_infinite_and_said_to_be(tmp_path: Path) -> None
 
 def test_large_values_whose_sum_is_beyond_float32_are_no_fault(tmp_path: Path) -> None:
     save_file({"a": torch.full((1, 4), 3e38), "b": torch.ones(2, 1)}, tmp_path / "a.safetensors")
-    stored = stored_in(tmp_path / "a.safetensors")
+    stored = read_header(tmp_path / "a.safetensors")
     change = Change("a", stored["a"], stored["a"], product=LowRank(stored["a"], stored["b"], 0.0))
     assert torch.equal(change.opened()(0, 1), torch.full((1, 4), 3e38))

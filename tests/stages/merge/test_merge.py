@@ -24,7 +24,7 @@ from tunepress.core.files import size_mb
 from tunepress.core.paths import ADAPTER, BASE, MERGED
 from tunepress.models.hf_model import load_model
 from tunepress.models.random_model import write_random_model
-from tunepress.models.shards import INDEX, WHOLE, Shards
+from tunepress.models.shards import INDEX, SINGLE_FILE, Shards
 from tunepress.text.prompt import Prompt
 
 CLOSE = 1e-5
@@ -111,7 +111,7 @@ def test_a_second_merge_and_one_on_other_cores_give_the_same_bytes(
     first = hashes(merge_in(tmp_path, base, tmp_path / "adapter"))
     threads = torch.get_num_threads()
     for cores in (1, 5):
-        monkeypatch.setattr("tunepress.models.shards.cores", lambda cores=cores: cores)
+        monkeypatch.setattr("tunepress.models.shards.available_cores", lambda cores=cores: cores)
         assert hashes(merge_in(tmp_path, base, tmp_path / "adapter")) == first
     assert torch.get_num_threads() == threads
 
@@ -177,11 +177,11 @@ def test_the_tied_weight_may_be_stored_under_the_heads_name_or_both(
 ) -> None:
     base = tmp_path / "base"
     shutil.copytree(tied[ONE_FILE], base)
-    weights = load_file(base / WHOLE)
+    weights = load_file(base / SINGLE_FILE)
     weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
     if stored_as != "both":
         del weights["model.embed_tokens.weight"]
-    save_file(weights, base / WHOLE, {"format": "pt"})
+    save_file(weights, base / SINGLE_FILE, {"format": "pt"})
     trained = new_adapter(tmp_path / "adapter", base, **(UNTYING | TYING)[name])
     merged = load_model(merge_in(tmp_path, base, tmp_path / "adapter"))
     assert difference(logits(merged), logits(trained)) < CLOSE
@@ -213,13 +213,13 @@ def test_a_killed_merge_leaves_the_earlier_model_and_the_next_run_is_whole(large
     (project / MERGED / "earlier").write_text("model")
     partial = (project / MERGED).with_name(".merged.partial")
     killed = started("merge", project)
-    while killed.poll() is None and not ((partial / WHOLE).exists() and (partial / WHOLE).stat().st_size > 1e6):
+    while killed.poll() is None and not ((partial / SINGLE_FILE).exists() and (partial / SINGLE_FILE).stat().st_size > 1e6):
         time.sleep(0.001)
     killed.send_signal(signal.SIGKILL)
     killed.communicate()
     assert killed.returncode == -signal.SIGKILL
     assert [file.name for file in (project / MERGED).iterdir()] == ["earlier"]
-    assert (partial / WHOLE).exists()
+    assert (partial / SINGLE_FILE).exists()
     again = merge_in(project, large / "base", large / "adapter")
     assert not partial.exists()
     assert hashes(again) == hashes(merge_in(tmp_path / "other", large / "base", large / "adapter"))
@@ -235,7 +235,7 @@ def test_a_disk_that_takes_no_more_ends_in_one_line_and_leaves_nothing(large: Pa
     assert (full.returncode, said, error) == (1, "", "merge: disk: file too large\n")
     assert not (project / MERGED).exists()
     assert sorted(file.name for file in (project / MERGED).parent.iterdir()) == [ADAPTER.name, BASE.name]
-    assert (merge_in(project, large / "base", large / "adapter") / WHOLE).exists()
+    assert (merge_in(project, large / "base", large / "adapter") / SINGLE_FILE).exists()
 
 
 def test_a_shard_cut_short_ends_in_one_line_before_anything_is_written(llama: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from tunepress.inference.scoring import calibration_error
 
 
 def row(confidence: str, right: bool) -> dict[str, str]:
-    return {"expected": "joy", "likeliest": "joy" if right else "fear", "confidence": confidence}
+    return {"expected": "joy", "top_label": "joy" if right else "fear", "confidence": confidence}
 
 
 def test_rows_are_put_in_ten_bins_and_empty_ones_are_left_out() -> None:

@@ -10,9 +10,9 @@ ONE = Prompt("Text: {phrase}\nTone: ", "{tone}", LABELS, 100, 4)
 TWO = Prompt("{Question} ({First Name})\n{{x}}", "{a}", None, 100, 4)
 
 
-def row(number: int, expected: str, predicted: str, confidence: float, likeliest: str | None = None) -> dict[str, str]:
+def row(number: int, expected: str, predicted: str, confidence: float, top_label: str | None = None) -> dict[str, str]:
     named = {"source": f"row {number}", "prompt": f"Text: number {number}\nTone: ", "expected": expected, "predicted": predicted}
-    return named | {"likeliest": likeliest or predicted, "confidence": f"{confidence:.4f}"}
+    return named | {"top_label": top_label or predicted, "confidence": f"{confidence:.4f}"}
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_right_answers_to_every_label_come_first() -> None:
 
 
 def test_the_surest_mistakes_come_first_and_a_confidence_is_that_of_the_label_said() -> None:
-    unlikely = row(3, "joy", "(invalid)", 0.99, likeliest="joy")
+    unlikely = row(3, "joy", "(invalid)", 0.99, top_label="joy")
     found = wrong([row(0, "joy", "fear", 0.5), row(1, "joy", "joy", 0.9), row(2, "fear", "joy", 0.8), unlikely], ONE)
     assert [one.source for one in found] == ["row 2", "row 0", "row 3"]
     assert found[2].answers == {"onnx": "(invalid)"}

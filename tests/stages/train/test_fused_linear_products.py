@@ -8,7 +8,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from stages.train.fused_linear import _LinearWithLora
-from tunepress.models.threads import for_product
+from tunepress.models.threads import product_threads
 
 ROWS, IN, OUT, RANK = 29, 77, 53, 16
 
@@ -60,7 +60,8 @@ def test_no_gradient_is_computed_that_nobody_asked_for(learns: str, count: int) 
 
 def test_each_product_has_the_threads_that_its_shape_allows() -> None:
     forward, backward = products("xab")
-    assert [threads for _, threads in forward.noted] == [for_product(ROWS, RANK), for_product(ROWS, OUT), for_product(ROWS, OUT)]
+    narrow, wide = product_threads(ROWS, RANK), product_threads(ROWS, OUT)
+    assert [threads for _, threads in forward.noted] == [narrow, wide, wide]
     expected = sorted([((ROWS, RANK), 2), ((ROWS, IN), 6), ((ROWS, IN), 6), ((RANK, IN), 6), ((RANK, OUT), 4)])
     assert sorted(backward.noted) == expected
     assert torch.get_num_threads() == 16

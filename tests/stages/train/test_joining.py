@@ -20,8 +20,8 @@ from tests.stages.training import WEIGHTS, curve, refusal, sections
 from tunepress.config.train import Train
 from tunepress.core.paths import BASE
 from tunepress.models.hf_model import load_tokenizer
-from tunepress.models.threads import SteadyThreads
-from tunepress.text.tokenizer import IGNORED
+from tunepress.models.threads import DeterministicThreads
+from tunepress.text.tokenizer import IGNORE_INDEX
 
 SIZE: dict[str, Any] = {
     "vocab_size": 64,
@@ -82,7 +82,7 @@ APART: dict[str, dict[str, Any]] = {
 }
 GENERATOR = torch.Generator().manual_seed(0)
 EXAMPLES = [torch.randint(3, 64, (length,), generator=GENERATOR).tolist() for length in (9, 14, 3, 11)]
-BATCH = [[{"input_ids": tokens, "labels": [IGNORED] * 2 + tokens[2:]}] for tokens in EXAMPLES]
+BATCH = [[{"input_ids": tokens, "labels": [IGNORE_INDEX] * 2 + tokens[2:]}] for tokens in EXAMPLES]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -129,7 +129,7 @@ def of_each_alone(model: PreTrainedModel) -> tuple[float, dict[str, torch.Tensor
     for sequence in BATCH:
         tokens, labels = (torch.tensor([sequence[0][name]]) for name in ("input_ids", "labels"))
         logits = model(input_ids=tokens, use_cache=False).logits[0, :-1]
-        loss = cross_entropy(logits, labels[0, 1:], reduction="sum", ignore_index=IGNORED)
+        loss = cross_entropy(logits, labels[0, 1:], reduction="sum", ignore_index=IGNORE_INDEX)
         loss.backward()
         total += loss.item()
     return total, gradients(model)
@@ -215,7 +215,7 @@ def test_a_compiled_model_is_one_graph_for_batches_of_any_examples(settings: Tra
     model = with_adapter(trained("phi3", settings), chosen, 0, Path())
     assert model.config._attn_implementation == "sdpa"
     skip_unread_positions(model.get_base_model())
-    SteadyThreads(model)
+    DeterministicThreads(model)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
     compiled: Any = torch.compile(model, backend="aot_eager")

@@ -29,13 +29,13 @@ def container(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("share", "count"), [(float("inf"), 8), (2.0, 2), (0.5, 1), (2.5, 2), (16.0, 8)])
 def test_a_container_gets_its_share_of_the_cores(share: float, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     container(share, monkeypatch)
-    assert machine.cores() == count
+    assert machine.available_cores() == count
 
 
 def test_without_a_container_the_cores_are_those_the_process_is_bound_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "cpu_share", lambda: float("inf"))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 5}, raising=False)
-    assert machine.cores() == 3
+    assert machine.available_cores() == 3
 
 
 def test_processes_share_the_cores(started: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ from tunepress.core.errors import InputError
 from tunepress.core.files import write_jsonl
 from tunepress.core.paths import ADAPTER, BASE, MERGED, METRICS, ONNX, PREPARED
 from tunepress.inference.onnx_model import OnnxModel
-from tunepress.models.bnb_4bit import hold_still
+from tunepress.models.bnb_4bit import disable_repacking
 from tunepress.models.hf_model import load_encoder, load_model
 
 CASES: dict[str, dict[str, Any]] = {
@@ -151,7 +151,7 @@ def test_the_merged_model_gives_the_logits_of_the_model_that_was_trained(trained
 
 def test_the_saved_adapter_on_the_base_it_was_trained_on_gives_the_same_logits(trained: Trained) -> None:
     base = train.load_base(trained.cfg)
-    hold_still(base)
+    disable_repacking(base)
     loaded = PeftModel.from_pretrained(base, ADAPTER).eval()
     assert difference(logits_joined(loaded), logits_joined(trained.model)) < CLOSE
 

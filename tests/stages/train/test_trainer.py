@@ -21,7 +21,7 @@ from stages.train.sampler import Order
 from stages.train.trainer import EMPTY, Joiner, PaddingFreeTrainer, attention_by_example, summed_loss
 from tunepress.config.train import SamplingStrategy
 from tunepress.models.hf_model import load_encoder, load_model
-from tunepress.text.tokenizer import IGNORED
+from tunepress.text.tokenizer import IGNORE_INDEX
 
 ROWS = [
     {"prompt": "The tone is: ", "completion": "joy"},
@@ -64,7 +64,7 @@ def alone(model: PreTrainedModel, example: Example) -> Any:
 
 
 def label_count(example: Example) -> int:
-    return sum(label != IGNORED for label in example["labels"][1:])
+    return sum(label != IGNORE_INDEX for label in example["labels"][1:])
 
 
 def test_a_joined_batch_gives_the_logits_of_each_example_alone(model: PreTrainedModel, examples: list[Example]) -> None:
@@ -119,7 +119,7 @@ def test_the_trainer_joins_examples_without_a_cache(model: PreTrainedModel, tmp_
 
 
 def test_a_batch_with_nothing_to_learn_has_no_loss(model: PreTrainedModel, examples: list[Example], tmp_path: Path) -> None:
-    nothing = {**examples[0], "labels": [IGNORED] * len(examples[0]["labels"])}
+    nothing = {**examples[0], "labels": [IGNORE_INDEX] * len(examples[0]["labels"])}
     with torch.inference_mode():
         loss = make_trainer(model, tmp_path).compute_loss(model, joined([nothing]), num_items_in_batch=7)
     assert loss.item() == 0
@@ -163,7 +163,7 @@ def test_attention_without_boundaries_is_refused() -> None:
 def ending_in_labels(count: int) -> Example:
     """Twenty tokens of which the last `count` are learned."""
     tokens = list(range(40, 60))
-    return {"input_ids": tokens, "labels": [IGNORED] * (20 - count) + tokens[20 - count :]}
+    return {"input_ids": tokens, "labels": [IGNORE_INDEX] * (20 - count) + tokens[20 - count :]}
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 5, 19])

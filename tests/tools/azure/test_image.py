@@ -13,7 +13,7 @@ from tests.docker.tools import pins, program
 from tests.test_requirements import pins as pinned
 from tools.azure.submit.image import describe, requirements
 from tools.azure.submit.settings import Environment
-from tunepress.core.environment import PACKAGES, locked
+from tunepress.core.environment import PACKAGES, locked_versions
 from tunepress.core.errors import InputError
 
 LOCKS = ("cpu", "cuda12", "cuda13")
@@ -55,7 +55,7 @@ def test_the_packages_that_decide_are_the_lock_s(lock: str, tmp_path: Path) -> N
     """The check that every stage begins with, and azure.txt's packages beside it."""
     (tmp_path / "requirements.txt").write_text("\n".join(requirements(lock)), encoding="utf-8")
     found = pinned(tmp_path / "requirements.txt")
-    wanted = locked(f"requirements/{lock}.txt")
+    wanted = locked_versions(f"requirements/{lock}.txt")
     assert {name: found.get(name) for name in PACKAGES} == {name: wanted.get(name) for name in PACKAGES}
     assert pinned(Path("requirements/azure.txt")).items() <= found.items()
 

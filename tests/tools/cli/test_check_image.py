@@ -26,7 +26,7 @@ int nvmlSystemGetCudaDriverVersion_v2(int *version) { *version = 13010; return 0
 
 def said(lock: str, cuda: Cuda) -> str | None:
     target = target_of(f"requirements/{lock}.txt")
-    message = misfit(target, cuda, pins(target), environment.locked(f"requirements/{lock}.txt"))
+    message = misfit(target, cuda, pins(target), environment.locked_versions(f"requirements/{lock}.txt"))
     assert message is None or "\n" not in message
     return message
 

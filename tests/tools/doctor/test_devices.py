@@ -72,6 +72,6 @@ def test_a_gpu_that_a_cpu_build_of_torch_leaves_idle_is_a_warning(read: Read) ->
 
 
 def test_the_cores_are_told(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "cores", lambda: 3)
+    monkeypatch.setattr(devices, "available_cores", lambda: 3)
     monkeypatch.setattr(devices.os, "cpu_count", lambda: 64)
     assert next(devices.look(read())).found == "3 of 64 cores for this process"

@@ -64,8 +64,8 @@ def test_labels_and_likelihoods_are_those_that_evaluate_recorded(project: Path, 
         assert one["index"] == number
         assert one["label"] == (None if row["predicted"] == INVALID else row["predicted"])
         assert one["answer"] == row["answer"].strip()
-        assert one["likeliest"] == row["likeliest"]
-        assert f"{one['probabilities'][one['likeliest']]:.4f}" == row["confidence"]
+        assert one["top_label"] == row["top_label"]
+        assert f"{one['probabilities'][one['top_label']]:.4f}" == row["confidence"]
         assert list(one["probabilities"]) == list(prompt.labels or ())
         assert sum(one["probabilities"].values()) == pytest.approx(1)
 

@@ -13,7 +13,7 @@ from tools.serve.errors import RequestError
 from tools.serve.requests import Message
 from tunepress.core.errors import InputError
 from tunepress.models.hf_model import load_encoder
-from tunepress.text.chat_template import ChatTemplate, in_chat_template
+from tunepress.text.chat_template import ChatTemplate, wrap_in_chat_template
 from tunepress.text.prompt import Prompt
 
 TEMPLATES = {
@@ -63,7 +63,7 @@ def test_a_model_trained_in_its_template_is_told_from_one_that_was_not(name: str
     tokenizer.save_pretrained(tmp_path)
     if name == "what newer ones use":
         return  # shows the user's words twice, so nothing can be trained in it
-    prompt, completion = in_chat_template("Review {{1}}: {text}", "{stars}", load_encoder(tmp_path))
+    prompt, completion = wrap_in_chat_template("Review {{1}}: {text}", "{stars}", load_encoder(tmp_path))
     assert Conversation(tmp_path, Prompt(prompt, completion, None, 10)).trained
     assert not Conversation(tmp_path, Prompt("Review: {text}\n", "{stars}", None, 10)).trained
 
@@ -82,7 +82,7 @@ def test_a_template_that_prints_todays_date_is_the_same_tomorrow(tiny_phi3: Path
     for file in tiny_phi3.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     tokenizer.save_pretrained(tmp_path)
-    prompt, completion = in_chat_template("Review: {text}", "{stars}", load_encoder(tmp_path))
+    prompt, completion = wrap_in_chat_template("Review: {text}", "{stars}", load_encoder(tmp_path))
     assert prompt == "<s>Today Date: 26 Jul 2024\nFriday, 26 July 2024\n<u>Review: {text}<e><a>"
     trained = Prompt(prompt, completion, None, 10)
     conversation = Conversation(tmp_path, trained)
@@ -91,7 +91,7 @@ def test_a_template_that_prints_todays_date_is_the_same_tomorrow(tiny_phi3: Path
     assert conversation.render(messages).prompt == "<s>Today Date: 26 Jul 2024\nFriday, 26 July 2024\n<u>a<e><u>b<e><a>"
     other = replace(trained, prompt=prompt.replace("26 Jul", "1 Feb"), chat_template_date="2024-02-01")
     assert not Conversation(tmp_path, other).trained
-    dated, _ = in_chat_template("Review: {text}", "{stars}", load_encoder(tmp_path), "2025-01-31")
+    dated, _ = wrap_in_chat_template("Review: {text}", "{stars}", load_encoder(tmp_path), "2025-01-31")
     assert dated.startswith("<s>Today Date: 31 Jan 2025\nFriday, 31 January 2025\n")
     assert Conversation(tmp_path, Prompt(dated, completion, None, 10, chat_template_date="2025-01-31")).trained
 

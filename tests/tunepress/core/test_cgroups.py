@@ -67,7 +67,7 @@ def test_without_control_groups_there_is_no_limit(tmp_path: Path) -> None:
 
 def test_this_machine_can_be_read() -> None:
     assert 0 < memory_left() <= UNLIMITED
-    assert 1 <= cores.cores() <= (os.cpu_count() or 1)
+    assert 1 <= cores.available_cores() <= (os.cpu_count() or 1)
 
 
 def test_the_page_cache_of_a_container_is_free_memory(host: Host) -> None:
@@ -160,7 +160,7 @@ def test_the_smallest_share_of_the_groups_counts(host: Host) -> None:
 def test_cores_are_those_of_the_share_and_at_least_one(share: float, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     monkeypatch.setattr(cores, "cpu_share", lambda: share)
-    assert cores.cores() == expected
+    assert cores.available_cores() == expected
 
 
 def test_a_file_that_may_not_be_read_is_no_limit(host: Host) -> None:

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from tunepress.core import cpu as cores
-from tunepress.core.cpu import FreeCores, free_cores, others_seconds
+from tunepress.core.cpu import FreeCores, free_cores, other_cpu_seconds
 
 
 @pytest.fixture(autouse=True)
@@ -21,8 +21,8 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = self.others = 0.0
         monkeypatch.setattr(cores.time, "monotonic", lambda: self.now)
-        monkeypatch.setattr(cores, "others_seconds", lambda: self.others)
-        monkeypatch.setattr(cores, "bound", lambda: 16)
+        monkeypatch.setattr(cores, "other_cpu_seconds", lambda: self.others)
+        monkeypatch.setattr(cores, "affinity", lambda: 16)
 
     def passes(self, seconds: float, busy: float) -> None:
         self.now += seconds
@@ -49,9 +49,9 @@ def test_of_a_few_cores_none_is_given_up_while_the_machine_has_others(monkeypatc
 
 
 def test_the_time_of_other_processes_is_counted_and_this_one_s_is_not() -> None:
-    before = others_seconds()
+    before = other_cpu_seconds()
     subprocess.run([sys.executable, "-c", "import time\nwhile time.process_time() < 1: pass"], check=True)
-    assert others_seconds() - before > 0.9
+    assert other_cpu_seconds() - before > 0.9
 
 
 def test_the_number_of_threads_that_the_user_has_chosen_stays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,4 +63,4 @@ def test_the_number_of_threads_that_the_user_has_chosen_stays(monkeypatch: pytes
 
 
 def test_a_short_look_finds_at_least_one_core_and_no_more_than_there_are() -> None:
-    assert 1 <= free_cores() <= cores.cores() <= (os.cpu_count() or 1)
+    assert 1 <= free_cores() <= cores.available_cores() <= (os.cpu_count() or 1)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tunepress.core import environment
-from tunepress.core.environment import IMAGE, PACKAGES, check, image, locked
+from tunepress.core.environment import IMAGE, PACKAGES, check, current_image, locked_versions
 from tunepress.core.errors import InputError
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4
@@ -80,9 +80,9 @@ def test_a_lock_that_is_not_there_is_named() -> None:
 def test_an_environment_names_a_lock_that_pins_what_decides(name: str, root: Path) -> None:
     path = (root / f"conf/environment/{name}.yaml").read_text(encoding="utf-8").partition("lock: ")[2].strip()
     runtimes = {"onnxruntime", "onnxruntime-genai"} if name != "cuda13" else {"onnxruntime-gpu", "onnxruntime-genai-cuda"}
-    assert locked(path).keys() >= {"torch", "transformers", "peft", *runtimes}
-    assert {one for one in locked(path) if one.startswith("onnxruntime")} == runtimes
-    assert {one for one in PACKAGES if not one.startswith("onnxruntime")} <= locked(path).keys()
+    assert locked_versions(path).keys() >= {"torch", "transformers", "peft", *runtimes}
+    assert {one for one in locked_versions(path) if one.startswith("onnxruntime")} == runtimes
+    assert {one for one in PACKAGES if not one.startswith("onnxruntime")} <= locked_versions(path).keys()
 
 
 def test_a_stage_ends_before_its_work_where_the_environment_is_another(root: Path) -> None:
@@ -95,9 +95,9 @@ def test_a_stage_ends_before_its_work_where_the_environment_is_another(root: Pat
 
 def test_a_run_outside_of_any_image_names_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(IMAGE, raising=False)
-    assert image() is None
+    assert current_image() is None
 
 
 def test_a_run_in_an_image_names_it_shortly_and_its_digest_wholly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(IMAGE, f"tunepress-train:cpu@{DIGEST}")
-    assert image() == {"name": "tunepress-train:cpu@0123456789ab", "digest": DIGEST}
+    assert current_image() == {"name": "tunepress-train:cpu@0123456789ab", "digest": DIGEST}

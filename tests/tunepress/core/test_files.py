@@ -13,7 +13,17 @@ from typing import Any
 
 import pytest
 
-from tunepress.core.files import read_csv, read_jsonl, recover_all, remove, replacing, size_mb, write_csv, write_json, write_jsonl
+from tunepress.core.files import (
+    atomic_output,
+    read_csv,
+    read_jsonl,
+    recover_all,
+    remove,
+    size_mb,
+    write_csv,
+    write_json,
+    write_jsonl,
+)
 
 
 def make_file(path: Path, content: str) -> None:
@@ -44,7 +54,7 @@ def test_a_block_that_ends_well_leaves_only_the_new_output(tmp_path: Path, old: 
     twin.parent.mkdir()
     old(place, "old")
     new(twin, "new")
-    with replacing(place) as partial:
+    with atomic_output(place) as partial:
         new(partial, "new")
     assert tree(place.parent) == tree(twin.parent)
 
@@ -57,7 +67,7 @@ def test_a_block_that_raises_leaves_the_old_output_and_nothing_else(
 ) -> None:
     old(tmp_path / "out", "old")
     before = tree(tmp_path)
-    with pytest.raises(error), replacing(tmp_path / "out") as partial:
+    with pytest.raises(error), atomic_output(tmp_path / "out") as partial:
         new(partial, "half")
         raise error
     assert tree(tmp_path) == before
@@ -67,14 +77,14 @@ def test_a_block_that_raises_leaves_the_old_output_and_nothing_else(
 def test_a_block_that_writes_nothing_leaves_the_old_output(tmp_path: Path, old: Make) -> None:
     old(tmp_path / "out", "old")
     before = tree(tmp_path)
-    with pytest.raises(FileNotFoundError), replacing(tmp_path / "out"):
+    with pytest.raises(FileNotFoundError), atomic_output(tmp_path / "out"):
         pass
     assert tree(tmp_path) == before
 
 
 @pytest.mark.parametrize("new", KINDS)
 def test_a_block_that_raises_leaves_nothing_where_nothing_was(tmp_path: Path, new: Make) -> None:
-    with pytest.raises(RuntimeError), replacing(tmp_path / "out") as partial:
+    with pytest.raises(RuntimeError), atomic_output(tmp_path / "out") as partial:
         new(partial, "half")
         raise RuntimeError
     assert tree(tmp_path) == {}
@@ -84,7 +94,7 @@ def test_a_block_that_raises_leaves_nothing_where_nothing_was(tmp_path: Path, ne
 
 
 def replace(place: Path, new: Make) -> None:
-    with replacing(place) as partial:
+    with atomic_output(place) as partial:
         new(partial, "new")
 
 
@@ -208,11 +218,11 @@ def test_a_disk_that_fills_up_leaves_the_old_folder(tmp_path: Path, root: Path) 
 @pytest.mark.parametrize("left", KINDS)
 @pytest.mark.parametrize("new", KINDS)
 def test_what_a_killed_run_left_does_not_get_into_the_output(tmp_path: Path, left: Make, new: Make) -> None:
-    with replacing(tmp_path / "out") as partial:
+    with atomic_output(tmp_path / "out") as partial:
         pass_on = partial
         new(partial, "first")
     left(pass_on, "left")
-    with replacing(tmp_path / "out") as partial:
+    with atomic_output(tmp_path / "out") as partial:
         assert not partial.exists()
         new(partial, "second")
     assert not pass_on.exists()
@@ -222,7 +232,7 @@ def test_what_a_killed_run_left_does_not_get_into_the_output(tmp_path: Path, lef
 def test_the_old_output_stands_until_the_block_ends(tmp_path: Path) -> None:
     make_folder(tmp_path / "out", "old")
     before = tree(tmp_path / "out")
-    with replacing(tmp_path / "out") as partial:
+    with atomic_output(tmp_path / "out") as partial:
         make_folder(partial, "new")
         assert tree(tmp_path / "out") == before
 

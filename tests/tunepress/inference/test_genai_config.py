@@ -37,7 +37,7 @@ def test_an_end_that_training_does_not_know_is_found(folder: Path, tiny_phi3: Pa
 def test_the_ends_of_training_are_written_for_the_runtime(folder: Path, ends: list[int]) -> None:
     before = read_json(folder / "genai_config.json")
     unchanged = (folder / "genai_config.json").read_bytes()
-    genai_config.write_ends(folder, ends)
+    genai_config.write_eos_token_ids(folder, ends)
     assert list(og.Tokenizer(og.Model(str(folder))).eos_token_ids) == ends
     assert read_json(folder / "genai_config.json") == before | {"model": before["model"] | {"eos_token_id": ends}}
     assert ((folder / "genai_config.json").read_bytes() == unchanged) == (ends == [256, 259])
@@ -52,7 +52,7 @@ def test_a_token_that_is_not_in_the_vocabulary_is_found(name: str, token: int, f
 
 def test_rows_that_do_not_fit_the_context_are_found(folder: Path, tiny_phi3: Path) -> None:
     said = refused(folder, tiny_phi3, lambda model: model.update(context_length=99))
-    assert said.endswith("context_length 99 has no room for rows of 100 tokens; set data.source_max_len to 99 or less")
+    assert said.endswith("data.source_max_len: 100 tokens do not fit genai_config.json's context of 99; set 99 or less")
 
 
 def test_a_model_for_another_provider_is_found(folder: Path, tiny_phi3: Path) -> None:

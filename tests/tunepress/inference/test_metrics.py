@@ -2,7 +2,7 @@
 
 import pytest
 
-from tunepress.inference.metrics import classification, generation, interval, paired
+from tunepress.inference.metrics import classification_metrics, generation_metrics, mcnemar, wilson_interval
 from tunepress.text.labels import INVALID
 
 TONES = ["joy", "sadness", "fear"]
@@ -13,7 +13,7 @@ def test_figures_of_a_classifier_are_those_worked_out_by_hand() -> None:
     answered = ["joy", "joy", "joy", INVALID, "sadness", "sadness", "joy", "fear", "sadness", INVALID]
     # joy: 3 of 4 said, 3 of 4 found; sadness: 2 of 3, 2 of 3; fear: 1 of 1, 1 of 3
     # macro F1 = (3/4 + 2/3 + 1/2) / 3; Wilson, z = 1.959964: (0.6 + z²/20 ± z·sqrt(0.024 + z²/400)) / (1 + z²/10)
-    assert classification(expected, answered, TONES, 0.95) == {
+    assert classification_metrics(expected, answered, TONES, 0.95) == {
         "rows": 10,
         "accuracy": 0.6,
         "accuracy_low": 0.3127,
@@ -30,14 +30,14 @@ def test_figures_of_a_classifier_are_those_worked_out_by_hand() -> None:
 
 
 def test_a_label_that_no_row_has_counts_as_zero_in_macro_f1() -> None:
-    figures = classification(["joy", "sadness"], ["joy", "sadness"], TONES, 0.95)
+    figures = classification_metrics(["joy", "sadness"], ["joy", "sadness"], TONES, 0.95)
     assert figures["accuracy"] == 1.0
     assert figures["macro_f1"] == 0.6667
     assert figures["per_class"]["fear"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "rows": 0}
 
 
 def test_answers_without_a_label_are_all_wrong() -> None:
-    figures = classification(TONES, [INVALID] * 3, TONES, 0.95)
+    figures = classification_metrics(TONES, [INVALID] * 3, TONES, 0.95)
     assert (figures["accuracy"], figures["macro_f1"], figures["invalid_rate"]) == (0.0, 0.0, 1.0)
 
 
@@ -51,14 +51,14 @@ def test_answers_without_a_label_are_all_wrong() -> None:
     ],
 )
 def test_the_interval_is_wilsons(hits: int, rows: int, level: float, low: float, high: float) -> None:
-    assert interval(hits, rows, level, "share") == {"share_low": low, "share_high": high, "confidence_level": level}
+    assert wilson_interval(hits, rows, level, "share") == {"share_low": low, "share_high": high, "confidence_level": level}
 
 
 def test_figures_of_free_answers_are_those_worked_out_by_hand() -> None:
     expected = ["the cat sat", "one two three four", "yes", "Paris"]
     answered = [" the  cat\nsat ", "one three five", "no", "paris"]
     # ROUGE-L ignores case, exact_match does not: 1, 2·(2/3)·(2/4)/(2/3 + 2/4) = 4/7, 0, 1
-    assert generation(expected, answered, 0.95) == {
+    assert generation_metrics(expected, answered, 0.95) == {
         "rows": 4,
         "exact_match": 0.25,
         "exact_match_low": 0.0456,
@@ -70,13 +70,13 @@ def test_figures_of_free_answers_are_those_worked_out_by_hand() -> None:
 
 
 def test_single_words_count_in_any_order_and_as_often_as_they_come() -> None:
-    figures = generation(["red green blue blue"], ["blue red"], 0.95)
+    figures = generation_metrics(["red green blue blue"], ["blue red"], 0.95)
     # words: 2 of 2 and 2 of 4, so 2·1·0.5 / 1.5; in their order only one is common, 2·0.5·0.25 / 0.75
     assert (figures["token_f1"], figures["rouge_l"]) == (0.6667, 0.3333)
 
 
 def test_words_of_any_script_count() -> None:
-    figures = generation(["Größe und Länge", "雨が 降る"], ["größe und länge", "雨が 止む"], 0.95)
+    figures = generation_metrics(["Größe und Länge", "雨が 降る"], ["größe und länge", "雨が 止む"], 0.95)
     assert (figures["token_f1"], figures["rouge_l"]) == (0.75, 0.75)
 
 
@@ -90,7 +90,7 @@ def test_words_of_any_script_count() -> None:
     ],
 )
 def test_the_paired_test_counts_only_rows_that_one_alone_has_right(first: str, second: str, p_value: float) -> None:
-    found = paired([one == "1" for one in first], [one == "1" for one in second])
+    found = mcnemar([one == "1" for one in first], [one == "1" for one in second])
     pairs = list(zip(first, second, strict=True))
     assert found["only_first_right"] == pairs.count(("1", "0"))
     assert found["only_second_right"] == pairs.count(("0", "1"))
@@ -99,6 +99,6 @@ def test_the_paired_test_counts_only_rows_that_one_alone_has_right(first: str, s
 
 def test_as_many_answers_as_rows_are_needed() -> None:
     with pytest.raises(ValueError, match="shorter"):
-        classification(["joy", "fear"], ["joy"], TONES, 0.95)
+        classification_metrics(["joy", "fear"], ["joy"], TONES, 0.95)
     with pytest.raises(ValueError, match="shorter"):
-        generation(["joy", "fear"], ["joy"], 0.95)
+        generation_metrics(["joy", "fear"], ["joy"], 0.95)

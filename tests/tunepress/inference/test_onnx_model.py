@@ -8,14 +8,14 @@ import pytest
 from tests.stages.built import built
 from tests.stages.recipes import recipe
 from tunepress.core.errors import InputError
-from tunepress.inference.onnx_model import OnnxModel, check_answers
+from tunepress.inference.onnx_model import OnnxModel, check_generates
 
 
 def test_a_model_that_computes_no_numbers_is_found_by_the_build(tiny_phi3: Path, tmp_path: Path) -> None:
     folder = built(recipe("fp32"), tiny_phi3, tmp_path / "onnx")
     (folder / "model.onnx.data").write_bytes(b"\xff" * (folder / "model.onnx.data").stat().st_size)  # all NaN
     with pytest.raises(InputError, match="computes no numbers"):
-        check_answers(folder, "Text: hello")
+        check_generates(folder, "Text: hello")
 
 
 def test_logits_of_a_pruned_head_are_those_of_the_whole_one(tiny_phi3: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def test_figures_are_rounded_to_four_digits() -> None:
 def test_rows_keep_their_own_scores_in_whatever_order_the_model_gives_them() -> None:
     model = Dice({"a": 0.5, "b": 0.3, "c": 0.1, "\0": 0.1})
     answers, figures = score(model, [row("aa"), row("b"), row("c")], ("aa", "b", "c"))  # aa: 0.025, b: 0.03, c: 0.01
-    assert answers == [{"likeliest": "b", "confidence": "0.4615"}] * 3
+    assert answers == [{"top_label": "b", "confidence": "0.4615"}] * 3
     assert figures["likelihood_accuracy"] == 0.3333
     assert figures["perplexity"] == round((0.025 * 0.03 * 0.01) ** (-1 / 7), 4)
 

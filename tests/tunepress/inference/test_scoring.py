@@ -18,7 +18,17 @@ from tests.stages.recipes import recipe
 from tunepress.inference import onnx_model, torch_model
 from tunepress.inference import scoring as likelihood
 from tunepress.inference.onnx_model import OnnxModel
-from tunepress.inference.scoring import Asked, Logits, Scorer, agreement, calibration_error, chosen, log_softmax, score, softmax
+from tunepress.inference.scoring import (
+    Logits,
+    Requests,
+    Scorer,
+    agreement,
+    calibration_error,
+    log_softmax,
+    score,
+    softmax,
+    token_logprobs,
+)
 from tunepress.inference.torch_model import TorchModel
 from tunepress.text.tokenizer import Tokens
 
@@ -38,14 +48,14 @@ class Dice:
     def encode_completion(self, text: str) -> Tokens:
         return [*self.encode_prompt(text), 0]
 
-    def logits(self, asked: Asked) -> Iterator[tuple[int, int, Logits]]:
+    def logits(self, asked: Requests) -> Iterator[tuple[int, int, Logits]]:
         for number, (_, completions) in reversed(list(enumerate(asked))):
             for place, completion in enumerate(completions):
                 for start in range(0, len(completion), 3):
                     yield number, place, np.tile(self.row, (len(completion[start : start + 3]), 1))
 
 
-def whole(model: Scorer, asked: Asked) -> dict[tuple[int, int], Logits]:
+def whole(model: Scorer, asked: Requests) -> dict[tuple[int, int], Logits]:
     """The logits of each completion, by the numbers of its prompt and its own."""
     chunks = defaultdict(list)
     for number, place, logits in model.logits(asked):
@@ -59,8 +69,8 @@ def row(expected: str, rest: str = "") -> dict[str, Any]:
 
 def test_the_likelihoods_of_labels_are_those_worked_out_by_hand() -> None:
     # y: 0.6, n: 0.3, end: 0.1; each answer is a letter and the end, so y has 0.6 / (0.6 + 0.3) of both
-    likeliest, figures = score(Dice({"y": 0.6, "n": 0.3, "\0": 0.1}), [row("y"), row("n"), row("y"), row("y")], ("n", "y"))
-    assert likeliest == [{"likeliest": "y", "confidence": "0.6667"}] * 4
+    top_labels, figures = score(Dice({"y": 0.6, "n": 0.3, "\0": 0.1}), [row("y"), row("n"), row("y"), row("y")], ("n", "y"))
+    assert top_labels == [{"top_label": "y", "confidence": "0.6667"}] * 4
     # (0.06³ · 0.03) ^ (-1/8): three answers y and one n, of two tokens each
     assert figures["perplexity"] == pytest.approx((0.06**3 * 0.03) ** (-1 / 8), abs=1e-4)
     assert figures["likelihood_accuracy"] == 0.75
@@ -69,14 +79,14 @@ def test_the_likelihoods_of_labels_are_those_worked_out_by_hand() -> None:
 
 def test_what_follows_a_label_in_the_completion_counts_for_every_label() -> None:
     model = Dice({"y": 0.5, "n": 0.25, "!": 0.125, "\0": 0.125})
-    likeliest, figures = score(model, [row("n", "!")], ("n", "y"))
-    assert likeliest == [{"likeliest": "y", "confidence": "0.6667"}]
+    top_labels, figures = score(model, [row("n", "!")], ("n", "y"))
+    assert top_labels == [{"top_label": "y", "confidence": "0.6667"}]
     assert figures["perplexity"] == pytest.approx((0.25 * 0.125 * 0.125) ** (-1 / 3), abs=1e-4)
 
 
 def test_free_text_has_a_perplexity_and_no_labels() -> None:
-    likeliest, figures = score(Dice({"a": 0.5, "b": 0.25, "\0": 0.25}), [row("ab"), row("a")], None)
-    assert likeliest == [{}, {}]
+    top_labels, figures = score(Dice({"a": 0.5, "b": 0.25, "\0": 0.25}), [row("ab"), row("a")], None)
+    assert top_labels == [{}, {}]
     assert figures == {"perplexity": pytest.approx((0.5 * 0.25 * 0.25 * 0.5 * 0.25) ** (-1 / 5), abs=1e-4)}
 
 
@@ -126,7 +136,8 @@ def test_a_full_precision_onnx_model_gives_the_logits_of_torch(tiny_phi3: Path, 
         completion = asked[number][1][place]
         assert logits.shape == (len(completion), 260)
         np.testing.assert_allclose(logits, expected[number, place], atol=1e-4)
-        np.testing.assert_allclose(chosen(logits, completion), chosen(expected[number, place], completion), atol=1e-4)
+        logprobs, expected_logprobs = (token_logprobs(one, completion) for one in (logits, expected[number, place]))
+        np.testing.assert_allclose(logprobs, expected_logprobs, atol=1e-4)
 
 
 @pytest.mark.parametrize("text", ["joy", " joy", "", "joy<|end|>", "雨\n"])
@@ -140,7 +151,7 @@ def test_a_completion_of_its_end_alone_is_scored(tiny_phi3: Path, fp32: Path) ->
         assert logits.shape == (1, 260)
 
 
-def assert_as_one_forward_pass(torch_model: TorchModel, model: Scorer, asked: Asked, atol: float = 1e-5) -> None:
+def assert_as_one_forward_pass(torch_model: TorchModel, model: Scorer, asked: Requests, atol: float = 1e-5) -> None:
     found = whole(model, asked)
     assert sorted(found) == [(number, place) for number, (_, own) in enumerate(asked) for place in range(len(own))]
     for number, (prompt, completions) in enumerate(asked):
@@ -157,7 +168,7 @@ def test_the_chunks_of_a_long_completion_are_one_forward_pass(
 ) -> None:
     for module in (onnx_model, torch_model):
         monkeypatch.setattr(module, "CHUNK", 4)
-    monkeypatch.setattr(onnx_model, "READ", 3)  # so the prompt too is read in parts
+    monkeypatch.setattr(onnx_model, "PROMPT_CHUNK", 3)  # so the prompt too is read in parts
     reference = TorchModel(tiny_phi3, batch_size=16)
     model: Scorer = reference if runtime == "torch" else OnnxModel(fp32)
     asked = [

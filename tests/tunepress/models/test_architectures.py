@@ -113,14 +113,14 @@ def test_each_type_of_rope_in_the_table_has_a_twin(tmp_path: Path) -> None:
         write_random_model(SHAPE | fields, 0, folder)
         config = read_json(folder / "config.json")
         seen.setdefault(config["architectures"][0], set()).update(architectures.rope_types(config))
-    assert seen == {name: set(types) for name, types in architectures.TESTED.items()}
+    assert seen == {name: set(types) for name, types in architectures.SUPPORTED.items()}
 
 
 def test_the_table_names_what_the_installed_builder_lists() -> None:
     builder = Path(inspect.getfile(onnxruntime_genai)).with_name("models") / "builder.py"
     named = {node.value for node in ast.walk(ast.parse(builder.read_text())) if isinstance(node, ast.Constant)}
     renamed = {"PhimoeForCausalLM"}  # PhiMoEForCausalLM to the builder
-    assert architectures.TESTED.keys() | architectures.REFUSED.keys() - renamed <= named
+    assert architectures.SUPPORTED.keys() | architectures.UNSUPPORTED.keys() - renamed <= named
 
 
 HYBRID = {"architectures": ["GraniteMoeHybridForCausalLM"], "position_embedding_type": "rope", **DENSE}
@@ -171,7 +171,7 @@ def test_what_is_not_supported_is_refused_with_the_reason(config: dict[str, Any]
     ids=str,
 )
 def test_longrope_has_several_names(rope: dict[str, str] | None) -> None:
-    assert architectures.refusal({"architectures": ["Phi3ForCausalLM"], "rope_scaling": rope, "auto_map": {}}) is None
+    assert architectures.unsupported_reason({"architectures": ["Phi3ForCausalLM"], "rope_scaling": rope, "auto_map": {}}) is None
 
 
 def test_a_folder_with_an_adapter_is_refused(tiny_phi3: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from bitsandbytes.nn import Linear4bit
 
 from tunepress.config.adapter import Adapter, Method
 from tunepress.core.errors import InputError
-from tunepress.models.bnb_4bit import FILE_NAME, Quantization, hold_still, linear_weights
+from tunepress.models.bnb_4bit import FILE_NAME, Quantization, disable_repacking, quantized_weight_names
 from tunepress.models.hf_model import load_model
 
 KINDS = [
@@ -34,7 +34,7 @@ def adapter(method: Method, **changed: Any) -> Adapter:
 
 def quantized(folder: Path, kind: Quantization, dtype: torch.dtype = torch.float32) -> Any:
     model = load_model(folder, dtype=dtype, quantization_config=kind.config(dtype))
-    hold_still(model)
+    disable_repacking(model)
     return model
 
 
@@ -44,10 +44,10 @@ def layers(model: Any) -> dict[str, Any]:
 
 def round_all(model: Any, kind: Quantization) -> int:
     """Rounds every weight that training would hold in 4 bits; returns how many there are."""
-    for name in linear_weights(model):
+    for name in quantized_weight_names(model):
         weight = model.get_parameter(name)
         weight.data = kind.round_trip(weight.data)
-    return len(linear_weights(model))
+    return len(quantized_weight_names(model))
 
 
 # the round trip

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tunepress.core.errors import InputError
-from tunepress.models.hf_model import check, check_context, ends_of, load_encoder, load_model
+from tunepress.models.hf_model import check, check_base_context, load_encoder, load_model, read_eos_token_ids
 
 
 @pytest.fixture
@@ -118,18 +118,18 @@ def test_a_model_whose_answers_never_end_is_refused_with_the_files_and_the_cure(
 def test_an_end_that_is_not_a_token_is_refused(tmp_path: Path, end: object) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"eos_token_id": end}), encoding="utf-8")
     with pytest.raises(InputError, match=r"config\.json: eos_token_id must be a token's number or a list of them, got "):
-        ends_of(tmp_path / "config.json")
+        read_eos_token_ids(tmp_path / "config.json")
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '"text"'])
 def test_a_broken_configuration_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "generation_config.json").write_text(content, encoding="utf-8")
     with pytest.raises(InputError, match=r"generation_config\.json: not a model's configuration") as raised:
-        ends_of(tmp_path / "generation_config.json")
+        read_eos_token_ids(tmp_path / "generation_config.json")
     assert "\n" not in str(raised.value)
 
 
 def test_rows_longer_than_the_models_context_are_refused(folder: Path) -> None:
-    check_context(folder, 1024)
+    check_base_context(folder, 1024)
     with pytest.raises(InputError, match=r"^data\.source_max_len: 1025 tokens do not fit the base model's context of 1024"):
-        check_context(folder, 1025)
+        check_base_context(folder, 1025)

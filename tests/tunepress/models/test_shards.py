@@ -13,17 +13,17 @@ from tests.stages.merging import ONE_FILE, new_base
 from tunepress.core.errors import InputError
 from tunepress.models import shards
 from tunepress.models.hf_model import load_model
-from tunepress.models.shards import INDEX, WHOLE, Rows, Shards, Stored, stored_in
+from tunepress.models.shards import INDEX, SINGLE_FILE, ReadRows, Shards, StoredTensor, read_header
 
 
 @dataclass(frozen=True)
 class Doubled:
     """Twice the values of a tensor."""
 
-    like: Stored
+    like: StoredTensor
     divisible: bool = True
 
-    def opened(self) -> Rows:
+    def opened(self) -> ReadRows:
         return lambda first, last: self.like.read(first, last) * 2
 
 
@@ -42,7 +42,7 @@ def values(folder: Path) -> dict[str, torch.Tensor]:
     return {name: tensor for file in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(file).items()}
 
 
-def rewritten(source: Path, folder: Path, *names: str, change: Callable[[Stored], shards.Change] = Doubled) -> Path:
+def rewritten(source: Path, folder: Path, *names: str, change: Callable[[StoredTensor], shards.Replacement] = Doubled) -> Path:
     """The model of `source` with some tensors changed."""
     folder.mkdir()
     base = Shards.of(source)
@@ -74,21 +74,21 @@ def test_every_tensor_is_found_with_its_values(llama: Path) -> None:
 def test_rows_are_read_alone(dtype: torch.dtype, tmp_path: Path) -> None:
     tensor = torch.randn(7, 3, 5).to(dtype)
     save_file({"before": torch.zeros(3), "it": tensor, "zafter": torch.ones(2)}, tmp_path / "a.safetensors")
-    stored = stored_in(tmp_path / "a.safetensors")["it"]
+    stored = read_header(tmp_path / "a.safetensors")["it"]
     assert torch.equal(stored.read(2, 6), tensor[2:6])
     assert stored.dtype is dtype
 
 
 def test_the_order_is_that_in_the_file_whatever_that_of_the_header(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1, dtype=torch.float16), "b": torch.zeros(1), "c": torch.zeros(2)}, tmp_path / "a.safetensors")
-    found = list(stored_in(tmp_path / "a.safetensors").values())
+    found = list(read_header(tmp_path / "a.safetensors").values())
     assert [stored.start for stored in found] == sorted(stored.start for stored in found)
     assert found[-1].start + found[-1].size == (tmp_path / "a.safetensors").stat().st_size
 
 
 def test_one_file_is_preferred_to_an_index(llama: Path, tmp_path: Path) -> None:
     (tmp_path / INDEX).write_text((llama / INDEX).read_text())
-    save_file({"a": torch.zeros(1)}, tmp_path / WHOLE)
+    save_file({"a": torch.zeros(1)}, tmp_path / SINGLE_FILE)
     assert list(Shards.of(tmp_path).tensors) == ["a"]
 
 
@@ -119,7 +119,7 @@ def test_what_cannot_be_divided_is_made_at_once(llama: Path, tmp_path: Path) -> 
     class Whole(Doubled):
         divisible: bool = False
 
-        def opened(self) -> Rows:
+        def opened(self) -> ReadRows:
             return lambda first, last: asked.append((first, last)) or self.like.read(first, last) * 2  # type: ignore[func-returns-value]
 
     name = "model.layers.0.mlp.up_proj.weight"
@@ -138,14 +138,14 @@ def test_types_that_torch_cannot_compute_with_are_copied(tmp_path: Path) -> None
         "none": torch.zeros(0, 4),
         "weight": torch.randn(9, 4),
     }
-    save_file(tensors, tmp_path / "base" / WHOLE, {"format": "pt", "of": "the user's"})
+    save_file(tensors, tmp_path / "base" / SINGLE_FILE, {"format": "pt", "of": "the user's"})
     folder = rewritten(tmp_path / "base", tmp_path / "out", "weight")
-    found = load_file(folder / WHOLE)
+    found = load_file(folder / SINGLE_FILE)
     assert torch.equal(found.pop("weight"), tensors.pop("weight") * 2)
     assert all(
         torch.equal(tensor.view(-1).view(torch.uint8), tensors[name].view(-1).view(torch.uint8)) for name, tensor in found.items()
     )
-    assert b"the user's" in (folder / WHOLE).read_bytes()[:600]
+    assert b"the user's" in (folder / SINGLE_FILE).read_bytes()[:600]
 
 
 @pytest.mark.parametrize("files", ["one", "several"])
@@ -173,7 +173,7 @@ def test_a_tensor_more_comes_to_a_file_of_its_own_and_into_the_index(files: str,
 def test_an_error_in_a_part_is_raised(llama: Path, tmp_path: Path) -> None:
     @dataclass(frozen=True)
     class Broken(Doubled):
-        def opened(self) -> Rows:
+        def opened(self) -> ReadRows:
             def rows(first: int, last: int) -> torch.Tensor:
                 if first:
                     raise InputError("no more rows")
@@ -210,12 +210,12 @@ def test_an_index_that_is_none_is_refused(content: str, tmp_path: Path) -> None:
 
 
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
-    assert refusal(tmp_path) == f"{tmp_path}: has neither {WHOLE} nor {INDEX}; fetch the model again"
+    assert refusal(tmp_path) == f"{tmp_path}: has neither {SINGLE_FILE} nor {INDEX}; fetch the model again"
 
 
 def test_a_file_that_shrinks_while_it_is_read_is_named(tmp_path: Path) -> None:
-    save_file({"a": torch.zeros(100)}, tmp_path / WHOLE)
+    save_file({"a": torch.zeros(100)}, tmp_path / SINGLE_FILE)
     stored = Shards.of(tmp_path).tensors["a"]
-    (tmp_path / WHOLE).write_bytes((tmp_path / WHOLE).read_bytes()[:-4])
+    (tmp_path / SINGLE_FILE).write_bytes((tmp_path / SINGLE_FILE).read_bytes()[:-4])
     with pytest.raises(InputError, match="ends within a; it was changed while it was read"):
         stored.read()

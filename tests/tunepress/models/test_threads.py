@@ -10,7 +10,14 @@ from torch.nn import Linear, Module, Sequential
 from transformers.activations import ACT2FN
 
 from stages.train.fused_linear import _LinearWithLora
-from tunepress.models.threads import SHARE, SteadyThreads, for_activation, for_linear, for_product, threads_for
+from tunepress.models.threads import (
+    GRAIN_SIZE,
+    DeterministicThreads,
+    activation_threads,
+    limited_threads,
+    linear_threads,
+    product_threads,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -26,8 +33,8 @@ def sixteen() -> Iterator[None]:
     ("rows", "columns", "threads"), [(0, 0, 1), (11, 5, 1), (24, 16, 2), (16, 24, 2), (10, 191, 15), (192, 16, 16), (5000, 1, 16)]
 )
 def test_each_thread_gets_twelve_rows_or_columns_or_more(rows: int, columns: int, threads: int) -> None:
-    assert for_product(rows, columns) == threads
-    with threads_for(rows, columns):
+    assert product_threads(rows, columns) == threads
+    with limited_threads(rows, columns):
         assert torch.get_num_threads() == threads
     assert torch.get_num_threads() == 16
 
@@ -42,21 +49,21 @@ def test_each_thread_gets_twelve_rows_or_columns_or_more(rows: int, columns: int
     ],
 )
 def test_a_layer_s_narrower_side_and_its_rows_decide(features: tuple[int, int], rows: int, threads: int) -> None:
-    assert for_linear(Linear(*features), torch.empty(1, rows, features[0])) == threads
+    assert linear_threads(Linear(*features), torch.empty(1, rows, features[0])) == threads
 
 
 @pytest.mark.parametrize(
     ("shape", "threads"),
     [
         ((10, 64), 1),  # less than torch splits
-        ((2 * SHARE // 64, 64), 2),
+        ((2 * GRAIN_SIZE // 64, 64), 2),
         ((409, 1536), 16),
         ((1, 409, 1216), 2),  # 409 * 1,216 = 32 * 2 * 19 * 409, and more than 15 threads would get too little each
         ((4000, 100), 1),  # a row itself ends at an odd place
     ],
 )
 def test_a_share_of_an_activation_ends_where_torch_computes_as_many_numbers_as_ever(shape: tuple[int, ...], threads: int) -> None:
-    assert for_activation(torch.empty(shape)) == threads
+    assert activation_threads(torch.empty(shape)) == threads
 
 
 class Noting(torch.autograd.Function):
@@ -83,7 +90,7 @@ class NotingLinear(Linear):
 def test_within_a_narrow_layer_there_are_few_threads_forward_and_backward() -> None:
     Noting.noted.clear()
     layer = NotingLinear(576, 16)
-    SteadyThreads(Sequential(layer, NotingLinear(576, 576)))
+    DeterministicThreads(Sequential(layer, NotingLinear(576, 576)))
     x = Noting.apply(torch.ones(40, 576, requires_grad=True))
     Noting.apply(layer(x)).sum().backward()
     assert Noting.noted == [16, 3, 3, 16, 16, 3, 3, 16]
@@ -93,7 +100,7 @@ def test_within_a_narrow_layer_there_are_few_threads_forward_and_backward() -> N
 def test_what_also_uses_the_layer_s_input_keeps_all_threads() -> None:
     Noting.noted.clear()
     narrow = Linear(576, 16)
-    SteadyThreads(narrow)
+    DeterministicThreads(narrow)
     x = torch.ones(40, 576, requires_grad=True) * 1.0
     wide = Noting.apply(x)
     (narrow(x).sum() + wide.sum()).backward()
@@ -104,7 +111,7 @@ def test_what_also_uses_the_layer_s_input_keeps_all_threads() -> None:
 def test_a_narrow_layer_whose_input_needs_no_gradient_leaves_all_threads(rows: int) -> None:
     """The first layer's input and DoRA's identity matrix need none: no hook on such an input would ever run."""
     layer = Linear(576, 16, bias=False)
-    SteadyThreads(layer)
+    DeterministicThreads(layer)
     expected = torch.ones(rows, 16).t() @ torch.ones(rows, 576)
     layer(torch.ones(rows, 576)).sum().backward()
     assert torch.get_num_threads() == 16
@@ -114,7 +121,7 @@ def test_a_narrow_layer_whose_input_needs_no_gradient_leaves_all_threads(rows: i
 
 def test_an_input_that_needs_no_gradient_gets_none_where_nothing_is_trained() -> None:
     layer = Linear(576, 16).requires_grad_(False)
-    SteadyThreads(layer)
+    DeterministicThreads(layer)
     assert not layer(torch.ones(40, 576)).requires_grad
     layer.requires_grad_()
     with torch.no_grad():
@@ -152,7 +159,7 @@ def small(name: str) -> Module:
 def test_narrow_products_give_the_bits_of_one_thread(name: str) -> None:
     """oneMKL takes no more threads than there are cores; with two, 4 to 15 rows show a difference."""
     module = small(name)
-    SteadyThreads(module)
+    DeterministicThreads(module)
     for rows in (4, 15, 100):
         x = torch.randn(rows, 16 if name == "lora_B" else 576, generator=torch.Generator().manual_seed(rows))
         torch.set_num_threads(1)
@@ -167,7 +174,7 @@ def test_narrow_products_give_the_bits_of_one_thread(name: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_activations_give_the_bits_of_one_thread(name: str, dtype: torch.dtype) -> None:
     activation, x = ACT2FN[name], torch.randn(1, 409, 1536, generator=torch.Generator().manual_seed(0)).to(dtype)
-    SteadyThreads(activation)
+    DeterministicThreads(activation)
     torch.set_num_threads(1)
     expected = learned(activation, x)
     for threads in (2, 3, 5):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tunepress.remote.addresses import is_remote, refusal
+from tunepress.remote.addresses import is_remote, url_problem
 
 SECRET = "bm9ib2R5IG1heSByZWFkIHRoaXM"  # any text
 
@@ -23,7 +23,7 @@ SECRET = "bm9ib2R5IG1heSByZWFkIHRoaXM"  # any text
 )
 def test_an_address_of_a_file_of_rows_is_taken(url: str) -> None:
     assert is_remote(url)
-    assert refusal(url) is None
+    assert url_problem(url) is None
 
 
 @pytest.mark.parametrize(
@@ -39,8 +39,8 @@ def test_an_address_of_a_file_of_rows_is_taken(url: str) -> None:
     ],
 )
 def test_anything_else_is_refused(url: str, said: str) -> None:
-    assert said in str(refusal(url))
-    assert str(refusal(url)).startswith(url)
+    assert said in str(url_problem(url))
+    assert str(url_problem(url)).startswith(url)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_anything_else_is_refused(url: str, said: str) -> None:
     ],
 )
 def test_a_secret_is_refused_without_being_repeated(url: str, instead: str) -> None:
-    said = str(refusal(url + SECRET))
+    said = str(url_problem(url + SECRET))
     assert said.startswith(url.partition("?")[0])
     assert instead in said
     assert SECRET not in said
@@ -65,17 +65,17 @@ def test_a_secret_is_refused_without_being_repeated(url: str, instead: str) -> N
 
 @pytest.mark.parametrize("url", [f"https://{SECRET}@example.org/tone.jsonl", f"http://{SECRET}@example.org/tone.jsonl"])
 def test_a_token_in_place_of_a_user_is_refused_without_being_repeated(url: str) -> None:
-    said = str(refusal(url))
+    said = str(url_problem(url))
     assert said.partition("//")[2].startswith("example.org/tone.jsonl: the address holds a secret")
     assert SECRET not in said
 
 
 def test_what_is_no_address_is_told() -> None:
-    assert refusal("https://[b/rows.csv") == "https://...: is no address (Invalid IPv6 URL)"
+    assert url_problem("https://[b/rows.csv") == "https://...: is no address (Invalid IPv6 URL)"
 
 
 def test_a_password_is_refused_without_being_repeated() -> None:
-    said = str(refusal(f"https://someone:{SECRET}@example.org/tone.jsonl"))
+    said = str(url_problem(f"https://someone:{SECRET}@example.org/tone.jsonl"))
     assert said.startswith("https://example.org/tone.jsonl: the address holds a secret")
     assert SECRET not in said
 

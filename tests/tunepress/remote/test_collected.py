@@ -1,12 +1,12 @@
 """collected: each file from elsewhere has a place of its own, and keeps the end of its name."""
 
-from tunepress.remote.collected import local, remote
+from tunepress.remote.collected import local_paths, remote_lists
 
 URLS = ["abfs://rows/a/tone.jsonl", "https://example.org/my%20tone.csv?download=true", "abfs://rows/b/tone.jsonl"]
 
 
 def test_files_of_one_name_do_not_take_each_others_place() -> None:
-    assert local(URLS, "files") == [
+    assert local_paths(URLS, "files") == [
         "data/collected/files/1-tone.jsonl",
         "data/collected/files/2-my_tone.csv",
         "data/collected/files/3-tone.jsonl",
@@ -14,7 +14,7 @@ def test_files_of_one_name_do_not_take_each_others_place() -> None:
 
 
 def test_a_path_stays_what_it_is_and_moves_no_other() -> None:
-    assert local(["rows.csv", URLS[0], "more.csv"], "test_files") == [
+    assert local_paths(["rows.csv", URLS[0], "more.csv"], "test_files") == [
         "rows.csv",
         "data/collected/test_files/1-tone.jsonl",
         "more.csv",
@@ -22,11 +22,11 @@ def test_a_path_stays_what_it_is_and_moves_no_other() -> None:
 
 
 def test_a_file_named_twice_is_collected_once() -> None:
-    assert len(set(local([URLS[0], URLS[0]], "files"))) == 1
+    assert len(set(local_paths([URLS[0], URLS[0]], "files"))) == 1
 
 
 def test_the_lists_that_name_something_elsewhere() -> None:
-    assert remote(["rows.csv"], []) == []
-    assert remote(["rows.csv", *URLS], []) == ["files"]
-    assert remote(["rows.csv"], URLS) == ["test_files"]
-    assert remote(URLS, URLS) == ["files", "test_files"]
+    assert remote_lists(["rows.csv"], []) == []
+    assert remote_lists(["rows.csv", *URLS], []) == ["files"]
+    assert remote_lists(["rows.csv"], URLS) == ["test_files"]
+    assert remote_lists(URLS, URLS) == ["files", "test_files"]

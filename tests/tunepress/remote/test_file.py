@@ -13,7 +13,7 @@ from tests.loopback import Files, serving, silence
 from tunepress.core.errors import InputError
 from tunepress.remote import errors as remote_errors
 from tunepress.remote.errors import UnansweredError
-from tunepress.remote.file import ask, check_redirect, download
+from tunepress.remote.file import check_redirect, download, identify_file
 
 ROWS = b'{"phrase": "a day at the sea", "tone": "joy"}\n'
 
@@ -32,27 +32,27 @@ def files() -> Iterator[Files]:
 
 
 def test_an_identity_is_asked_for_without_reading_the_file(files: Files) -> None:
-    found = ask(f"{files.url}/a/tone.jsonl")
+    found = identify_file(f"{files.url}/a/tone.jsonl")
     assert (found.size, len(found.etag), found.md5) == (len(ROWS), 16, None)
     assert files.asked == ["HEAD /a/tone.jsonl"]
 
 
 def test_an_identity_changes_with_the_file_and_only_with_it(files: Files) -> None:
-    first = ask(f"{files.url}/a/tone.jsonl")
-    assert ask(f"{files.url}/a/tone.jsonl") == first
+    first = identify_file(f"{files.url}/a/tone.jsonl")
+    assert identify_file(f"{files.url}/a/tone.jsonl") == first
     files.files["/a/tone.jsonl"] = ROWS.upper()
-    assert ask(f"{files.url}/a/tone.jsonl").etag != first.etag
+    assert identify_file(f"{files.url}/a/tone.jsonl").etag != first.etag
 
 
 @pytest.mark.parametrize("content", [ROWS, b"", ROWS * 100_000], ids=["small", "empty", "large"])
 def test_the_bytes_come_as_they_are(content: bytes, files: Files, tmp_path: Path) -> None:
     files.files["/a/tone.jsonl"] = content
-    download(ask(f"{files.url}/a/tone.jsonl"), tmp_path / "tone.jsonl")
+    download(identify_file(f"{files.url}/a/tone.jsonl"), tmp_path / "tone.jsonl")
     assert (tmp_path / "tone.jsonl").read_bytes() == content
 
 
 def test_a_file_that_changes_between_the_question_and_the_download_is_refused(files: Files, tmp_path: Path) -> None:
-    found = ask(f"{files.url}/a/tone.jsonl")
+    found = identify_file(f"{files.url}/a/tone.jsonl")
     files.files["/a/tone.jsonl"] = ROWS.upper()
     with pytest.raises(InputError, match="was changed while it was read"):
         download(found, tmp_path / "tone.jsonl")
@@ -60,7 +60,7 @@ def test_a_file_that_changes_between_the_question_and_the_download_is_refused(fi
 
 def test_a_file_that_is_not_as_long_as_was_said_is_refused(files: Files, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="was changed while it was read"):
-        download(replace(ask(f"{files.url}/a/tone.jsonl"), size=3), tmp_path / "tone.jsonl")
+        download(replace(identify_file(f"{files.url}/a/tone.jsonl"), size=3), tmp_path / "tone.jsonl")
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_file_that_is_not_as_long_as_was_said_is_refused(files: Files, tmp_pat
 def test_a_no_is_an_error_that_names_the_address(status: int, said: str, files: Files) -> None:
     files.statuses["/a/tone.jsonl"] = status
     with pytest.raises(InputError) as raised:
-        ask(f"{files.url}/a/tone.jsonl")
+        identify_file(f"{files.url}/a/tone.jsonl")
     assert str(raised.value) == f"{files.url}/a/tone.jsonl: {said}"
 
 
@@ -83,38 +83,38 @@ def test_a_no_is_an_error_that_names_the_address(status: int, said: str, files: 
 def test_a_server_in_trouble_has_not_answered(status: int, files: Files) -> None:
     files.statuses["/a/tone.jsonl"] = status
     with pytest.raises(UnansweredError, match=f"status {status}"):
-        ask(f"{files.url}/a/tone.jsonl")
+        identify_file(f"{files.url}/a/tone.jsonl")
 
 
 def test_a_server_that_is_not_there_has_not_answered() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     with pytest.raises(UnansweredError, match="out of reach"):
-        ask(f"http://127.0.0.1:{port}/tone.jsonl")
+        identify_file(f"http://127.0.0.1:{port}/tone.jsonl")
 
 
 def test_a_server_that_is_silent_has_not_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNEPRESS_NETWORK_SECONDS", "1")
     with silence() as url, pytest.raises(UnansweredError, match=r"no answer within 1 s \(TUNEPRESS_NETWORK_SECONDS\)"):
-        ask(f"{url}/tone.jsonl")
+        identify_file(f"{url}/tone.jsonl")
 
 
 @pytest.mark.parametrize("value", ["soon", "0", "-1", "nan"])
 def test_a_time_limit_that_is_none_is_refused(value: str, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNEPRESS_NETWORK_SECONDS", value)
     with pytest.raises(InputError, match=f"TUNEPRESS_NETWORK_SECONDS: '{value}' is no number of seconds"):
-        ask(f"{files.url}/a/tone.jsonl")
+        identify_file(f"{files.url}/a/tone.jsonl")
 
 
 def test_a_server_without_versions_is_refused(files: Files) -> None:
     files.versions = False
     with pytest.raises(InputError, match="does not tell versions apart"):
-        ask(f"{files.url}/a/tone.jsonl")
+        identify_file(f"{files.url}/a/tone.jsonl")
 
 
 def test_a_private_blob_says_how_to_ask_with_credentials() -> None:
     url = "https://account.blob.core.windows.net/rows/a/tone.jsonl"
-    said = str(remote_errors.meaning(url, [FileNotFoundError(url)]))
+    said = str(remote_errors.translate(url, [FileNotFoundError(url)]))
     assert said.endswith("no such file there; if it is not public, write abfs://rows@account.dfs.core.windows.net/a/tone.jsonl")
 
 
@@ -125,7 +125,7 @@ def test_a_redirect_within_this_machine_is_followed(files: Files, tmp_path: Path
     files.redirects["/moved.jsonl"] = "/a/tone.jsonl"
     with serving() as other:
         other.redirects["/b.jsonl"] = f"http://localhost:{files.server_port}/moved.jsonl"
-        found = ask(f"{other.url}/b.jsonl")
+        found = identify_file(f"{other.url}/b.jsonl")
         download(found, tmp_path / "b.jsonl")
     assert (tmp_path / "b.jsonl").read_bytes() == ROWS
 
@@ -138,7 +138,7 @@ def test_a_redirect_to_where_rows_can_be_changed_on_the_way_is_refused(target: s
     with pytest.raises(
         InputError, match=r"moved\.jsonl: is redirected to http://[a-z0-9.]+; over http anyone on the way"
     ) as raised:
-        ask(f"{files.url}/moved.jsonl")
+        identify_file(f"{files.url}/moved.jsonl")
     assert "tone.jsonl" not in str(raised.value)  # a path may hold a secret
 
 
@@ -174,6 +174,6 @@ def test_credentials_are_not_sent_to_another_host(files: Files, tmp_path: Path, 
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     with serving() as other:
         other.redirects["/b.jsonl"] = f"http://localhost:{files.server_port}/a/tone.jsonl"
-        ask(f"{other.url}/b.jsonl")
+        identify_file(f"{other.url}/b.jsonl")
         assert other.credentials[0]
     assert set(files.credentials) == {None}

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tunepress.core.errors import InputError
-from tunepress.remote.storage_account import Account, no_variables, of_environment, variable
+from tunepress.remote.storage_account import Account, account_from_environment, hidden_variables, variable
 
 URL = "abfs://rows/tone.jsonl"
 STRING = "DefaultEndpointsProtocol=https;AccountName=known;AccountKey=a2V5;EndpointSuffix=core.windows.net"
@@ -21,7 +21,7 @@ def no_account(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("variable", ["AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_ACCOUNT_NAME"])
 def test_the_environment_names_the_account_of_a_container(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, "known")
-    assert of_environment(URL, None) == Account("known")
+    assert account_from_environment(URL, None) == Account("known")
     assert Account("known").connection_string is None
 
 
@@ -29,32 +29,32 @@ def test_the_environment_names_the_account_of_a_container(variable: str, monkeyp
 def test_a_key_is_for_the_account_beside_it_and_for_no_other(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT", "known")
     monkeypatch.setenv(variable, "a2V5")
-    assert of_environment(URL, "known") == Account("known", key="a2V5")
-    assert of_environment(URL, "other") == Account("other")
+    assert account_from_environment(URL, "known") == Account("known", key="a2V5")
+    assert account_from_environment(URL, "other") == Account("other")
 
 
 def test_a_token_needs_no_account_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AZURE_STORAGE_SAS_TOKEN", "?sv=1&sig=x")
-    account = of_environment(URL, "named")
+    account = account_from_environment(URL, "named")
     assert isinstance(account, Account)
     assert account.connection_string == "BlobEndpoint=https://named.blob.core.windows.net;SharedAccessSignature=sv=1&sig=x"
 
 
 def test_a_connection_string_is_for_its_account_and_for_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", STRING)
-    assert of_environment(URL, None) == STRING
-    assert of_environment(URL, "known") == STRING
-    assert of_environment(URL, "know") == Account("know")
+    assert account_from_environment(URL, None) == STRING
+    assert account_from_environment(URL, "known") == STRING
+    assert account_from_environment(URL, "know") == Account("know")
 
 
 def test_no_account_is_one_line_that_says_what_to_set() -> None:
     with pytest.raises(InputError, match="set AZURE_STORAGE_ACCOUNT, or write abfs://container@account"):
-        of_environment(URL, None)
+        account_from_environment(URL, None)
 
 
 def test_no_credential_goes_to_a_host_that_is_not_of_azure() -> None:
     with pytest.raises(InputError, match=r"core\.example\.org is none of Azure's clouds"):
-        of_environment(URL, "known", "core.example.org")
+        account_from_environment(URL, "known", "core.example.org")
 
 
 def test_a_key_is_in_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +65,7 @@ def test_a_thread_that_hides_the_variables_hides_them_from_no_other(monkeypatch:
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT", "known")
 
     def seen(number: int) -> str | None:
-        with no_variables():
+        with hidden_variables():
             assert "AZURE_STORAGE_ACCOUNT" not in os.environ
         return variable("ACCOUNT")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tunepress.text.labels import INVALID, label_of, refusal
+from tunepress.text.labels import INVALID, find_label, labels_problem
 
 TONES = ["joy", "sadness", "fear"]
 
@@ -27,14 +27,14 @@ TONES = ["joy", "sadness", "fear"]
     ],
 )
 def test_a_label_is_the_first_whole_word_whatever_its_case(answer: str, label: str) -> None:
-    assert label_of(answer, TONES) == label
+    assert find_label(answer, TONES) == label
 
 
 @pytest.mark.parametrize("labels", [["very", "very sad", "very sad indeed"], ["very sad indeed", "very sad", "very"]])
 def test_of_labels_that_begin_alike_the_longest_counts(labels: list[str]) -> None:
     for label in labels:
-        assert label_of(f"{label.title()}!", labels) == label
-    assert label_of("very sadly", labels) == "very"
+        assert find_label(f"{label.title()}!", labels) == label
+    assert find_label("very sadly", labels) == "very"
 
 
 @pytest.mark.parametrize(
@@ -79,18 +79,18 @@ def test_of_labels_that_begin_alike_the_longest_counts(labels: list[str]) -> Non
     ],
 )
 def test_labels_of_any_characters_are_told_apart(answer: str, labels: list[str], label: str) -> None:
-    assert label_of(answer, labels) == label
+    assert find_label(answer, labels) == label
 
 
 @pytest.mark.parametrize(
     ("answer", "labels"), [("\u0131rony", ["irony", "joy"]), ("\u0130yi", ["iyi"]), ("\ufb01ne", ["fine"]), ("\u017fad", ["sad"])]
 )
 def test_letters_with_odd_cases_break_nothing(answer: str, labels: list[str]) -> None:
-    assert label_of(answer, labels) in {*labels, INVALID}
+    assert find_label(answer, labels) in {*labels, INVALID}
 
 
 def test_a_label_keeps_its_own_spelling() -> None:
-    assert label_of("größte freude", ["Größte Freude"]) == "Größte Freude"
+    assert find_label("größte freude", ["Größte Freude"]) == "Größte Freude"
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_a_label_keeps_its_own_spelling() -> None:
 )
 def test_labels_that_differ_in_case_only_are_told_apart_exactly(answer: str, label: str) -> None:
     for labels in (["US", "us", "them"], ["them", "us", "US"]):
-        assert label_of(answer, labels) == label
+        assert find_label(answer, labels) == label
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_labels_that_differ_in_case_only_are_told_apart_exactly(answer: str, lab
     ],
 )
 def test_labels_that_cannot_be_told_apart_are_refused(labels: list[str], problem: str) -> None:
-    message = refusal(labels)
+    message = labels_problem(labels)
     assert message is not None
     assert message.startswith("data.labels: ")
     assert problem in message
@@ -121,4 +121,4 @@ def test_labels_that_cannot_be_told_apart_are_refused(labels: list[str], problem
 
 @pytest.mark.parametrize("labels", [[], TONES, ["US", "us"], ["1", "01", "-1", "1.0"], ["very", "very sad"]])
 def test_labels_that_can_be_told_apart_are_taken(labels: list[str]) -> None:
-    assert refusal(labels) is None
+    assert labels_problem(labels) is None

@@ -20,8 +20,8 @@ from tunepress.core.errors import InputError
 from tunepress.core.files import read_jsonl, write_jsonl
 from tunepress.core.paths import BASE, PREPARED
 from tunepress.models.hf_model import load_encoder, load_model
-from tunepress.text.packing import FILE_NAME, Corpus, Sequence, as_one, assign, sequences
-from tunepress.text.tokenizer import IGNORED, Example
+from tunepress.text.packing import FILE_NAME, Corpus, PackedSequence, concatenate, group_by_sequence, pack
+from tunepress.text.tokenizer import IGNORE_INDEX, Example
 
 LENGTHS = [(number * 29) % 40 + 1 for number in range(61)]
 STRATEGIES = ["line-by-line", "line-by-line-random", "join", "join-random"]
@@ -39,19 +39,19 @@ def flat(assigned: list[list[int]]) -> list[int]:
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_row_stands_in_one_sequence_and_none_is_over_the_limit(strategy: str) -> None:
     for limit in (40, 41, 100, 10_000):
-        assigned = assign(LENGTHS, strategy, limit, None, 0)
+        assigned = pack(LENGTHS, strategy, limit, None, 0)
         assert sorted(flat(assigned)) == list(range(len(LENGTHS)))
         assert all(numbers for numbers in assigned)
         assert max(sum(LENGTHS[number] for number in numbers) for numbers in assigned) <= limit
 
 
 def test_line_by_line_is_a_row_a_sequence_in_their_order() -> None:
-    assert assign(LENGTHS, "line-by-line", 40, None, 0) == [[number] for number in range(len(LENGTHS))]
+    assert pack(LENGTHS, "line-by-line", 40, None, 0) == [[number] for number in range(len(LENGTHS))]
 
 
 @pytest.mark.parametrize("limit", [40, 64, 100])
 def test_join_keeps_the_order_and_ends_a_sequence_only_where_the_next_row_does_not_fit(limit: int) -> None:
-    assigned = assign(LENGTHS, "join", limit, None, 0)
+    assigned = pack(LENGTHS, "join", limit, None, 0)
     assert flat(assigned) == list(range(len(LENGTHS)))
     for numbers, following in pairwise(assigned):
         assert sum(LENGTHS[number] for number in numbers) + LENGTHS[following[0]] > limit
@@ -59,44 +59,44 @@ def test_join_keeps_the_order_and_ends_a_sequence_only_where_the_next_row_does_n
 
 @pytest.mark.parametrize(("lengths", "found"), [([], []), ([40], [[0]]), ([20, 20], [[0, 1]]), ([20, 21], [[0], [1]])])
 def test_join_fills_a_sequence_to_the_last_token(lengths: list[int], found: list[list[int]]) -> None:
-    assert assign(lengths, "join", 40, None, 0) == found
+    assert pack(lengths, "join", 40, None, 0) == found
 
 
 @pytest.mark.parametrize("strategy", ["line-by-line-random", "join-random"])
 def test_a_random_order_is_that_of_the_seed(strategy: str) -> None:
-    first = assign(LENGTHS, strategy, 64, None, 3)
-    assert assign(LENGTHS, strategy, 64, None, 3) == first
-    assert assign(LENGTHS, strategy, 64, None, 4) != first
+    first = pack(LENGTHS, strategy, 64, None, 3)
+    assert pack(LENGTHS, strategy, 64, None, 3) == first
+    assert pack(LENGTHS, strategy, 64, None, 4) != first
     assert flat(first) != sorted(flat(first))
     order = flat(first)
-    again = assign([LENGTHS[number] for number in order], strategy.removesuffix("-random"), 64, None, 0)
+    again = pack([LENGTHS[number] for number in order], strategy.removesuffix("-random"), 64, None, 0)
     assert [[order[number] for number in numbers] for numbers in again] == first
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_max_samples_keeps_the_first_sequences(strategy: str) -> None:
-    every = assign(LENGTHS, strategy, 64, None, 0)
-    assert assign(LENGTHS, strategy, 64, 5, 0) == every[:5]
-    assert assign(LENGTHS, strategy, 64, len(every) + 1, 0) == every
+    every = pack(LENGTHS, strategy, 64, None, 0)
+    assert pack(LENGTHS, strategy, 64, 5, 0) == every[:5]
+    assert pack(LENGTHS, strategy, 64, len(every) + 1, 0) == every
 
 
 # sequences
 
 
 def example(*tokens: int) -> Example:
-    return {"input_ids": list(tokens), "labels": [IGNORED, *tokens[1:]]}
+    return {"input_ids": list(tokens), "labels": [IGNORE_INDEX, *tokens[1:]]}
 
 
 def test_prepared_rows_are_grouped_by_their_number() -> None:
     rows = [{"sequence": number, "row": row} for row, number in enumerate([0, 0, 1, 2, 2])]
-    assert [[row["row"] for row in grouped] for grouped in sequences(rows)] == [[0, 1], [2], [3, 4]]
+    assert [[row["row"] for row in grouped] for grouped in group_by_sequence(rows)] == [[0, 1], [2], [3, 4]]
 
 
 def test_examples_stand_beside_each_other_or_are_one_text() -> None:
     two = [example(1, 2, 3), example(4, 5)]
     assert ALONE.sequence(two, 9) == two
-    assert SEEING.sequence(two, 9) == [{"input_ids": [1, 2, 3, 4, 5], "labels": [IGNORED, 2, 3, IGNORED, 5]}]
-    assert as_one(two) == SEEING.sequence(two, 9)[0]
+    assert SEEING.sequence(two, 9) == [{"input_ids": [1, 2, 3, 4, 5], "labels": [IGNORE_INDEX, 2, 3, IGNORE_INDEX, 5]}]
+    assert concatenate(two) == SEEING.sequence(two, 9)[0]
 
 
 @pytest.mark.parametrize("seeing", [True, False])
@@ -104,7 +104,7 @@ def test_padding_fills_a_sequence_up_and_has_no_labels(seeing: bool) -> None:
     two = [example(1, 2, 3), example(4, 5)]
     padded = Corpus(pad_to_max_len=8, use_attention_mask=seeing).sequence(two, 9)
     assert padded[:-1] == Corpus(None, seeing).sequence(two, 9)
-    assert padded[-1] == {"input_ids": [9] * 3, "labels": [IGNORED] * 3}
+    assert padded[-1] == {"input_ids": [9] * 3, "labels": [IGNORE_INDEX] * 3}
     assert Corpus(5, seeing).sequence(two, 9) == Corpus(None, seeing).sequence(two, 9)
 
 
@@ -139,7 +139,7 @@ def joined(inside: Path) -> Iterator[Callable[..., None]]:
     ALONE.save(PREPARED)
 
 
-def read(root: Path, **settings: Any) -> list[Sequence]:
+def read(root: Path, **settings: Any) -> list[PackedSequence]:
     return train.read_examples(sections(root, **settings).train)["train"]
 
 
@@ -151,7 +151,7 @@ def logits(model: Any, tokens: list[int]) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def logits_in(root: Path, batch: list[Sequence]) -> list[torch.Tensor]:
+def logits_in(root: Path, batch: list[PackedSequence]) -> list[torch.Tensor]:
     """The logits of each example of a batch, as the model is loaded and run in training."""
     model = train.load_base(sections(root, attn_implementation=BY_EXAMPLE)).eval().cpu()
     inputs = Joiner(boundaries=True)(batch)
@@ -176,7 +176,7 @@ def test_no_token_of_a_row_is_cut_or_comes_twice(rows: int, corpus: Corpus, root
         assert given[: len(expected)] == expected
         assert len(given) == (corpus.pad_to_max_len or len(expected))
         assert set(given[len(expected) :]) <= {encoder.tokenizer.pad_token_id}
-    assert [label for sequence in found for one in sequence for label in one["labels"] if label != IGNORED] == learned
+    assert [label for sequence in found for one in sequence for label in one["labels"] if label != IGNORE_INDEX] == learned
 
 
 def test_joined_examples_do_not_see_each_other(root: Path, joined: Callable[..., None]) -> None:
@@ -197,7 +197,7 @@ def test_without_the_mask_an_example_sees_those_before_it_as_one_text(root: Path
     model = load_model(BASE).eval()
     for apart, sequence, found in zip(alone, batch, logits_in(root, batch), strict=True):
         (text,) = sequence
-        assert text == as_one(apart)
+        assert text == concatenate(apart)
         torch.testing.assert_close(found, logits(model, text["input_ids"]), atol=1e-5, rtol=0)
         first, second = apart[:2]
         start, end = len(first["input_ids"]), len(first["input_ids"]) + len(second["input_ids"])
@@ -285,7 +285,7 @@ def learned(model: PreTrainedModel, boundaries: bool) -> dict[str, torch.Tensor]
                 weight.normal_(std=0.05)
     numbers = Random(2)
     texts = [[numbers.randrange(256) for _ in range(length)] for length in (13, 1, 30, 5, 9)]
-    batch = [[{"input_ids": text, "labels": [IGNORED, IGNORED, *text[2:]][: len(text)]} for text in texts]]
+    batch = [[{"input_ids": text, "labels": [IGNORE_INDEX, IGNORE_INDEX, *text[2:]][: len(text)]} for text in texts]]
     total, count, _ = summed_loss(adapted.train(), Joiner(boundaries)(batch))
     assert count == 11 + 28 + 3 + 7
     total.backward()

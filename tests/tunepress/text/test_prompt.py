@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 
 from tunepress.core.errors import InputError
-from tunepress.text.prompt import CHAT_TEMPLATE_DATE, Prompt, clock, column_names, escape, fill, split_template, text_of
+from tunepress.text.prompt import (
+    CHAT_TEMPLATE_DATE,
+    Prompt,
+    column_names,
+    escape,
+    fixed_strftime,
+    render,
+    split_template,
+    to_text,
+)
 
 PHI3 = "<|user|>\n{Question}<|end|>\n<|assistant|>\n{Best Answer}\n<|end|>"
 
@@ -59,7 +68,7 @@ def test_a_template_that_cannot_be_cut_is_refused_in_one_line(template: str, com
 
 def test_names_in_braces_are_columns_and_never_attributes() -> None:
     row = {"a.b": "dot", "c[0]": "bracket", "two words": "space"}
-    assert fill("{a.b} {c[0]} {two words}", row) == "dot bracket space"
+    assert render("{a.b} {c[0]} {two words}", row) == "dot bracket space"
     assert column_names("{a.b} {c[0]} {two words} {{literal}}") == list(row)
 
 
@@ -72,7 +81,7 @@ def test_values_with_braces_are_filled_in_as_they_are() -> None:
 
 @pytest.mark.parametrize("literal", ["{", "}", "{{}}", "a {b} c", "no brace"])
 def test_escaped_text_is_shown_as_it_was(literal: str) -> None:
-    assert fill(escape(literal), {}) == literal
+    assert render(escape(literal), {}) == literal
     assert column_names(escape(literal)) == []
 
 
@@ -98,8 +107,8 @@ def test_ends_and_date_are_saved_and_an_older_file_has_neither(tmp_path: Path) -
 
 
 def test_the_clock_of_chat_templates_has_stopped() -> None:
-    assert clock(CHAT_TEMPLATE_DATE)("%d %b %Y") == "26 Jul 2024"  # what Llama 3.1's template prints without a clock
-    assert clock("2025-01-31")("%A, %d %B %Y, %H:%M:%S %Z") == "Friday, 31 January 2025, 00:00:00 "
+    assert fixed_strftime(CHAT_TEMPLATE_DATE)("%d %b %Y") == "26 Jul 2024"  # what Llama 3.1's template prints without a clock
+    assert fixed_strftime("2025-01-31")("%A, %d %B %Y, %H:%M:%S %Z") == "Friday, 31 January 2025, 00:00:00 "
 
 
 def test_an_absent_prompt_file_is_named(tmp_path: Path) -> None:
@@ -181,10 +190,10 @@ def test_a_text_that_utf8_cannot_hold_is_refused() -> None:
     ],
 )
 def test_a_value_is_filled_in_as_its_text(value: object, text: str) -> None:
-    assert text_of(value) == fill("{a}", {"a": value}) == text
+    assert to_text(value) == render("{a}", {"a": value}) == text
 
 
 @pytest.mark.parametrize("value", [None, [], {}, b"\xff", "\ud83d", float("nan"), float("inf"), Decimal("NaN"), object()])
 def test_a_value_without_a_text_is_refused(value: object) -> None:
     with pytest.raises(ValueError, match=r"; (write|fill|join|store) "):
-        text_of(value)
+        to_text(value)

@@ -8,7 +8,7 @@ from tokenizers import processors
 
 from tunepress.core.errors import InputError
 from tunepress.models.hf_model import load_encoder, load_tokenizer
-from tunepress.text.tokenizer import IGNORED, Encoder, answer_length, cut
+from tunepress.text.tokenizer import IGNORE_INDEX, Encoder, max_answer_length, truncate
 
 ROW = {"prompt": "<|user|>\nWie schön? ", "completion": "  joy 😀"}
 
@@ -86,7 +86,7 @@ def test_labels_ignore_the_prompt_only_where_asked(encoder: Encoder) -> None:
     prompt, completion = encoder.prompt(ROW["prompt"]), encoder.completion(ROW["completion"])
     only, both = encoder.example(ROW, 100, True), encoder.example(ROW, 100, False)
     assert only["input_ids"] == both["input_ids"] == both["labels"] == prompt + completion
-    assert only["labels"] == [IGNORED] * len(prompt) + completion
+    assert only["labels"] == [IGNORE_INDEX] * len(prompt) + completion
 
 
 @pytest.mark.parametrize("completion_only_loss", [True, False])
@@ -102,21 +102,21 @@ def test_a_row_is_cut_as_it_is_learned(encoder: Encoder, length: int) -> None:
     prompt, completion = encoder.row(ROW, length)
     assert prompt == encoder.prompt(ROW["prompt"])
     example = encoder.example(ROW, length, True)
-    assert completion == [label for label in example["labels"] if label != IGNORED]
+    assert completion == [label for label in example["labels"] if label != IGNORE_INDEX]
     assert encoder.row(ROW, None) == encoder.row(ROW, 1000)
 
 
 def test_a_completion_after_a_prompt_that_fills_the_row_keeps_its_first_token() -> None:
-    assert [cut([7, 8, 9], [1] * tokens, 4) for tokens in (1, 2, 3, 4, 5)] == [[7, 8, 9], [7, 8], [7], [7], [7]]
-    assert cut([7, 8, 9], [1] * 5, None) == [7, 8, 9]
+    assert [truncate([7, 8, 9], [1] * tokens, 4) for tokens in (1, 2, 3, 4, 5)] == [[7, 8, 9], [7, 8], [7], [7], [7]]
+    assert truncate([7, 8, 9], [1] * 5, None) == [7, 8, 9]
 
 
 def test_an_answer_is_as_long_as_the_context_lets_it_be() -> None:
-    assert [answer_length([1] * tokens, 8, 10) for tokens in (0, 1, 2, 3, 9)] == [8, 8, 8, 7, 1]
-    assert answer_length([1] * 100, 8, None) == 8
+    assert [max_answer_length([1] * tokens, 8, 10) for tokens in (0, 1, 2, 3, 9)] == [8, 8, 8, 7, 1]
+    assert max_answer_length([1] * 100, 8, None) == 8
     for tokens in (10, 11):
         with pytest.raises(InputError, match=f"the prompt has {tokens} tokens, .* context of 10; shorten the text"):
-            answer_length([1] * tokens, 8, 10)
+            max_answer_length([1] * tokens, 8, 10)
 
 
 def test_an_example_of_just_the_length_is_whole(encoder: Encoder) -> None:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tools.azure.repository import git
-from tunepress.core.files import replacing
+from tunepress.core.files import atomic_output
 
 BUNDLE = "results.bundle"
 
@@ -16,6 +16,6 @@ def write_bundle(name: str, folder: Path) -> None:
     """
     here = Path.cwd()
     reference = git(here, "for-each-ref", "--format=%(refname)", f"refs/exps/**/{name}")
-    with replacing(folder / BUNDLE) as partial:
+    with atomic_output(folder / BUNDLE) as partial:
         git(here, "bundle", "create", "--quiet", str(partial.resolve()), reference, "^HEAD")
     print(f"node: experiment {name} in {BUNDLE}, `make azure-fetch JOB={name}` brings it")

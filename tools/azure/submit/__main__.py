@@ -18,9 +18,9 @@ from tools.azure.submit.validation import validate
 from tools.azure.watch import watch
 from tools.cli.params import compose
 from tunepress.core.errors import InputError
-from tunepress.core.files import replacing
+from tunepress.core.files import atomic_output
 from tunepress.core.params import CONF
-from tunepress.remote.workspace import Workspace, connected, find_workspace
+from tunepress.remote.workspace import Workspace, connect, find_workspace
 
 FOLDER = Path(".azure_job")
 KUBERNETES = "kubernetes"  # what Azure ML calls the type of such a compute
@@ -60,7 +60,7 @@ def submit(arguments: argparse.Namespace) -> int:
     left = snapshot.unknown(Path())
     refuse_left(parameters, left)
     name = jobs.new_name(arguments.experiment)
-    with replacing(FOLDER) as partial:
+    with atomic_output(FOLDER) as partial:
         commit = jobs.write(job, remote.find(Path()), parameters, name, partial)
         validate(partial / jobs.FILE)
     if left:
@@ -97,7 +97,7 @@ def run(workspace: Workspace, job: Job) -> int:
         InputError: Azure refuses it.
     """
     hide_credentials()
-    with connected(workspace) as client:
+    with connect(workspace) as client:
         kind = client.compute.get(str(job.compute)).type
         if (str(kind).lower() == KUBERNETES) != job.azure_arc:
             raise InputError(f"compute {job.compute} is of type {kind}; set azure_arc={str(not job.azure_arc).lower()}")

@@ -10,7 +10,7 @@ from packaging.utils import canonicalize_name
 
 from tools.azure.submit.settings import DOCKER, LOCK, Environment
 from tunepress.core.errors import InputError
-from tunepress.core.files import replacing
+from tunepress.core.files import atomic_output
 
 CONTEXT = "context"
 CONDA = "conda.yaml"
@@ -97,5 +97,5 @@ def found(key: str, path: str) -> Path:
 
 def write(path: Path, text: str) -> None:
     """Writes a file of the job."""
-    with replacing(path) as partial:
+    with atomic_output(path) as partial:
         partial.write_text(text, encoding="utf-8")

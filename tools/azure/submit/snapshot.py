@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 from tools.azure.repository import git
 from tunepress.core.errors import InputError
-from tunepress.core.files import replacing
+from tunepress.core.files import atomic_output
 
 FILE = "project.tar"
 # As root, tar would give the files to whoever has the archive's user number, and git would refuse them.
@@ -37,7 +37,7 @@ def write(root: Path, folder: Path) -> str:
         git(project, "fetch", "--quiet", "--depth=1", "--no-tags", root.resolve().as_uri(), "HEAD")
         git(project, "-c", "core.logAllRefUpdates=false", "update-ref", "refs/heads/main", commit)
         (project / ".git/FETCH_HEAD").unlink()  # it names this machine's folder
-        with replacing(folder / FILE) as partial, tarfile.open(partial, "w") as archive:
+        with atomic_output(folder / FILE) as partial, tarfile.open(partial, "w") as archive:
             archive.add(project, "project", filter=of_nobody)
     return commit
 

@@ -14,7 +14,7 @@ from azure.ai.ml.exceptions import ValidationException
 from marshmallow import ValidationError
 
 from tunepress.core.errors import InputError
-from tunepress.remote.workspace import Workspace, connected
+from tunepress.remote.workspace import Workspace, connect
 
 NOWHERE = Workspace("none", "none", "none")  # the client wants one, and asks it nothing to validate a job
 BOUND = re.compile(r"\$\{\{\s*(inputs|outputs)\.(\w+)\s*\}\}")
@@ -36,7 +36,7 @@ def validate(path: Path) -> Job:
         raise InputError(f"{path.name}: {wrong}")
     try:
         job = load_job(path)
-        with connected(NOWHERE) as client:
+        with connect(NOWHERE) as client:
             result = client.jobs.validate(job)
     except (ValidationError, ValidationException) as error:
         raise InputError(f"{path.name}: {innermost(str(error))}") from error
