@@ -35,7 +35,7 @@ TOY = """import os, sys, time
 from pathlib import Path
 import yaml
 from tunepress.core.lock import stage_lock
-from tunepress.core.files import replacing, write_json
+from tunepress.core.files import atomic_output, write_json
 
 name, marks = sys.argv[1], Path(os.environ["MARKS"])
 with stage_lock(name):
@@ -43,7 +43,7 @@ with stage_lock(name):
         sys.exit(f"{name}: no luck")
     params = yaml.safe_load(open("params.yaml"))
     rate = params["train"]["learning_rate"] if name == "train" else Path("models/adapter/rate").read_text()
-    with replacing(Path("models") / {"train": "adapter", "merge": "merged"}[name]) as partial:
+    with atomic_output(Path("models") / {"train": "adapter", "merge": "merged"}[name]) as partial:
         partial.mkdir()
         (partial / "rate").write_text(str(rate))
     if name == "train":

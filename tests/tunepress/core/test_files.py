@@ -191,12 +191,12 @@ def test_a_file_that_does_not_fit_leaves_the_old_one(tmp_path: Path, write: Call
 
 FULL = """import sys
 from pathlib import Path
-from tunepress.core.files import replacing
+from tunepress.core.files import atomic_output
 folder = Path(sys.argv[1])
 (folder / "out").mkdir()
 (folder / "out/weights").write_bytes(bytes(30_000))
 try:
-    with replacing(folder / "out") as partial:
+    with atomic_output(folder / "out") as partial:
         partial.mkdir()
         for number in range(9):
             (partial / str(number)).write_bytes(bytes(9_000))
