@@ -24,9 +24,9 @@ from benchmarks.circumstances import circumstances, load_at_start
 from benchmarks.merge_contender import write_weights
 from benchmarks.train_gpu_shapes import SHAPES
 from stages.build.builder import Builder
-from stages.build.quantize.checkpoint import Source
-from stages.build.quantize.recipe import Rounding
-from stages.build.quantize.tensors import calibrated
+from stages.build.quantize.checkpoint import SourceModel
+from stages.build.quantize.layers import quantize_with_gptq
+from stages.build.quantize.recipe import WeightRecipe
 from tunepress.config.build import SAMPLES
 from tunepress.core.files import write_json
 from tunepress.core.stage import peak_memory_mb
@@ -61,11 +61,11 @@ def measure(shape: str, folder: Path) -> dict[str, Any]:
     config = Phi3Config(**SHAPES[shape].config | {"num_hidden_layers": LAYERS}, dtype="bfloat16", pad_token_id=0)
     make(config, folder)
     before = peak_memory_mb()
-    source = Source(folder)
-    rounding = Rounding.of("int4", "cpu", Builder("int4", "cpu", []).options(folder), LAYERS)
+    source = SourceModel(folder)
+    recipe = WeightRecipe.of("int4", "cpu", Builder("int4", "cpu", []).options(folder), LAYERS)
     rows = torch.randint(config.vocab_size, (SAMPLES, TOKENS), generator=torch.Generator().manual_seed(0)).tolist()
     start = time.perf_counter()
-    matrices = sum(len(layer) for layer in calibrated(source, rounding, rows))
+    matrices = sum(len(layer) for layer in quantize_with_gptq(source, recipe, rows))
     seconds = (time.perf_counter() - start) / LAYERS
     return {
         "rows": SAMPLES,

@@ -35,7 +35,7 @@ class Builder:
         """
         from onnxruntime_genai.models.builder import parse_extra_options  # imports torch: five seconds
 
-        with self.refusals(), contextlib.redirect_stdout(io.StringIO()):
+        with self.input_errors(), contextlib.redirect_stdout(io.StringIO()):
             target = (self.precision, self.execution_provider)
             parsed: dict[str, Any] = parse_extra_options("", str(source), "", *target, "", extra_options=self.extra_options)
             return parsed
@@ -54,11 +54,11 @@ class Builder:
         options = self.options(source)
         complete(options["hf_details"]["hf_config"])
         options["windowed_kv_cache"] = False  # with one as short as the window, rewind_to fails past it
-        with self.refusals(), contextlib.redirect_stdout(io.StringIO()), hidden_git():
+        with self.input_errors(), contextlib.redirect_stdout(io.StringIO()), hidden_git():
             create_model(*arguments, **options)
 
     @contextlib.contextmanager
-    def refusals(self) -> Iterator[None]:
+    def input_errors(self) -> Iterator[None]:
         """Tells in an InputError what the builder's code says in an error of another kind."""
         try:
             yield

@@ -1,6 +1,6 @@
-"""build: makes an ONNX model with quantized weights from the merged model, with onnxruntime-genai's builder.
+"""build: writes an ONNX model with quantized weights from the merged model, through onnxruntime-genai's builder.
 
-With build.adapters=separate it makes one from the base model, which the fine-tunings of a base share, and an adapter's file.
+With build.adapters=separate it builds the base model, which several fine-tuned models share, and writes the adapter beside it.
 """
 
 import shutil
@@ -31,9 +31,8 @@ class Config:
 
 def main(cfg: Config) -> str:
     """Builds models/onnx from models/merged, or from models/base and models/adapter."""
-    wrong = builder_options.refusal(cfg.build)
-    if wrong:
-        raise InputError(wrong)
+    if problem := builder_options.refusal(cfg.build):
+        raise InputError(problem)
     separate = cfg.build.adapters is Adapters.separate
     source, prompt = (BASE, Prompt.load(ADAPTER)) if separate else (MERGED, Prompt.load(MERGED))
     with atomic_output(ONNX) as partial:
@@ -46,106 +45,105 @@ def main(cfg: Config) -> str:
         model = built_model.check(cfg.build, source, partial)
     figures = built_model.figures(cfg.build, ONNX, model) | ({"calibration": calibration} if calibration else {})
     write_json(METRICS / "build.json", figures)
-    made = f"{cfg.build.precision} model for {cfg.build.execution_provider} in {ONNX} ({size_mb(ONNX):.0f} MB)"
+    summary = f"{cfg.build.precision} model for {cfg.build.execution_provider} in {ONNX} ({size_mb(ONNX):.0f} MB)"
     if calibration and calibration["tokens"] < calibration["tokens_chosen"]:
-        made += ", calibrated on {rows} of {rows_chosen} rows, {tokens} of their {tokens_chosen} tokens".format(**calibration)
-    return made
+        summary += ", calibrated on {rows} of {rows_chosen} rows, {tokens} of their {tokens_chosen} tokens".format(**calibration)
+    return summary
 
 
-def build(recipe: Build, model: Path, folder: Path, prompt: Prompt | None = None) -> dict[str, int] | None:
+def build(config: Build, model: Path, folder: Path, prompt: Prompt | None = None) -> dict[str, int] | None:
     """Writes an onnxruntime-genai model folder.
 
-    The weights are rounded tensor by tensor where they can be, and the builder gets them in a checkpoint within `folder`,
-    which goes with it if this fails or is killed.
+    The weights are quantized layer by layer where that is possible, and the builder reads them from a checkpoint in `folder`,
+    which is removed with the folder if this fails or is killed.
 
     Args:
-        recipe: of the build.
-        model: folder of the model that is built.
-        folder: to write to.
-        prompt: that the model was trained with, for gptq's samples; None: they are not cut, and end as the model's files say.
+        config: the section build.
+        model: folder of the source model.
+        folder: the output.
+        prompt: the prompt that the model was trained with, for gptq's samples; None: rows are not cut, and they end as the
+            model's own files say.
 
     Returns:
-        how many rows and tokens gptq looked at, and how many there were without the cap; None without gptq.
+        How many rows and tokens gptq was calibrated on, and how many there were before the cap; None without gptq.
 
     Raises:
-        InputError: the recipe does not fit the model, or the builder refuses it.
+        InputError: the recipe does not fit the model, or the builder rejects it.
     """
     check(model)
-    builder_options.check_model(recipe, model)
-    from stages.build.quantize import checkpoint as quantized_checkpoint  # torch and transformers' models: seconds
-    from stages.build.quantize import tensors as tensorwise
-    from stages.build.quantize.recipe import Rounding
+    builder_options.check_model(config, model)
+    from stages.build.quantize import layers  # imports torch and transformers' models: seconds
+    from stages.build.quantize.checkpoint import SourceModel, drop_neutral_zero_points, write_checkpoint
+    from stages.build.quantize.recipe import WeightRecipe
 
-    source = quantized_checkpoint.Source(model)
-    builder = Builder(recipe.precision, recipe.execution_provider, builder_options.key_value_pairs(recipe))
+    source = SourceModel(model)
+    builder = Builder(config.precision, config.execution_provider, builder_options.key_value_pairs(config))
     options = builder.options(model)
-    with builder.refusals():
-        rounding = Rounding.of(recipe.precision, recipe.execution_provider, options, source.config.num_hidden_layers)
-    obstacle = tensorwise.obstacle(recipe.precision, options, rounding.block_size, source)
-    if obstacle and recipe.algo_config == GPTQ:
-        raise InputError(f"build.algo_config: gptq cannot round this model, for {obstacle}; use algo_config=k_quant_mixed")
-    if obstacle:
+    with builder.input_errors():
+        recipe = WeightRecipe.of(config.precision, config.execution_provider, options, source.config.num_hidden_layers)
+    reason = layers.unsupported_reason(config.precision, options, recipe.block_size, source)
+    if reason and config.algo_config == GPTQ:
+        raise InputError(f"build.algo_config: gptq cannot quantize this model, because {reason}; use algo_config=k_quant_mixed")
+    if reason:
         builder.build(model, folder)
         return None
     calibration = None
-    if recipe.algo_config == GPTQ:
-        chosen = samples(recipe, model, prompt)
+    if config.algo_config == GPTQ:
+        chosen = samples(config, model, prompt)
         rows = within(chosen, CALIBRATION_TOKENS)
         calibration = {
             "rows": len(rows),
             "rows_chosen": len(chosen),
-            "tokens": tokens_in(rows),
-            "tokens_chosen": tokens_in(chosen),
+            "tokens": total_tokens(rows),
+            "tokens_chosen": total_tokens(chosen),
         }
-        layers = tensorwise.calibrated(source, rounding, rows)
+        quantized = layers.quantize_with_gptq(source, recipe, rows)
     else:
-        layers = tensorwise.nearest(source, rounding)
-    quantized_checkpoint.write_checkpoint(source, layers, rounding.block_size, rounding.bits, folder / "checkpoint")
+        quantized = layers.round_to_nearest(source, recipe)
+    write_checkpoint(source, quantized, recipe.block_size, recipe.bits, folder / "checkpoint")
     builder.build(folder / "checkpoint", folder)
     shutil.rmtree(folder / "checkpoint")
-    quantized_checkpoint.drop_neutral_zero_points(folder)
+    drop_neutral_zero_points(folder)
     return calibration
 
 
-def samples(recipe: Build, model: Path, prompt: Prompt | None) -> list[list[int]]:
-    """The tokens of the training rows that gptq looks at, evenly from all of them, as they were learned."""
+def samples(config: Build, model: Path, prompt: Prompt | None) -> list[list[int]]:
+    """The tokens of the training rows that gptq is calibrated on, evenly spaced over all rows and cut as in training."""
     encoder, rows = load_encoder(model, prompt.eos_token_ids if prompt else ()), read_jsonl(PREPARED / "train.jsonl")
-    chosen = evenly(rows, min(recipe.n_samples or SAMPLES, len(rows)))
-    rows_cut = [encoder.row(row, prompt.source_max_len if prompt else None) for row in chosen]
-    return [prompt_tokens + completion for prompt_tokens, completion in rows_cut]
+    chosen = evenly_spaced(rows, min(config.n_samples or SAMPLES, len(rows)))
+    encoded = [encoder.row(row, prompt.source_max_len if prompt else None) for row in chosen]
+    return [prompt_tokens + completion for prompt_tokens, completion in encoded]
 
 
-def evenly(rows: list[Any], number: int) -> list[Any]:
-    """That number of the rows, evenly from all of them."""
-    return [rows[place * len(rows) // number] for place in range(number)]
+def evenly_spaced(rows: list[Any], count: int) -> list[Any]:
+    """`count` of the rows, evenly spaced over all of them."""
+    return [rows[position * len(rows) // count] for position in range(count)]
 
 
-def within(rows: list[list[int]], most: int) -> list[list[int]]:
-    """Those of the rows, evenly from all of them, that have at most `most` tokens together; a row that alone has more is cut."""
-    kept = rows if len(rows) <= most else evenly(rows, most)  # a row has a token or more
-    while len(kept) > 1 and tokens_in(kept) > most:
-        kept = evenly(rows, len(kept) - 1)
-    return [row[:most] for row in kept]
+def within(rows: list[list[int]], max_tokens: int) -> list[list[int]]:
+    """Evenly spaced rows with at most `max_tokens` tokens in total; a single row that has more is cut."""
+    kept = rows if len(rows) <= max_tokens else evenly_spaced(rows, max_tokens)  # a row has a token or more
+    while len(kept) > 1 and total_tokens(kept) > max_tokens:
+        kept = evenly_spaced(rows, len(kept) - 1)
+    return [row[:max_tokens] for row in kept]
 
 
-def tokens_in(rows: list[list[int]]) -> int:
-    """The tokens of all rows."""
+def total_tokens(rows: list[list[int]]) -> int:
     return sum(map(len, rows))
 
 
-def build_separate(recipe: Build, merge_base: MergeBase, folder: Path, prompt: Prompt | None = None) -> dict[str, int] | None:
-    """Writes the base model's folder with branches for the adapter, and the adapter's file into it; returns what `build` does.
+def build_separate(config: Build, merge_base: MergeBase, folder: Path, prompt: Prompt | None = None) -> dict[str, int] | None:
+    """Writes the base model's folder, its graph with inputs for an adapter, and the adapter's file; returns what `build` does.
 
     Raises:
-        InputError: the adapter cannot be kept apart, which shows before anything is built, or the builder refuses the recipe.
+        InputError: the adapter cannot be separate, which is found before anything is built, or the builder rejects the recipe.
     """
-    from stages.build.adapters import export as onnx_adapter
-    from stages.build.adapters import lora  # torch and peft: seconds
+    from stages.build.adapters import export, lora  # imports torch and peft: seconds
     from tunepress.models.bnb_4bit import Quantization
 
     adapter = lora.load(ADAPTER)
     if merge_base is MergeBase.dequantized and Quantization.load(ADAPTER):
         raise InputError(on_rounded_weights())
-    calibration = build(recipe, BASE, folder, prompt)
-    onnx_adapter.keep_apart(adapter, folder / "model.onnx", folder / ADAPTER_FILE)
+    calibration = build(config, BASE, folder, prompt)
+    export.add_adapter_inputs(adapter, folder / "model.onnx", folder / ADAPTER_FILE)
     return calibration

@@ -100,7 +100,7 @@ class LogAtCheckpoints(TrainerCallback):
         control.should_log |= control.should_save or control.should_evaluate
 
 
-def key(sections: Any, inputs: list[Path]) -> str:
+def checkpoint_key(sections: Any, inputs: list[Path]) -> str:
     """A hash of all that the training depends on.
 
     Args:
@@ -126,7 +126,7 @@ def code() -> list[Path]:
 
 
 @contextmanager
-def checkpoints(named: str) -> Iterator[Path]:
+def checkpoint_folder(named: str) -> Iterator[Path]:
     """Yields the folder of the checkpoints of one key; it goes when the block ends well, and stays when it doesn't.
 
     Two runs of the same key (DVC's queue starts such) don't share it: the second has a folder of its own for the while.

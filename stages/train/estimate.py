@@ -5,13 +5,14 @@ import os
 import time
 from dataclasses import dataclass
 
+import psutil
 import torch
 from peft import PeftModel
 
-from stages.train.memory import available_bytes, estimated_bytes
 from stages.train.trainer import joinable
 from tunepress.config.adapter import Adapter
 from tunepress.config.train import Train, interval
+from tunepress.core.cgroups import memory_left
 from tunepress.core.errors import InputError
 from tunepress.text.packing import PackedSequence, token_count
 from tunepress.text.tokenizer import IGNORE_INDEX
@@ -19,6 +20,20 @@ from tunepress.text.tokenizer import IGNORE_INDEX
 EFFICIENCY = 0.46  # of a training's products against large ones: `python -m benchmarks.train`
 PRODUCT = 1024  # rows and columns of a large product
 SECONDS = 0.2  # that its speed is measured for
+
+# Bytes that an optimizer keeps for each trained parameter; any other keeps two float32 moments.
+OPTIMIZER_BYTES = {"sgd": 0, "adafactor": 0.1, "lion_32bit": 4, "adagrad": 4, "rmsprop": 4}
+MOMENTS, MOMENTS_8BIT = 8, 2
+FOUR_BITS = 4.5 / 8  # bytes of a 4-bit weight with a float32 scale for each 64
+RUNTIME = 0.62e9  # Python with torch, transformers, peft and a tokenizer, before there is a model
+
+# Kept for the backward pass, for each value that a linear layer gives: itself, and what the norm, the activation or the
+# product behind it keep. Measured on SmolLM2-135M in float32. A CPU's is more, for C's heap is full of holes, and
+# checkpointing lowers it by half alone: blocks below 32 MB stay in the heap when they are freed (mallopt(3)).
+KEPT_PER_OUTPUT, KEPT_PER_OUTPUT_ON_CPU = 2.6, 3.5
+CHECKPOINTED_ON_CPU = 0.5
+HEAP_BLOCK = 32 << 20
+LOGIT_COPIES = 3  # logits in float32, their log-softmax, their gradient
 
 
 @dataclass(frozen=True)
@@ -38,7 +53,7 @@ class Plan:
         validation_share: of the time of the training.
         processes: of all machines.
         operations: additions and multiplications of all steps and validations.
-        apart: whether examples of a sequence are computed one at a time.
+        split_examples: whether examples of a sequence are computed one at a time.
         needed: estimated peak memory of all processes on this machine that share one device, in bytes.
     """
 
@@ -54,7 +69,7 @@ class Plan:
     validation_share: float
     processes: int
     operations: int
-    apart: bool
+    split_examples: bool
     needed: int
 
     @classmethod
@@ -104,7 +119,7 @@ class Plan:
             validation_share=validations * scored / max(work, 1),
             processes=world,
             operations=2 * parameters * work,
-            apart=not joinable(model.get_base_model()),
+            split_examples=not joinable(model.get_base_model()),
             needed=needed * sharing,
         )
 
@@ -137,7 +152,7 @@ class Plan:
             f"{self.sequences} sequences of {self.tokens:,} tokens an epoch",
             f"{self.steps} steps of {self.sequences_a_step}",
         ]
-        if self.apart:
+        if self.split_examples:
             parts.append("one example at a time (in one row they would affect each other in this architecture)")
         if self.validations:
             count = f"{self.validations} validation{'s' if self.validations > 1 else ''}"
@@ -188,3 +203,66 @@ def duration(seconds: float) -> str:
 def label_count(sequence: PackedSequence) -> int:
     """Positions of a sequence that have a label."""
     return sum(label != IGNORE_INDEX for example in sequence for label in example["labels"])
+
+
+def estimated_bytes(model: PeftModel, train: Train, quantized: bool, tokens: int, labels: int) -> int:
+    """Peak memory of one process in bytes, to a third or so.
+
+    Args:
+        model: its shapes, as `adapter.outline` gives them.
+        train: how it is trained.
+        quantized: whether the base model is held in 4 bits.
+        tokens: of the largest batch.
+        labels: positions with a label of the largest batch.
+    """
+    width = 2 if train.bf16 else 4
+    linear = {id(m.weight) for m in frozen_linear(model)}
+    frozen = sum(
+        p.numel() * (FOUR_BITS if quantized and id(p) in linear else width) for p in model.parameters() if not p.requires_grad
+    )
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    moments = OPTIMIZER_BYTES.get(train.optim, MOMENTS_8BIT if "8bit" in train.optim else MOMENTS)
+    layers = frozen_linear(model)
+    on_cpu = not torch.cuda.is_available()
+    kept = tokens * sum(layer.out_features for layer in layers) * width * (KEPT_PER_OUTPUT_ON_CPU if on_cpu else KEPT_PER_OUTPUT)
+    if train.gradient_checkpointing:
+        blocks = model.config.num_hidden_layers
+        least = kept / blocks + tokens * model.config.hidden_size * blocks * width
+        kept = max(least, kept * CHECKPOINTED_ON_CPU) if on_cpu else least
+    if quantized:
+        kept += dequantized_bytes([layer.weight.numel() * width for layer in layers], on_cpu)
+    logits = labels * model.config.vocab_size * 4 * LOGIT_COPIES
+    return int(RUNTIME + frozen + trained * (4 + 4 + moments) + kept + logits)
+
+
+def dequantized_bytes(sizes: list[int], on_cpu: bool) -> int:
+    """Memory for the products with 4-bit weights, which bitsandbytes makes floats of each time anew.
+
+    Args:
+        sizes: of the weights as floats, in bytes.
+        on_cpu: whether they come from C's heap, where small ones leave holes.
+    """
+    return 2 * (max(sizes, default=0) + sum(size for size in sizes if on_cpu and size < HEAP_BLOCK))
+
+
+def frozen_linear(model: PeftModel) -> list[torch.nn.Linear]:
+    """The base model's linear layers but the head."""
+    head = model.get_base_model().get_output_embeddings()
+    return [m for m in model.modules() if isinstance(m, torch.nn.Linear) and not m.weight.requires_grad and m is not head]
+
+
+def available_bytes() -> int:
+    """Free memory of the device that trains, in bytes."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.mem_get_info()[0])
+    return host_bytes()
+
+
+def host_bytes() -> int:
+    """Free memory of this machine, or what a container leaves of it, in bytes."""
+    return min(int(psutil.virtual_memory().available), memory_left())
+
+
+def peak_gpu_bytes() -> int:
+    """Largest memory that torch has taken on this process's GPU, 0 without one."""
+    return int(torch.cuda.max_memory_reserved()) if torch.cuda.is_available() else 0

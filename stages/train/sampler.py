@@ -11,7 +11,7 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from tunepress.config.train import SamplingStrategy
 
 
-class Order(Sampler[int]):
+class SequenceSampler(Sampler[int]):
     """Numbers of sequences, a new order each epoch.
 
     Several processes take turns at the batches. Where those don't come out even, accelerate would begin again and learn
@@ -45,15 +45,15 @@ class Order(Sampler[int]):
 
     def callback(self) -> TrainerCallback:
         """Tells the epoch; accelerate does so too, but does not reach the sampler of a resumed run of several processes."""
-        return EpochTeller(self)
+        return EpochCallback(self)
 
 
-class EpochTeller(TrainerCallback):
-    """Tells an order which epoch begins."""
+class EpochCallback(TrainerCallback):
+    """Tells a sampler which epoch begins."""
 
-    def __init__(self, order: Order) -> None:
-        self.order = order
+    def __init__(self, sampler: SequenceSampler) -> None:
+        self.sampler = sampler
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Called before each epoch, and once more in the midst of one that is resumed."""
-        self.order.set_epoch(int(state.epoch or 0))
+        self.sampler.set_epoch(int(state.epoch or 0))

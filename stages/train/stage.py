@@ -25,15 +25,14 @@ from transformers.utils.logging import disable_progress_bar
 
 from stages.train import adapter as adapters
 from stages.train.arguments import training_arguments
-from stages.train.checkpoints import LogAtCheckpoints, checkpoints, key, last_checkpoint
-from stages.train.estimate import Plan, duration, product_rate
+from stages.train.checkpoints import LogAtCheckpoints, checkpoint_folder, checkpoint_key, last_checkpoint
+from stages.train.estimate import Plan, duration, peak_gpu_bytes, product_rate
 from stages.train.last_layer import skip_unread_positions
 from stages.train.launch import first, launch, let_fsdp_run_on_cpus, to_launch, use_all_cores
 from stages.train.loss_curves import write_loss_curves
-from stages.train.memory import peak_gpu_bytes
 from stages.train.progress import Progress
-from stages.train.sampler import Order
-from stages.train.trainer import BY_EXAMPLE, EMPTY, Joiner, PaddingFreeTrainer, attention_of, to_split
+from stages.train.sampler import SequenceSampler
+from stages.train.trainer import BY_EXAMPLE, EMPTY, FlatteningCollator, PaddingFreeTrainer, attention_of, must_split
 from tunepress.config import adapter as adapter_schema
 from tunepress.config import train as train_schema
 from tunepress.config.adapter import Adapter, Method
@@ -68,7 +67,7 @@ def main(cfg: Config) -> str:
     use_all_cores()
     examples = read_examples(cfg.train)
     plan = make_plan(cfg, examples["train"], examples["validation"])
-    if plan.apart and cfg.train.fsdp and max(map(len, examples["train"])) > 1:  # some process would wait for ever
+    if plan.split_examples and cfg.train.fsdp and max(map(len, examples["train"])) > 1:  # some process would wait for ever
         raise InputError("train.fsdp: this architecture is trained one example at a time; set data.corpus_strategy=line-by-line")
     if to_launch(cfg.train.num_processes):
         training_arguments(cfg.train, cfg.seed, Path(), bool(examples["validation"]))  # refuses once and not in each process
@@ -81,7 +80,7 @@ def main(cfg: Config) -> str:
         disable_progress_bar()
     state = PartialState(cpu=not torch.cuda.is_available())
     with ExitStack() as kept:
-        folder = kept.enter_context(checkpoints(key(cfg, [BASE, PREPARED / "prompt.json", *prepared_files()])))
+        folder = kept.enter_context(checkpoint_folder(checkpoint_key(cfg, [BASE, PREPARED / "prompt.json", *prepared_files()])))
         arguments = training_arguments(cfg.train, cfg.seed, folder, bool(examples["validation"]), plan.steps)
         model = adapters.with_adapter(load_base(cfg), cfg.adapter, cfg.seed, BASE)
         initial = keep_initial(model, cfg.adapter, Path(kept.enter_context(TemporaryDirectory())))
@@ -164,24 +163,28 @@ def make_trainer(
     plan: Plan | None = None,
 ) -> PaddingFreeTrainer:
     """A trainer that joins examples, shows its progress and can be resumed."""
-    apart = to_split(model.get_base_model())
-    if not apart:  # a checkpointed layer would skip what the last of the examples does not read
+    split_examples = must_split(model.get_base_model())
+    if not split_examples:  # a checkpointed layer would skip what the last of the examples does not read
         skip_unread_positions(model.get_base_model())
     DeterministicThreads(model)
     lengths = list(map(token_count, examples["train"]))
-    order = Order(lengths, train.train_sampling_strategy, train.data_seed, arguments.train_batch_size, arguments.world_size)
+    sampler = SequenceSampler(
+        lengths, train.train_sampling_strategy, train.data_seed, arguments.train_batch_size, arguments.world_size
+    )
     if train.fsdp:
         let_fsdp_run_on_cpus()
     attention = model.config._attn_implementation
     trainer = PaddingFreeTrainer(
-        order=order,
-        apart=apart,
+        sampler=sampler,
+        split_examples=split_examples,
         model=model,
         args=arguments,
-        data_collator=Joiner(attention.startswith((BY_EXAMPLE, "flash")), on_host=apart or attention == BY_EXAMPLE),
+        data_collator=FlatteningCollator(
+            attention.startswith((BY_EXAMPLE, "flash")), on_host=split_examples or attention == BY_EXAMPLE
+        ),
         train_dataset=[*examples["train"], EMPTY],
         eval_dataset=examples["validation"] or None,
-        callbacks=[order.callback(), LogAtCheckpoints()],
+        callbacks=[sampler.callback(), LogAtCheckpoints()],
     )
     trainer.remove_callback(ProgressCallback)
     trainer.remove_callback(PrinterCallback)

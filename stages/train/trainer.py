@@ -13,7 +13,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from stages.train.checkpoints import ResumableTrainer
-from stages.train.sampler import Order
+from stages.train.sampler import SequenceSampler
 from tunepress.config.train import Train
 from tunepress.text.packing import PackedSequence
 from tunepress.text.tokenizer import IGNORE_INDEX
@@ -27,7 +27,7 @@ EMPTY: PackedSequence = [{"input_ids": [0], "labels": [IGNORE_INDEX]}]  # what a
 
 
 @dataclass
-class Joiner:
+class FlatteningCollator:
     """The collator: a batch of sequences as one row of examples.
 
     Attributes:
@@ -49,18 +49,18 @@ class Joiner:
 
 
 class PaddingFreeTrainer(ResumableTrainer):
-    """A Trainer for batches of `Joiner`, and no others.
+    """A Trainer for batches of `FlatteningCollator`, and no others.
 
-    Its datasets are lists of sequences with EMPTY behind them, and `order` says which come when.
+    Its datasets are lists of sequences with EMPTY behind them, and `sampler` says which come when.
     """
 
-    def __init__(self, *, order: Order, apart: bool = False, **arguments: Any) -> None:
-        """Takes the arguments of Trainer, the order of the training sequences, and whether each example is computed alone."""
+    def __init__(self, *, sampler: SequenceSampler, split_examples: bool = False, **arguments: Any) -> None:
+        """Takes the arguments of Trainer, the sampler of the training sequences, and whether each example is computed alone."""
         super().__init__(**arguments)
-        self.order, self.apart = order, apart
+        self.sampler, self.split_examples = sampler, split_examples
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Order:
-        return self.order
+    def _get_train_sampler(self, train_dataset: Any = None) -> SequenceSampler:
+        return self.sampler
 
     def compute_loss(
         self,
@@ -70,7 +70,7 @@ class PaddingFreeTrainer(ResumableTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """Cross-entropy, summed over the labels and divided by the number of labels in the whole step."""
-        loss, count, outputs = summed_loss(model, inputs, self.apart)
+        loss, count, outputs = summed_loss(model, inputs, self.split_examples)
         # transformers counts the labels of all processes, and DDP then takes the mean of their gradients
         loss = loss / count if num_items_in_batch is None else loss * self.accelerator.num_processes / num_items_in_batch
         return (loss, outputs) if return_outputs else loss
@@ -85,7 +85,7 @@ class PaddingFreeTrainer(ResumableTrainer):
         total = torch.zeros(2, dtype=torch.float64, device=self.args.device)
         with torch.no_grad(), self.compute_loss_context_manager():
             for batch in self.eval_batches():
-                loss, count, _ = summed_loss(model, self._prepare_inputs(self.data_collator(batch)), self.apart)
+                loss, count, _ = summed_loss(model, self._prepare_inputs(self.data_collator(batch)), self.split_examples)
                 total += torch.tensor([loss.item(), count], dtype=torch.float64, device=self.args.device)
         loss, count = self.accelerator.reduce(total).tolist()
         metrics = {"eval_loss": loss / max(count, 1)}
@@ -109,7 +109,7 @@ def joinable(model: PreTrainedModel) -> bool:
     return model._supports_attention_backend and not (model._is_stateful or convolutions or set(kinds) - MASKED)
 
 
-def to_split(model: PreTrainedModel) -> bool:
+def must_split(model: PreTrainedModel) -> bool:
     """Whether the examples of a row must go through a loaded model one at a time."""
     by_boundaries = model.config._attn_implementation.startswith((BY_EXAMPLE, "flash"))
     return not joinable(model) or not (by_boundaries or masks_by_position(model))
@@ -125,7 +125,9 @@ def masks_by_position(model: PreTrainedModel) -> bool:
     model.eval()
     second: list[torch.Tensor] = []
     for token in (0, 1):
-        batch = Joiner(boundaries=False)([[{"input_ids": tokens, "labels": tokens}] for tokens in ([token] * 4, [2, 3, 4, 5])])
+        batch = FlatteningCollator(boundaries=False)(
+            [[{"input_ids": tokens, "labels": tokens}] for tokens in ([token] * 4, [2, 3, 4, 5])]
+        )
         inputs = {name: batch[name].to(model.device) for name in ("input_ids", "position_ids")}
         second.append(model(**inputs, use_cache=False).logits[0, 4:].float())
     model.train(training)
@@ -144,15 +146,15 @@ def attention_of(model: PreTrainedModel, train: Train) -> str:
     return "sdpa" if model._supports_sdpa else "eager"
 
 
-def summed_loss(model: torch.nn.Module, inputs: Mapping[str, Any], apart: bool = False) -> tuple[torch.Tensor, int, Any]:
+def summed_loss(model: torch.nn.Module, inputs: Mapping[str, Any], split_examples: bool = False) -> tuple[torch.Tensor, int, Any]:
     """The cross-entropy of a joined batch summed over its labels, how many those are, and the model's outputs.
 
     Args:
         model: the model, or what wraps it.
-        inputs: of Joiner.
-        apart: whether each example goes through the model alone; then the outputs are those of the last one.
+        inputs: of FlatteningCollator.
+        split_examples: whether each example goes through the model alone; then the outputs are those of the last one.
     """
-    if apart:
+    if split_examples:
         parts = [summed_loss(model, example) for example in split(inputs)]
         return torch.stack([loss for loss, _, _ in parts]).sum(), sum(count for _, count, _ in parts), parts[-1][2]
     following = inputs["labels"][0, 1:]  # the collator ignores each example's first token, so none predicts the next's
@@ -167,7 +169,7 @@ def summed_loss(model: torch.nn.Module, inputs: Mapping[str, Any], apart: bool =
 
 
 def split(inputs: Mapping[str, Any]) -> Iterator[dict[str, torch.Tensor]]:
-    """The examples of a batch of Joiner(on_host=True)."""
+    """The examples of a batch of FlatteningCollator(on_host=True)."""
     names = ("input_ids", "labels", "position_ids")
     for start, end in pairwise(inputs["cu_seq_lens_q"]):
         yield {name: inputs[name][:, start:end] for name in names}
@@ -219,7 +221,7 @@ def attention_by_example(
         [1, tokens, heads, head_dim] and no weights.
     """
     if cu_seq_lens_q is None:
-        raise ValueError(f"{BY_EXAMPLE} needs the boundaries of Joiner, which the model has not passed on; use sdpa")
+        raise ValueError(f"{BY_EXAMPLE} needs the boundaries of FlatteningCollator, which the model has not passed on; use sdpa")
     starts = cu_seq_lens_q.tolist() if isinstance(cu_seq_lens_q, torch.Tensor) else cu_seq_lens_q
     lengths = [end - start for start, end in pairwise(starts)]
     parts = []

@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from stages.build.adapters.export import write_for
+from stages.build.adapters.export import write_adapter
 from stages.build.adapters.lora import load
 from tunepress.core.errors import InputError
 from tunepress.core.files import atomic_output, size_mb
@@ -38,7 +38,7 @@ def write(adapter: Path, file: Path) -> None:
     if not model.exists():
         raise InputError(f"{file.parent}: no model.onnx, so there is no ONNX model; run `make repro`")
     with atomic_output(file) as partial:
-        write_for(load(adapter), model, partial)
+        write_adapter(load(adapter), model, partial)
 
 
 if __name__ == "__main__":

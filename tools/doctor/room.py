@@ -123,7 +123,7 @@ def training_memory(recipe: Recipe, model: "PeftModel") -> Finding:
     """What training takes at least, with rows of one token, and at most, with rows as long as the recipe allows."""
     import torch
 
-    from stages.train.memory import available_bytes, estimated_bytes
+    from stages.train.estimate import available_bytes, estimated_bytes
 
     train, quantized = recipe.params.train, recipe.params.adapter.method.quantized
     sharing = 1 if torch.cuda.is_available() else train.num_processes
@@ -143,7 +143,7 @@ def training_memory(recipe: Recipe, model: "PeftModel") -> Finding:
 def host_memory(recipe: Recipe, model: "PeftModel") -> Finding:
     """What build takes, and evaluate, which holds the merged model's weights."""
     from stages.build.quantize.checkpoint import ARCHITECTURES
-    from stages.train.memory import RUNTIME, host_bytes
+    from stages.train.estimate import RUNTIME, host_bytes
 
     tensorwise = recipe.params.build.precision in ("int4", "int8") and type(model.get_base_model()).__name__ in ARCHITECTURES
     build = frozen(model) * (TENSORWISE_BYTES if tensorwise else BUILDER_BYTES)

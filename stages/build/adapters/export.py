@@ -13,7 +13,7 @@ import onnx
 import torch
 from onnxruntime import AdapterFormat, OrtValue
 
-from stages.build.adapters import graph as branches
+from stages.build.adapters import graph as adapter_graph
 from stages.build.adapters.graph import Product
 from stages.build.adapters.lora import Factors
 from tunepress.core.errors import InputError
@@ -27,7 +27,7 @@ DTYPES = {
 VERSION = 1  # of adapter and model, which onnxruntime writes into the file and does not compare
 
 
-def keep_apart(adapter: Mapping[str, Factors], model: Path, path: Path) -> None:
+def add_adapter_inputs(adapter: Mapping[str, Factors], model: Path, path: Path) -> None:
     """Gives the graph of an ONNX file branches for an adapter, and writes the adapter's own file.
 
     Only the graph's file is rewritten: where the weights lie, nothing depends on the adapter.
@@ -36,21 +36,21 @@ def keep_apart(adapter: Mapping[str, Factors], model: Path, path: Path) -> None:
         InputError: the adapter does not fit the graph.
     """
     proto = onnx.load(model, load_external_data=False)
-    there = branches.products(proto.graph)
+    there = adapter_graph.products(proto.graph)
     fitted = fit(adapter, there)
-    branches.add(proto.graph, [there[name] for name in fitted])
+    adapter_graph.add(proto.graph, [there[name] for name in fitted])
     onnx.save(proto, model)
     write(fitted, there, path)
 
 
-def write_for(adapter: Mapping[str, Factors], model: Path, path: Path) -> None:
+def write_adapter(adapter: Mapping[str, Factors], model: Path, path: Path) -> None:
     """Writes the file of another adapter for an ONNX file that has branches.
 
     Raises:
         InputError: the adapter does not fit the graph, or not its branches.
     """
     graph = onnx.load(model, load_external_data=False).graph
-    fitted, there = fit(adapter, branches.products(graph)), branches.branched(graph)
+    fitted, there = fit(adapter, adapter_graph.products(graph)), adapter_graph.branched(graph)
     if not there:
         raise InputError(f"{model}: has no branches for adapters; build it with build.adapters=separate")
     if missing := sorted(fitted.keys() - there.keys()):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Blockwise:
+class QuantizedMatrix:
     """weight = (code - zero point) * scale, in the layout that onnxruntime's MatMulNBits reads.
 
     Attributes:
@@ -23,7 +23,7 @@ class Blockwise:
     bits: int
 
     @classmethod
-    def of(cls, codes: Tensor, scales: Tensor, zero_points: Tensor, bits: int) -> "Blockwise":
+    def of(cls, codes: Tensor, scales: Tensor, zero_points: Tensor, bits: int) -> "QuantizedMatrix":
         """Packs codes uint8 [out, in] and zero points uint8 [out, blocks]."""
         return cls(pack(codes, bits), scales, pack(zero_points, bits), bits)
 

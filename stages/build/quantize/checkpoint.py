@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import AutoConfig
 
-from stages.build.quantize.blocks import Blockwise
+from stages.build.quantize.blocks import QuantizedMatrix
 from tunepress.models.shards import Shards
 
 # Architectures whose graphs from such a checkpoint were compared with the builder's own: all of their weights are either
@@ -49,7 +49,7 @@ def split(module: str, weight: Tensor, config: Any) -> dict[str, Tensor]:
     return {module: weight} if len(rows) == 1 else dict(zip(rows, weight.split(list(rows.values())), strict=True))
 
 
-class Source:
+class SourceModel:
     """The tensors of a model folder by the layer that they belong to."""
 
     def __init__(self, folder: Path) -> None:
@@ -66,7 +66,7 @@ class Source:
         found = {name: MATRIX.fullmatch(name) for name in self.of_layer(layer)}
         return {match[1]: name for name, match in found.items() if match}
 
-    def widths(self) -> dict[str, int]:
+    def column_counts(self) -> dict[str, int]:
         """The number of columns of each matrix of the first layer."""
         return {module: self.tensors[name].shape[1] for module, name in self.matrices(0).items()}
 
@@ -76,7 +76,9 @@ class Source:
         return [name for name, one in match.items() if (int(one[1]) if one else None) == layer]
 
 
-def write_checkpoint(source: Source, layers: Iterable[dict[str, Blockwise]], block_size: int, bits: int, folder: Path) -> None:
+def write_checkpoint(
+    source: SourceModel, layers: Iterable[dict[str, QuantizedMatrix]], block_size: int, bits: int, folder: Path
+) -> None:
     """Writes a checkpoint.
 
     Args:

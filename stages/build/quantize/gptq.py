@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stages.build.quantize.blocks import Blockwise
+from stages.build.quantize.blocks import QuantizedMatrix
 
 DAMPING = 0.01  # of the mean of the Hessian's diagonal, added to it
 LAZY = 128  # columns whose errors are passed on to the rest in one product
@@ -46,7 +46,9 @@ class Curvature:
         return cls(order, root, importance)
 
 
-def gptq(weight: Tensor, curvature: Curvature, block_size: int, bits: int, symmetric: bool, dtype: torch.dtype) -> Blockwise:
+def gptq(
+    weight: Tensor, curvature: Curvature, block_size: int, bits: int, symmetric: bool, dtype: torch.dtype
+) -> QuantizedMatrix:
     """Rounds a weight matrix so that its products with the inputs seen change little.
 
     Args:
@@ -60,7 +62,7 @@ def gptq(weight: Tensor, curvature: Curvature, block_size: int, bits: int, symme
     weight = weight.float()
     scales, zero_points = search(weight, curvature.importance, block_size, bits, symmetric, dtype)
     codes = compensated(weight, curvature, scales, zero_points, bits)
-    return Blockwise.of(codes, scales, zero_points, bits)
+    return QuantizedMatrix.of(codes, scales, zero_points, bits)
 
 
 def search(

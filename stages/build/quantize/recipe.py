@@ -12,13 +12,13 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
-from stages.build.quantize.blocks import Blockwise
+from stages.build.quantize.blocks import QuantizedMatrix
 
 NODE = "/MatMul"  # the name of the one product in a graph of its own
 
 
 @dataclass(frozen=True)
-class Rounding:
+class WeightRecipe:
     """A recipe of the builder as far as it rounds weights.
 
     Attributes:
@@ -40,7 +40,7 @@ class Rounding:
     upgraded: dict[str, int]
 
     @classmethod
-    def of(cls, precision: str, execution_provider: str, options: dict[str, Any], layers: int) -> "Rounding":
+    def of(cls, precision: str, execution_provider: str, options: dict[str, Any], layers: int) -> "WeightRecipe":
         """Reads the builder's options as the builder does.
 
         Args:
@@ -74,7 +74,7 @@ class Rounding:
         node = f"/{layer.replace('.', '/', 1)}/{block.replace('self_attn', 'attn')}/{name}/MatMul"
         return self.upgraded.get(node, self.bits)
 
-    def nearest(self, weight: Tensor, bits: int) -> Blockwise:
+    def quantize(self, weight: Tensor, bits: int) -> QuantizedMatrix:
         """Rounds a weight [out, in] as the builder's graph would be, by a graph of this one product."""
         from onnxruntime.quantization.matmul_nbits_quantizer import (
             KQuantWeightOnlyQuantConfig,
@@ -99,8 +99,8 @@ class Rounding:
         made = {one.name: one for one in graph.initializer}
         qweight, scales, *zeros = (tensor(made[name]) for name in node.input[1:])
         rows, blocks = qweight.shape[:2]
-        given = zeros[0].view(rows, -1) if zeros else Blockwise.neutral_zeros(rows, blocks, bits)
-        return Blockwise(qweight.view(rows, -1), scales.view(rows, blocks), given, bits)
+        given = zeros[0].view(rows, -1) if zeros else QuantizedMatrix.neutral_zeros(rows, blocks, bits)
+        return QuantizedMatrix(qweight.view(rows, -1), scales.view(rows, blocks), given, bits)
 
 
 def one_product(weight: Tensor) -> onnx.ModelProto:

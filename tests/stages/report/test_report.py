@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from yaml import safe_load  # type: ignore[import-untyped]
 
-from stages.build.adapters.export import keep_apart
+from stages.build.adapters.export import add_adapter_inputs
 from stages.build.adapters.lora import load
 from stages.build.stage import build
 from stages.report import stage as report
@@ -265,7 +265,7 @@ def test_the_model_cards_snippet_activates_an_adapter_that_lies_apart(
     asked = prompt.render_prompt(placeholder(prompt))
     without = OnnxModel(ONNX).answer(asked, 8) + "\n"
     adapter = load(write_random_adapter(tiny_phi3, tmp_path / "random"))
-    keep_apart(adapter, ONNX / "model.onnx", ONNX / ADAPTER_FILE)
+    add_adapter_inputs(adapter, ONNX / "model.onnx", ONNX / ADAPTER_FILE)
     report.main(sections(root, labels=False, overrides=("build.adapters=separate",)))
     assert ran_snippet() == OnnxModel(ONNX).answer(asked, 8) + "\n" != without
 

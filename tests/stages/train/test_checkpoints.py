@@ -1,4 +1,4 @@
-"""resumption: a key of the contents that a training depends on, and a folder for it that one run at a time has."""
+"""checkpoints: a key of the contents that a training depends on, and a folder for it that one run at a time has."""
 
 import os
 import subprocess
@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from stages.train import checkpoints as resumption
-from stages.train.checkpoints import FOLDER, KEPT, PARTIAL, checkpoints, key, last_checkpoint, locked
+from stages.train import checkpoints
+from stages.train.checkpoints import FOLDER, KEPT, PARTIAL, checkpoint_folder, checkpoint_key, last_checkpoint, locked
 from tests.conftest import ROOT
 
 
@@ -48,57 +48,57 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
 
 def test_the_same_contents_have_the_same_key_whenever_and_wherever_they_were_written(inputs: list[Path]) -> None:
-    first = key(Outer(), inputs)
+    first = checkpoint_key(Outer(), inputs)
     for file in (Path("rows"), Path("base/inner/weights")):
         content = file.read_bytes()
         file.unlink()
         file.write_bytes(content)
         os.utime(file, (1, 1))
-    assert key(Outer(), inputs) == first
+    assert checkpoint_key(Outer(), inputs) == first
     Path("base").rename("elsewhere")
     Path("base").symlink_to("elsewhere")
-    assert key(Outer(), inputs) == first
-    assert key(Outer(), [path.resolve() for path in inputs]) == first
+    assert checkpoint_key(Outer(), inputs) == first
+    assert checkpoint_key(Outer(), [path.resolve() for path in inputs]) == first
 
 
 def test_each_change_of_a_parameter_changes_the_key(inputs: list[Path]) -> None:
     others = [Outer(seed=1), Outer(Inner(rate=0.1000001)), Outer(Inner(names=["b", "a"])), Outer(Inner(names=["ab"]))]
-    assert len({key(sections, inputs) for sections in [Outer(), *others]}) == 5
-    assert key(replace(others[0], seed=0), inputs) == key(Outer(), inputs)
+    assert len({checkpoint_key(sections, inputs) for sections in [Outer(), *others]}) == 5
+    assert checkpoint_key(replace(others[0], seed=0), inputs) == checkpoint_key(Outer(), inputs)
 
 
 @pytest.mark.parametrize("changed", ["rows", "base/config", "base/inner/weights"])
 def test_one_changed_byte_of_an_input_changes_the_key(changed: str, inputs: list[Path]) -> None:
-    first = key(Outer(), inputs)
+    first = checkpoint_key(Outer(), inputs)
     path, times = Path(changed), Path(changed).stat()
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # DVC and git set such times
-    assert key(Outer(), inputs) != first
+    assert checkpoint_key(Outer(), inputs) != first
 
 
 def test_a_new_a_missing_and_a_renamed_file_change_the_key(inputs: list[Path]) -> None:
-    found = [key(Outer(), inputs)]
+    found = [checkpoint_key(Outer(), inputs)]
     Path("base/new").touch()
-    found.append(key(Outer(), inputs))
+    found.append(checkpoint_key(Outer(), inputs))
     Path("base/new").rename("base/renamed")
-    found.append(key(Outer(), inputs))
+    found.append(checkpoint_key(Outer(), inputs))
     Path("base/config").unlink()
-    found.append(key(Outer(), inputs))
+    found.append(checkpoint_key(Outer(), inputs))
     assert len(set(found)) == 4
 
 
 def test_a_package_of_another_version_changes_the_key(inputs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    first, version = key(Outer(), inputs), resumption.version
-    monkeypatch.setattr(resumption, "version", lambda name: "9.9" if name == "peft" else version(name))
-    assert key(Outer(), inputs) != first
+    first, version = checkpoint_key(Outer(), inputs), checkpoints.version
+    monkeypatch.setattr(checkpoints, "version", lambda name: "9.9" if name == "peft" else version(name))
+    assert checkpoint_key(Outer(), inputs) != first
 
 
 def test_a_gpu_of_another_name_changes_the_key(inputs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {key(Outer(), inputs)}
+    found = {checkpoint_key(Outer(), inputs)}
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for name in ("H100", "H200"):
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda name=name: name)
-        found.add(key(Outer(), inputs))
+        found.add(checkpoint_key(Outer(), inputs))
     assert len(found) == 3
 
 
@@ -111,27 +111,27 @@ def test_changed_code_changes_the_key_and_that_of_the_program_too(
     module: Any = ModuleType(runs_as)
     module.__spec__ = ModuleSpec("stages.invented" if runs_as == "__main__" else runs_as, loader=None, origin=str(source))
     monkeypatch.setitem(sys.modules, runs_as, module)
-    first = key(Outer(), inputs)
+    first = checkpoint_key(Outer(), inputs)
     source.write_text("one = 2")
-    assert key(Outer(), inputs) != first
+    assert checkpoint_key(Outer(), inputs) != first
 
 
 # the folder
 
 
 def test_a_folder_is_kept_after_an_error_and_goes_after_a_good_end(inputs: list[Path]) -> None:
-    with pytest.raises(RuntimeError), checkpoints("some") as folder:
+    with pytest.raises(RuntimeError), checkpoint_folder("some") as folder:
         (folder / "checkpoint-3").mkdir(parents=True)
         raise RuntimeError
     assert folder == Path(FOLDER, "some")
     assert (folder / "checkpoint-3").is_dir()
-    with checkpoints("some") as folder:
+    with checkpoint_folder("some") as folder:
         assert last_checkpoint(folder) == str(folder / "checkpoint-3")
     assert list(Path(FOLDER).iterdir()) == []
 
 
 def test_a_training_without_checkpoints_leaves_nothing(inputs: list[Path]) -> None:
-    with checkpoints("some") as folder:
+    with checkpoint_folder("some") as folder:
         assert last_checkpoint(folder) is None
     assert list(Path(FOLDER).iterdir()) == []
 
@@ -140,13 +140,13 @@ def test_the_last_checkpoint_is_that_of_the_most_steps_and_never_a_partial_one(i
     folder = Path(FOLDER, "some")
     for name in ("checkpoint-9", "checkpoint-10", f"{PARTIAL}/checkpoint-11"):
         (folder / name).mkdir(parents=True)
-    with checkpoints("some"):
+    with checkpoint_folder("some"):
         assert last_checkpoint(folder) == str(folder / "checkpoint-10")
         assert not (folder / PARTIAL).exists()
 
 
 def test_keys_do_not_meet(inputs: list[Path]) -> None:
-    with checkpoints("some") as some, checkpoints("other") as other:
+    with checkpoint_folder("some") as some, checkpoint_folder("other") as other:
         assert [some.name, other.name] == ["some", "other"]
         for folder in (some, other):
             (folder / "checkpoint-1").mkdir(parents=True)
@@ -154,18 +154,18 @@ def test_keys_do_not_meet(inputs: list[Path]) -> None:
 
 
 def test_a_second_run_of_the_same_key_has_a_folder_of_its_own_for_the_while(inputs: list[Path]) -> None:
-    with checkpoints("some") as first:
+    with checkpoint_folder("some") as first:
         (first / PARTIAL).mkdir(parents=True)
         (first / "checkpoint-1").mkdir()
-        with checkpoints("some") as second:
+        with checkpoint_folder("some") as second:
             assert second != first
             assert last_checkpoint(second) is None
             (second / "checkpoint-2").mkdir()
         assert not second.exists()
-        with pytest.raises(RuntimeError), checkpoints("some"):
+        with pytest.raises(RuntimeError), checkpoint_folder("some"):
             raise RuntimeError
         assert {path.name for path in first.iterdir()} == {PARTIAL, "checkpoint-1"}
-        with checkpoints("some") as third:
+        with checkpoint_folder("some") as third:
             assert third != first  # the first still has its own
     assert list(Path(FOLDER).iterdir()) == []
 
@@ -173,21 +173,21 @@ def test_a_second_run_of_the_same_key_has_a_folder_of_its_own_for_the_while(inpu
 def test_a_killed_process_gives_its_folder_back(inputs: list[Path]) -> None:
     killed = """
 import os, signal
-from stages.train.checkpoints import checkpoints
-with checkpoints("some") as folder:
+from stages.train.checkpoints import checkpoint_folder
+with checkpoint_folder("some") as folder:
     (folder / "checkpoint-5").mkdir(parents=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     assert subprocess.run([sys.executable, "-c", killed], env=environment, timeout=120).returncode == -9
     assert Path(FOLDER, "some.lock").exists()
-    with checkpoints("some") as folder:
+    with checkpoint_folder("some") as folder:
         assert last_checkpoint(folder) == str(folder / "checkpoint-5")
     assert list(Path(FOLDER).iterdir()) == []
 
 
 def test_a_kill_while_the_folder_is_removed_leaves_no_checkpoint(inputs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    remove = resumption.remove
+    remove = checkpoints.remove
 
     def killed_where_there_is_much_to_remove(path: Path) -> None:
         if path.exists():
@@ -195,11 +195,11 @@ def test_a_kill_while_the_folder_is_removed_leaves_no_checkpoint(inputs: list[Pa
         remove(path)
 
     with monkeypatch.context() as patched:
-        patched.setattr(resumption, "remove", killed_where_there_is_much_to_remove)
-        with pytest.raises(KeyboardInterrupt), checkpoints("some") as folder:
+        patched.setattr(checkpoints, "remove", killed_where_there_is_much_to_remove)
+        with pytest.raises(KeyboardInterrupt), checkpoint_folder("some") as folder:
             (folder / "checkpoint-1").mkdir(parents=True)
     assert list(Path(FOLDER).iterdir()) != []
-    with checkpoints("some") as folder:
+    with checkpoint_folder("some") as folder:
         assert last_checkpoint(folder) is None
     assert list(Path(FOLDER).iterdir()) == []
 
@@ -215,7 +215,7 @@ def killed_run(name: str, seconds: int) -> Path:
 
 def test_of_other_killed_runs_the_latest_stay(inputs: list[Path]) -> None:
     folders = [killed_run(name, seconds) for seconds, name in enumerate("fbeadcg", 1)]
-    with checkpoints("b") as own:
+    with checkpoint_folder("b") as own:
         assert own == folders[1]  # the second oldest, and its own
         assert [folder.exists() for folder in folders] == [False, True, False, *[True] * KEPT]
         assert {path.name for path in Path(FOLDER).iterdir()} >= {f"{folder.name}.lock" for folder in folders[-KEPT:]}
@@ -223,13 +223,13 @@ def test_of_other_killed_runs_the_latest_stay(inputs: list[Path]) -> None:
 
 
 def test_what_another_run_holds_stays_however_old_it_is(inputs: list[Path]) -> None:
-    with checkpoints("old") as old:
+    with checkpoint_folder("old") as old:
         (old / "checkpoint-1").mkdir(parents=True)
         os.utime(old, (1, 1))
-        with checkpoints("old") as second:  # of the same key, in a folder of its own
+        with checkpoint_folder("old") as second:  # of the same key, in a folder of its own
             os.utime(second, (1, 1))
             others = [killed_run(f"key{number}", 100 + number) for number in range(KEPT + 1)]
-            with checkpoints("new"):
+            with checkpoint_folder("new"):
                 assert (old / "checkpoint-1").is_dir()
                 assert second.is_dir()
             assert [folder.exists() for folder in others] == [False] + [True] * KEPT
@@ -243,14 +243,14 @@ def test_what_nobody_can_resume_goes(inputs: list[Path]) -> None:
         (Path(FOLDER) / name / "checkpoint-1").mkdir(parents=True)
     for name in ("gone.lock", "second.0123abcd.lock", "nothing.lock"):
         (Path(FOLDER) / name).touch()
-    with checkpoints("some"):
+    with checkpoint_folder("some"):
         assert [path.name for path in Path(FOLDER).iterdir()] == ["some.lock"]
     assert list(Path(FOLDER).iterdir()) == []
 
 
 def test_a_lock_that_was_removed_after_it_was_opened_is_not_held(inputs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     Path(FOLDER).mkdir()
-    flock, opened = resumption.fcntl.flock, []
+    flock, opened = checkpoints.fcntl.flock, []
 
     def late(file: Any, operation: int) -> None:
         opened.append(file)
@@ -259,7 +259,7 @@ def test_a_lock_that_was_removed_after_it_was_opened_is_not_held(inputs: list[Pa
         flock(file, operation)
 
     with monkeypatch.context() as patched:
-        patched.setattr(resumption.fcntl, "flock", late)
+        patched.setattr(checkpoints.fcntl, "flock", late)
         with locked(Path(FOLDER), "some") as mine:
             assert mine
             assert len(opened) == 2
@@ -270,13 +270,13 @@ def test_a_lock_that_was_removed_after_it_was_opened_is_not_held(inputs: list[Pa
 
 def test_dvcs_copies_of_the_project_share_the_folder_of_the_project(inputs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     project = Path.cwd()
-    with pytest.raises(RuntimeError), checkpoints("some") as folder:
+    with pytest.raises(RuntimeError), checkpoint_folder("some") as folder:
         (folder / "checkpoint-1").mkdir(parents=True)
         raise RuntimeError
     for copy in (".dvc/tmp/exps/tmp123", ".dvc/tmp/exps/standalone/tmp456"):
         (project / copy).mkdir(parents=True)
         monkeypatch.chdir(project / copy)
-        with pytest.raises(RuntimeError), checkpoints("some") as folder:
+        with pytest.raises(RuntimeError), checkpoint_folder("some") as folder:
             assert last_checkpoint(folder) == str(project / FOLDER / "some/checkpoint-1")
             raise RuntimeError
         assert not Path(FOLDER).exists()
@@ -285,5 +285,5 @@ def test_dvcs_copies_of_the_project_share_the_folder_of_the_project(inputs: list
 def test_another_folder_called_exps_is_a_project_of_its_own(inputs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     Path("tmp/exps/mine").mkdir(parents=True)
     monkeypatch.chdir("tmp/exps/mine")
-    with checkpoints("some"):
+    with checkpoint_folder("some"):
         assert Path(FOLDER).is_dir()

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from stages.train import checkpoints as resumption
-from stages.train.checkpoints import code, key
+from stages.train import checkpoints
+from stages.train.checkpoints import checkpoint_key, code
 from tests.conftest import ROOT
 
 
@@ -30,15 +30,15 @@ def inputs(tmp_path: Path) -> list[Path]:
 
 @pytest.mark.parametrize("package", ["torch", "transformers", "accelerate", "peft", "bitsandbytes"])
 def test_each_package_that_computes_is_in_the_key(package: str, inputs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    first, version = key(Some(), inputs), resumption.version
-    monkeypatch.setattr(resumption, "version", lambda name: f"{version(name)}.post1" if name == package else version(name))
-    assert key(Some(), inputs) != first
+    first, version = checkpoint_key(Some(), inputs), checkpoints.version
+    monkeypatch.setattr(checkpoints, "version", lambda name: f"{version(name)}.post1" if name == package else version(name))
+    assert checkpoint_key(Some(), inputs) != first
 
 
 def test_another_number_of_processes_changes_the_key(inputs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    first = key(Some(), inputs)
-    monkeypatch.setattr(resumption, "PartialState", lambda: SimpleNamespace(num_processes=2))
-    assert key(Some(), inputs) != first
+    first = checkpoint_key(Some(), inputs)
+    monkeypatch.setattr(checkpoints, "PartialState", lambda: SimpleNamespace(num_processes=2))
+    assert checkpoint_key(Some(), inputs) != first
 
 
 def test_the_order_of_a_dictionarys_parameters_is_not_in_the_key(inputs: list[Path]) -> None:
@@ -49,9 +49,9 @@ def test_the_order_of_a_dictionarys_parameters_is_not_in_the_key(inputs: list[Pa
         options: dict[str, Any]
         folder: Path = Path("some")
 
-    first = key(Free({"a": 1, "b": 2}), inputs)
-    assert key(Free({"b": 2, "a": 1}), inputs) == first
-    assert key(Free({"a": 1, "b": 2}, Path("other")), inputs) != first
+    first = checkpoint_key(Free({"a": 1, "b": 2}), inputs)
+    assert checkpoint_key(Free({"b": 2, "a": 1}), inputs) == first
+    assert checkpoint_key(Free({"a": 1, "b": 2}, Path("other")), inputs) != first
 
 
 def test_the_code_of_the_key_is_this_projects_alone(inputs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:

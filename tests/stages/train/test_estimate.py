@@ -8,7 +8,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from stages.train import estimate as plans
+from stages.train import estimate
 from stages.train import stage as train
 from stages.train.trainer import PaddingFreeTrainer
 from tests.stages.training import metrics, refusal, sections
@@ -31,7 +31,7 @@ def trainers(monkeypatch: pytest.MonkeyPatch) -> list[PaddingFreeTrainer]:
     return seen
 
 
-def plan_of(cfg: train.Config) -> plans.Plan:
+def plan_of(cfg: train.Config) -> estimate.Plan:
     examples = train.read_examples(cfg.train)
     return train.make_plan(cfg, examples["train"], examples["validation"])
 
@@ -120,7 +120,7 @@ def test_the_validations_that_are_told_are_those_of_the_training(
 
 
 def test_a_share_of_all_steps_costs_a_large_training_no_more_than_a_small_one(root: Path) -> None:
-    def planned(rows: int, **settings: Any) -> plans.Plan:
+    def planned(rows: int, **settings: Any) -> estimate.Plan:
         example = {"input_ids": [1] * 10, "labels": [1] * 10}
         return train.make_plan(sections(root, **settings), [[example]] * rows, [[example]] * (rows // 20))
 
@@ -164,11 +164,11 @@ def test_the_time_of_the_training_is_told_once_after_its_first_steps(root: Path,
     ("seconds", "text"), [(0.2, "about 1 s"), (89, "about 89 s"), (90, "about 2 min"), (7230, "about 120 min")]
 )
 def test_a_time_is_told_in_the_unit_that_suits_it(seconds: float, text: str) -> None:
-    assert plans.duration(seconds) == text
+    assert estimate.duration(seconds) == text
 
 
 def free(giga: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plans, "available_bytes", lambda: int(giga * 1e9))
+    monkeypatch.setattr(estimate, "available_bytes", lambda: int(giga * 1e9))
 
 
 def test_a_training_that_does_not_fit_is_refused_with_what_would_help(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,9 +222,9 @@ def test_the_time_is_that_of_the_products_of_all_steps_and_validations(root: Pat
     cfg = sections(root, num_processes=2)
     plan = plan_of(cfg)
     assert plan.validations and plan.validation_tokens
-    work = plan.learned * plans.passes(cfg.train) + plan.validations * plan.validation_tokens
-    assert plan.seconds(1e9) == pytest.approx(2 * plan.parameters * work / 1e9 / plans.EFFICIENCY / 2)
-    assert plans.product_rate(torch.float32) > 1e8
+    work = plan.learned * estimate.passes(cfg.train) + plan.validations * plan.validation_tokens
+    assert plan.seconds(1e9) == pytest.approx(2 * plan.parameters * work / 1e9 / estimate.EFFICIENCY / 2)
+    assert estimate.product_rate(torch.float32) > 1e8
 
 
 def test_the_time_is_told_before_the_first_step(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""padding_free on tiny random models of many architectures: the gradient of a batch is the sum of those of its examples."""
+"""The trainer on tiny random models of many architectures: the gradient of a batch is the sum of those of its examples."""
 
 import shutil
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from stages.train import stage as train
 from stages.train.adapter import with_adapter
 from stages.train.last_layer import skip_unread_positions
-from stages.train.trainer import BY_EXAMPLE, Joiner, attention_of, joinable, split, summed_loss, to_split
+from stages.train.trainer import BY_EXAMPLE, FlatteningCollator, attention_of, joinable, must_split, split, summed_loss
 from tests.conftest import ROOT
 from tests.stages.training import WEIGHTS, curve, refusal, sections
 from tunepress.config.train import Train
@@ -135,18 +135,20 @@ def of_each_alone(model: PreTrainedModel) -> tuple[float, dict[str, torch.Tensor
     return total, gradients(model)
 
 
-def of_batch(model: PreTrainedModel, apart: bool) -> tuple[float, dict[str, torch.Tensor]]:
+def of_batch(model: PreTrainedModel, split_examples: bool) -> tuple[float, dict[str, torch.Tensor]]:
     """The same of the batch, as PaddingFreeTrainer runs it."""
     by_example = model.config._attn_implementation == BY_EXAMPLE
-    loss, count, _ = summed_loss(model, Joiner(by_example, on_host=by_example or apart)(BATCH), apart)
+    loss, count, _ = summed_loss(
+        model, FlatteningCollator(by_example, on_host=by_example or split_examples)(BATCH), split_examples
+    )
     assert count == sum(len(tokens) - 2 for tokens in EXAMPLES)
     loss.backward()
     return loss.item(), gradients(model)
 
 
-def assert_batch_is_its_examples(model: PreTrainedModel, reference: PreTrainedModel, apart: bool) -> None:
+def assert_batch_is_its_examples(model: PreTrainedModel, reference: PreTrainedModel, split_examples: bool) -> None:
     reference.load_state_dict(model.state_dict())
-    (expected, alone), (loss, together) = of_each_alone(reference), of_batch(model, apart)
+    (expected, alone), (loss, together) = of_each_alone(reference), of_batch(model, split_examples)
     assert loss == pytest.approx(expected, rel=1e-5)
     assert together.keys() == alone.keys()
     largest = max(gradient.abs().max().item() for gradient in alone.values())
@@ -157,18 +159,18 @@ def assert_batch_is_its_examples(model: PreTrainedModel, reference: PreTrainedMo
 @pytest.mark.parametrize("model_type", JOINED)
 def test_a_joined_batch_has_the_gradient_of_its_examples(model_type: str, settings: Train) -> None:
     model = trained(model_type, settings, **JOINED[model_type])
-    assert joinable(model) and not to_split(model)
+    assert joinable(model) and not must_split(model)
     expected = "eager" if model_type == "gemma2" else BY_EXAMPLE
     assert model.config._attn_implementation == expected
-    assert_batch_is_its_examples(model, made(model_type, "eager", **JOINED[model_type]), apart=False)
+    assert_batch_is_its_examples(model, made(model_type, "eager", **JOINED[model_type]), split_examples=False)
 
 
 @pytest.mark.parametrize("model_type", APART)
 def test_a_model_that_carries_a_state_is_trained_example_by_example(model_type: str, settings: Train) -> None:
     model = trained(model_type, settings, **APART[model_type])
-    assert to_split(model)
+    assert must_split(model)
     assert joinable(model) == (model_type == "gpt_oss")  # which only masks by the places in a row
-    assert_batch_is_its_examples(model, made(model_type, "eager", **APART[model_type]), apart=True)
+    assert_batch_is_its_examples(model, made(model_type, "eager", **APART[model_type]), split_examples=True)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
@@ -181,8 +183,8 @@ def test_another_attention_joins_examples_only_where_it_keeps_them_apart(
     settings.attn_implementation = attention
     model = trained(model_type, settings, **JOINED[model_type])
     assert model.config._attn_implementation == attention
-    assert to_split(model) == (model_type == "opt")
-    assert_batch_is_its_examples(model, made(model_type, "eager", **JOINED[model_type]), apart=to_split(model))
+    assert must_split(model) == (model_type == "opt")
+    assert_batch_is_its_examples(model, made(model_type, "eager", **JOINED[model_type]), split_examples=must_split(model))
     assert model.training
 
 
@@ -190,7 +192,7 @@ def test_another_attention_joins_examples_only_where_it_keeps_them_apart(
 def test_joined_they_would_not_be_what_they_are_alone(model_type: str, settings: Train) -> None:
     model = trained(model_type, settings, **APART[model_type])
     expected, _ = of_each_alone(model)
-    loss, _ = of_batch(model, apart=False)
+    loss, _ = of_batch(model, split_examples=False)
     assert abs(loss - expected) > 1e-4 * expected
 
 
@@ -198,12 +200,12 @@ def test_joined_they_would_not_be_what_they_are_alone(model_type: str, settings:
 def test_a_window_shorter_than_the_rows_matters(model_type: str, settings: Train) -> None:
     options = JOINED[model_type]
     wide = options | {"sliding_window": 64, "attention_chunk_size": 64}
-    losses = [of_batch(trained(model_type, settings, **chosen), apart=False)[0] for chosen in (options, wide)]
+    losses = [of_batch(trained(model_type, settings, **chosen), split_examples=False)[0] for chosen in (options, wide)]
     assert abs(losses[0] - losses[1]) > 1e-4 * losses[0]
 
 
 def test_the_examples_of_a_batch_are_split_where_they_begin() -> None:
-    parts = list(split(Joiner(False, on_host=True)(BATCH)))
+    parts = list(split(FlatteningCollator(False, on_host=True)(BATCH)))
     assert [part["input_ids"][0].tolist() for part in parts] == EXAMPLES
     assert [part["position_ids"][0].tolist() for part in parts] == [list(range(len(tokens))) for tokens in EXAMPLES]
     assert [part["labels"][0].tolist() for part in parts] == [sequence[0]["labels"] for sequence in BATCH]
@@ -220,7 +222,7 @@ def test_a_compiled_model_is_one_graph_for_batches_of_any_examples(settings: Tra
     torch._dynamo.utils.counters.clear()
     compiled: Any = torch.compile(model, backend="aot_eager")
     for batch in (BATCH, BATCH[::-1], [BATCH[0]] * 5, BATCH[:3], BATCH[1:]):
-        summed_loss(compiled, Joiner(False)(batch))[0].backward()
+        summed_loss(compiled, FlatteningCollator(False)(batch))[0].backward()
     counters = torch._dynamo.utils.counters
     assert dict(counters["graph_break"]) == {}
     assert counters["stats"]["unique_graphs"] <= 2  # for one number of tokens, then for any

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stages.train import launch as processes
+from stages.train import launch
 from tunepress.core import cpu as machine
 
 
@@ -40,7 +40,7 @@ def test_without_a_container_the_cores_are_those_the_process_is_bound_to(monkeyp
 
 def test_processes_share_the_cores(started: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     container(4.0, monkeypatch)
-    processes.launch("stages.train", ["train.max_steps=1"], 2)
+    launch.launch("stages.train", ["train.max_steps=1"], 2)
     ((command, environment),) = started
     assert command[0] == sys.executable
     assert command[-3:] == ["--module", "stages.train", "train.max_steps=1"]
@@ -51,16 +51,16 @@ def test_processes_share_the_cores(started: list[Any], monkeypatch: pytest.Monke
 
 def test_a_number_of_threads_that_the_user_has_set_stays(started: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    processes.launch("stages.train", [], 64)
+    launch.launch("stages.train", [], 64)
     assert started[0][1]["OMP_NUM_THREADS"] == "3"
 
 
 def test_several_machines_meet_where_torchruns_variables_say(started: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not processes.to_launch(1)
-    assert processes.to_launch(2)
+    assert not launch.to_launch(1)
+    assert launch.to_launch(2)
     monkeypatch.setenv("PET_NNODES", "2")
-    assert processes.to_launch(1)
-    processes.launch("stages.train", [], 1)
+    assert launch.to_launch(1)
+    launch.launch("stages.train", [], 1)
     assert "--standalone" not in started[0][0]
 
 
@@ -68,5 +68,5 @@ def test_a_process_that_torchrun_has_started_starts_no_others(monkeypatch: pytes
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("PET_NNODES", "2")
-    assert not processes.to_launch(2)
-    assert not processes.first()
+    assert not launch.to_launch(2)
+    assert not launch.first()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from stages.train import memory
+from stages.train import estimate
 from stages.train import stage as train
 from tests.stages.training import sections
 
@@ -16,11 +16,11 @@ from tests.stages.training import sections
 def needed(inside: Path, root: Path) -> Any:
     """The estimate for some settings, in bytes."""
 
-    def estimate(adapter: dict[str, Any] | None = None, **settings: Any) -> int:
+    def needed_bytes(adapter: dict[str, Any] | None = None, **settings: Any) -> int:
         cfg = sections(root, adapter=adapter, **settings)
         return train.make_plan(cfg, train.read_examples(cfg.train)["train"]).needed
 
-    return estimate
+    return needed_bytes
 
 
 def test_more_to_keep_needs_more(needed: Any) -> None:
@@ -42,11 +42,11 @@ def test_the_estimate_is_near_what_the_training_took(needed: Any, root: Path) ->
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit  # of all tests in this process so far
     assert needed() < 1.1 * peak
-    assert needed() > memory.RUNTIME
+    assert needed() > estimate.RUNTIME
 
 
 def test_weights_in_4_bits_need_room_for_one_as_floats() -> None:
     small, large = 1 << 20, 1 << 30
-    assert memory.dequantized_bytes([small, large], on_cpu=False) == 2 * large
-    assert memory.dequantized_bytes([small, large], on_cpu=True) == 2 * (large + small)
-    assert memory.dequantized_bytes([], on_cpu=True) == 0
+    assert estimate.dequantized_bytes([small, large], on_cpu=False) == 2 * large
+    assert estimate.dequantized_bytes([small, large], on_cpu=True) == 2 * (large + small)
+    assert estimate.dequantized_bytes([], on_cpu=True) == 0

@@ -8,11 +8,11 @@ import torch
 from peft import PeftModel, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from stages.train import memory
+from stages.train import estimate
 from stages.train import stage as train
 from stages.train.adapter import lora_config, outline, with_adapter
-from stages.train.memory import estimated_bytes
-from stages.train.trainer import BY_EXAMPLE, Joiner, summed_loss
+from stages.train.estimate import estimated_bytes
+from stages.train.trainer import BY_EXAMPLE, FlatteningCollator, summed_loss
 from tests.stages.training import sections
 from tunepress.core.paths import BASE
 from tunepress.models.hf_model import load_model
@@ -24,7 +24,7 @@ def model_of(folder: Path, root: Path, dtype: torch.dtype = torch.float32) -> Pe
 
 def beyond_runtime(model: PeftModel, root: Path, tokens: int = 0, labels: int = 0, **settings: Any) -> int:
     """The estimate without Python and its packages."""
-    return estimated_bytes(model, sections(root, **settings).train, False, tokens, labels) - int(memory.RUNTIME)
+    return estimated_bytes(model, sections(root, **settings).train, False, tokens, labels) - int(estimate.RUNTIME)
 
 
 @pytest.mark.parametrize("bf16", [False, True])
@@ -64,13 +64,13 @@ def test_weights_in_4_bits_take_what_bitsandbytes_packs_them_into(inside: Path, 
     plain = {"bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": False}
     cfg = sections(root, adapter={"method": "qlora"} | plain, optim="sgd")
     shapes = outline(BASE, cfg.adapter)
-    floats = memory.dequantized_bytes([weight.numel() * 4 for weight in linear_weights(shapes)], on_cpu=True)
+    floats = estimate.dequantized_bytes([weight.numel() * 4 for weight in linear_weights(shapes)], on_cpu=True)
     packed = with_adapter(train.load_base(cfg), cfg.adapter, 0, BASE)
     scales = [weight.quant_state.absmax for weight in packed.parameters() if hasattr(weight, "quant_state")]
     assert len(scales) == len(linear_weights(shapes)) == 8
     gradients = [weight for weight in packed.parameters() if weight.requires_grad]
     kept = sum(tensor.nbytes for tensor in [*packed.parameters(), *scales, *gradients])
-    assert estimated_bytes(shapes, cfg.train, True, 0, 0) == int(memory.RUNTIME) + kept + floats
+    assert estimated_bytes(shapes, cfg.train, True, 0, 0) == int(estimate.RUNTIME) + kept + floats
 
 
 def linear_weights(model: PeftModel) -> list[torch.Tensor]:
@@ -90,7 +90,9 @@ def saved_bytes(model: PeftModel, tokens: int, labels: int) -> int:
         return tensor
 
     text = [number % 250 for number in range(tokens)]
-    batch = Joiner(boundaries=True)([[{"input_ids": text, "labels": [-100] * (tokens - labels) + text[tokens - labels :]}]])
+    batch = FlatteningCollator(boundaries=True)(
+        [[{"input_ids": text, "labels": [-100] * (tokens - labels) + text[tokens - labels :]}]]
+    )
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         loss, _, _ = summed_loss(model.train(), batch)
     assert loss.requires_grad
@@ -134,15 +136,15 @@ def test_checkpointing_keeps_one_block_and_the_inputs_of_all_or_half_on_a_cpu(
 
 def test_a_small_weight_in_4_bits_leaves_a_hole_in_a_cpus_heap_and_a_large_one_does_not() -> None:
     least = 32 << 20  # from this size on, glibc gives memory back (mallopt(3), M_MMAP_THRESHOLD_MAX)
-    assert memory.dequantized_bytes([least - 1, least], on_cpu=True) == 2 * (least + least - 1)
-    assert memory.dequantized_bytes([least, least], on_cpu=True) == 2 * least
+    assert estimate.dequantized_bytes([least - 1, least], on_cpu=True) == 2 * (least + least - 1)
+    assert estimate.dequantized_bytes([least, least], on_cpu=True) == 2 * least
 
 
 def test_on_a_gpu_its_own_memory_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert memory.peak_gpu_bytes() == 0
+    assert estimate.peak_gpu_bytes() == 0
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (7, 9))  # free and all
     monkeypatch.setattr(torch.cuda, "max_memory_reserved", lambda: 5)
-    assert memory.available_bytes() == 7
-    assert memory.peak_gpu_bytes() == 5
+    assert estimate.available_bytes() == 7
+    assert estimate.peak_gpu_bytes() == 5

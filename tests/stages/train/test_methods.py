@@ -18,7 +18,7 @@ from stages import evaluate
 from stages.build import stage as build
 from stages.merge import stage as merge
 from stages.train import stage as train
-from stages.train import trainer as padding_free
+from stages.train.trainer import FlatteningCollator
 from tests.conftest import ROOT
 from tests.stages.recipes import MERGE, evaluation, recipe
 from tests.stages.training import CONFIG, WEIGHTS, curve, hashes, row, sections
@@ -112,7 +112,7 @@ def train_it(cfg: train.Config) -> Trained:
 def logits_joined(model: Any) -> list[torch.Tensor]:
     """The logits of TEXTS, joined as training joins them."""
     examples = [load_encoder(BASE).prompt(text) for text in TEXTS]
-    batch = padding_free.Joiner(boundaries=True)([[{"input_ids": tokens, "labels": tokens}] for tokens in examples])
+    batch = FlatteningCollator(boundaries=True)([[{"input_ids": tokens, "labels": tokens}] for tokens in examples])
     given = {
         name: value.to(model.device) if torch.is_tensor(value) else value for name, value in batch.items() if name != "labels"
     }

@@ -17,7 +17,7 @@ import pytest
 from omegaconf import OmegaConf
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from stages.train import checkpoints as resumption
+from stages.train import checkpoints
 from stages.train import stage as train
 from stages.train.checkpoints import FOLDER, PARTIAL
 from stages.train.trainer import PaddingFreeTrainer
@@ -293,7 +293,7 @@ def test_a_kill_while_the_checkpoints_are_removed_changes_no_byte(
 ) -> None:
     cfg = sections(root, adapter=DROPOUT, **SMALL)
     expected = undisturbed(cfg)
-    remove = resumption.remove
+    remove = checkpoints.remove
 
     def remove_in_part(path: Path) -> None:
         """Deletes all files of the finished training's folder but one in five."""
@@ -306,7 +306,7 @@ def test_a_kill_while_the_checkpoints_are_removed_changes_no_byte(
         raise KilledError
 
     with monkeypatch.context() as patched:
-        patched.setattr(resumption, "remove", remove_in_part)
+        patched.setattr(checkpoints, "remove", remove_in_part)
         with pytest.raises(KilledError):
             train.main(cfg)
     assert any(path.is_file() for path in Path(FOLDER).rglob("*"))

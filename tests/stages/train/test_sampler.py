@@ -1,10 +1,10 @@
-"""order: every sequence once an epoch, another order each epoch, the same one for the same seed."""
+"""sampler: every sequence once an epoch, another order each epoch, the same one for the same seed."""
 
 from typing import Any
 
 import pytest
 
-from stages.train.sampler import Order
+from stages.train.sampler import SequenceSampler
 from tunepress.config.train import SamplingStrategy
 
 LENGTHS = [(number * 37) % 101 + 1 for number in range(50)]
@@ -12,11 +12,13 @@ STRATEGIES = list(SamplingStrategy)
 SHUFFLED = [SamplingStrategy.random, SamplingStrategy.group_by_length]
 
 
-def order(strategy: SamplingStrategy = SamplingStrategy.random, seed: int = 0, batch_size: int = 4, processes: int = 1) -> Order:
-    return Order(LENGTHS, strategy, seed, batch_size, processes)
+def order(
+    strategy: SamplingStrategy = SamplingStrategy.random, seed: int = 0, batch_size: int = 4, processes: int = 1
+) -> SequenceSampler:
+    return SequenceSampler(LENGTHS, strategy, seed, batch_size, processes)
 
 
-def epoch(ordered: Order, number: int) -> list[int]:
+def epoch(ordered: SequenceSampler, number: int) -> list[int]:
     ordered.set_epoch(number)
     return list(ordered)
 
@@ -53,7 +55,7 @@ def test_batches_grouped_by_length_hold_sequences_of_like_length(seed: int) -> N
 
     def spread(strategy: SamplingStrategy) -> float:
         """The mean difference of the longest and the shortest sequence of a batch."""
-        found = [lengths[number] for number in epoch(Order(lengths, strategy, seed, 4, 1), 0)]
+        found = [lengths[number] for number in epoch(SequenceSampler(lengths, strategy, seed, 4, 1), 0)]
         batches = [found[at : at + 4] for at in range(0, 400, 4)]
         return sum(max(batch) - min(batch) for batch in batches) / len(batches)
 

@@ -1,4 +1,4 @@
-"""padding_free: joined examples are the examples, and the loss is the mean over all their labels."""
+"""trainer: joined examples are the examples, and the loss is the mean over all their labels."""
 
 import copy
 from itertools import pairwise
@@ -17,8 +17,8 @@ from transformers import (
     TrainingArguments,
 )
 
-from stages.train.sampler import Order
-from stages.train.trainer import EMPTY, Joiner, PaddingFreeTrainer, attention_by_example, summed_loss
+from stages.train.sampler import SequenceSampler
+from stages.train.trainer import EMPTY, FlatteningCollator, PaddingFreeTrainer, attention_by_example, summed_loss
 from tunepress.config.train import SamplingStrategy
 from tunepress.models.hf_model import load_encoder, load_model
 from tunepress.text.tokenizer import IGNORE_INDEX
@@ -129,8 +129,8 @@ def make_trainer(model: PreTrainedModel, folder: Path, **arguments: Any) -> Padd
     settings = TrainingArguments(
         output_dir=str(folder), report_to="none", use_cpu=True, disable_tqdm=True, prediction_loss_only=True, **arguments
     )
-    order = Order([], SamplingStrategy.random, 0, 1, 1)
-    return PaddingFreeTrainer(order=order, model=model, args=settings, data_collator=DataCollatorWithFlattening())
+    sampler = SequenceSampler([], SamplingStrategy.random, 0, 1, 1)
+    return PaddingFreeTrainer(sampler=sampler, model=model, args=settings, data_collator=DataCollatorWithFlattening())
 
 
 # against plain formulas
@@ -179,7 +179,7 @@ def test_the_head_runs_at_the_labels_and_at_four_positions_or_more(count: int, m
 def test_an_empty_sequence_has_no_loss_and_no_label(model: PreTrainedModel) -> None:
     with torch.inference_mode():
         for boundaries in (False, True):
-            loss, labels, _ = summed_loss(model, Joiner(boundaries)([EMPTY]))
+            loss, labels, _ = summed_loss(model, FlatteningCollator(boundaries)([EMPTY]))
             assert (loss.item(), labels) == (0, 0)
 
 
@@ -218,7 +218,7 @@ def test_the_validation_loss_is_the_mean_over_all_labels_without_dropout_or_grad
     gradients: list[bool] = []
     dropping.register_forward_hook(lambda *_: gradients.append(torch.is_grad_enabled()))
     trainer = make_trainer(dropping, tmp_path, per_device_eval_batch_size=size)
-    trainer.data_collator, trainer.eval_dataset = Joiner(boundaries=False), [[example] for example in examples]
+    trainer.data_collator, trainer.eval_dataset = FlatteningCollator(boundaries=False), [[example] for example in examples]
     callback = Evaluated()
     trainer.add_callback(callback)
     metrics = trainer.evaluate()
@@ -234,7 +234,7 @@ def test_validation_rows_with_a_label_or_without_one_have_its_loss_or_none(
     count: int, model: PreTrainedModel, tmp_path: Path
 ) -> None:
     trainer = make_trainer(model, tmp_path)
-    trainer.data_collator, trainer.eval_dataset = Joiner(boundaries=False), [[ending_in_labels(count)]]
+    trainer.data_collator, trainer.eval_dataset = FlatteningCollator(boundaries=False), [[ending_in_labels(count)]]
     expected = alone(model, ending_in_labels(count)).loss.item() if count else 0
     assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, rel=1e-5)
 

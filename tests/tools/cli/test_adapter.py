@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.build.adapters.export import keep_apart
+from stages.build.adapters.export import add_adapter_inputs
 from stages.build.adapters.lora import load
 from stages.build.stage import build
 from tests.stages.random_adapter import write_random_adapter
@@ -20,7 +20,7 @@ def project(tiny_phi3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, name in enumerate(("first", "second")):
         write_random_adapter(tiny_phi3, folder / name, seed=seed)
     build(recipe(block_size=32, accuracy_level=4), tiny_phi3, folder / "onnx")
-    keep_apart(load(folder / "first"), folder / "onnx/model.onnx", folder / "onnx/first.onnx_adapter")
+    add_adapter_inputs(load(folder / "first"), folder / "onnx/model.onnx", folder / "onnx/first.onnx_adapter")
     return folder
 
 

@@ -26,7 +26,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Set:
         monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=disk * GB))
         monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=int(memory * GB)))
         monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-        monkeypatch.setattr("stages.train.stage.memory.memory_left", lambda: 1 << 62)
+        monkeypatch.setattr("stages.train.estimate.memory_left", lambda: 1 << 62)
 
     return set_free
 

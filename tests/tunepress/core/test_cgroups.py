@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from stages.train import memory
+from stages.train import estimate
 from tunepress.core import cgroups
 from tunepress.core import cpu as cores
 from tunepress.core.cgroups import UNLIMITED, cpu_share, memory_left
@@ -130,10 +130,10 @@ def test_what_is_free_ends_at_the_container_or_the_machine(
 ) -> None:
     host.belong("0::/")
     limit_v2(host.mount("cgroup2", ""), 3 * GB, 1 * GB)
-    monkeypatch.setattr(memory, "memory_left", lambda: memory_left(host.process))
+    monkeypatch.setattr(estimate, "memory_left", lambda: memory_left(host.process))
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=free))
-    monkeypatch.setattr(memory.torch.cuda, "is_available", lambda: False)
-    assert memory.available_bytes() == memory.host_bytes() == available
+    monkeypatch.setattr(estimate.torch.cuda, "is_available", lambda: False)
+    assert estimate.available_bytes() == estimate.host_bytes() == available
 
 
 # CPUs

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from stages.train.stage import load_base
-from stages.train.trainer import BY_EXAMPLE, Joiner, summed_loss
+from stages.train.trainer import BY_EXAMPLE, FlatteningCollator, summed_loss
 from tests.stages.built import built
 from tests.stages.merging import disturbed_model, merge_in, new_adapter
 from tests.stages.recipes import recipe
@@ -97,10 +97,10 @@ def test_a_supported_model_passes_training_merge_and_build(name: str, tmp_path: 
 
 def losses_of_examples_are_their_own(base: Path, attention: str) -> None:
     """Two examples in one row have the losses that each has alone: nothing is carried from one to the next."""
-    model, joiner = load_model(base, attn_implementation=attention).train(), Joiner(attention == BY_EXAMPLE)
+    model, collator = load_model(base, attn_implementation=attention).train(), FlatteningCollator(attention == BY_EXAMPLE)
     examples = [{"input_ids": part, "labels": part} for part in (TOKENS[:45], TOKENS[45:])]
-    together = summed_loss(model, joiner([[example] for example in examples]))[0]
-    alone = sum(summed_loss(model, joiner([[example]]))[0].item() for example in examples)
+    together = summed_loss(model, collator([[example] for example in examples]))[0]
+    alone = sum(summed_loss(model, collator([[example]]))[0].item() for example in examples)
     assert together.item() == pytest.approx(alone, abs=1e-3)
     together.backward()
 

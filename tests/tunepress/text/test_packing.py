@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel, set_seed
 
 from stages.train import stage as train
-from stages.train.trainer import BY_EXAMPLE, Joiner, summed_loss
+from stages.train.trainer import BY_EXAMPLE, FlatteningCollator, summed_loss
 from tests.stages.training import WEIGHTS, curve, metrics, sections
 from tunepress.core.errors import InputError
 from tunepress.core.files import read_jsonl, write_jsonl
@@ -154,7 +154,7 @@ def logits(model: Any, tokens: list[int]) -> torch.Tensor:
 def logits_in(root: Path, batch: list[PackedSequence]) -> list[torch.Tensor]:
     """The logits of each example of a batch, as the model is loaded and run in training."""
     model = train.load_base(sections(root, attn_implementation=BY_EXAMPLE)).eval().cpu()
-    inputs = Joiner(boundaries=True)(batch)
+    inputs = FlatteningCollator(boundaries=True)(batch)
     del inputs["labels"]
     found: torch.Tensor = model(**inputs, use_cache=False).logits[0]
     return list(found.split([len(one["input_ids"]) for sequence in batch for one in sequence]))
@@ -286,7 +286,7 @@ def learned(model: PreTrainedModel, boundaries: bool) -> dict[str, torch.Tensor]
     numbers = Random(2)
     texts = [[numbers.randrange(256) for _ in range(length)] for length in (13, 1, 30, 5, 9)]
     batch = [[{"input_ids": text, "labels": [IGNORE_INDEX, IGNORE_INDEX, *text[2:]][: len(text)]} for text in texts]]
-    total, count, _ = summed_loss(adapted.train(), Joiner(boundaries)(batch))
+    total, count, _ = summed_loss(adapted.train(), FlatteningCollator(boundaries)(batch))
     assert count == 11 + 28 + 3 + 7
     total.backward()
     return {"loss": total.detach()} | {name: p.grad for name, p in adapted.named_parameters() if p.grad is not None}
@@ -312,5 +312,5 @@ def test_a_window_shorter_than_an_example_is_kept(tiny_phi3: Path) -> None:
 
 def test_attention_by_example_without_boundaries_is_an_error(tiny_phi3: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(tiny_phi3, attn_implementation=BY_EXAMPLE)
-    with pytest.raises(ValueError, match=r"needs the boundaries of Joiner"):
+    with pytest.raises(ValueError, match=r"needs the boundaries of FlatteningCollator"):
         model(torch.tensor([[1, 2]]))

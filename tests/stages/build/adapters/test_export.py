@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from onnxruntime import AdapterFormat, InferenceSession
 from peft import PeftModel
 
-from stages.build.adapters.export import fit, keep_apart, write_for
+from stages.build.adapters.export import add_adapter_inputs, fit, write_adapter
 from stages.build.adapters.graph import Product, branched, products
 from stages.build.adapters.lora import Factors, load
 from stages.build.stage import build
@@ -66,8 +66,8 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     case.adapters["second"] = write_random_adapter(case.base, folder / "second", seed=2, r=7, lora_alpha=9, use_rslora=True)
     for path in (case.plain, case.model):
         build(recipe("fp32"), case.base, path)
-    keep_apart(load(case.adapters["first"]), case.model / "model.onnx", case.model / "first.onnx_adapter")
-    write_for(load(case.adapters["second"]), case.model / "model.onnx", case.model / "second.onnx_adapter")
+    add_adapter_inputs(load(case.adapters["first"]), case.model / "model.onnx", case.model / "first.onnx_adapter")
+    write_adapter(load(case.adapters["second"]), case.model / "model.onnx", case.model / "second.onnx_adapter")
     return case
 
 
@@ -122,7 +122,7 @@ def test_adapters_take_turns_and_leave_nothing_behind(case: Case) -> None:
 def test_the_weights_file_is_the_base_models_and_the_graph_the_same_for_every_adapter(case: Case, tmp_path: Path) -> None:
     assert (case.model / "model.onnx.data").read_bytes() == (case.plain / "model.onnx.data").read_bytes()
     (tmp_path / "model.onnx").write_bytes((case.plain / "model.onnx").read_bytes())
-    keep_apart(load(case.adapters["second"]), tmp_path / "model.onnx", tmp_path / "again.onnx_adapter")
+    add_adapter_inputs(load(case.adapters["second"]), tmp_path / "model.onnx", tmp_path / "again.onnx_adapter")
     assert (tmp_path / "model.onnx").read_bytes() == (case.model / "model.onnx").read_bytes()
     assert (tmp_path / "again.onnx_adapter").read_bytes() == (case.model / "second.onnx_adapter").read_bytes()
 
@@ -135,7 +135,7 @@ def test_an_adapter_may_stand_on_some_of_the_layers(modules: list[str], tmp_path
     write_random_model(LLAMA, 0, tmp_path / "base")
     adapter = write_random_adapter(tmp_path / "base", tmp_path / "adapter", target_modules=modules, r=8, lora_alpha=64)
     build(recipe("fp32"), tmp_path / "base", tmp_path / "model")
-    keep_apart(load(adapter), tmp_path / "model/model.onnx", tmp_path / "model/adapter.onnx_adapter")
+    add_adapter_inputs(load(adapter), tmp_path / "model/model.onnx", tmp_path / "model/adapter.onnx_adapter")
     found = Case(tmp_path / "base", tmp_path, tmp_path / "model", {"adapter": adapter})
     expected = of_torch(found.base, adapter)
     assert np.abs(expected - of_torch(found.base)).max() > 0.01
@@ -145,7 +145,7 @@ def test_an_adapter_may_stand_on_some_of_the_layers(modules: list[str], tmp_path
 @pytest.mark.parametrize("provider", ["cuda", "dml", "webgpu"])
 def test_the_half_precision_graph_of_every_other_target_gives_the_same_answers(provider: str, case: Case, tmp_path: Path) -> None:
     build(recipe("fp16", provider), case.base, tmp_path)
-    keep_apart(load(case.adapters["first"]), tmp_path / "model.onnx", tmp_path / "first.onnx_adapter")
+    add_adapter_inputs(load(case.adapters["first"]), tmp_path / "model.onnx", tmp_path / "first.onnx_adapter")
     config = og.Config(str(tmp_path))
     config.clear_providers()  # the CPU computes it, as it is the one that every machine has
     model = og.Model(config)
@@ -161,7 +161,7 @@ def test_an_int4_graph_of_every_target_loads_and_has_an_input_of_its_own_type_fo
 ) -> None:
     build(recipe("int4", provider, **INT4), case.base, tmp_path)
     weights = (tmp_path / "model.onnx.data").read_bytes()
-    keep_apart(load(case.adapters["first"]), tmp_path / "model.onnx", tmp_path / "adapter.onnx_adapter")
+    add_adapter_inputs(load(case.adapters["first"]), tmp_path / "model.onnx", tmp_path / "adapter.onnx_adapter")
     assert InferenceSession(str(tmp_path / "model.onnx"), providers=["CPUExecutionProvider"])
     graph = onnx.load(tmp_path / "model.onnx", load_external_data=False).graph
     inputs = {value.name: value.type.tensor_type for value in graph.input if "lora" in value.name}
@@ -181,7 +181,7 @@ def test_an_int4_model_without_an_adapter_is_the_int4_base_model_to_the_bit_and_
 ) -> None:
     for name in ("plain", "model"):
         build(recipe("int4", **INT4), case.base, tmp_path / name)
-    keep_apart(load(case.adapters["first"]), tmp_path / "model/model.onnx", tmp_path / "model/first.onnx_adapter")
+    add_adapter_inputs(load(case.adapters["first"]), tmp_path / "model/model.onnx", tmp_path / "model/first.onnx_adapter")
     found = Case(case.base, tmp_path / "plain", tmp_path / "model", {"first": case.adapters["first"]})
     model, adapters = found.loaded()
     np.testing.assert_array_equal(logits(model), logits(og.Model(str(found.plain))))
@@ -198,7 +198,7 @@ def test_an_adapter_of_another_base_model_is_refused_with_the_first_layer_that_d
     write_random_model(LLAMA | {"hidden_size": 32}, 0, tmp_path / "base")
     adapter = load(write_random_adapter(tmp_path / "base", tmp_path / "adapter", target_modules=["o_proj", "down_proj"]))
     before = (case.model / "model.onnx").read_bytes()
-    for write in (keep_apart, write_for):
+    for write in (add_adapter_inputs, write_adapter):
         with pytest.raises(
             InputError, match=r"for another base model: model\.layers\.0\.\w+\.\w+_proj is \d+ -> 64 here and \d+ -> 32"
         ):
@@ -211,11 +211,11 @@ def test_an_adapter_on_more_layers_than_the_model_has_branches_for_is_refused(ca
     model = tmp_path / "model.onnx"
     model.write_bytes((case.plain / "model.onnx").read_bytes())
     with pytest.raises(InputError, match=r"has no branches for adapters; build it with build\.adapters=separate"):
-        write_for(load(case.adapters["first"]), model, tmp_path / "second.onnx_adapter")
+        write_adapter(load(case.adapters["first"]), model, tmp_path / "second.onnx_adapter")
     some = load(write_random_adapter(case.base, tmp_path / "some", target_modules=["o_proj"]))
-    keep_apart(some, model, tmp_path / "some.onnx_adapter")
+    add_adapter_inputs(some, model, tmp_path / "some.onnx_adapter")
     with pytest.raises(InputError, match=r"no branch at model\.layers\.0\..*; build it with an adapter"):
-        write_for(load(case.adapters["first"]), model, tmp_path / "second.onnx_adapter")
+        write_adapter(load(case.adapters["first"]), model, tmp_path / "second.onnx_adapter")
     assert not (tmp_path / "second.onnx_adapter").exists()
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from stages.build.quantize.blocks import Blockwise, pack, unpack
+from stages.build.quantize.blocks import QuantizedMatrix, pack, unpack
 
 
 @pytest.mark.parametrize("bits", [4, 8])
@@ -23,10 +23,10 @@ def test_an_odd_last_column_stands_twice() -> None:
 def test_a_weight_is_its_code_less_the_zero_point_times_the_scale() -> None:
     codes = torch.tensor([[0, 1, 15, 8]], dtype=torch.uint8)
     zero_points = torch.tensor([[8, 7]], dtype=torch.uint8)
-    blockwise = Blockwise.of(codes, torch.tensor([[0.5, 2.0]]), zero_points, 4)
+    blockwise = QuantizedMatrix.of(codes, torch.tensor([[0.5, 2.0]]), zero_points, 4)
     assert blockwise.dequantized().tolist() == [[-4.0, -3.5, 16.0, 2.0]]
 
 
 def test_neutral_zero_points_are_the_middle_of_the_codes() -> None:
-    assert Blockwise.neutral_zeros(1, 3, 4).tolist() == [[0x88, 0x88]]
-    assert Blockwise.neutral_zeros(1, 3, 8).tolist() == [[0x80, 0x80, 0x80]]
+    assert QuantizedMatrix.neutral_zeros(1, 3, 4).tolist() == [[0x88, 0x88]]
+    assert QuantizedMatrix.neutral_zeros(1, 3, 8).tolist() == [[0x80, 0x80, 0x80]]

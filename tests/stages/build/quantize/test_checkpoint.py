@@ -9,9 +9,9 @@ import pytest
 from onnx import numpy_helper
 
 from stages.build.builder import Builder
-from stages.build.quantize.checkpoint import Source, drop_neutral_zero_points, write_checkpoint
-from stages.build.quantize.recipe import Rounding
-from stages.build.quantize.tensors import nearest
+from stages.build.quantize.checkpoint import SourceModel, drop_neutral_zero_points, write_checkpoint
+from stages.build.quantize.layers import round_to_nearest
+from stages.build.quantize.recipe import WeightRecipe
 from tunepress.models.random_model import write_random_model
 
 SHAPE = {
@@ -83,9 +83,9 @@ def test_the_graph_is_the_builders_own(
 ) -> None:
     builder = Builder(precision, execution_provider, extra_options)
     builder.build(model, tmp_path / "own")
-    source = Source(model)
-    rounding = Rounding.of(precision, execution_provider, builder.options(model), source.config.num_hidden_layers)
-    write_checkpoint(source, nearest(source, rounding), rounding.block_size, rounding.bits, tmp_path / "checkpoint")
+    source = SourceModel(model)
+    recipe = WeightRecipe.of(precision, execution_provider, builder.options(model), source.config.num_hidden_layers)
+    write_checkpoint(source, round_to_nearest(source, recipe), recipe.block_size, recipe.bits, tmp_path / "checkpoint")
     builder.build(tmp_path / "checkpoint", tmp_path / "tensorwise")
     drop_neutral_zero_points(tmp_path / "tensorwise")
     assert graph(tmp_path / "tensorwise") == graph(tmp_path / "own")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from stages.build.quantize.blocks import Blockwise, unpack
+from stages.build.quantize.blocks import QuantizedMatrix, unpack
 from stages.build.quantize.gptq import Curvature, gptq, search
 
 FULL: dict[str, Any] = {"block_size": 32, "bits": 4, "symmetric": True, "dtype": torch.float32}
@@ -114,7 +114,7 @@ def test_the_largest_weights_of_a_type_stay_finite(dtype: torch.dtype, symmetric
     large[:, ::2] *= -1
     scales, zeros = search(large, torch.ones(128), 32, bits, symmetric, dtype)
     codes = (large.view(2, 4, 32) / scales.float()[..., None] + zeros[..., None]).round().clamp(0, 2**bits - 1).view(2, 128)
-    blockwise = Blockwise.of(codes.to(torch.uint8), scales, zeros, bits)
+    blockwise = QuantizedMatrix.of(codes.to(torch.uint8), scales, zeros, bits)
     assert torch.isfinite(blockwise.dequantized()).all()
     if symmetric or dtype == torch.float16:  # the range of the others is infinite in float32, in which the search counts
         assert (blockwise.dequantized().sign() == large.sign()).all()

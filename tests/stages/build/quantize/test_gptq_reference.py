@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import ModuleList
 
-from stages.build.quantize.checkpoint import Source
-from stages.build.quantize.recipe import Rounding
-from stages.build.quantize.tensors import Layer, calibrated
+from stages.build.quantize.checkpoint import SourceModel
+from stages.build.quantize.layers import QuantizedLayer, quantize_with_gptq
+from stages.build.quantize.recipe import WeightRecipe
 from tunepress.models.hf_model import load_model
 from tunepress.models.random_model import write_random_model
 
@@ -22,7 +22,7 @@ WIDTH, LAYERS, BLOCK = 384, 4, 32  # three times the columns whose errors go on 
 MODULES = ("self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj")  # in the order they run
 LAZY = "errors of earlier groups of 128 columns"
 PARTS = (LAZY, "outputs of earlier layers", "importance", "negative scales")
-ROUNDING = Rounding("default", 4, BLOCK, symmetric=True, dtype=torch.float32, packed=True, upgraded={})
+RECIPE = WeightRecipe("default", 4, BLOCK, symmetric=True, dtype=torch.float32, packed=True, upgraded={})
 
 
 @pytest.fixture(scope="module")
@@ -55,15 +55,15 @@ def rows() -> list[list[int]]:
 @pytest.fixture(scope="module")
 def made(folder: Path, rows: list[list[int]]) -> dict[str, Tensor]:
     """What the stage makes of each matrix."""
-    source = Source(folder)
+    source = SourceModel(folder)
     return {
         f"model.layers.{number}.{name}": joined(layer, f"model.layers.{number}.{name}").double()
-        for number, layer in enumerate(calibrated(source, ROUNDING, rows))
+        for number, layer in enumerate(quantize_with_gptq(source, RECIPE, rows))
         for name in MODULES
     }
 
 
-def joined(layer: Layer, module: str) -> Tensor:
+def joined(layer: QuantizedLayer, module: str) -> Tensor:
     """A matrix of the model, of the parts that it is handed over in."""
     fused = {"qkv_proj": ("q_proj", "k_proj", "v_proj"), "gate_up_proj": ("gate_proj", "up_proj")}
     parent, _, name = module.rpartition(".")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from stages.build.quantize.layers import LayerwiseModel, by_input, run, second_moment
+from stages.build.quantize.layers import OffloadedModel, modules_by_input, run, second_moment
 from tests.stages.build.quantize.test_checkpoint import MODELS, SHAPE
 from tunepress.models.hf_model import load_model
 from tunepress.models.random_model import write_random_model
@@ -22,9 +22,9 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def test_the_hidden_states_are_those_of_the_whole_model(folder: Path) -> None:
-    model = LayerwiseModel(folder)
+    model = OffloadedModel(folder)
     batches = model.embed(SEQUENCES)
-    for number, layer in model.loaded():
+    for number, layer in model.load_layers():
         for batch, hidden in zip(batches, run(layer, number, batches), strict=True):
             batch.hidden = hidden
     whole = load_model(folder).eval()
@@ -37,9 +37,9 @@ def test_the_hidden_states_are_those_of_the_whole_model(folder: Path) -> None:
 
 
 def test_modules_with_one_input_are_rounded_together_and_in_the_order_they_run(folder: Path) -> None:
-    model = LayerwiseModel(folder)
+    model = OffloadedModel(folder)
     batches = model.embed(SEQUENCES)
-    number, layer = next(model.loaded())
+    number, layer = next(model.load_layers())
     fused = [["self_attn.qkv_proj"], ["self_attn.o_proj"], ["mlp.gate_up_proj"], ["mlp.down_proj"]]
     apart = [
         [f"self_attn.{one}_proj" for one in "qkv"],
@@ -47,14 +47,14 @@ def test_modules_with_one_input_are_rounded_together_and_in_the_order_they_run(f
         ["mlp.gate_proj", "mlp.up_proj"],
         ["mlp.down_proj"],
     ]
-    assert by_input(layer, number, batches[0]) == (fused if "phi3" in folder.name else apart)
+    assert modules_by_input(layer, number, batches[0]) == (fused if "phi3" in folder.name else apart)
 
 
 def test_the_second_moment_counts_every_token_once(folder: Path) -> None:
-    model = LayerwiseModel(folder)
+    model = OffloadedModel(folder)
     batches = model.embed(SEQUENCES)
-    number, layer = next(model.loaded())
-    first = by_input(layer, number, batches[0])[0][0]
+    number, layer = next(model.load_layers())
+    first = modules_by_input(layer, number, batches[0])[0][0]
     with torch.no_grad():
         inputs = torch.cat([layer.get_submodule("input_layernorm")(batch.hidden).flatten(0, 1) for batch in batches])
     assert len(inputs) == sum(len(tokens) for tokens in SEQUENCES)
@@ -62,8 +62,8 @@ def test_the_second_moment_counts_every_token_once(folder: Path) -> None:
 
 
 def test_one_layer_is_in_memory_at_a_time(folder: Path) -> None:
-    model = LayerwiseModel(folder)
+    model = OffloadedModel(folder)
     model.embed(SEQUENCES)
-    for number, _ in model.loaded():
+    for number, _ in model.load_layers():
         loaded = [place for place, layer in enumerate(model.layers) if next(layer.parameters()).device.type != "meta"]
         assert loaded == [number]

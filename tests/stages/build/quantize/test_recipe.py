@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from stages.build.quantize.recipe import Rounding
+from stages.build.quantize.recipe import WeightRecipe
 
 TYPES = [torch.float32, torch.float16, torch.bfloat16]
 
 
 def nearest(weight: Tensor, method: str, dtype: torch.dtype, symmetric: bool, bits: int) -> Tensor:
-    rounding = Rounding(method, bits, 32, symmetric, dtype, packed=True, upgraded={})
-    return rounding.nearest(weight, bits).dequantized().float()
+    recipe = WeightRecipe(method, bits, 32, symmetric, dtype, packed=True, upgraded={})
+    return recipe.quantize(weight, bits).dequantized().float()
 
 
 @pytest.fixture(scope="module")
