@@ -1,5 +1,7 @@
-"""Fixtures that several test modules share."""
+"""Fixtures that several test modules share. What needs torch is imported in the fixture: many tests do without."""
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,3 +31,60 @@ def tiny_phi3(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert isinstance(base_model, BaseModel)
     fetch(base_model, 0, folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def project(tiny_phi3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project's folder with a base model and prepared rows."""
+    from tests.stages.training import TONES, new_project, row
+    from tunepress.core.files import write_jsonl
+    from tunepress.text.packing import Corpus
+    from tunepress.text.prompt import Prompt
+
+    folder = tmp_path_factory.mktemp("train")
+    prepared = new_project(folder, tiny_phi3)
+    Prompt("Text: {phrase}\nTone: ", "{tone}", TONES, source_max_len=100, max_new_tokens=9).save(prepared)
+    Corpus(pad_to_max_len=None, use_attention_mask=True).save(prepared)
+    for name, count in (("train", 16), ("validation", 6)):
+        write_jsonl(prepared / f"{name}.jsonl", [row(number, name) for number in range(count)])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Two threads only get in each other's way on a model this small."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def inside(project: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The project as the working folder, without what an earlier test has made."""
+    from stages.train.checkpoints import FOLDER
+    from tunepress.core.paths import ADAPTER, METRICS
+
+    monkeypatch.chdir(project)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    yield project
+    for made in (ADAPTER, METRICS, Path(FOLDER)):
+        shutil.rmtree(made, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def good_model(tiny_phi3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An int4 model for CPU."""
+    from tests.stages.built import built
+    from tests.stages.recipes import recipe
+
+    return built(recipe(), tiny_phi3, tmp_path_factory.mktemp("good") / "onnx")
+
+
+@pytest.fixture
+def folder(good_model: Path, tmp_path: Path) -> Path:
+    """The same to break."""
+    shutil.copytree(good_model, tmp_path / "onnx")
+    return tmp_path / "onnx"
