@@ -1,4 +1,4 @@
-"""Cores that this process may use, and those of them that other processes leave free."""
+"""CPU cores: how many this process may use, and how many of them other processes leave free."""
 
 import os
 import time
@@ -6,65 +6,67 @@ from pathlib import Path
 
 from tunepress.core.cgroups import cpu_share
 
-INTERVAL = 0.25  # between two looks at the cores: the kernel counts in hundredths
+INTERVAL = 0.25  # minimum seconds between two measurements: the kernel counts in hundredths
 
 
 def available_cores() -> int:
-    """Those it is bound to, or a container's share of them."""
+    """The cores that this process may use: those of its CPU affinity, or fewer if its container has a CPU limit."""
     share = cpu_share()
     return affinity() if share >= affinity() else max(1, round(share))
 
 
 def affinity() -> int:
-    """The number of cores that it is bound to."""
+    """The number of cores to which this process is bound."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class FreeCores:
-    """How many cores other processes leave free.
+    """Counts the cores that other processes leave free.
 
-    Threads wait for each other by spinning, in OpenMP and in onnxruntime, so a thread more than there are free cores costs more
-    than it gives: a step of training takes two to ten times as long next to one busy process (`python -m benchmarks.busy`).
+    Threads wait for each other by spinning, in OpenMP and in onnxruntime, so more threads than free cores cost more than they
+    gain: a training step takes two to ten times as long next to one busy process (`python -m benchmarks.busy`).
+
+    Args:
+        maximum: the largest number to return. If OMP_NUM_THREADS is set, it is always returned.
     """
 
-    def __init__(self, most: int) -> None:
-        """Begins to look; there are never more than `most`. Where the user has set OMP_NUM_THREADS, there are always as many."""
-        self.most = self.free = most
-        self.when, self.others = time.monotonic(), other_cpu_seconds()
+    def __init__(self, maximum: int) -> None:
+        self._maximum = self._free = maximum
+        self._measured_at, self._other_seconds = time.monotonic(), other_cpu_seconds()
 
     def __call__(self) -> int:
-        """The number since the last look, at least 1."""
+        """The free cores since the last measurement, at least 1."""
         now = time.monotonic()
-        if "OMP_NUM_THREADS" not in os.environ and now - self.when >= INTERVAL:
-            others = other_cpu_seconds()
-            busy = (others - self.others) / (now - self.when)
-            self.free = max(1, min(self.most, round(affinity() - busy)))
-            self.when, self.others = now, others
-        return self.free
+        if "OMP_NUM_THREADS" not in os.environ and now - self._measured_at >= INTERVAL:
+            other_seconds = other_cpu_seconds()
+            busy = (other_seconds - self._other_seconds) / (now - self._measured_at)
+            self._free = max(1, min(self._maximum, round(affinity() - busy)))
+            self._measured_at, self._other_seconds = now, other_seconds
+        return self._free
 
 
 def free_cores() -> int:
-    """How many of this process's cores are free now, after a short look."""
-    look = FreeCores(available_cores())
+    """The cores of this process that are free now, measured during INTERVAL."""
+    free = FreeCores(available_cores())
     time.sleep(INTERVAL)
-    return look()
+    return free()
 
 
 def other_cpu_seconds() -> float:
-    """CPU time that processes other than this one have used of the cores that it is bound to.
+    """CPU time that other processes have used on the cores to which this process is bound.
 
-    It is 0 where the kernel does not tell (Linux does, proc_stat(5)). Niced processes give way by themselves, so they count only
-    for a process that is niced too.
+    It is 0 where the kernel does not report it (Linux does, proc_stat(5)). Niced processes yield the CPU by themselves, so they
+    count only if this process is niced too.
     """
-    listing = Path("/proc/stat")
-    if not listing.exists():
+    stat = Path("/proc/stat")
+    if not stat.exists():
         return 0.0
-    own, niced = {f"cpu{core}" for core in os.sched_getaffinity(0)}, os.nice(0) > 0
+    own_cores, is_niced = {f"cpu{core}" for core in os.sched_getaffinity(0)}, os.nice(0) > 0
     ticks = 0
-    for line in listing.read_text(encoding="utf-8").splitlines():
+    for line in stat.read_text(encoding="utf-8").splitlines():
         name, *columns = line.split()
-        if name in own:
+        if name in own_cores:
             user, nice, system = map(int, columns[:3])
-            ticks += user + system + (nice if niced else 0)
-    used = os.times()
-    return ticks / os.sysconf("SC_CLK_TCK") - used.user - used.system
+            ticks += user + system + (nice if is_niced else 0)
+    own = os.times()
+    return ticks / os.sysconf("SC_CLK_TCK") - own.user - own.system

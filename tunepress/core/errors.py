@@ -1,10 +1,11 @@
-"""Errors that the user can mend."""
+"""Errors that the user can fix."""
 
 
 class InputError(Exception):
-    """Something that came in is wrong: the message is one line that names the file, row or key and the cure."""
+    """An input is wrong. The message is one line that names the file, row or key and how to fix it."""
 
 
 def one_line(error: BaseException) -> str:
-    """The part of an error's text that says what is wrong."""
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    """The first line of an error's message, or the name of its type if the message is empty."""
+    message = str(error).strip()
+    return message.splitlines()[0] if message else type(error).__name__

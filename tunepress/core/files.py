@@ -1,4 +1,4 @@
-"""Outputs of a stage: written beside their place and renamed, so that a failed run leaves the earlier ones whole."""
+"""Files and folders that a stage writes: atomically, so that a failed run leaves the previous output complete."""
 
 import csv
 import errno
@@ -13,12 +13,12 @@ from typing import Any
 
 from tunepress.core.errors import InputError
 
-EARLIER = ".earlier.partial"
+BACKUP_SUFFIX = ".earlier.partial"
 CSV_FIELD_LIMIT = 2**31 - 1  # characters; the csv module's own limit is 131,072, and a C long has 32 bits on Windows
 
 
 def remove(path: Path) -> None:
-    """Deletes a file or a folder, whichever is there."""
+    """Deletes a file or a folder, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -27,10 +27,10 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def atomic_output(path: Path) -> Iterator[Path]:
-    """Yields the path to write a file or a folder to; it takes the place of `path` when the block ends well.
+    """Yields a temporary path for a file or a folder, which replaces `path` when the block ends without an error.
 
-    A kill at any moment leaves the old output or the new one, both whole. A folder cannot take another's place in one step:
-    between two steps the old one is beside its place, from where `recover` brings it back.
+    A kill at any moment leaves the old output or the new one, each complete. A folder cannot replace another one in a single
+    step: between two steps the old one is at `backup_path`, from where `recover` restores it.
     """
     partial = path.with_name(f".{path.name}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ def atomic_output(path: Path) -> Iterator[Path]:
     remove(partial)
     try:
         yield partial
-        fsync_tree(partial)  # raises where the block wrote nothing, before the earlier output goes
+        fsync_tree(partial)  # raises if the block wrote nothing, before the old output is moved
         if os.path.lexists(path) and (path.is_dir() or partial.is_dir()):
             path.rename(backup_path(path))
         partial.replace(path)
@@ -49,30 +49,30 @@ def atomic_output(path: Path) -> Iterator[Path]:
 
 
 def backup_path(path: Path) -> Path:
-    """Where an output waits until the new one is in its place."""
-    return path.with_name(f".{path.name}{EARLIER}")
+    """Where the old output is kept until the new one has replaced it."""
+    return path.with_name(f".{path.name}{BACKUP_SUFFIX}")
 
 
 def recover(path: Path) -> None:
-    """Brings an output back that was about to be replaced by a process that was killed, or deletes what that did not need."""
-    kept = backup_path(path)
+    """Restores the backup of an output whose replacement was killed, or deletes a backup that is not needed."""
+    backup = backup_path(path)
     if os.path.lexists(path):
-        remove(kept)
-    elif os.path.lexists(kept):
-        kept.rename(path)
+        remove(backup)
+    elif os.path.lexists(backup):
+        backup.rename(path)
 
 
 def recover_all(folder: Path) -> None:
-    """Does so for all outputs of a folder."""
-    for kept in folder.glob(f".*{EARLIER}"):
-        recover(folder / kept.name.removeprefix(".").removesuffix(EARLIER))
+    """Calls `recover` for all outputs of a folder."""
+    for backup in folder.glob(f".*{BACKUP_SUFFIX}"):
+        recover(folder / backup.name.removeprefix(".").removesuffix(BACKUP_SUFFIX))
 
 
 def fsync_tree(path: Path) -> None:
-    """Waits until the disk has a file, or a folder with all that is in it.
+    """Waits until a file, or a folder with everything in it, is on the disk.
 
-    Without it a power loss soon after the renaming can leave files that are empty or cut. It takes as long as the disk needs for
-    what it has not written by then: for a model of 8 GB at 500 MB/s at most 16 s, once.
+    Otherwise a power loss soon after the renaming can leave empty or truncated files. It takes as long as the disk needs for
+    the data that is not written yet: at most 16 s for a model of 8 GB at 500 MB/s, once.
     """
     for folder, _, names in os.walk(path, topdown=False):
         for file in (Path(folder, name) for name in names):
@@ -84,28 +84,27 @@ def fsync_tree(path: Path) -> None:
 
 
 def fsync(path: Path) -> None:
-    """Waits until the disk has a file, or a folder's list of names."""
+    """Waits until a file, or the list of names in a folder, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot, fsync(2)
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems do not support it, fsync(2)
             raise
     finally:
         os.close(descriptor)
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes `content` as indented JSON."""
     with atomic_output(path) as partial:
         partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:
-    """Reads what `write_json` wrote.
+    """Reads a file of `write_json`.
 
     Raises:
-        InputError: there is no such file.
+        InputError: the file does not exist.
     """
     if not path.exists():
         raise InputError(f"{path}: not found; run `make repro`")
@@ -113,7 +112,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_csv(path: Path, rows: list[dict[str, str]], columns: list[str]) -> None:
-    """Writes a CSV with a header. All is quoted: a model's answer may hold any character."""
+    """Writes a CSV file with a header. Every cell is quoted, because a model's answer may contain any character."""
     with atomic_output(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=columns, lineterminator="\n", quoting=csv.QUOTE_ALL)
         writer.writeheader()
@@ -121,10 +120,10 @@ def write_csv(path: Path, rows: list[dict[str, str]], columns: list[str]) -> Non
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Reads what `write_csv` wrote.
+    """Reads a file of `write_csv`.
 
     Raises:
-        InputError: there is no such file.
+        InputError: the file does not exist.
     """
     if not path.exists():
         raise InputError(f"{path}: not found; run `make repro`")
@@ -134,14 +133,12 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Writes one JSON object a line."""
     with atomic_output(path) as partial:
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         partial.write_text("".join(lines), encoding="utf-8")
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Reads what `write_jsonl` wrote."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 

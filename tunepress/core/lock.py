@@ -1,4 +1,4 @@
-"""One process at a time."""
+"""Locks that allow one process at a time."""
 
 import fcntl
 import os
@@ -14,30 +14,40 @@ LOCK_FILE = TIMINGS / "lock"
 
 
 @contextmanager
-def file_lock(path: Path, taken: Callable[[], None]) -> Iterator[IO[str]]:
-    """Holds a lock that ends with the last process that has the file open; `taken` is called before waiting for it."""
+def file_lock(path: Path, on_locked: Callable[[], None]) -> Iterator[IO[str]]:
+    """Holds the lock of a file and yields the open file.
+
+    The lock is released when the last process that has the file open ends.
+
+    Args:
+        path: created if it does not exist.
+        on_locked: called before waiting if another process holds the lock.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            taken()
+            on_locked()
             fcntl.flock(file, fcntl.LOCK_EX)
         yield file
 
 
 @contextmanager
 def stage_lock(name: str) -> Iterator[bool]:
-    """Holds the lock of this folder's stages, which write the same outputs and so never run side by side.
+    """Holds the lock of the stages of this folder, which write the same outputs and therefore never run at the same time.
 
-    Of several processes for one training only the first takes it, and not those that start them on each of several machines.
-    Yields whether this process has it.
+    Of the processes of a distributed training only the one with rank 0 takes the lock; the launchers on several machines
+    do not take it either.
+
+    Yields:
+        Whether this process holds the lock.
 
     Raises:
-        InputError: a stage runs in this folder.
+        InputError: another stage is running in this folder.
     """
-    starter = "starter" if "PET_NNODES" in os.environ else "0"
-    if os.environ.get("RANK", starter) != "0":
+    default_rank = "launcher" if "PET_NNODES" in os.environ else "0"
+    if os.environ.get("RANK", default_rank) != "0":
         yield False
         return
     with file_lock(LOCK_FILE, raise_locked) as file:
@@ -48,5 +58,6 @@ def stage_lock(name: str) -> Iterator[bool]:
 
 
 def raise_locked() -> None:
-    """Raises InputError with the stage that has the lock."""
-    raise InputError(f"{LOCK_FILE.read_text(encoding='utf-8') or 'another stage'} runs in this folder; wait until it ends")
+    """Raises InputError with the name of the stage that holds the lock."""
+    holder = LOCK_FILE.read_text(encoding="utf-8") or "another stage"
+    raise InputError(f"{holder} is running in this folder; wait until it ends")

@@ -1,4 +1,4 @@
-"""Where the stages' outputs lie, relative to the project's root; dvc.yaml names the same paths."""
+"""Paths of the stages' outputs, relative to the project's root; dvc.yaml names the same paths."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ BASE = Path("models/base")
 ADAPTER = Path("models/adapter")
 MERGED = Path("models/merged")
 ONNX = Path("models/onnx")
-ADAPTER_FILE = "adapter.onnx_adapter"  # in it, where the adapter is not in the weights
+ADAPTER_FILE = "adapter.onnx_adapter"  # in ONNX, if the adapter is not merged into the weights
 MODEL_CARD = Path("models/MODEL_CARD.md")
 PREPARED = Path("data/prepared")
 PREDICTIONS = Path("predictions")

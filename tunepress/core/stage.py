@@ -1,4 +1,4 @@
-"""Runs a stage from the command line: configuration in, one line out, errors in one line."""
+"""Runs a stage from the command line: it reads the configuration and prints one line, the result or an error."""
 
 import os
 import resource
@@ -22,43 +22,49 @@ ConfigT = TypeVar("ConfigT")
 
 @dataclass
 class Installed:
-    """What every stage reads of params.yaml. dvc.yaml has the lock among the dependencies, so it is no parameter there."""
+    """The part of params.yaml that every stage reads. In dvc.yaml the lock is a dependency and not a parameter."""
 
     environment: Environment
 
 
 def run(name: str, main: Callable[[ConfigT], str], config_class: type[ConfigT], overrides: list[str]) -> None:
-    """Calls `main` with its part of params.yaml and ends the process with what it says.
+    """Calls `main` with its part of params.yaml, prints the result, and exits with a message if it fails.
 
-    `main` returns what it made, in a few words. Its seconds and its peak memory go to metrics/timings/<name>.json.
+    The duration and the peak memory are written to metrics/timings/<name>.json.
+
+    Args:
+        name: of the stage.
+        main: takes the configuration and returns a few words about what it made.
+        config_class: a dataclass whose fields are named like top-level keys of params.yaml.
+        overrides: Hydra overrides, and `--verbose` to show the traceback of an error.
     """
     verbose = "--verbose" in overrides or bool(os.environ.get("HYDRA_FULL_ERROR"))
     warnings.filterwarnings("ignore", category=FutureWarning)  # peft and transformers warn about each other
     start = time.monotonic()
     try:
         warn_if_stale()
-        given = [override for override in overrides if override != "--verbose"]
-        environment.check(load(Installed, given).environment.lock)
-        with stage_lock(name) as alone:
-            for folder in (BASE.parent, PREPARED.parent, LOSS_CURVES.parent, REPORT.parent) if alone else ():
+        arguments = [override for override in overrides if override != "--verbose"]
+        environment.check(load(Installed, arguments).environment.lock)
+        with stage_lock(name) as is_locked:
+            for folder in (BASE.parent, PREPARED.parent, LOSS_CURVES.parent, REPORT.parent) if is_locked else ():
                 recover_all(folder)
-            made = main(load(config_class, given))
+            summary = main(load(config_class, arguments))
     except KeyboardInterrupt:
         sys.exit(f"{name}: interrupted")
     except Exception as error:
         if verbose:
             raise
         sys.exit(f"{name}: {error_message(error)}")
-    if int(os.environ.get("RANK", "0")):  # of several processes the first one speaks and writes
+    if int(os.environ.get("RANK", "0")):  # of several processes only the first one prints and writes
         return
     seconds = time.monotonic() - start
     memory = peak_memory_mb()
     write_json(TIMINGS / f"{name}.json", {"seconds": round(seconds, 2), "peak_memory_mb": memory})
-    print(f"{name}: {made}, {seconds:.0f} s, peak memory {memory / 1000:.2f} GB")
+    print(f"{name}: {summary}, {seconds:.0f} s, peak memory {memory / 1000:.2f} GB")
 
 
 def error_message(error: Exception) -> str:
-    """One line for the user; an error nobody foresaw also says how to see its traceback."""
+    """One line for the user; for an unexpected error it also says how to see the traceback."""
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, OSError) and error.strerror:
@@ -67,7 +73,7 @@ def error_message(error: Exception) -> str:
 
 
 def peak_memory_mb() -> int:
-    """Largest resident size of this process so far, in MB of 1,000,000 bytes."""
+    """The largest resident set size of this process so far, in MB of 1,000,000 bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     bytes_per_unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2): bytes on macOS, KiB on Linux
     return peak * bytes_per_unit // 1_000_000

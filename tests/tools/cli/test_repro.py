@@ -166,7 +166,7 @@ def test_a_run_that_was_started_without_make_is_left_alone_too(first_command: tu
     first = project.start(*first_command, hold="merge")
     project.choose("0.75")
     before = project.state()
-    assert re.search(r"repro: merge \(process \d+\) runs in this folder; wait until it ends", project.run(*MAKE, code=2))
+    assert re.search(r"repro: merge \(process \d+\) is running in this folder; wait until it ends", project.run(*MAKE, code=2))
     assert project.state() == before
     project.release()
     assert first.wait(120) == 0
@@ -207,7 +207,7 @@ def test_a_killed_run_leaves_no_lock_and_its_stage_is_waited_for(project: Projec
     # a process counts as running, and DVC's lock as held, until the init process has reaped it
     psutil.wait_procs([process for process in family if process != stage], 120)
     before = project.state()
-    assert f"repro: train (process {stage.pid}) runs in this folder; wait until it ends" in project.run(*MAKE, code=2)
+    assert f"repro: train (process {stage.pid}) is running in this folder; wait until it ends" in project.run(*MAKE, code=2)
     assert project.state() == before
     project.release()
     psutil.wait_procs([stage], 60)

@@ -21,7 +21,7 @@ def test_a_stage_that_another_process_runs_is_named_until_it_ends(
     with subprocess.Popen([sys.executable, "-c", HOLD], env=os.environ | {"PYTHONPATH": str(root)}, **pipes) as process:  # type: ignore[call-overload]
         process.stdout.readline()
         for _ in range(2):
-            message = rf"^train \(process {process.pid}\) runs in this folder; wait until it ends$"
+            message = rf"^train \(process {process.pid}\) is running in this folder; wait until it ends$"
             with pytest.raises(InputError, match=message), stage_lock("merge"):
                 pass
         process.kill()
