@@ -97,7 +97,7 @@ def prompt(model: Path, count: int) -> list[int]:
     Raises:
         InputError: there are fewer.
     """
-    tokens = load_encoder(model).prompt(" ".join(row["phrase"] for row in read_jsonl(PHRASES)))
+    tokens = load_encoder(model).encode_prompt(" ".join(row["phrase"] for row in read_jsonl(PHRASES)))
     if len(tokens) < count:
         raise InputError(f"--prompt-tokens: must be {len(tokens)} or less, as many as {PHRASES.relative_to(ROOT)} has")
     return tokens[:count]

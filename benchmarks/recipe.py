@@ -25,7 +25,7 @@ def main(folder: Path) -> None:
     completion_only = bool(OmegaConf.load("params.yaml").train.completion_only_loss)
     prompt, encoder = Prompt.load(PREPARED), load_encoder(BASE)
     rows = read_jsonl(PREPARED / "train.jsonl")
-    examples = [encoder.example(row, prompt.source_max_len, completion_only) for row in rows]
+    examples = [encoder.encode_example(row, prompt.source_max_len, completion_only) for row in rows]
     write_jsonl(folder / "rows.jsonl", examples)
     write_jsonl(folder / "texts.jsonl", [{"text": encoder.tokenizer.decode(example["input_ids"])} for example in examples])
     tokens = sum(len(example["input_ids"]) for example in examples)

@@ -111,7 +111,7 @@ def samples(config: Build, model: Path, prompt: Prompt | None) -> list[list[int]
     """The tokens of the training rows that gptq is calibrated on, evenly spaced over all rows and cut as in training."""
     encoder, rows = load_encoder(model, prompt.eos_token_ids if prompt else ()), read_jsonl(PREPARED / "train.jsonl")
     chosen = evenly_spaced(rows, min(config.n_samples or SAMPLES, len(rows)))
-    encoded = [encoder.row(row, prompt.source_max_len if prompt else None) for row in chosen]
+    encoded = [encoder.encode_row(row, prompt.source_max_len if prompt else None) for row in chosen]
     return [prompt_tokens + completion for prompt_tokens, completion in encoded]
 
 

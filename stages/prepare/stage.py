@@ -38,7 +38,7 @@ def main(cfg: Config) -> str:
     check_base_context(BASE, cfg.data.source_max_len)
     prompt = make_prompt(cfg.data, encoder)
     splits, metrics = prepare(cfg.data, cfg.seed, prompt, encoder)
-    longest = max(len(encoder.row(row, cfg.data.source_max_len)[1]) for row in splits["train"])
+    longest = max(len(encoder.encode_row(row, cfg.data.source_max_len)[1]) for row in splits["train"])
     with atomic_output(PREPARED) as partial:
         for name, rows in splits.items():
             write_jsonl(partial / f"{name}.jsonl", rows)
@@ -173,7 +173,7 @@ def fit(rows: list[dict[str, Any]], data: Data, encoder: Encoder) -> tuple[list[
     for row in rows:
         if token_count(row, encoder) <= data.source_max_len:
             kept.append(row)
-        elif data.overlong is Overlong.truncate and len(encoder.prompt(row["prompt"])) < data.source_max_len:
+        elif data.overlong is Overlong.truncate and len(encoder.encode_prompt(row["prompt"])) < data.source_max_len:
             kept.append(row)
             truncated += 1
     if rows and not kept:
@@ -193,4 +193,4 @@ def check_labels(rows: list[dict[str, Any]], data: Data) -> None:
 
 def token_count(row: dict[str, Any], encoder: Encoder) -> int:
     """Tokens of prompt, completion and end of the answer."""
-    return len(encoder.prompt(row["prompt"])) + len(encoder.completion(row["completion"]))
+    return len(encoder.encode_prompt(row["prompt"])) + len(encoder.encode_completion(row["completion"]))

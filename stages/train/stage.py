@@ -115,7 +115,7 @@ def read_examples(train: Train) -> dict[str, list[PackedSequence]]:
     padding = encoder.tokenizer.pad_token_id or 0
 
     def example(row: dict[str, Any]) -> dict[str, list[int]]:
-        return encoder.example(row, prompt.source_max_len, train.completion_only_loss)
+        return encoder.encode_example(row, prompt.source_max_len, train.completion_only_loss)
 
     learned = group_by_sequence(read_jsonl(PREPARED / "train.jsonl"))
     return {

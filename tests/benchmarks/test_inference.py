@@ -92,7 +92,7 @@ def test_an_fp32_model_chooses_as_torch_does(tiny_phi3: Path, tmp_path: Path) ->
 def test_the_prompt_is_the_phrases_cut_to_a_length(tiny_phi3: Path, root: Path) -> None:
     first = json.loads((root / "data/raw/tone.jsonl").read_text(encoding="utf-8").splitlines()[0])["phrase"]
     encoder = load_encoder(tiny_phi3)
-    whole = encoder.prompt(first)
+    whole = encoder.encode_prompt(first)
     assert inference_models.prompt(tiny_phi3, len(whole) + 20)[: len(whole)] == whole
     assert len(inference_models.prompt(tiny_phi3, 300)) == 300
     with pytest.raises(InputError, match=r"--prompt-tokens: must be \d+ or less, as many as data/raw/tone\.jsonl has"):

@@ -129,7 +129,7 @@ def test_one_list_of_ends_goes_from_the_base_models_files_to_every_runtime(
     assert GenaiConfig.read(ONNX).eos_token_ids == ends
     merged, onnx = TorchModel(MERGED, 4, Prompt.load(MERGED).eos_token_ids), OnnxModel(ONNX)
     for answer in ("yes", "yes<|end|>", "yes<|endoftext|>"):
-        expected = load_encoder(BASE, ends).completion(answer)
+        expected = load_encoder(BASE, ends).encode_completion(answer)
         assert merged.encode_completion(answer) == onnx.encode_completion(answer) == expected
         assert expected[-1] in ends
     figures = measured("merged", "onnx")
@@ -235,7 +235,7 @@ def test_completions_count_as_far_as_they_were_learned(root: Path, short_base: P
     project(short_base, long, source_max_len=40, overlong="truncate")
     rows, prompt = read_jsonl(PREPARED / "train.jsonl"), Prompt.load(PREPARED)
     encoder = load_encoder(BASE)
-    lengths = [len(encoder.example(row, 40, True)["input_ids"]) for row in rows]
+    lengths = [len(encoder.encode_example(row, 40, True)["input_ids"]) for row in rows]
     assert set(lengths) == {40}
     assert prompt.max_new_tokens == max(40 - len(row["prompt"]) for row in rows) < 40
     press(root)
@@ -245,7 +245,7 @@ def test_completions_count_as_far_as_they_were_learned(root: Path, short_base: P
     assert figures["onnx"]["perplexity"] == pytest.approx(figures["merged"]["perplexity"], rel=1e-4)
     samples = build.samples(recipe(), MERGED, prompt)
     assert {len(tokens) for tokens in samples} == {40}
-    chosen = [encoder.example(row, 40, True)["input_ids"] for row in rows]
+    chosen = [encoder.encode_example(row, 40, True)["input_ids"] for row in rows]
     assert all(tokens in chosen for tokens in samples)
 
 

@@ -84,7 +84,7 @@ def metrics(name: str) -> Any:
 
 @torch.inference_mode()
 def logits(model: Any, prompt: str) -> torch.Tensor:
-    found: torch.Tensor = model(torch.tensor([load_encoder(BASE).prompt(prompt)])).logits
+    found: torch.Tensor = model(torch.tensor([load_encoder(BASE).encode_prompt(prompt)])).logits
     return found
 
 
@@ -171,7 +171,7 @@ def test_the_built_model_holds_nothing_of_this_machine(project: Path, int4: Path
 )
 def test_the_shipped_tokenizer_gives_the_tokens_of_training(text: str) -> None:
     shipped = og.Tokenizer(og.Model(str(ONNX)))
-    assert list(shipped.encode(text)) == load_encoder(BASE).prompt(text)
+    assert list(shipped.encode(text)) == load_encoder(BASE).encode_prompt(text)
 
 
 def test_gptq_stays_closer_to_the_merged_model_than_plain_rounding(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_a_full_precision_build_agrees_to_numerical_noise_and_int4_does_not(proj
     compare.main(compare.Config(evaluation()))
     figures = metrics("compare")
     rows = read_jsonl(PREPARED / "test.jsonl")
-    tokens = sum(len(load_encoder(BASE).completion(row["completion"])) for row in rows)
+    tokens = sum(len(load_encoder(BASE).encode_completion(row["completion"])) for row in rows)
     assert figures.pop("mean_kl") < 1e-7
     assert figures == {
         "rows": len(rows),
@@ -311,7 +311,7 @@ def test_models_are_compared_on_the_rows_of_the_split(project: Path) -> None:
         evaluated(candidate, split=Split.validation)
     compare.main(compare.Config(evaluation(split=Split.validation)))
     rows = read_jsonl(PREPARED / "validation.jsonl")
-    tokens = sum(len(load_encoder(BASE).completion(row["completion"])) for row in rows)
+    tokens = sum(len(load_encoder(BASE).encode_completion(row["completion"])) for row in rows)
     assert (metrics("compare")["rows"], metrics("compare")["tokens"]) == (len(rows), tokens)
 
 

@@ -52,7 +52,7 @@ def predict(texts: Iterable[str], folder: Path) -> None:
 def answer(model: OnnxModel, prompt: Prompt, text: str, number: int) -> str:
     """The answer to a line."""
     try:
-        return model.answer(prompt.render_prompt(prompt.row_of(text)), prompt.max_new_tokens).strip()
+        return model.answer(prompt.render_prompt(prompt.parse_row(text)), prompt.max_new_tokens).strip()
     except InputError as error:
         raise InputError(f"line {number}: {error}") from error
 

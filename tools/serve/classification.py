@@ -68,7 +68,7 @@ def rendered(body: ClassifyRequest, prompt: Prompt) -> tuple[list[str], str]:
     if texts is not None:
         param = "texts" if body.text is None else "text"
         try:
-            return [prompt.render_prompt(prompt.row_of(text.strip())) for text in texts], param
+            return [prompt.render_prompt(prompt.parse_row(text.strip())) for text in texts], param
         except InputError as error:
             raise RequestError(400, f"{param}: {error}", param) from error
     rows = [body.row] if body.row is not None else body.rows or []

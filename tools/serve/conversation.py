@@ -48,7 +48,7 @@ class Conversation:
                 "messages",
             )
         try:
-            return Rendered(self._prompt.render_prompt(self._prompt.row_of(messages[0].content.strip())), from_template=False)
+            return Rendered(self._prompt.render_prompt(self._prompt.parse_row(messages[0].content.strip())), from_template=False)
         except InputError as error:
             raise RequestError(400, f"messages: {error}", "messages") from error
 

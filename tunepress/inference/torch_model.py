@@ -44,11 +44,11 @@ class TorchModel:
 
     def encode_prompt(self, text: str) -> Tokens:
         """Tokens of a prompt, the model's first token (BOS) included where its tokenizer adds one."""
-        return self.encoder.prompt(text)
+        return self.encoder.encode_prompt(text)
 
     def encode_completion(self, text: str) -> Tokens:
         """Tokens of a completion and the end of the answer."""
-        return self.encoder.completion(text)
+        return self.encoder.encode_completion(text)
 
     @torch.inference_mode()
     def logits(self, asked: Requests) -> Iterator[tuple[int, int, Logits]]:

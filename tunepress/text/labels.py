@@ -1,39 +1,39 @@
-"""Labels: which of them a model's answer names."""
+"""Labels: which one a model's answer contains."""
 
 import re
 import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 
-INVALID = "(invalid)"  # a predicted label where the answer is none
+INVALID = "(invalid)"  # the predicted label of an answer that does not begin with a label
 
 
 def find_label(answer: str, labels: Sequence[str]) -> str:
-    """The label that an answer begins with, as a whole word or number; INVALID if there is none.
+    """The label with which an answer begins, as a whole word or number; INVALID if it does not begin with one.
 
-    Case does not matter, except between labels that differ in nothing else.
+    Case does not matter, except between labels that differ only in case.
     """
     return next((label for label, pattern in _patterns(tuple(labels)) if pattern.match(answer)), INVALID)
 
 
 def labels_problem(labels: Sequence[str]) -> str | None:
-    """What is wrong with data.labels, None where nothing is."""
+    """What is wrong with data.labels; None if they are valid."""
     seen = set()
     for label in labels:
         if not label or label != label.strip():
-            return f"data.labels: {label!r} is empty or has white space around it, which rows lose; write it without, or drop it"
+            return f"data.labels: {label!r} is empty or has white space around it, which is stripped from rows; correct it"
         if label == INVALID:
-            return f"data.labels: {INVALID} is what answers without a label are called; use another name in the rows"
+            return f"data.labels: {INVALID} is reserved for answers without a label; use another name in the rows"
         composed = unicodedata.normalize("NFC", label)
         if composed in seen:
-            return f"data.labels: {label!r} is in the list twice, or twice in different Unicode forms; drop one"
+            return f"data.labels: {label!r} is in the list twice, or twice in different Unicode forms; remove one"
         seen.add(composed)
     return None
 
 
 @lru_cache(maxsize=8)
 def _patterns(labels: tuple[str, ...]) -> list[tuple[str, re.Pattern[str]]]:
-    """Each label with what finds it at the beginning of an answer, the longest first."""
+    """Each label with the pattern that matches it at the beginning of an answer, the longest label first."""
     ordered = sorted(labels, key=len, reverse=True)
     return [(label, re.compile(_expression(label), _flags(label, labels))) for label in ordered]
 
@@ -46,5 +46,5 @@ def _expression(label: str) -> str:
 
 
 def _flags(label: str, labels: Sequence[str]) -> re.RegexFlag:
-    alike = re.compile(re.escape(label), re.IGNORECASE)
-    return re.NOFLAG if any(other != label and alike.fullmatch(other) for other in labels) else re.IGNORECASE
+    pattern = re.compile(re.escape(label), re.IGNORECASE)
+    return re.NOFLAG if any(other != label and pattern.fullmatch(other) for other in labels) else re.IGNORECASE

@@ -1,7 +1,7 @@
-"""The corpus: which rows are learned together, in one sequence of the model.
+"""The corpus: which rows are packed into one sequence of the model.
 
-A sequence is what a batch counts. Its examples are joined without padding and, unless asked otherwise, do not see each
-other: each has position ids of its own. No example is ever cut to fill a sequence.
+The batch size counts sequences. The examples of a sequence are concatenated without padding and by default do not attend to
+each other: each has its own position ids. An example is never truncated to fill a sequence.
 """
 
 import json
@@ -21,18 +21,17 @@ PackedSequence = list[Example]
 
 @dataclass(frozen=True)
 class Corpus:
-    """How `train` makes sequences of the prepared rows; `prepare` writes it beside them.
+    """How `train` packs the prepared rows into sequences; `prepare` writes it next to them.
 
     Attributes:
-        pad_to_max_len: fill each sequence up to so many tokens; None: no padding.
-        use_attention_mask: examples of a sequence don't see each other; False: each sees those before it.
+        pad_to_max_len: pad each sequence to this number of tokens; None: no padding.
+        use_attention_mask: examples of a sequence do not attend to each other; if False, each attends to those before it.
     """
 
     pad_to_max_len: int | None
     use_attention_mask: bool
 
     def save(self, folder: Path) -> None:
-        """Writes corpus.json to `folder`."""
         write_json(folder / FILE_NAME, asdict(self))
 
     @classmethod
@@ -40,7 +39,7 @@ class Corpus:
         """Reads corpus.json from `folder`.
 
         Raises:
-            InputError: there is none, or it is not one.
+            InputError: the file does not exist or is not valid.
         """
         path = folder / FILE_NAME
         try:
@@ -49,26 +48,26 @@ class Corpus:
             raise InputError(f"{path}: not made by `prepare` ({error}); run `make repro`") from error
 
     def sequence(self, examples: list[Example], pad_token_id: int) -> PackedSequence:
-        """One sequence of some rows' examples."""
-        joined = examples if self.use_attention_mask else [concatenate(examples)]
-        missing = (self.pad_to_max_len or 0) - token_count(joined)
+        """Packs the examples of some rows into one sequence."""
+        packed = examples if self.use_attention_mask else [concatenate(examples)]
+        missing = (self.pad_to_max_len or 0) - token_count(packed)
         if missing <= 0:
-            return joined
-        return [*joined, {"input_ids": [pad_token_id] * missing, "labels": [IGNORE_INDEX] * missing}]
+            return packed
+        return [*packed, {"input_ids": [pad_token_id] * missing, "labels": [IGNORE_INDEX] * missing}]
 
 
 def token_count(sequence: PackedSequence) -> int:
-    """Tokens of all examples of a sequence."""
+    """The total number of tokens of a sequence."""
     return sum(len(example["input_ids"]) for example in sequence)
 
 
 def concatenate(examples: list[Example]) -> Example:
-    """Examples as one text, in which each sees those before it."""
+    """Concatenates examples into one, in which each attends to those before it."""
     return {name: [token for example in examples for token in example[name]] for name in ("input_ids", "labels")}
 
 
 def group_by_sequence(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Prepared rows by the sequence that `prepare` put them in."""
+    """Groups prepared rows by the sequence that `prepare` assigned to them."""
     grouped: dict[int, list[dict[str, Any]]] = {}
     for row in rows:
         grouped.setdefault(row["sequence"], []).append(row)
@@ -76,30 +75,30 @@ def group_by_sequence(rows: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 
 def pack(lengths: list[int], strategy: str, source_max_len: int, max_samples: int | None, seed: int) -> list[list[int]]:
-    """Puts rows in sequences.
+    """Assigns rows to sequences.
 
     Args:
-        lengths: of the rows, in tokens; none has more than `source_max_len`.
-        strategy: line-by-line, a row a sequence; join, as many rows as fit a sequence in the order they come; and both
-            with `-random` behind, in an order of `seed`.
+        lengths: of the rows, in tokens; at most `source_max_len` each.
+        strategy: line-by-line, one row per sequence; join, as many rows as fit a sequence, in their order; or one of them
+            with the suffix `-random`, in a random order.
         source_max_len: tokens of a sequence.
-        max_samples: no more sequences than that; None: all.
+        max_samples: maximum number of sequences; None: no limit.
         seed: of the random order.
 
     Returns:
-        The rows' numbers by sequence.
+        The indices of the rows of each sequence.
     """
     order = list(range(len(lengths)))
     if strategy.endswith("-random"):
         Random(seed).shuffle(order)  # noqa: S311  (an order, not a secret)
     if not strategy.startswith("join"):
-        return [[number] for number in order][:max_samples]
-    assigned: list[list[int]] = []
+        return [[index] for index in order][:max_samples]
+    sequences: list[list[int]] = []
     room = 0
-    for number in order:
-        if lengths[number] > room:
-            assigned.append([])
+    for index in order:
+        if lengths[index] > room:
+            sequences.append([])
             room = source_max_len
-        assigned[-1].append(number)
-        room -= lengths[number]
-    return assigned[:max_samples]
+        sequences[-1].append(index)
+        room -= lengths[index]
+    return sequences[:max_samples]

@@ -1,6 +1,6 @@
-"""The prompt: how a row becomes the text a model is given and the text it should answer.
+"""The prompt: how a row becomes the model's input and its expected output.
 
-Made once, by `stages.prepare`, and carried beside the weights as prompt.json through adapter, merged and ONNX model,
+`stages.prepare` makes it once. It is copied as prompt.json with the weights, from the adapter to the merged and the ONNX model,
 so that training, evaluation and prediction cannot differ.
 """
 
@@ -18,24 +18,24 @@ from tunepress.core.errors import InputError
 from tunepress.core.files import write_json
 
 FILE_NAME = "prompt.json"
-# What a chat template that prints today's date gets instead, so that the same rows give the same bytes on any day. Meta's
-# templates of Llama 3.1 and later fall back to this date where a program offers no clock, so their models have seen it.
+# The date for chat templates that print today's date, so that the same rows give the same bytes on any day. Meta's templates
+# of Llama 3.1 and later use this date if the program provides no clock, so their models have been trained with it.
 CHAT_TEMPLATE_DATE = "2024-07-26"
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """Two templates in Python's format syntax; a name in braces is a column, which may hold spaces.
+    """Two templates in Python's format syntax. A name in braces is a column; it may contain spaces.
 
     Attributes:
-        prompt: what the model is given.
-        completion: what it learns to answer.
-        labels: the answers there are, or None for free text.
-        source_max_len: no training row had more tokens.
-        max_new_tokens: the longest completion of the training rows in tokens, end of sequence included.
-        eos_token_ids: the tokens that end an answer, in training, evaluation and the built model; the first is the one that
-            completions end with. Empty: those of the model folder.
-        chat_template_date: the date, as YYYY-MM-DD, that chat templates print as today's.
+        prompt: of the model's input.
+        completion: of the expected output.
+        labels: the possible answers, or None for free text.
+        source_max_len: the maximum number of tokens of a training row.
+        max_new_tokens: the number of tokens of the longest completion in the training rows, including the EOS token.
+        eos_token_ids: the tokens that end an answer, in training, evaluation and the built model. Completions end with the
+            first. Empty: those of the model folder.
+        chat_template_date: the date, as YYYY-MM-DD, that chat templates print as today's date.
     """
 
     prompt: str
@@ -48,44 +48,41 @@ class Prompt:
 
     @property
     def columns(self) -> list[str]:
-        """Columns that the prompt needs."""
+        """The columns that the prompt needs."""
         return column_names(self.prompt)
 
     def render_prompt(self, row: Mapping[str, Any]) -> str:
-        """The text a model is given for `row`."""
         return render(self.prompt, row)
 
     def render_completion(self, row: Mapping[str, Any]) -> str:
-        """The text a model should answer for `row`."""
         return render(self.completion, row)
 
-    def row_of(self, text: str) -> dict[str, Any]:
-        """The columns that a text fills: the only one there is, or those of a JSON object.
+    def parse_row(self, text: str) -> dict[str, Any]:
+        """The columns of the prompt from a text: the text itself if there is one column, otherwise a JSON object.
 
         Raises:
-            InputError: there are several, and the text has not all of them; or UTF-8 cannot hold the text.
+            InputError: the text is not a JSON object with all columns, or it cannot be encoded in UTF-8.
         """
         columns = list(dict.fromkeys(self.columns))
         if len(columns) == 1:
             try:
                 return {columns[0]: to_text(text)}
             except ValueError as error:
-                raise InputError(f"the text holds {error}") from error
+                raise InputError(f"the text contains {error}") from error
         try:
             row = json.loads(text, parse_float=str, parse_int=str)  # as prepare reads JSON
             values = {column: row[column] for column in columns}
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            wanted = ", ".join(f'"{column}": "..."' for column in columns)
-            raise InputError(f"this model wants a JSON object {{{wanted}}}") from error
+            example = ", ".join(f'"{column}": "..."' for column in columns)
+            raise InputError(f"this model needs a JSON object {{{example}}}") from error
         for column, value in values.items():
             try:
                 values[column] = to_text(value)
             except ValueError as error:
-                raise InputError(f"column {column!r} holds {error}") from error
+                raise InputError(f"column {column!r} contains {error}") from error
         return values
 
     def save(self, folder: Path) -> None:
-        """Writes prompt.json to `folder`."""
         write_json(folder / FILE_NAME, asdict(self))
 
     @classmethod
@@ -93,11 +90,11 @@ class Prompt:
         """Reads prompt.json from `folder`.
 
         Raises:
-            InputError: there is none, or it is not one.
+            InputError: the file does not exist or is not valid.
         """
         path = folder / FILE_NAME
         if not path.exists():
-            raise InputError(f"{path}: not found; a model made by this pipeline has it, run `make repro`")
+            raise InputError(f"{path}: not found; models of this pipeline have it, run `make repro`")
         try:
             fields = json.loads(path.read_text(encoding="utf-8"))
             labels, ends = fields.pop("labels"), fields.pop("eos_token_ids", ())
@@ -109,28 +106,28 @@ class Prompt:
 
 
 def fixed_strftime(date: str) -> Callable[[str], str]:
-    """The function `strftime_now` of chat templates, on a fixed date.
+    """The function `strftime_now` of chat templates, with a fixed date.
 
     Args:
         date: YYYY-MM-DD.
 
     Raises:
-        ValueError: it is not a date.
+        ValueError: `date` is not a date.
     """
     return datetime.fromisoformat(date).strftime
 
 
 def split_template(text_template: str, completion_column: str) -> tuple[str, str]:
-    """Cuts a template of a whole row in two where the completion column begins.
+    """Splits a template of a whole row into prompt and completion, before the completion column.
 
     Raises:
-        InputError: the template is malformed, names no prompt column, or not the completion column exactly once.
+        InputError: the template is malformed, has no column in the prompt, or does not have the completion column exactly once.
     """
     columns = column_names(text_template)
     if columns.count(completion_column) != 1:
         raise InputError(
-            f"data.text_template: must name {{{completion_column}}} (data.completion_column) exactly once; "
-            f"it names {', '.join(columns) or 'no column'}"
+            f"data.text_template: must contain {{{completion_column}}} (data.completion_column) exactly once; "
+            f"it contains {', '.join(columns) or 'no column'}"
         )
     cut = 0
     for literal, name in _parts(text_template):
@@ -140,29 +137,29 @@ def split_template(text_template: str, completion_column: str) -> tuple[str, str
         cut += 0 if name is None else len(f"{{{name}}}")
     prompt, completion = text_template[:cut], text_template[cut:]
     if not column_names(prompt):
-        raise InputError(f"data.text_template: names no column before {{{completion_column}}}, so every prompt is alike")
+        raise InputError(f"data.text_template: has no column before {{{completion_column}}}, so every prompt would be the same")
     return prompt, completion
 
 
 def column_names(template: str) -> list[str]:
-    """Columns that a template names, in order.
+    """The columns in a template, in order.
 
     Raises:
-        InputError: its braces don't match.
+        InputError: the template is malformed.
     """
     return [name for _, name in _parts(template) if name is not None]
 
 
 def render(template: str, row: Mapping[str, Any]) -> str:
-    """The template with the row's values in place of the names."""
+    """Fills a template with the values of a row."""
     return "".join(literal + ("" if name is None else to_text(row[name])) for literal, name in _parts(template))
 
 
 def to_text(value: Any) -> str:
-    """A value of a row as text: text as it is, bytes as UTF-8, a number as Python writes it, a truth value as JSON does.
+    """Converts a value of a row to text: bytes are decoded as UTF-8, numbers formatted as in Python, booleans as in JSON.
 
     Raises:
-        ValueError: it is something else. The message names what it is and the cure.
+        ValueError: the value has another type. The message says which and how to fix it.
     """
     if isinstance(value, str):
         return require_utf8(value)
@@ -178,41 +175,41 @@ def to_text(value: Any) -> str:
     if isinstance(value, float | Decimal):
         if not math.isfinite(value):
             name = "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-            raise ValueError(f"{name}; write a number or a word, or drop the row")
+            raise ValueError(f"{name}; write a number or a word, or remove the row")
         return str(value)
     kinds = {
-        list: "a list; join it to one text",
-        dict: "an object; write it as one text",
-        type(None): "null; fill it, or drop the row",
+        list: "a list; join it into one text",
+        dict: "an object; write it as text",
+        type(None): "null; write a value, or remove the row",
     }
     raise ValueError(kinds.get(type(value), f"a value of the type {type(value).__name__}; store it as text"))
 
 
 def require_utf8(text: str) -> str:
-    r"""A text that UTF-8 can hold.
+    r"""Returns the text unchanged if it can be encoded in UTF-8.
 
     Raises:
-        ValueError: half a surrogate pair is in it, as in JSON's "\ud83d".
+        ValueError: the text contains half a surrogate pair, as in JSON's "\ud83d".
     """
     try:
         text.encode()
     except UnicodeEncodeError as error:
         half = text[error.start].encode("ascii", "backslashreplace").decode()
-        raise ValueError(f"half a surrogate pair ({half}); write the whole character, or drop it") from error
+        raise ValueError(f"half a surrogate pair ({half}); write the complete character, or remove it") from error
     return text
 
 
 def escape(literal: str) -> str:
-    """Text that a template shows as it is."""
+    """Escapes a text so that a template shows it unchanged."""
     return literal.replace("{", "{{").replace("}", "}}")
 
 
 def _parts(template: str) -> list[tuple[str, str | None]]:
-    # Formatter.parse and not str.format: a dot or bracket in a column's name is no attribute access.
+    # Formatter.parse and not str.format, which would take a dot or bracket in a column's name for an attribute access.
     try:
         parts = [(literal, name) for literal, name, _, _ in Formatter().parse(template)]
     except ValueError as error:
-        raise InputError(f"data.text_template: {error} (a brace that is no column is written twice)") from error
+        raise InputError(f"data.text_template: {error} (write a literal brace twice)") from error
     if template != "".join(escape(literal) + ("" if name is None else f"{{{name}}}") for literal, name in parts):
-        raise InputError("data.text_template: a column is its bare name in braces, without ! or :")
+        raise InputError("data.text_template: a column must be its plain name in braces, without ! or :")
     return parts

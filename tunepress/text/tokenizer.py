@@ -1,6 +1,6 @@
-"""Rows as tokens: prompt and completion are encoded apart, so a prompt has the same tokens in training and in use.
+"""Rows as tokens. Prompt and completion are encoded separately, so a prompt has the same tokens in training and in inference.
 
-Imports no transformers: the int4 model is scored with `cut` too.
+This module does not import transformers, because scoring the int4 model uses `truncate` too.
 """
 
 from dataclasses import dataclass
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 Tokens = list[int]
 Example = dict[str, Tokens]  # `input_ids` and `labels` of the same length
 
-IGNORE_INDEX = -100  # transformers' label of a position without loss
+IGNORE_INDEX = -100  # the label that transformers excludes from the loss
 
 
 def truncate(completion: Tokens, prompt: Tokens, source_max_len: int | None) -> Tokens:
-    """The tokens of a completion that a row of `source_max_len` tokens holds after its prompt, at least one; None: all."""
+    """The tokens of a completion that fit a row of `source_max_len` tokens after its prompt, at least one; None: all of them."""
     return completion if source_max_len is None else completion[: max(source_max_len - len(prompt), 1)]
 
 
 def max_answer_length(prompt: Tokens, max_new_tokens: int, context_length: int | None) -> int:
-    """The tokens that an answer may have: `max_new_tokens`, or the fewer that the model's context leaves after the prompt.
+    """The maximum number of tokens of an answer: `max_new_tokens`, or fewer if the model's context is too short for them.
 
     Raises:
-        InputError: it leaves none.
+        InputError: the prompt fills the context.
     """
     if context_length is None:
         return max_new_tokens
@@ -52,28 +52,28 @@ class Encoder:
     """Encodes the texts of a row.
 
     Attributes:
-        eos_token_ids: tokens that end an answer. The first is appended to a completion that ends in none of them.
+        eos_token_ids: tokens that end an answer. The first is appended to a completion that does not end with one of them.
     """
 
     tokenizer: "PreTrainedTokenizerBase"
     eos_token_ids: Tokens
 
-    def prompt(self, text: str) -> Tokens:
-        """Tokens of a prompt, the model's first token (BOS) included where its tokenizer adds one."""
+    def encode_prompt(self, text: str) -> Tokens:
+        """Tokens of a prompt, including the BOS token if the tokenizer adds one."""
         return list(self.tokenizer(text)["input_ids"])
 
-    def completion(self, text: str) -> Tokens:
-        """Tokens of a completion and the end of the answer."""
+    def encode_completion(self, text: str) -> Tokens:
+        """Tokens of a completion, including an EOS token at the end."""
         tokens = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         return tokens if tokens and tokens[-1] in self.eos_token_ids else [*tokens, self.eos_token_ids[0]]
 
-    def row(self, row: dict[str, Any], source_max_len: int | None) -> tuple[Tokens, Tokens]:
-        """A row's prompt, and its completion as far as `source_max_len` tokens hold the two; None: all of it."""
-        prompt = self.prompt(row["prompt"])
-        return prompt, truncate(self.completion(row["completion"]), prompt, source_max_len)
+    def encode_row(self, row: dict[str, Any], source_max_len: int | None) -> tuple[Tokens, Tokens]:
+        """Tokens of a row's prompt, and of its completion truncated to a total of `source_max_len`; None: not truncated."""
+        prompt = self.encode_prompt(row["prompt"])
+        return prompt, truncate(self.encode_completion(row["completion"]), prompt, source_max_len)
 
-    def example(self, row: dict[str, Any], source_max_len: int, completion_only_loss: bool) -> Example:
+    def encode_example(self, row: dict[str, Any], source_max_len: int, completion_only_loss: bool) -> Example:
         """One training example: `input_ids` and `labels` of the same length, at most `source_max_len`."""
-        prompt, completion = self.row(row, source_max_len)
-        learned = [IGNORE_INDEX] * len(prompt) + completion if completion_only_loss else prompt + completion
-        return {"input_ids": (prompt + completion)[:source_max_len], "labels": learned[:source_max_len]}
+        prompt, completion = self.encode_row(row, source_max_len)
+        labels = [IGNORE_INDEX] * len(prompt) + completion if completion_only_loss else prompt + completion
+        return {"input_ids": (prompt + completion)[:source_max_len], "labels": labels[:source_max_len]}

@@ -378,7 +378,7 @@ def test_a_chat_prompt_and_its_answer_are_what_the_chat_template_makes_of_two_me
     assert rendered(prompt) == tokenizer.apply_chat_template(messages, tokenize=False).rstrip()
     opening = tokenizer.apply_chat_template(messages[:1], tokenize=False, add_generation_prompt=True)
     assert prompt.render_prompt(WORDS) == opening
-    assert encoder.completion(prompt.render_completion(WORDS))[-1] in encoder.eos_token_ids
+    assert encoder.encode_completion(prompt.render_completion(WORDS))[-1] in encoder.eos_token_ids
 
 
 CHAT_ML = (
@@ -403,7 +403,7 @@ def test_a_chat_prompt_has_one_bos_whoever_adds_it(data: Data, tiny_phi3: Path, 
     whole = tokenizer.apply_chat_template([*messages, {"role": "assistant", "content": "joy"}], tokenize=False)
     assert rendered(prompt) == whole.rstrip().removeprefix("<|endoftext|>" if adds_bos else "")
     opening = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    assert encoder.prompt(prompt.render_prompt(WORDS)) == tokenizer(opening, add_special_tokens=False)["input_ids"]
+    assert encoder.encode_prompt(prompt.render_prompt(WORDS)) == tokenizer(opening, add_special_tokens=False)["input_ids"]
 
 
 def test_a_model_without_a_chat_template_is_told_with_the_key(data: Data, tiny_phi3: Path) -> None:
@@ -418,7 +418,7 @@ def test_a_model_without_a_chat_template_is_told_with_the_key(data: Data, tiny_p
     [
         (
             "{{ raise_exception('only with tools') }}",
-            r"fails on .* \(the model's chat template refuses them \(only with tools\)\); set it to false",
+            r"fails on .* \(the model's chat template rejects the messages \(only with tools\)\); set it to false",
         ),
         ("{{ messages[0].nothing.at.all }}", "chat template fails on a question and its answer"),
         ("<u>{{ messages[0].content }}{{ messages[0].content }}<a>", "does not show a message exactly once"),
@@ -605,7 +605,7 @@ def test_a_run_leaves_the_splits_the_prompt_and_the_figures(project: Project, en
     assert sorted(path.name for path in prepared.iterdir()) == names
     train = read_jsonl(prepared / "train.jsonl")
     prompt = Prompt.load(prepared)
-    assert prompt.max_new_tokens == max(len(encoder.completion(row["completion"])) for row in train) == len("surprise") + 1
+    assert prompt.max_new_tokens == max(len(encoder.encode_completion(row["completion"])) for row in train) == len("surprise") + 1
     assert prompt.labels == tuple(TONES)
     metrics = json.loads((project.folder / "metrics/prepare.json").read_text(encoding="utf-8"))
     assert metrics["splits"]["train"] == len(train)

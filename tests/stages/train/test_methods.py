@@ -111,7 +111,7 @@ def train_it(cfg: train.Config) -> Trained:
 @torch.inference_mode()
 def logits_joined(model: Any) -> list[torch.Tensor]:
     """The logits of TEXTS, joined as training joins them."""
-    examples = [load_encoder(BASE).prompt(text) for text in TEXTS]
+    examples = [load_encoder(BASE).encode_prompt(text) for text in TEXTS]
     batch = FlatteningCollator(boundaries=True)([[{"input_ids": tokens, "labels": tokens}] for tokens in examples])
     given = {
         name: value.to(model.device) if torch.is_tensor(value) else value for name, value in batch.items() if name != "labels"
@@ -123,7 +123,7 @@ def logits_joined(model: Any) -> list[torch.Tensor]:
 @torch.inference_mode()
 def logits(model: Any) -> list[torch.Tensor]:
     """The logits of TEXTS, one after the other in an ordinary model."""
-    return [model.eval()(torch.tensor([load_encoder(BASE).prompt(text)])).logits[0] for text in TEXTS]
+    return [model.eval()(torch.tensor([load_encoder(BASE).encode_prompt(text)])).logits[0] for text in TEXTS]
 
 
 def merged(base: MergeBase) -> Any:

@@ -40,7 +40,7 @@ def model(tiny_phi3: Path) -> PreTrainedModel:
 @pytest.fixture(params=[True, False], ids=["completion only", "prompt too"])
 def examples(request: pytest.FixtureRequest, tiny_phi3: Path) -> list[Example]:
     encoder = load_encoder(tiny_phi3)
-    return [encoder.example(row, 1000, completion_only_loss=request.param) for row in ROWS]
+    return [encoder.encode_example(row, 1000, completion_only_loss=request.param) for row in ROWS]
 
 
 def joined(examples: list[Example]) -> dict[str, torch.Tensor]:

@@ -88,14 +88,14 @@ def test_several_columns_come_as_json_lines_and_a_bad_line_is_told_in_one(projec
     done = run_predict(project, root, "--model", "models/two", said=f"{good}\nplain text\n{good}\n")
     assert done.returncode == 1
     assert done.stdout == expected(project, "Who's {there}? (Zoë)\n")  # the line before it was answered
-    assert done.stderr == 'predict: line 2: this model wants a JSON object {"Question": "...", "First Name": "..."}\n'
+    assert done.stderr == 'predict: line 2: this model needs a JSON object {"Question": "...", "First Name": "..."}\n'
 
 
 @pytest.mark.parametrize("text", ['{"Question": "?"}', "[1, 2]", '"Question"', "5", "null", '{"Question": "?", "First Name": }'])
 def test_a_line_without_all_columns_is_refused(text: str, project: Path, root: Path) -> None:
     done = run_predict(project, root, "--model", "models/two", text)
     assert done.returncode == 1
-    assert done.stderr.startswith("predict: line 1: this model wants a JSON object")
+    assert done.stderr.startswith("predict: line 1: this model needs a JSON object")
     assert done.stderr.count("\n") == 1
 
 
@@ -111,7 +111,7 @@ def test_a_model_without_its_prompt_is_told_in_one_line(project: Path, root: Pat
             (tmp_path / file.name).symlink_to(file)
     done = run_predict(project, root, "--model", str(tmp_path), "text")
     assert done.returncode == 1
-    assert done.stderr == f"predict: {tmp_path}/prompt.json: not found; a model made by this pipeline has it, run `make repro`\n"
+    assert done.stderr == f"predict: {tmp_path}/prompt.json: not found; models of this pipeline have it, run `make repro`\n"
 
 
 @pytest.mark.parametrize(

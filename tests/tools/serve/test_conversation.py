@@ -103,7 +103,7 @@ def test_a_template_may_refuse(tiny_phi3: Path, tmp_path: Path) -> None:
     (tmp_path / "chat_template.jinja").write_text(source)
     (tmp_path / "tokenizer_config.json").write_text("{}")
     conversation = Conversation(tmp_path, Prompt("<u>{text}<a>", "{stars}", None, 10))
-    with pytest.raises(RequestError, match="the model's chat template refuses them \\(no system here\\)"):
+    with pytest.raises(RequestError, match="the model's chat template rejects the messages \\(no system here\\)"):
         conversation.render([Message(role="system", content="x"), Message(role="user", content="x")])
 
 
@@ -118,5 +118,5 @@ def test_a_template_reaches_nothing_outside(tmp_path: Path) -> None:
     (tmp_path / "chat_template.jinja").write_text(source)
     template = ChatTemplate.read(tmp_path)
     assert template
-    with pytest.raises(InputError, match="refuses them"):
+    with pytest.raises(InputError, match="rejects the messages"):
         template.render([{"role": "user", "content": "x"}])

@@ -114,7 +114,7 @@ def test_a_message_to_a_model_of_columns_is_a_json_object_as_for_predict(columns
         create = server.openai().chat.completions.create
         answer = create(model=MODEL, messages=[{"role": "user", "content": json.dumps(row)}])
         assert answer.choices[0].message.content == model.answer(COLUMNS.render_prompt(row), 12)
-        with pytest.raises(BadRequestError, match="this model wants a JSON object"):
+        with pytest.raises(BadRequestError, match="this model needs a JSON object"):
             create(model=MODEL, messages=[{"role": "user", "content": "Who's there?"}])
 
 

@@ -109,7 +109,7 @@ def test_labels_that_differ_in_case_only_are_told_apart_exactly(answer: str, lab
         (["joy", ""], "'' is empty or has white space around it"),
         (["joy", " "], "' ' is empty"),
         ([" joy", "fear"], "has white space around it"),
-        (["joy", INVALID], "(invalid) is what answers without a label are called"),
+        (["joy", INVALID], "(invalid) is reserved for answers without a label"),
     ],
 )
 def test_labels_that_cannot_be_told_apart_are_refused(labels: list[str], problem: str) -> None:

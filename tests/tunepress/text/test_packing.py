@@ -166,8 +166,8 @@ def test_no_token_of_a_row_is_cut_or_comes_twice(rows: int, corpus: Corpus, root
     joined(rows, corpus)
     encoder = load_encoder(BASE)
     prepared = read_jsonl(PREPARED / "train.jsonl")
-    tokens = [encoder.prompt(row["prompt"]) + encoder.completion(row["completion"]) for row in prepared]
-    learned = [label for row in prepared for label in encoder.completion(row["completion"])]
+    tokens = [encoder.encode_prompt(row["prompt"]) + encoder.encode_completion(row["completion"]) for row in prepared]
+    learned = [label for row in prepared for label in encoder.encode_completion(row["completion"])]
     found = read(root)
     assert len(found) == math.ceil(16 / rows)
     for number, sequence in enumerate(found):

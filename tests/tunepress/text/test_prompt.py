@@ -46,15 +46,15 @@ def test_a_literal_in_the_completion_columns_name_is_no_place_to_cut() -> None:
 @pytest.mark.parametrize(
     ("template", "complaint"),
     [
-        ("no column at all", r"\{tone\}.* exactly once; it names no column"),
+        ("no column at all", r"\{tone\}.* exactly once; it contains no column"),
         ("{phrase}", r"\{tone\}.* exactly once; it names phrase"),
         ("{phrase} {tone} {tone}", r"\{tone\}.* exactly once; it names phrase, tone, tone"),
         ("{phrase} {{tone}}", r"\{tone\}.* exactly once; it names phrase"),
         ("Tone: {tone}", r"no column before \{tone\}"),
         ("{tone} of {phrase}", r"no column before \{tone\}"),
-        ("{phrase} {tone", "a brace that is no column is written twice"),
-        ("{phrase}} {tone}", "a brace that is no column is written twice"),
-        ("{phrase} {tone} {", "a brace that is no column is written twice"),
+        ("{phrase} {tone", "write a literal brace twice"),
+        ("{phrase}} {tone}", "write a literal brace twice"),
+        ("{phrase} {tone} {", "write a literal brace twice"),
         ("{phrase} {tone!r}", ""),
         ("{phrase} {tone:>10}", ""),
         ("{phrase!r} {tone}", ""),
@@ -146,7 +146,7 @@ SEVERAL = Prompt("{a}: {b} ", "{c}", None, 256)
 
 
 def test_a_row_of_json_has_the_text_that_prepare_reads() -> None:
-    row = SEVERAL.row_of('{"a": 1.50, "b": true, "c": [1]}')
+    row = SEVERAL.parse_row('{"a": 1.50, "b": true, "c": [1]}')
     assert row == {"a": "1.50", "b": "true"}
     assert SEVERAL.render_prompt(row) == SEVERAL.render_prompt({"a": "1.50", "b": True}) == "1.50: true "
 
@@ -154,25 +154,25 @@ def test_a_row_of_json_has_the_text_that_prepare_reads() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ('{"a": "x", "b": null}', "column 'b' holds null; "),
-        ('{"a": "x", "b": [1]}', "column 'b' holds a list; "),
-        ('{"a": NaN, "b": ""}', "column 'a' holds NaN; "),
+        ('{"a": "x", "b": null}', "column 'b' contains null; "),
+        ('{"a": "x", "b": [1]}', "column 'b' contains a list; "),
+        ('{"a": NaN, "b": ""}', "column 'a' contains NaN; "),
     ],
 )
 def test_a_value_that_is_no_text_is_refused(text: str, problem: str) -> None:
     with pytest.raises(InputError, match=f"^{problem}"):
-        SEVERAL.row_of(text)
+        SEVERAL.parse_row(text)
 
 
 @pytest.mark.parametrize("text", ['{"a": "x"}', "3", "[]", "x"])
 def test_a_row_that_fills_no_template_is_refused(text: str) -> None:
-    with pytest.raises(InputError, match=r'^this model wants a JSON object \{"a": "...", "b": "..."\}$'):
-        SEVERAL.row_of(text)
+    with pytest.raises(InputError, match=r'^this model needs a JSON object \{"a": "...", "b": "..."\}$'):
+        SEVERAL.parse_row(text)
 
 
 def test_a_text_that_utf8_cannot_hold_is_refused() -> None:
-    with pytest.raises(InputError, match=r"^the text holds half a surrogate pair \(\\udcff\); "):
-        Prompt("{a} ", "{b}", None, 256).row_of("caf\udcff")
+    with pytest.raises(InputError, match=r"^the text contains half a surrogate pair \(\\udcff\); "):
+        Prompt("{a} ", "{b}", None, 256).parse_row("caf\udcff")
 
 
 @pytest.mark.parametrize(

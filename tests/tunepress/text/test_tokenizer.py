@@ -41,20 +41,20 @@ def test_an_example_begins_with_the_tokens_of_its_prompt(
     request: pytest.FixtureRequest, name: str, prompt: str, completion: str
 ) -> None:
     encoder: Encoder = request.getfixturevalue(name)
-    example = encoder.example({"prompt": prompt, "completion": completion}, 100, False)
-    given = encoder.prompt(prompt)
+    example = encoder.encode_example({"prompt": prompt, "completion": completion}, 100, False)
+    given = encoder.encode_prompt(prompt)
     assert example["input_ids"][: len(given)] == given
-    assert example["input_ids"][len(given) :] == encoder.completion(completion)
+    assert example["input_ids"][len(given) :] == encoder.encode_completion(completion)
 
 
 def test_an_example_says_prompt_and_completion_and_then_ends(encoder: Encoder) -> None:
-    tokens = encoder.example(ROW, 100, True)["input_ids"]
+    tokens = encoder.encode_example(ROW, 100, True)["input_ids"]
     assert encoder.tokenizer.decode(tokens) == ROW["prompt"] + ROW["completion"] + "<|endoftext|>"
 
 
 def test_only_a_prompt_begins_with_bos(bos_encoder: Encoder) -> None:
     bos = bos_encoder.tokenizer.bos_token_id
-    tokens = bos_encoder.example(ROW, 100, True)["input_ids"]
+    tokens = bos_encoder.encode_example(ROW, 100, True)["input_ids"]
     assert tokens[0] == bos
     assert tokens.count(bos) == 2  # and at the end, where it is EOS too
     assert tokens[-1] == bos
@@ -72,19 +72,19 @@ def test_only_a_prompt_begins_with_bos(bos_encoder: Encoder) -> None:
     ],
 )
 def test_an_answer_ends_once(encoder: Encoder, completion: str, ending: list[str]) -> None:
-    tokens = encoder.completion(completion)
+    tokens = encoder.encode_completion(completion)
     assert encoder.tokenizer.convert_ids_to_tokens(tokens)[-2:] == ending
     assert sum(token in encoder.eos_token_ids for token in tokens[-2:]) == 1
 
 
 def test_the_first_of_the_ends_is_appended(encoder: Encoder) -> None:
     turned = replace(encoder, eos_token_ids=encoder.eos_token_ids[::-1])
-    assert turned.tokenizer.decode(turned.completion("joy")) == "joy<|end|>"
+    assert turned.tokenizer.decode(turned.encode_completion("joy")) == "joy<|end|>"
 
 
 def test_labels_ignore_the_prompt_only_where_asked(encoder: Encoder) -> None:
-    prompt, completion = encoder.prompt(ROW["prompt"]), encoder.completion(ROW["completion"])
-    only, both = encoder.example(ROW, 100, True), encoder.example(ROW, 100, False)
+    prompt, completion = encoder.encode_prompt(ROW["prompt"]), encoder.encode_completion(ROW["completion"])
+    only, both = encoder.encode_example(ROW, 100, True), encoder.encode_example(ROW, 100, False)
     assert only["input_ids"] == both["input_ids"] == both["labels"] == prompt + completion
     assert only["labels"] == [IGNORE_INDEX] * len(prompt) + completion
 
@@ -92,18 +92,18 @@ def test_labels_ignore_the_prompt_only_where_asked(encoder: Encoder) -> None:
 @pytest.mark.parametrize("completion_only_loss", [True, False])
 @pytest.mark.parametrize("length", [1, 3, 10, 20, 25])
 def test_an_overlong_example_is_cut_at_its_end(encoder: Encoder, length: int, completion_only_loss: bool) -> None:
-    whole, cut = (encoder.example(ROW, longest, completion_only_loss) for longest in (100, length))
+    whole, cut = (encoder.encode_example(ROW, longest, completion_only_loss) for longest in (100, length))
     assert cut == {name: tokens[:length] for name, tokens in whole.items()}
     assert len(cut["input_ids"]) == len(cut["labels"]) == length
 
 
 @pytest.mark.parametrize("length", [18, 20, 23, 25, 100])
 def test_a_row_is_cut_as_it_is_learned(encoder: Encoder, length: int) -> None:
-    prompt, completion = encoder.row(ROW, length)
-    assert prompt == encoder.prompt(ROW["prompt"])
-    example = encoder.example(ROW, length, True)
+    prompt, completion = encoder.encode_row(ROW, length)
+    assert prompt == encoder.encode_prompt(ROW["prompt"])
+    example = encoder.encode_example(ROW, length, True)
     assert completion == [label for label in example["labels"] if label != IGNORE_INDEX]
-    assert encoder.row(ROW, None) == encoder.row(ROW, 1000)
+    assert encoder.encode_row(ROW, None) == encoder.encode_row(ROW, 1000)
 
 
 def test_a_completion_after_a_prompt_that_fills_the_row_keeps_its_first_token() -> None:
@@ -120,5 +120,5 @@ def test_an_answer_is_as_long_as_the_context_lets_it_be() -> None:
 
 
 def test_an_example_of_just_the_length_is_whole(encoder: Encoder) -> None:
-    whole = encoder.example(ROW, 100, True)
-    assert encoder.example(ROW, len(whole["input_ids"]), True) == whole
+    whole = encoder.encode_example(ROW, 100, True)
+    assert encoder.encode_example(ROW, len(whole["input_ids"]), True) == whole
