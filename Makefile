@@ -160,6 +160,10 @@ format: setup-dev ## rewrite the code as ruff wants it
 	@ruff check --fix .
 	@ruff format .
 
+.PHONY: docs
+docs: setup ## write the generated parts of README.md and docs/ again
+	@python -m tools.docs
+
 .PHONY: lock
 lock: setup-dev ## resolve requirements/*.in to exact versions again
 	@cd requirements && for name in cpu search dev serve azure; do \

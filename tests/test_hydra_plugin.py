@@ -226,7 +226,7 @@ def test_a_template_in_a_file_is_what_yaml_says(root: Path, tmp_path: Path) -> N
 
 
 def test_readmes_own_command_gives_the_rows_that_it_shows(root: Path) -> None:
-    command = (root / "README.md").read_text(encoding="utf-8").split("what is learned:\n\n```\n")[1].split("```")[0]
+    command = (root / "README.md").read_text(encoding="utf-8").split("## Your rows")[1].split("```")[1]
     words = shlex.split(command)
     assert words[:3] == ["dvc", "exp", "run"]
     chosen = data(*(words[place + 1] for place, word in enumerate(words) if word == "-S"))

@@ -57,6 +57,11 @@ It lies in the folder.
     ]
 
 
+def test_generated_parts_are_left_to_their_sources() -> None:
+    page = "a\n<!-- generated: messages -->\nit wants\n<!-- end -->\nit wants\n"
+    assert [line for line, _, _ in english.check(page, ".md")] == [5]
+
+
 def test_other_files_are_read_in_comments() -> None:
     assert [(line, phrase) for line, phrase, _ in english.check("a: wants\nb: 1 # wants 2\n", ".yaml")] == [(2, "wants")]
 

@@ -1,0 +1,228 @@
+"""The tables that are made from benchmarks/results/*.json."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from scipy.stats import binomtest
+
+from tools.docs.markdown import table
+from tunepress.core.errors import InputError
+
+RESULTS = Path("benchmarks/results")
+TRAINERS = {
+    "tunepress": "`python -m stages.train`",
+    "trainer": "Trainer, padded, all logits",
+    "olive-checkpointing": "Olive's LoRA pass, join, 512 tokens",
+    "olive": "the same without its gradient checkpointing",
+}
+RUNTIMES = {
+    "onnx": "onnxruntime-genai, int4",
+    "torch": "torch, float32",
+    "llama.cpp": "llama.cpp, Q4_1",
+}
+LEAST_P = 0.0001  # the tables show smaller values as < 0.0001
+
+Figures = dict[str, Any]
+
+
+def read(name: str) -> Figures:
+    """The results of `python -m benchmarks.NAME`.
+
+    Raises:
+        InputError: there is no such file, or it is not JSON.
+    """
+    path = RESULTS / f"{name}.json"
+    try:
+        figures: Figures = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: {error}; run `python -m benchmarks.{name}` or restore the file from git") from error
+    return figures
+
+
+def measured(figures: Figures) -> str:
+    """Where and when something was measured, as the line under its table."""
+    versions = ", ".join(f"{name} {version.partition('+')[0]}" for name, version in figures["packages"].items())
+    return f"\n\nMeasured on {figures['date'][:10]} on {figures['cores']} cores of an {figures['cpu']} with {versions}."
+
+
+def train() -> str:
+    figures = read("train")
+    rows = [
+        [
+            name,
+            f"{measurement['training_seconds']:.0f} s",
+            f"{measurement['real_tokens_per_second']:.0f}",
+            f"{measurement['share_of_matrix_rate']:.0%}",
+            f"{measurement['peak_memory_mb'] / 1000:.1f} GB",
+            f"{measurement['right'] / measurement['test_rows']:.3f}",
+        ]
+        for name, measurement in ((name, figures["contenders"][key]) for key, name in TRAINERS.items())
+    ]
+    head = ["", "training", "real tokens/s", "share of the matrix rate", "peak memory", "accuracy of the merged model"]
+    return table(head, rows) + measured(figures)
+
+
+def int4() -> str:
+    figures = read("int4")
+    recipes = [name for name in figures["runs"]["default rows"]["0"] if name != "merged"]
+    sets = {name: list(seeds.values()) for name, seeds in figures["runs"].items()}
+    head = ["`build.algo_config`", "size"]
+    for name, seeds in sets.items():
+        held_out = sum(seed["merged"]["rows"] for seed in seeds)
+        head += [f"{name}, {held_out:,} held-out rows: KL divergence, mean (least to most)", "points of accuracy lost"]
+    rows = []
+    for recipe in recipes:
+        row = [recipe, f"{fmean(seed[recipe]['size_mb'] for seed in sets['default rows']):.1f} MB"]
+        for seeds in sets.values():
+            divergences = [seed[recipe]["mean_kl"] for seed in seeds]
+            row += [f"{fmean(divergences):.3f} ({min(divergences):.3f} to {max(divergences):.3f})", lost_points(recipe, seeds)]
+        rows.append(row)
+    return table(head, rows) + measured(figures)
+
+
+def lost_points(recipe: str, seeds: list[Figures]) -> str:
+    """Points of accuracy lost against merged, their standard error over the trainings, and McNemar's p over all rows."""
+    points = [100 * (seed["merged"]["right"] - seed[recipe]["right"]) / seed[recipe]["rows"] for seed in seeds]
+    only_merged, only_onnx = (sum(seed[recipe][key] for seed in seeds) for key in ("only_merged_right", "only_onnx_right"))
+    p = float(binomtest(only_merged, only_merged + only_onnx).pvalue) if only_merged + only_onnx else 1.0
+    shown = f"p < {LEAST_P}" if p < LEAST_P else f"p = {p:.1g}" if p < 0.01 else f"p = {p:.2f}"
+    return f"{fmean(points):.1f} ± {stdev(points) / len(points) ** 0.5:.1f}, {shown}"
+
+
+def memory() -> str:
+    merge, build = read("merge"), read("build")
+    rows = [
+        [name, *(cell for figures, key in ((merge, other), (build, theirs)) for cell in cost(figures["contenders"][key]))]
+        for name, other, theirs in (("this project", "tunepress", "tunepress"), ("peft; the builder alone", "peft", "builder"))
+    ]
+    shape = (
+        f"Random bfloat16 weights in the shape of {merge['shape']}, {merge['made']['parameters'] / 1e9:.1f} billion parameters."
+    )
+    head = [
+        "",
+        f"`python -m benchmarks.merge`, r={merge['made']['r']}",
+        "peak memory",
+        "`python -m benchmarks.build`",
+        "peak memory",
+    ]
+    copy = f" Copying the same files takes {merge['contenders']['copy']['process_seconds']:.0f} s."
+    return table(head, rows) + measured(build) + f" {shape}{copy}"
+
+
+def cost(figures: Figures) -> tuple[str, str]:
+    return f"{figures['process_seconds']:.0f} s", f"{figures['peak_memory_mb'] / 1000:.1f} GB"
+
+
+def gptq() -> str:
+    figures = read("gptq")
+    layers = figures["of_layers"]
+    row = [
+        f"{figures['seconds_a_layer']:.0f} s",
+        f"{figures['seconds_a_layer'] * layers / 60:.0f} minutes",
+        f"{figures['peak_memory_mb'] / 1000:.1f} GB",
+    ]
+    shape = f" Random weights in the shape of {figures['shape']}, {figures['layers']} layers, {figures['rows']} training rows."
+    return table(["a layer", f"all {layers} layers, extrapolated", "peak memory"], [row]) + measured(figures) + shape
+
+
+def inference() -> str:
+    figures = read("inference")
+    rows = []
+    for key, name in RUNTIMES.items():
+        measurement = figures["contenders"][key]
+        alone, four = measurement["batch_1"], measurement["batch_4"]
+        rows.append(
+            [
+                name,
+                f"{alone['time_to_first_token_ms']['median'] / 1000:.2f} s",
+                *(f"{alone[f'{phase}_tokens_per_second']['median']:.0f} tokens/s" for phase in ("prefill", "decode")),
+                f"{four['decode_tokens_per_second']['median']:.0f} tokens/s",
+                f"{measurement['load_seconds']:.2f} s",
+                f"{measurement['peak_memory_mb'] / 1000:.2f} GB",
+                f"{measurement['size_mb']:.0f} MB",
+                "{same} of {of}".format(**measurement["chosen_as_torch"]),
+            ]
+        )
+    head = [
+        "",
+        "first token",
+        "prefill",
+        "decode",
+        "decode, batch of 4",
+        "load",
+        "peak memory",
+        "size on disk",
+        "same token as torch",
+    ]
+    work = figures["workload"]
+    prompt = f" {work['prompt_tokens']} prompt tokens, {work['new_tokens']} new tokens, medians of {work['repetitions']}."
+    return table(head, rows) + measured(figures) + prompt
+
+
+def busy() -> str:
+    figures = read("busy")
+    rows = [
+        [neighbours, f"{speed['training_steps']:.2f}", f"{speed['evaluated_rows']:.2f}"]
+        for neighbours, speed in figures["neighbours"].items()
+    ]
+    head = ["other processes that keep a core busy", "training steps a second", "rows evaluated with the int4 model a second"]
+    return table(head, rows) + measured(figures)
+
+
+def serve() -> str:
+    figures = read("serve")
+    latency, megabytes = figures["latency_seconds"], figures["memory_mb"]
+    row = [
+        str(figures["requests"]),
+        str(figures["lost"]),
+        str(figures["mixed_up"]),
+        f"{latency['median']:.1f} s",
+        f"{latency['p99']:.1f} s",
+        f"{megabytes['start']} MB",
+        f"{megabytes['max']} MB",
+    ]
+    head = ["answers", "lost", "mixed up", "latency, median", "latency, 99%", "memory at the start", "highest memory"]
+    work = figures["workload"]
+    load = f" {work['clients']} clients for {work['seconds']} s; load of the machine before: {figures['load_at_start']:.1f}."
+    return table(head, [row]) + measured(figures) + load
+
+
+def olive() -> str:
+    figures = read("olive")
+    rows = []
+    for key, name in (("tunepress", "this project"), ("olive", f"Olive {figures['olive_packages']['olive-ai']}")):
+        measurement = figures["contenders"][key]
+        same = measurement["same_bytes"]
+        noticed = "noticed" if measurement["edit_noticed"] else "not noticed"
+        rows.append(
+            [
+                name,
+                *(f"{measurement['seconds'][step]:.0f} s" for step in ("train", "merge", "build")),
+                f"{measurement['whole_seconds']:.0f} s",
+                f"{measurement['peak_memory_mb'] / 1000:.1f} GB",
+                f"{measurement['size_mb']:.0f} MB",
+                *(accuracy(measurement, model) for model in ("merged", "int4")),
+                "the same bytes"
+                if all(same.values())
+                else f"other {', other '.join(n for n, equal in same.items() if not equal)}",
+                f"{noticed}, {measurement['edit_seconds']:.0f} s",
+            ]
+        )
+    head = ["", "train", "merge", "build", "all, with imports", "peak memory", "int4 on disk"]
+    head += ["merged accuracy", "int4 accuracy", "two runs", "an edited row"]
+    rows_line = f" {figures['rows']} training rows, {len(figures['seeds'])} trainings, seconds of the first."
+    return table(head, rows) + measured(figures) + rows_line
+
+
+def accuracy(measurement: Figures, model: str) -> str:
+    """A share of right answers with Wilson's interval."""
+    bounds = binomtest(measurement["right"][model], measurement["test_rows"]).proportion_ci(0.95, method="wilson")
+    return f"{measurement['right'][model] / measurement['test_rows']:.3f} ({bounds.low:.3f} to {bounds.high:.3f})"
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    f"benchmark {part.__name__}": part for part in (train, int4, memory, gptq, inference, busy, serve, olive)
+}

@@ -1,0 +1,45 @@
+"""The result table of README.md, from metrics/summary.json and metrics/speed.json."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tools.docs.markdown import table as markdown_table
+from tunepress.core.errors import InputError
+
+SUMMARY, SPEED = Path("metrics/summary.json"), Path("metrics/speed.json")
+
+
+def table() -> str:
+    """The scores of the three models, and the speed of the one that is shipped.
+
+    Raises:
+        InputError: the last run was not a classification, or its metrics are missing.
+    """
+    summary, speed = read(SUMMARY), read(SPEED)
+    try:
+        scores = [f"{summary[name]:.3f}" for name in ("base", "merged", "accuracy")]
+        size, tokens, first = f"{summary['size_mb']:.0f} MB", f"{speed['tokens_s']:.0f}", f"{speed['first_ms'] / 1000:.1f} s"
+        divergence = f"{summary['kl']:.4f}"
+    except KeyError as error:
+        raise InputError(f"{SUMMARY}, {SPEED}: no {error}; run `make repro` with the default recipe") from error
+    rows = [
+        ["base model, by its most likely label", scores[0], "", "", ""],
+        ["fine-tuned and merged, float32", scores[1], "", "", ""],
+        ["**int4 ONNX**", f"**{scores[2]}**", size, tokens, first],
+    ]
+    note = f"The KL divergence of int4 from merged is {divergence}. The first token is that of a prompt of 256 tokens."
+    return markdown_table(["", "accuracy", "size on disk", "tokens/s", "first token"], rows) + f"\n\n{note}"
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A metrics file.
+
+    Raises:
+        InputError: there is no such file, or it is not JSON.
+    """
+    try:
+        metrics: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: {error}; run `make repro`") from error
+    return metrics
