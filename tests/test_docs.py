@@ -311,13 +311,19 @@ def test_a_key_has_the_comment_of_conf(tmp_path: Path) -> None:
 def test_messages_are_collected_from_the_source() -> None:
     source = """
 raise InputError(f"{path}: not found; run `make repro` ({error.reason}, {1 + 1})")
-raise ValueError("not a message for the user at all")
-def problem(train):
-    return "train.fsdp: needs several processes"
+def check(train) -> None:
+    message = f"train.optim: unknown {name!r}, one of" if train else "train: must not be empty"
+    raise RequestError(400, message, "train")
+def problem(train) -> str | None:
+    return "train.fsdp: needs several processes" if train else None
+def name() -> str:
+    return "not a message for the user at all"
 """
     assert messages.error_texts(ast.parse(source)) == {
         "<path>: not found; run `make repro` (<reason>, <...>)",
         "train.fsdp: needs several processes",
+        "train.optim: unknown <name>, one of",
+        "train: must not be empty",
     }
 
 

@@ -1,10 +1,11 @@
 """The error texts of the source, for docs/troubleshooting.md."""
 
 import ast
+import re
 from pathlib import Path
 
 FOLDERS = ("stages", "tools", "tunepress", "hydra_plugins")
-ERRORS = {"InputError", "ConfigCompositionException"}
+SHORTEST = 15  # characters of a text that says something
 
 
 def sections() -> str:
@@ -27,24 +28,37 @@ def by_package() -> dict[str, set[str]]:
 
 
 def error_texts(tree: ast.Module) -> set[str]:
-    """What a module's errors say: texts of InputError(...), and texts that a function returns which returns `str | None`."""
-    texts = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ERRORS and node.args:
-            texts.add(text_of(node.args[0]))
-    for function in ast.walk(tree):
-        if isinstance(function, ast.FunctionDef) and function.name in {"refusal", "problem"}:
-            texts |= {text_of(node.value) for node in ast.walk(function) if isinstance(node, ast.Return) and node.value}
-    return {text for text in texts if len(text.replace("<...>", "").strip(" :;,()")) > 15}
+    """What a module's errors say: texts of exceptions that it raises, and texts that its functions return as `str | None`."""
+    texts: set[str] = set()
+    for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Module)):
+        assigned = {
+            target.id: node.value
+            for node in ast.walk(function)
+            if isinstance(node, ast.Assign)
+            for target in node.targets
+            if isinstance(target, ast.Name)
+        }
+        returns_problem = (
+            not isinstance(function, ast.Module) and function.returns and ast.unparse(function.returns) == "str | None"
+        )
+        for node in ast.walk(function):
+            if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+                for argument in node.exc.args:
+                    texts |= texts_of(assigned.get(argument.id, argument) if isinstance(argument, ast.Name) else argument)
+            elif isinstance(node, ast.Return) and node.value and returns_problem:
+                texts |= texts_of(node.value)
+    return {text for text in texts if " " in text and len(re.sub("<[^>]*>", "", text).strip(" :;,()")) > SHORTEST}
 
 
-def text_of(node: ast.expr) -> str:
-    """A text with <name> for what it is filled with, or nothing for what is not a literal."""
+def texts_of(node: ast.expr) -> set[str]:
+    """The texts that an expression can be, with <name> for what one is filled with; none for what is not a literal."""
+    if isinstance(node, ast.IfExp):
+        return texts_of(node.body) | texts_of(node.orelse)
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return node.value
+        return {node.value}
     if isinstance(node, ast.JoinedStr):
-        return "".join(str(part.value) if isinstance(part, ast.Constant) else placeholder(part) for part in node.values)
-    return ""
+        return {"".join(str(part.value) if isinstance(part, ast.Constant) else placeholder(part) for part in node.values)}
+    return set()
 
 
 def placeholder(node: ast.expr) -> str:

@@ -41,7 +41,7 @@ def sections() -> str:
     return "\n\n".join(parts)
 
 
-HEAD = ("key", "default", "type", "")
+HEAD = ("key", "default", "type", "meaning")
 
 
 def recipes() -> str:
