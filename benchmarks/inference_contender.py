@@ -33,13 +33,16 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
 def load(contender: str, path: Path, threads: int, tokens: int) -> Runtime:
     """A contender's loaded model. Only its own runtime is imported."""
     if contender == "onnx":
-        from stages.benchmark.onnx_runtime import OnnxRuntime
+        from tunepress.inference.onnx_model import OnnxModel
 
-        return OnnxRuntime(path, threads)
+        return OnnxModel(path, threads)
     if contender == "torch":
-        from stages.benchmark.torch_runtime import TorchRuntime
+        import torch
 
-        return TorchRuntime(path, threads)
+        from tunepress.inference.torch_model import TorchModel
+
+        torch.set_num_threads(threads)
+        return TorchModel(path, deterministic=False)
     from benchmarks.llama_cpp_runtime import LlamaCppRuntime
 
     return LlamaCppRuntime(path, threads, tokens)

@@ -142,4 +142,4 @@ def test_nothing_is_asked_of_nobody_in_one_line(root: Path) -> None:
         [sys.executable, "-m", "benchmarks.inference", "--new-tokens", "1"], cwd=root, capture_output=True, text=True
     )
     assert ended.returncode == 1
-    assert ended.stderr == "benchmarks.inference: new_tokens: must be 2 or more\n"
+    assert ended.stderr == "benchmarks.inference: new_tokens: must be at least 2, got 1\n"

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,10 +86,12 @@ class OnnxModel:
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
         """Loads a model folder, with a thread for each core that this process may use unless `threads` says otherwise."""
+        start = time.perf_counter()
         self.model = load(folder, threads or available_cores())
+        self._adapter = ActiveAdapter(self.model, folder)
+        self.load_seconds = time.perf_counter() - start
         self._read = PROMPT_CHUNK if ROPE_SWITCH not in GenaiConfig.read(folder).graph.read_bytes() else sys.maxsize
         self.context_length = int(GenaiConfig.read(folder).model["context_length"])
-        self._adapter = ActiveAdapter(self.model, folder)
         self.tokenizer = og.Tokenizer(self.model)
         self.bare_tokenizer = og.Tokenizer(self.model)  # without the first token (BOS) that some models want
         self.bare_tokenizer.update_options(add_special_tokens="false")
@@ -182,3 +185,17 @@ class OnnxModel:
         parameters = og.GeneratorParams(self.model)
         parameters.set_search_options(**{"do_sample": False, "max_length": max_length} | sampling)
         return self._adapter.generator(parameters)
+
+    def prefill(self, prompts: list[Tokens], new_tokens: int) -> Tokens:
+        """As `benchmark.speed.Runtime`. The minimum length is the maximum, so the end of an answer is never chosen."""
+        length = len(prompts[0]) + new_tokens
+        self._batch: og.Generator | None = None  # frees the cache of the previous batch
+        self._batch = self._generator(length, min_length=length, batch_size=len(prompts))
+        self._batch.append_tokens(np.array(prompts, dtype=np.int32))
+        return self.step()
+
+    def step(self) -> Tokens:
+        """As `benchmark.speed.Runtime`."""
+        assert self._batch
+        self._batch.generate_next_token()
+        return [int(token) for token in self._batch.get_next_tokens()]

@@ -1,5 +1,6 @@
 """Answers and logits of a Hugging Face model folder through torch: the candidates base and merged."""
 
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
@@ -8,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from tqdm import tqdm
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
 from tunepress.core.cpu import FreeCores, available_cores
 from tunepress.inference.scoring import CHUNK, Logits, Requests
-from tunepress.models.hf_model import context_length, load_encoder, load_model
+from tunepress.models.hf_model import check, context_length, load_encoder, load_model
 from tunepress.models.threads import DeterministicThreads
 from tunepress.text.tokenizer import Tokens, max_answer_length
 
@@ -21,15 +23,35 @@ AT_ONCE = 8 * CHUNK  # tokens of a batch's completions whose logits may be in me
 class TorchModel:
     """A model that answers prompts as `OnnxModel` does, in batches."""
 
-    def __init__(self, folder: Path, batch_size: int = 1, eos_token_ids: Sequence[int] = ()) -> None:
-        """Loads a model folder; answers end with `eos_token_ids`, without them with the folder's own."""
+    def __init__(
+        self, folder: Path, batch_size: int = 1, eos_token_ids: Sequence[int] = (), *, deterministic: bool = True
+    ) -> None:
+        """Loads a model folder.
+
+        Args:
+            folder: in Hugging Face's layout.
+            batch_size: number of prompts or completions that are computed at once.
+            eos_token_ids: the tokens that end an answer; without them, those of the folder.
+            deterministic: whether results do not depend on the number of threads. It takes a little time.
+
+        Raises:
+            InputError: there is no such model.
+        """
+        check(folder)
         self.batch_size = batch_size
         self.encoder = load_encoder(folder, eos_token_ids)
+        with torch.device("meta"):  # transformers imports an architecture when it first makes one: not part of load_seconds
+            AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+        start = time.perf_counter()
         self.model = load_model(folder).eval()
-        DeterministicThreads(self.model)
-        self._context_length = context_length(self.model.config)
-        self._free_cores = FreeCores(min(torch.get_num_threads(), available_cores()))
         self.model.to("cuda" if torch.cuda.is_available() else "cpu")
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.load_seconds = time.perf_counter() - start
+        if deterministic:
+            DeterministicThreads(self.model)
+        self.context_length = context_length(self.model.config)
+        self._free_cores = FreeCores(min(torch.get_num_threads(), available_cores()))
 
     def answers(self, prompts: list[str], max_new_tokens: int) -> list[str]:
         """The model's greedy answers, in the order of `prompts`."""
@@ -123,9 +145,25 @@ class TorchModel:
         generated = self.model.generate(
             input_ids=given,
             attention_mask=torch.ones_like(given),
-            max_new_tokens=max_answer_length(tokens[0], max_new_tokens, self._context_length),
+            max_new_tokens=max_answer_length(tokens[0], max_new_tokens, self.context_length),
             do_sample=False,
             eos_token_id=self.encoder.eos_token_ids,
             pad_token_id=self.encoder.eos_token_ids[0],
         )
         return self.encoder.tokenizer.batch_decode(generated[:, given.shape[1] :], skip_special_tokens=True)
+
+    def prefill(self, prompts: list[Tokens], new_tokens: int) -> Tokens:
+        """As `benchmark.speed.Runtime`. The cache grows with the answer, so `new_tokens` is not used."""
+        self._cache = DynamicCache(config=self.model.config)
+        self._last_tokens = torch.tensor(prompts, device=self.model.device)
+        return self.step()
+
+    @torch.inference_mode()
+    def step(self) -> Tokens:
+        """As `benchmark.speed.Runtime`. Copying the tokens from the GPU waits for them, so a clock can be read afterwards."""
+        outputs = self.model(input_ids=self._last_tokens, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
+        logits = outputs.logits[:, -1]
+        logits[:, self.encoder.eos_token_ids] = -torch.inf
+        self._last_tokens = logits.argmax(dim=-1, keepdim=True)
+        tokens: Tokens = self._last_tokens[:, 0].tolist()
+        return tokens

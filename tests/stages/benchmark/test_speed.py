@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from stages.benchmark.onnx_runtime import OnnxRuntime
-from stages.benchmark.speed import Generation, Runtime, Spread, Workload, figures, generate, measure
-from stages.benchmark.torch_runtime import TorchRuntime
+from stages.benchmark.speed import Generation, Runtime, Spread, Workload, generate, measure, summarize
 from stages.build.stage import build
 from tests.stages.recipes import recipe
 from tunepress.core.errors import InputError
+from tunepress.inference.onnx_model import OnnxModel
+from tunepress.inference.torch_model import TorchModel
 
 FP32 = recipe("fp32")
 PROMPT = [5 + (number * 37) % 250 for number in range(40)]
@@ -30,7 +30,7 @@ def fp32(tiny_phi3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module", params=["torch", "onnx"])
 def runtime(request: pytest.FixtureRequest, tiny_phi3: Path, fp32: Path) -> Runtime:
-    return TorchRuntime(tiny_phi3, threads=1) if request.param == "torch" else OnnxRuntime(fp32, threads=1)
+    return TorchModel(tiny_phi3, deterministic=False) if request.param == "torch" else OnnxModel(fp32, threads=1)
 
 
 def ending_with(token: int, folder: Path, target: Path) -> Path:
@@ -46,8 +46,8 @@ def ending_with(token: int, folder: Path, target: Path) -> Path:
 
 def test_both_runtimes_give_the_same_tokens(tiny_phi3: Path, fp32: Path) -> None:
     prompts = [PROMPT, PROMPT[::-1]]
-    expected = generate(TorchRuntime(tiny_phi3), prompts, NEW_TOKENS).tokens
-    assert generate(OnnxRuntime(fp32), prompts, NEW_TOKENS).tokens == expected
+    expected = generate(TorchModel(tiny_phi3, deterministic=False), prompts, NEW_TOKENS).tokens
+    assert generate(OnnxModel(fp32), prompts, NEW_TOKENS).tokens == expected
     assert expected[0] != expected[1]  # each sequence of the batch is answered for itself
     assert all(len(tokens) == NEW_TOKENS for tokens in expected)
 
@@ -55,21 +55,25 @@ def test_both_runtimes_give_the_same_tokens(tiny_phi3: Path, fp32: Path) -> None
 def test_torchs_tokens_are_those_of_its_own_generate(tiny_phi3: Path) -> None:
     import torch
 
-    runtime = TorchRuntime(tiny_phi3)
-    given = torch.tensor([PROMPT])
-    expected = runtime._model.generate(
-        given, attention_mask=torch.ones_like(given), do_sample=False, min_new_tokens=NEW_TOKENS, max_new_tokens=NEW_TOKENS
+    runtime = TorchModel(tiny_phi3, deterministic=False)
+    input_ids = torch.tensor([PROMPT])
+    expected = runtime.model.generate(
+        input_ids,
+        attention_mask=torch.ones_like(input_ids),
+        do_sample=False,
+        min_new_tokens=NEW_TOKENS,
+        max_new_tokens=NEW_TOKENS,
     )
     assert generate(runtime, [PROMPT], NEW_TOKENS).tokens == expected[:, len(PROMPT) :].tolist()
 
 
 def test_the_end_of_an_answer_is_never_chosen(tiny_phi3: Path, fp32: Path, tmp_path: Path) -> None:
-    usual = generate(TorchRuntime(tiny_phi3), [PROMPT], NEW_TOKENS).tokens[0]
+    usual = generate(TorchModel(tiny_phi3, deterministic=False), [PROMPT], NEW_TOKENS).tokens[0]
     end = usual[3]
     torch_model, onnx_model = (ending_with(end, folder, tmp_path / folder.name) for folder in (tiny_phi3, fp32))
-    found = generate(TorchRuntime(torch_model), [PROMPT], NEW_TOKENS).tokens[0]
+    found = generate(TorchModel(torch_model, deterministic=False), [PROMPT], NEW_TOKENS).tokens[0]
     assert len(found) == NEW_TOKENS and end not in found
-    assert generate(OnnxRuntime(onnx_model), [PROMPT], NEW_TOKENS).tokens[0] == found
+    assert generate(OnnxModel(onnx_model), [PROMPT], NEW_TOKENS).tokens[0] == found
 
 
 def test_a_second_answer_does_not_depend_on_the_first(runtime: Runtime) -> None:
@@ -117,7 +121,7 @@ def test_each_batch_is_asked_as_often_as_wanted() -> None:
 def test_figures_are_what_their_definitions_say() -> None:
     answers = [[1, 2, 3], [4, 5, 6]]  # two sequences: one first token each and two others
     runs = [Generation(answers, first, other) for first, other in ((0.1, 0.2), (0.2, 0.4), (0.4, 0.1))]
-    assert figures(runs, prompt_tokens=10) == {
+    assert summarize(runs, prompt_tokens=10) == {
         "time_to_first_token_ms": {"median": 200, "min": 100, "max": 400},
         "prefill_tokens_per_second": {"median": 100, "min": 50, "max": 200},
         "decode_tokens_per_second": {"median": 20, "min": 10, "max": 40},
@@ -129,32 +133,32 @@ def test_spread_is_rounded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
-        ({"prompt_tokens": 0}, "prompt_tokens: must be 1 or more"),
-        ({"new_tokens": 1}, "new_tokens: must be 2 or more"),
-        ({"repetitions": 0}, "repetitions: must be 1 or more"),
-        ({"warm_up": -1}, "warm_up: must be 0 or more"),
-        ({"batch_sizes": ()}, "batch_sizes: must be one or more numbers of 1 or more"),
-        ({"batch_sizes": (1, 0)}, "batch_sizes: must be one or more numbers of 1 or more"),
+        ({"prompt_tokens": 0}, "prompt_tokens: must be at least 1, got 0"),
+        ({"new_tokens": 1}, "new_tokens: must be at least 2, got 1"),
+        ({"repetitions": 0}, "repetitions: must be at least 1, got 0"),
+        ({"warm_up": -1}, "warm_up: must be at least 0, got -1"),
+        ({"batch_sizes": ()}, "batch_sizes: must be one or more numbers of at least 1, got []"),
+        ({"batch_sizes": (1, 0)}, "batch_sizes: must be one or more numbers of at least 1, got [1, 0]"),
     ],
 )
-def test_a_workload_without_work_is_refused(changed: dict[str, Any], said: str) -> None:
+def test_a_workload_without_work_is_refused(changed: dict[str, Any], message: str) -> None:
     usual: dict[str, Any] = {"prompt_tokens": 8, "new_tokens": 4, "batch_sizes": (1,), "repetitions": 1, "warm_up": 0}
     with pytest.raises(InputError) as refused:
         Workload(**(usual | changed))
-    assert str(refused.value) == said
+    assert str(refused.value) == message
 
 
 def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="prompt_tokens: 41 are wanted, the text has 40"):
+    with pytest.raises(InputError, match="prompt_tokens: the text has only 40 of 41 tokens"):
         measure(Counting(), PROMPT, Workload(41, 2, (1,), 1, 0))
     with pytest.raises(InputError, match=r"no genai_config\.json"):
-        OnnxRuntime(tmp_path)
+        OnnxModel(tmp_path)
     with pytest.raises(InputError, match=r"no config\.json"):
-        TorchRuntime(tmp_path)
+        TorchModel(tmp_path, deterministic=False)
 
 
 def test_the_onnx_runtime_imports_no_torch(root: Path) -> None:
-    code = "import sys; import stages.benchmark.onnx_runtime, stages.benchmark.speed; sys.exit('torch' in sys.modules)"
+    code = "import sys; import tunepress.inference.onnx_model, stages.benchmark.speed; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=root).returncode == 0

@@ -9,7 +9,6 @@ import onnxruntime_genai as og
 import pytest
 
 from stages import compare, evaluate
-from stages.benchmark.onnx_runtime import OnnxRuntime
 from stages.build import stage as build
 from stages.merge import stage as merge
 from stages.train import stage as train
@@ -124,8 +123,8 @@ def test_the_benchmark_runs_with_the_adapter(inside: Path, tmp_path: Path) -> No
     bare = tmp_path / "bare"
     shutil.copytree(ONNX, bare)
     (bare / ADAPTER_FILE).unlink()
-    prompt = OnnxRuntime(ONNX).encode(PROMPTS[0])
-    assert OnnxRuntime(ONNX, 1).prefill([prompt], 4) != OnnxRuntime(bare, 1).prefill([prompt], 4)
+    prompt = OnnxModel(ONNX).encode_prompt(PROMPTS[0])
+    assert OnnxModel(ONNX, 1).prefill([prompt], 4) != OnnxModel(bare, 1).prefill([prompt], 4)
 
 
 def test_a_full_precision_model_with_its_adapter_agrees_with_the_merged_model_to_numerical_noise(
