@@ -1,1 +1,1 @@
-"""Answers and likelihoods of a model, in torch and in onnxruntime-genai."""
+"""Answers and likelihoods of a model, with torch and with onnxruntime-genai."""

@@ -1,4 +1,4 @@
-"""genai_config.json: what a model folder tells onnxruntime-genai, held against the model that was trained."""
+"""genai_config.json, onnxruntime-genai's configuration of a model folder, and checks of it against the trained model."""
 
 import json
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from tunepress.core.errors import InputError
 from tunepress.text.prompt import Prompt
 from tunepress.text.tokenizer import check_context
 
-if TYPE_CHECKING:  # whoever answers with a model has no transformers, which it imports
+if TYPE_CHECKING:  # inference runs without transformers
     from tunepress.text.tokenizer import Encoder
 
 FILE_NAME = "genai_config.json"
@@ -17,11 +17,11 @@ FILE_NAME = "genai_config.json"
 
 @dataclass(frozen=True)
 class GenaiConfig:
-    """The file of a folder.
+    """The genai_config.json of a model folder.
 
     Attributes:
         path: of the file.
-        model: its section of that name.
+        model: the section of that name.
     """
 
     path: Path
@@ -32,7 +32,7 @@ class GenaiConfig:
         """Reads the file of a model folder.
 
         Raises:
-            InputError: there is none.
+            InputError: the file does not exist.
         """
         path = folder / FILE_NAME
         if not path.exists():
@@ -42,17 +42,17 @@ class GenaiConfig:
     @property
     def provider(self) -> str:
         """The execution provider, by the builder's name."""
-        named = [name for options in self.decoder["session_options"]["provider_options"] for name in options]
-        return named[0] if named else "cpu"
+        providers = [name for options in self.decoder["session_options"]["provider_options"] for name in options]
+        return providers[0] if providers else "cpu"
 
     @property
     def decoder(self) -> dict[str, Any]:
-        """What is said of the graph."""
+        """The section about the graph."""
         return self.model["decoder"]
 
     @property
     def graph(self) -> Path:
-        """The graph's file."""
+        """Path of the graph."""
         return self.path.parent / self.decoder["filename"]
 
     @property
@@ -63,9 +63,9 @@ class GenaiConfig:
 
 
 def write_eos_token_ids(folder: Path, eos_token_ids: list[int]) -> None:
-    """Makes the tokens that end an answer those of training.
+    """Replaces the tokens that end an answer with those of training.
 
-    The builder (0.18) puts the tokenizer's eos_token before those of generation_config.json, where it is not among them.
+    The builder (0.18) adds the tokenizer's eos_token before those of generation_config.json if it is not one of them.
     """
     config = GenaiConfig.read(folder)
     if config.eos_token_ids != eos_token_ids:
@@ -75,11 +75,11 @@ def write_eos_token_ids(folder: Path, eos_token_ids: list[int]) -> None:
 
 
 def check(config: GenaiConfig, execution_provider: str, encoder: "Encoder", prompt: Prompt) -> None:
-    """Looks whether the model will run as it was trained.
+    """Checks that the model will run as it was trained.
 
     Raises:
-        InputError: it is told another provider, other ends of an answer, tokens that it has not, too short a context, or no chat
-            template where the prompt is in one.
+        InputError: the provider or the EOS tokens differ, a special token is not in the vocabulary, the context is too short, or
+            the prompt uses a chat template and the folder has none.
     """
     if config.provider != execution_provider:
         raise InputError(f"{FILE_NAME}: the builder made this model for {config.provider}; set build.execution_provider to that")
@@ -89,27 +89,27 @@ def check(config: GenaiConfig, execution_provider: str, encoder: "Encoder", prom
 
 
 def check_tokens(config: GenaiConfig, encoder: "Encoder") -> None:
-    """Raises InputError where the tokens with a meaning of their own are not those of training, or not in the vocabulary."""
+    """Raises InputError if the EOS tokens are not those of training, or a special token is not in the vocabulary."""
     if config.eos_token_ids != encoder.eos_token_ids:
         raise InputError(
-            f"{FILE_NAME}: eos_token_id {config.eos_token_ids} differs from {encoder.eos_token_ids}, which end the answers of "
+            f"{FILE_NAME}: eos_token_id {config.eos_token_ids} differs from {encoder.eos_token_ids}, which end the answers in "
             "training, so the model would end its answers elsewhere; run `dvc repro build`"
         )
     for name in ("bos_token_id", "pad_token_id"):
         if not 0 <= config.model[name] < config.model["vocab_size"]:
             raise InputError(
-                f"{FILE_NAME}: {name} {config.model[name]} is no token of the {config.model['vocab_size']} that the model has; "
+                f"{FILE_NAME}: {name} {config.model[name]} is not in the vocabulary of {config.model['vocab_size']} tokens; "
                 f"correct {name} in the base model's config.json"
             )
 
 
 def check_chat_template(folder: Path, encoder: "Encoder", prompt: Prompt) -> None:
-    """Raises InputError where the prompt is in chat markup and the shipped tokenizer has no template to write it with."""
+    """Raises InputError if the prompt has chat markup and the tokenizer of the model folder has no chat template."""
     special = [str(token) for token in encoder.tokenizer.added_tokens_decoder.values() if token.special]
     markup = [token for token in special if token in prompt.prompt]
     settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     if markup and not settings.get("chat_template") and not (folder / "chat_template.jinja").exists():
         raise InputError(
             f"tokenizer_config.json: the prompt has chat markup ({markup[0]}), but the tokenizer has no chat template, which "
-            "every chat program wants; put chat_template.jinja into the base model's folder, or write data.text_template plainly"
+            "every chat program needs; put chat_template.jinja into the base model's folder, or write data.text_template plainly"
         )

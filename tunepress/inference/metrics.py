@@ -1,4 +1,4 @@
-"""Answers as figures: what a model said against what the rows say, through scikit-learn, scipy and rouge-score."""
+"""Metrics of a model's answers against the expected ones, with scikit-learn, scipy and rouge-score."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -16,8 +16,8 @@ Metric = Callable[[list[str], list[str]], float]
 
 
 def classification_metrics(expected: list[str], predicted: list[str], labels: Sequence[str], confidence_level: float) -> Metrics:
-    """Accuracy with its interval (Wilson), macro-F1, the share of invalid answers, and figures of each label."""
-    correct = sum(one == other for one, other in zip(expected, predicted, strict=True))
+    """Accuracy with its Wilson interval, macro-F1, the share of invalid answers, and the metrics of each label."""
+    correct = sum(label == answer for label, answer in zip(expected, predicted, strict=True))
     precision, recall, f1, support = precision_recall_fscore_support(expected, predicted, labels=labels, zero_division=0.0)
     per_class = zip(labels, precision, recall, f1, support, strict=True)
     return {
@@ -34,39 +34,38 @@ def classification_metrics(expected: list[str], predicted: list[str], labels: Se
 
 
 class WordTokenizer:
-    """Splits a text in words of any script for rouge-score, whose own tokenizer drops all but a to z and digits."""
+    """A tokenizer for rouge-score that keeps words of any script; its own one drops everything except a to z and digits."""
 
     def tokenize(self, text: str) -> list[str]:
-        """The words of `text` in lower case."""
         return re.findall(r"\w+", text.lower())
 
 
 def generation_metrics(expected: list[str], answers: list[str], confidence_level: float) -> Metrics:
-    """Share of exact answers with its interval, and the mean F-measures of single words and of ROUGE-L."""
+    """The share of exact matches with its Wilson interval, and the mean F-measures of words (ROUGE-1) and of ROUGE-L."""
     scorer = RougeScorer(["rouge1", "rougeL"], tokenizer=WordTokenizer())
-    exact = sum(one.split() == other.split() for one, other in zip(expected, answers, strict=True))
-    scores = [scorer.score(one, other) for one, other in zip(expected, answers, strict=True)]
+    exact = sum(text.split() == answer.split() for text, answer in zip(expected, answers, strict=True))
+    scores = [scorer.score(text, answer) for text, answer in zip(expected, answers, strict=True)]
     return {
         "rows": len(expected),
         "exact_match": round(exact / len(expected), 4),
         **wilson_interval(exact, len(expected), confidence_level, "exact_match"),
-        "token_f1": round(fmean(score["rouge1"].fmeasure for score in scores), 4),  # both count each word as often as it comes
+        "token_f1": round(fmean(score["rouge1"].fmeasure for score in scores), 4),  # ROUGE-1 is the same
         "rouge_l": round(fmean(score["rougeL"].fmeasure for score in scores), 4),
     }
 
 
 def wilson_interval(hits: int, rows: int, confidence_level: float, name: str) -> dict[str, float]:
-    """Wilson's score interval of a share, which holds near 0 and 1 too."""
+    """The Wilson score interval of a share, which is also valid near 0 and 1."""
     bounds = binomtest(hits, rows).proportion_ci(confidence_level, method="wilson")
     return {f"{name}_low": round(bounds.low, 4), f"{name}_high": round(bounds.high, 4), "confidence_level": confidence_level}
 
 
 def mcnemar(first_right: Sequence[bool], second_right: Sequence[bool]) -> Metrics:
-    """Whether two models that answered the same rows differ in how often they are right: McNemar's exact test.
+    """McNemar's exact test: whether two models that answered the same rows differ in accuracy.
 
     Returns:
-        The rows that only the first and that only the second has right, and the probability of a split at least as uneven
-        between two models that are equally good; 1.0 where there is no such row.
+        The number of rows that only the first and only the second model has right, and the probability of a split at least
+        as uneven between two equally good models; 1.0 if there are no such rows.
     """
     pairs = list(zip(first_right, second_right, strict=True))
     only_first, only_second = pairs.count((True, False)), pairs.count((False, True))

@@ -1,4 +1,4 @@
-"""Answers and logits of an ONNX model folder through onnxruntime-genai: the candidate onnx, and `make predict`."""
+"""Answers and logits of an ONNX model folder with onnxruntime-genai: the candidate onnx, and `make predict`."""
 
 import json
 import sys
@@ -18,9 +18,9 @@ from tunepress.inference.genai_config import GenaiConfig
 from tunepress.inference.scoring import CHUNK, Logits, Requests
 from tunepress.text.tokenizer import Tokens, max_answer_length
 
-PROMPT_CHUNK = 256  # tokens of a prompt that are read at a time where it is scored: the graph has logits for each of them
-# Such a graph takes the long factors of longrope where the tokens that it is given at once pass the switch, and earlier keys keep
-# theirs (onnxruntime-genai 0.18, models/builders/base.py): it must be given a prompt whole, as torch is.
+PROMPT_CHUNK = 256  # tokens of a prompt that are processed at a time when scoring: the graph computes logits for each of them
+# A graph with this node uses the long factors of longrope if the tokens of one call reach beyond the switch, and earlier keys
+# keep their factors (onnxruntime-genai 0.18, models/builders/base.py). It must get the whole prompt in one call, as torch does.
 ROPE_SWITCH = b"rope_caches_subgraph/If"
 
 
@@ -29,11 +29,11 @@ def load(folder: Path, threads: int | None) -> og.Model:
 
     Args:
         folder: onnxruntime-genai's layout.
-        threads: of its products; None leaves the number to onnxruntime, which takes one for each core that it believes to be
-            physical: on virtual machines too few.
+        threads: for its operators; None leaves the number to onnxruntime, which uses one for each core that it takes for a
+            physical one, too few on virtual machines.
 
     Raises:
-        InputError: there is no such model, or this machine does not have the provider that it was built for.
+        InputError: the model does not exist, or the provider for which it was built is not available on this machine.
     """
     provider = GenaiConfig.read(folder).provider
     providers.register(provider)
@@ -47,19 +47,19 @@ def load(folder: Path, threads: int | None) -> og.Model:
 
 
 def check_generates(folder: Path, prompt: str) -> None:
-    """Loads a model and has it write one token behind a prompt.
+    """Loads a model and generates one token after a prompt.
 
     Raises:
-        InputError: it cannot, as with some combinations of options that the builder accepts, or what it computes are no numbers.
+        InputError: it fails, as with some combinations of options that the builder accepts, or the logits are not finite.
     """
     try:
         model = OnnxModel(folder)
         model.answer(prompt, 1)
         ((_, _, logits),) = model.logits([(model.encode_prompt(prompt), [[0]])])
     except RuntimeError as error:
-        raise InputError(f"these options give a model that does not run ({one_line(error)}); leave some out") from error
+        raise InputError(f"the model built with these options does not run ({one_line(error)}); leave some out") from error
     if not np.isfinite(logits).all():
-        raise InputError("these options give a model that computes no numbers (NaN or infinite logits); leave some out")
+        raise InputError("the model built with these options computes NaN or infinite logits; leave some out")
 
 
 class ActiveAdapter:
@@ -82,18 +82,22 @@ class ActiveAdapter:
 
 
 class OnnxModel:
-    """A model that answers one prompt at a time, as it does where it is shipped."""
+    """A model that processes one prompt at a time, as it does in production.
+
+    Args:
+        folder: onnxruntime-genai's layout.
+        threads: for its operators; by default one for each core that this process may use.
+    """
 
     def __init__(self, folder: Path, threads: int | None = None) -> None:
-        """Loads a model folder, with a thread for each core that this process may use unless `threads` says otherwise."""
         start = time.perf_counter()
         self.model = load(folder, threads or available_cores())
         self._adapter = ActiveAdapter(self.model, folder)
         self.load_seconds = time.perf_counter() - start
-        self._read = PROMPT_CHUNK if ROPE_SWITCH not in GenaiConfig.read(folder).graph.read_bytes() else sys.maxsize
+        self._prompt_chunk = PROMPT_CHUNK if ROPE_SWITCH not in GenaiConfig.read(folder).graph.read_bytes() else sys.maxsize
         self.context_length = int(GenaiConfig.read(folder).model["context_length"])
         self.tokenizer = og.Tokenizer(self.model)
-        self.bare_tokenizer = og.Tokenizer(self.model)  # without the first token (BOS) that some models want
+        self.bare_tokenizer = og.Tokenizer(self.model)  # does not add the BOS token
         self.bare_tokenizer.update_options(add_special_tokens="false")
 
     def answers(self, prompts: list[str], max_new_tokens: int) -> list[str]:
@@ -101,7 +105,7 @@ class OnnxModel:
         return [self.answer(prompt, max_new_tokens) for prompt in tqdm(prompts, desc="answers", unit="row")]
 
     def answer(self, prompt: str, max_new_tokens: int) -> str:
-        """The model's greedy answer to one prompt, without the tokens that end it.
+        """The model's greedy answer to one prompt, without its EOS token.
 
         Raises:
             InputError: the model's context has no room for an answer.
@@ -109,12 +113,12 @@ class OnnxModel:
         return self.decode(list(self.generate(self.encode_prompt(prompt), max_new_tokens)))
 
     def generate(self, prompt: Tokens, max_new_tokens: int, **sampling: bool | int | float) -> Iterator[int]:
-        """New tokens behind a prompt, one by one; that which ends the answer, where one does, is the last.
+        """Generates tokens after a prompt, one by one, including the EOS token if the answer ends with one.
 
         Args:
             prompt: tokens.
-            max_new_tokens: the most there will be; fewer where the model's context ends.
-            sampling: onnxruntime-genai's search options; without them each token is the likeliest.
+            max_new_tokens: maximum number of tokens; there are fewer if the model's context is too short for them.
+            sampling: search options of onnxruntime-genai; by default the decoding is greedy.
 
         Raises:
             InputError: the context has no room for an answer.
@@ -127,57 +131,55 @@ class OnnxModel:
             yield int(generator.get_next_tokens()[0])
 
     def decode(self, answer: Tokens) -> str:
-        """The text of an answer's tokens, without those that end it: alone, the tokenizer makes a U+FFFD of one."""
+        """The text of an answer without its EOS tokens, of which one alone would become U+FFFD."""
         ends = set(self.tokenizer.eos_token_ids)
         return str(self.tokenizer.decode([token for token in answer if token not in ends]))
 
     def encode_prompt(self, text: str) -> Tokens:
-        """Tokens of a prompt, the model's first token (BOS) included where its tokenizer adds one."""
         return list(self.tokenizer.encode(text))
 
     def encode_completion(self, text: str) -> Tokens:
-        """Tokens of a completion and the end of the answer."""
         tokens, ends = list(self.bare_tokenizer.encode(text)), list(self.tokenizer.eos_token_ids)
         return tokens if tokens and tokens[-1] in ends else [*tokens, ends[0]]
 
-    def logits(self, asked: Requests) -> Iterator[tuple[int, int, Logits]]:
-        """As `Scorer.logits`: a prompt is computed once, and after each completion the model goes back to it."""
-        for number, (prompt, completions) in enumerate(asked):
+    def logits(self, requests: Requests) -> Iterator[tuple[int, int, Logits]]:
+        """As in `Scorer`. Each prompt is computed once, and the generator is rewound to its end after each completion."""
+        for index, (prompt, completions) in enumerate(requests):
             generator = self._generator(len(prompt) + max(len(completion) for completion in completions))
-            for start in range(0, len(prompt), self._read):
-                generator.append_tokens(prompt[start : start + self._read])
+            for start in range(0, len(prompt), self._prompt_chunk):
+                generator.append_tokens(prompt[start : start + self._prompt_chunk])
             first = np.array(generator.get_output("logits")[0, -1:], dtype=np.float32)
-            for place, completion in enumerate(completions):
-                yield from ((number, place, chunk) for chunk in self._choosing(generator, first, completion))
+            for choice, completion in enumerate(completions):
+                yield from ((index, choice, chunk) for chunk in self._completion_logits(generator, first, completion))
 
-    def _choosing(self, generator: og.Generator, first: Logits, completion: Tokens) -> Iterator[Logits]:
-        """The logits that choose a completion, CHUNK tokens at a time; then the model goes back.
+    def _completion_logits(self, generator: og.Generator, first: Logits, completion: Tokens) -> Iterator[Logits]:
+        """Yields the logits that predict a completion, of at most CHUNK tokens at a time, and rewinds the generator.
 
         Args:
-            generator: that has read the prompt.
-            first: logits that choose the first token, [1, vocabulary].
+            generator: has processed the prompt.
+            first: the logits that predict the first token, [1, vocabulary].
             completion: tokens.
         """
-        before = generator.token_count()
+        prompt_length = generator.token_count()
         for start in range(0, len(completion), CHUNK):
-            tokens = completion[:-1][max(start - 1, 0) : start + CHUNK - 1]  # each chooses the one after it
+            tokens = completion[:-1][max(start - 1, 0) : start + CHUNK - 1]  # each predicts the next one
             chunk = [first] if start == 0 else []
-            yield np.concatenate([*chunk, self._after(generator, tokens)] if tokens else chunk)
+            yield np.concatenate([*chunk, self._next_logits(generator, tokens)] if tokens else chunk)
         if len(completion) > 1:
-            generator.rewind_to(before)
+            generator.rewind_to(prompt_length)
 
-    def _after(self, generator: og.Generator, tokens: Tokens) -> Logits:
-        """The logits after each of some tokens, [tokens, vocabulary]."""
-        before = generator.token_count()
-        found = self._appended(generator, tokens)
-        if len(found) < len(tokens):  # prune_lm_head leaves those of the last token alone
-            generator.rewind_to(before)
-            found = np.concatenate([self._appended(generator, [token]) for token in tokens])
-        return found
+    def _next_logits(self, generator: og.Generator, tokens: Tokens) -> Logits:
+        """Appends tokens and returns the logits after each of them, [tokens, vocabulary]."""
+        length = generator.token_count()
+        logits = self._append(generator, tokens)
+        if len(logits) < len(tokens):  # with prune_lm_head the graph returns only those of the last token
+            generator.rewind_to(length)
+            logits = np.concatenate([self._append(generator, [token]) for token in tokens])
+        return logits
 
     @staticmethod
-    def _appended(generator: og.Generator, tokens: Tokens) -> Logits:
-        """The logits behind each of the tokens that are appended."""
+    def _append(generator: og.Generator, tokens: Tokens) -> Logits:
+        """Appends tokens and returns the logits of this call."""
         generator.append_tokens(tokens)
         return np.array(generator.get_output("logits")[0], dtype=np.float32)
 

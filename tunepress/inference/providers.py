@@ -1,4 +1,4 @@
-"""Execution providers that a model can be built for, by the builder's names: how one is made ready, and what it takes."""
+"""Execution providers for which a model can be built, by the builder's names: their requirements and registration."""
 
 from functools import cache
 from importlib import import_module
@@ -13,16 +13,17 @@ REQUIREMENTS = {
     "webgpu": "a GPU with a driver for Vulkan, Direct3D 12 or Metal and, beside onnxruntime-genai, onnxruntime-ep-webgpu",
     "NvTensorRtRtx": "an NVIDIA RTX GPU, onnxruntime-genai-cuda in place of onnxruntime-genai and onnxruntime-ep-nv-tensorrt-rtx",
 }
-# Packages that bring a provider as a library of its own, which must be registered. og.is_webgpu_available() only says that
-# onnxruntime-genai could use it, and is true without.
+# Packages with a provider in a separate library, which must be registered. og.is_webgpu_available() only says that
+# onnxruntime-genai could use the provider, and is true without the package.
 PLUGINS = {"webgpu": "onnxruntime_ep_webgpu", "NvTensorRtRtx": "onnxruntime_ep_nv_tensorrt_rtx"}
 
 
 @cache
 def register(provider: str) -> None:
-    """Makes a provider ready: one that is a library of its own becomes known to onnxruntime-genai, where its package is there.
+    """Loads what a provider needs: a separate library is registered with onnxruntime-genai, if its package is installed.
 
-    CUDA and cuDNN lie in wheels beside onnxruntime-gpu, where the loader doesn't look by itself; a CPU build has nothing to load.
+    CUDA and cuDNN are in wheels next to onnxruntime-gpu, where the loader does not find them by itself. A CPU build has nothing
+    to load.
     """
     if provider == "cuda":
         import onnxruntime
@@ -34,8 +35,8 @@ def register(provider: str) -> None:
         og.register_execution_provider_library(module.get_ep_name(), module.get_library_path())
 
 
-def load_problem(provider: str, said: str) -> str:
-    """What to say where a model does not load, and onnxruntime said why."""
+def load_problem(provider: str, reason: str) -> str:
+    """The error message for a model that does not load, with onnxruntime's reason."""
     if provider not in REQUIREMENTS:
-        return f"onnxruntime-genai cannot load this model ({said}); build it again with other options"
-    return f"the model is built for {provider}, which does not run here ({said}); it needs {REQUIREMENTS[provider]}"
+        return f"onnxruntime-genai cannot load this model ({reason}); build it again with other options"
+    return f"the model is built for {provider}, which does not run here ({reason}); it needs {REQUIREMENTS[provider]}"

@@ -1,4 +1,4 @@
-"""Likelihoods: how probable a model holds a text, in place of what it says when asked."""
+"""Likelihoods: the probability that a model assigns to a text, instead of the text that it generates."""
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
@@ -11,123 +11,129 @@ from tqdm import tqdm
 
 from tunepress.text.tokenizer import Tokens, truncate
 
-BINS = 10  # of the calibration error
-CHUNK = 128  # tokens of a completion whose logits are in memory at a time, each with the whole vocabulary
+BINS = 10  # of the expected calibration error
+CHUNK = 128  # tokens of a completion whose logits are in memory at the same time, over the whole vocabulary each
 
-Requests = Sequence[tuple[Tokens, list[Tokens]]]  # prompts, each with its completions
+Requests = Sequence[tuple[Tokens, list[Tokens]]]  # a prompt and its completions each
 Logits = NDArray[np.float32]
 
 
 class Scorer(Protocol):
-    """A model whose logits can be read, in torch or in onnxruntime-genai."""
+    """A model that returns logits, with torch or onnxruntime-genai."""
 
     def encode_prompt(self, text: str) -> list[int]:
-        """Tokens of a prompt."""
+        """Tokens of a prompt, including the BOS token if the tokenizer adds one."""
 
     def encode_completion(self, text: str) -> list[int]:
-        """Tokens of a completion and the end of the answer."""
+        """Tokens of a completion, including an EOS token at the end."""
 
-    def logits(self, asked: Requests) -> Iterator[tuple[int, int, Logits]]:
-        """The logits by which completions are chosen after their prompt, in chunks.
+    def logits(self, requests: Requests) -> Iterator[tuple[int, int, Logits]]:
+        """The logits that predict the tokens of completions, in chunks.
 
         Args:
-            asked: prompts, each with its completions, as many for one as for another.
+            requests: prompts with their completions, the same number for each prompt.
 
         Yields:
-            The number of a prompt, that of one of its completions, and the logits of its next at most CHUNK tokens, [tokens,
-            vocabulary]. The chunks of a completion come one after the other, as do the completions of a prompt.
+            The index of a prompt, the index of one of its completions, and the logits that predict the next tokens of the
+            completion, at most CHUNK of them, [tokens, vocabulary]. The chunks of a completion follow each other, and so do the
+            completions of a prompt.
         """
 
 
 def log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Log-probabilities along the last axis, to the bit as scipy has them: a served model goes without its 100 MB."""
+    """Log-probabilities along the last axis, bit-identical to scipy's, which a served model does not install (100 MB)."""
     shifted: NDArray[np.float64] = logits - logits.max(axis=-1, keepdims=True)
     shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return shifted
 
 
 def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Probabilities along the last axis, to the bit as scipy has them."""
+    """Probabilities along the last axis, bit-identical to scipy's."""
     powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
     probabilities: NDArray[np.float64] = powers / powers.sum(axis=-1, keepdims=True)
     return probabilities
 
 
 def token_logprobs(logits: Logits, tokens: list[int]) -> NDArray[np.float64]:
-    """Log-probability of each of `tokens`, [tokens], from the logits [tokens, vocabulary] that choose it."""
+    """Log-probability of each token, [tokens], from the logits that predict it, [tokens, vocabulary]."""
     log_probabilities: NDArray[np.float64] = log_softmax(logits.astype(np.float64))
     return log_probabilities[np.arange(len(tokens)), tokens]
 
 
-def completion_logprobs(model: Scorer, asked: Requests) -> Iterator[tuple[int, list[float]]]:
-    """The number of a prompt and the log-probability of each of its completions; prompts come in any order."""
-    for number, chunks in groupby(model.logits(asked), itemgetter(0)):
-        completions = asked[number][1]
-        parts: list[list[NDArray[np.float64]]] = [[] for _ in completions]
-        for _, place, logits in chunks:
-            start = sum(map(len, parts[place]))
-            parts[place].append(token_logprobs(logits, completions[place][start : start + len(logits)]))
-        yield number, [float(np.concatenate(own).sum()) for own in parts]
+def completion_logprobs(model: Scorer, requests: Requests) -> Iterator[tuple[int, list[float]]]:
+    """Yields the index of a prompt and the log-probability of each of its completions, with the prompts in any order."""
+    for index, chunks in groupby(model.logits(requests), itemgetter(0)):
+        completions = requests[index][1]
+        logprobs: list[list[NDArray[np.float64]]] = [[] for _ in completions]
+        for _, choice, logits in chunks:
+            start = sum(map(len, logprobs[choice]))
+            logprobs[choice].append(token_logprobs(logits, completions[choice][start : start + len(logits)]))
+        yield index, [float(np.concatenate(parts).sum()) for parts in logprobs]
 
 
 def score(
     model: Scorer, rows: list[dict[str, Any]], labels: Sequence[str] | None, source_max_len: int | None = None
 ) -> tuple[list[dict[str, str]], dict[str, Any]]:
-    """Scores the expected completion of each row and, where there are labels, every label in its place.
+    """Scores the expected completion of each row and, with labels, every label in its place.
 
     Args:
-        model: what is scored.
-        rows: prepared rows; a completion begins with what the row expects.
-        labels: the answers there are, or None for free text.
-        source_max_len: tokens of a row; what a completion has beyond them was not learned and does not count. None: all does.
+        model: to score.
+        rows: prepared rows; each completion begins with the expected answer.
+        labels: the possible answers, or None for free text.
+        source_max_len: maximum tokens of a row. The tokens of a completion after it were not trained and are not scored. None:
+            all tokens are scored.
 
     Returns:
-        For each row the likeliest label and its probability among the labels (nothing for free text); and the figures:
+        For each row the most likely label and its probability among the labels (nothing for free text); and the metrics:
         perplexity of the expected completions, and with labels likelihood_accuracy and calibration_error.
     """
     answers = [[label + row["completion"][len(row["expected"]) :] for label in labels or [row["expected"]]] for row in rows]
-    asked = [encode_request(model, row["prompt"], texts, source_max_len) for row, texts in zip(rows, answers, strict=True)]
-    sums = [[0.0]] * len(rows)
-    for number, log_probabilities in tqdm(completion_logprobs(model, asked), total=len(rows), desc="likelihoods", unit="row"):
-        sums[number] = log_probabilities
-    own = [labels.index(row["expected"]) if labels else 0 for row in rows]
-    tokens = sum(len(completions[right]) for (_, completions), right in zip(asked, own, strict=True))
-    total = sum(one[right] for one, right in zip(sums, own, strict=True))
-    figures: dict[str, Any] = {"perplexity": round(float(np.exp(-total / tokens)), 4)}
+    requests = [encode_request(model, row["prompt"], texts, source_max_len) for row, texts in zip(rows, answers, strict=True)]
+    logprobs = [[0.0]] * len(rows)
+    for index, row_logprobs in tqdm(completion_logprobs(model, requests), total=len(rows), desc="likelihoods", unit="row"):
+        logprobs[index] = row_logprobs
+    expected = [labels.index(row["expected"]) if labels else 0 for row in rows]
+    tokens = sum(len(completions[choice]) for (_, completions), choice in zip(requests, expected, strict=True))
+    total = sum(row_logprobs[choice] for row_logprobs, choice in zip(logprobs, expected, strict=True))
+    metrics: dict[str, Any] = {"perplexity": round(float(np.exp(-total / tokens)), 4)}
     if not labels:
-        return [{} for _ in rows], figures
-    best, confidence = np.argmax(sums, axis=1), np.max(softmax(np.array(sums)), axis=1)
-    figures["likelihood_accuracy"] = round(float(np.mean(best == own)), 4)
-    figures["calibration_error"] = round(calibration_error(confidence, best == own), 4)
-    return [{"top_label": labels[one], "confidence": f"{sure:.4f}"} for one, sure in zip(best, confidence, strict=True)], figures
+        return [{} for _ in rows], metrics
+    best, confidence = np.argmax(logprobs, axis=1), np.max(softmax(np.array(logprobs)), axis=1)
+    metrics["likelihood_accuracy"] = round(float(np.mean(best == expected)), 4)
+    metrics["calibration_error"] = round(calibration_error(confidence, best == expected), 4)
+    top_labels = [
+        {"top_label": labels[choice], "confidence": f"{probability:.4f}"}
+        for choice, probability in zip(best, confidence, strict=True)
+    ]
+    return top_labels, metrics
 
 
 def encode_request(model: Scorer, prompt: str, answers: list[str], source_max_len: int | None) -> tuple[Tokens, list[Tokens]]:
-    """A prompt and its completions in the model's own tokens, as far as `source_max_len` tokens hold them; None: whole."""
+    """A prompt and its completions in the model's tokens, truncated to `source_max_len` tokens; None: not truncated."""
     tokens = model.encode_prompt(prompt)
     return tokens, [truncate(model.encode_completion(answer), tokens, source_max_len) for answer in answers]
 
 
 def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
-    """Expected calibration error: how far, on average, the confidence of like rows is from the share that is right.
+    """Expected calibration error: the mean difference between confidence and accuracy over ten bins of equal width.
 
     Args:
-        confidence: probability of the likeliest label, [rows], put in ten bins of equal width.
+        confidence: probability of the most likely label, [rows].
         right: whether that label is the expected one, [rows].
 
     Source: Guo et al., "On Calibration of Modern Neural Networks", 2017, equation 3.
     """
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    gaps = [abs(confidence[bins == one].sum() - right[bins == one].sum()) for one in range(BINS)]
+    gaps = [abs(confidence[bins == number].sum() - right[bins == number].sum()) for number in range(BINS)]
     return float(sum(gaps) / len(confidence))
 
 
 def agreement(first: Logits, second: Logits) -> tuple[int, float]:
-    """How alike two models choose the tokens of one completion, from the logits [tokens, vocabulary] of each.
+    """Compares the predictions of two models for one completion, from the logits of each, [tokens, vocabulary].
 
     Returns:
-        The tokens for which both hold the same most probable, and the sum over the tokens of the Kullback-Leibler divergence
-        of the second model from the first, in nats.
+        The number of tokens for which both predict the same most likely token, and the sum over the tokens of the
+        Kullback-Leibler divergence of the second model from the first, in nats.
     """
     p, q = (log_softmax(logits.astype(np.float64)) for logits in (first, second))
     same = int((first.argmax(-1) == second.argmax(-1)).sum())

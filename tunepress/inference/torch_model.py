@@ -1,4 +1,4 @@
-"""Answers and logits of a Hugging Face model folder through torch: the candidates base and merged."""
+"""Answers and logits of a Hugging Face model folder with torch: the candidates base and merged."""
 
 import time
 from collections import defaultdict
@@ -17,30 +17,29 @@ from tunepress.models.hf_model import check, context_length, load_encoder, load_
 from tunepress.models.threads import DeterministicThreads
 from tunepress.text.tokenizer import Tokens, max_answer_length
 
-AT_ONCE = 8 * CHUNK  # tokens of a batch's completions whose logits may be in memory at a time
+MAX_TOKENS = 8 * CHUNK  # of the completions of a batch, whose logits are in memory at the same time
 
 
 class TorchModel:
-    """A model that answers prompts as `OnnxModel` does, in batches."""
+    """A model with the same methods as `OnnxModel`, which processes prompts in batches.
+
+    Args:
+        folder: Hugging Face's layout.
+        batch_size: number of prompts or completions that are computed at once.
+        eos_token_ids: tokens that end an answer; if empty, those of the folder.
+        deterministic: whether results do not depend on the number of threads, which takes a little more time.
+
+    Raises:
+        InputError: the folder is not a model folder.
+    """
 
     def __init__(
         self, folder: Path, batch_size: int = 1, eos_token_ids: Sequence[int] = (), *, deterministic: bool = True
     ) -> None:
-        """Loads a model folder.
-
-        Args:
-            folder: in Hugging Face's layout.
-            batch_size: number of prompts or completions that are computed at once.
-            eos_token_ids: the tokens that end an answer; without them, those of the folder.
-            deterministic: whether results do not depend on the number of threads. It takes a little time.
-
-        Raises:
-            InputError: there is no such model.
-        """
         check(folder)
         self.batch_size = batch_size
         self.encoder = load_encoder(folder, eos_token_ids)
-        with torch.device("meta"):  # transformers imports an architecture when it first makes one: not part of load_seconds
+        with torch.device("meta"):  # transformers imports an architecture at its first use, which load_seconds excludes
             AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
         start = time.perf_counter()
         self.model = load_model(folder).eval()
@@ -58,99 +57,100 @@ class TorchModel:
         answers = [""] * len(prompts)
         with tqdm(total=len(prompts), desc="answers", unit="row") as progress:
             encoded = [self.encode_prompt(prompt) for prompt in prompts]
-            for numbers, tokens in self._batches(encoded, self.batch_size):
-                for number, answer in zip(numbers, self._generate(tokens, max_new_tokens), strict=True):
-                    answers[number] = answer
-                progress.update(len(numbers))
+            for indices, tokens in self._batches(encoded, self.batch_size):
+                for index, answer in zip(indices, self._generate(tokens, max_new_tokens), strict=True):
+                    answers[index] = answer
+                progress.update(len(indices))
         return answers
 
     def encode_prompt(self, text: str) -> Tokens:
-        """Tokens of a prompt, the model's first token (BOS) included where its tokenizer adds one."""
         return self.encoder.encode_prompt(text)
 
     def encode_completion(self, text: str) -> Tokens:
-        """Tokens of a completion and the end of the answer."""
         return self.encoder.encode_completion(text)
 
     @torch.inference_mode()
-    def logits(self, asked: Requests) -> Iterator[tuple[int, int, Logits]]:
-        """As `Scorer.logits`: a prompt is computed once, its completions after it in one batch with its neighbours'.
+    def logits(self, requests: Requests) -> Iterator[tuple[int, int, Logits]]:
+        """As in `Scorer`. Each prompt is computed once, and the completions of a batch of prompts together after that.
 
-        Where their logits would take too much memory, fewer completions go together, and long ones chunk after chunk.
+        If their logits would take too much memory, batches are smaller, and long completions are computed chunk by chunk.
         """
-        completions_each = len(asked[0][1])
-        rows_each = max(1, self.batch_size // completions_each)
-        for numbers, prompts in self._batches([prompt for prompt, _ in asked], rows_each):
-            completions = [completion for number in numbers for completion in asked[number][1]]
+        choices = len(requests[0][1])
+        prompts_per_batch = max(1, self.batch_size // choices)
+        for indices, prompts in self._batches([prompt for prompt, _ in requests], prompts_per_batch):
+            completions = [completion for index in indices for completion in requests[index][1]]
             longest = max(len(completion) for completion in completions)
             if longest > CHUNK:
-                for number, prompt in zip(numbers, prompts, strict=True):
-                    yield from ((number, place, chunk) for place, chunk in self._in_chunks(prompt, asked[number][1]))
+                for index, prompt in zip(indices, prompts, strict=True):
+                    yield from ((index, choice, chunk) for choice, chunk in self._chunked_logits(prompt, requests[index][1]))
                 continue
-            if longest * len(completions) <= AT_ONCE:
-                found = self._choosing(prompts, completions)
-                yield from ((numbers[at // completions_each], at % completions_each, chunk) for at, chunk in enumerate(found))
+            if longest * len(completions) <= MAX_TOKENS:
+                batch = self._batch_logits(prompts, completions)
+                yield from ((indices[row // choices], row % choices, logits) for row, logits in enumerate(batch))
                 continue
-            size = max(1, AT_ONCE // longest)
-            for number, prompt in zip(numbers, prompts, strict=True):
-                for start in range(0, completions_each, size):
-                    part = self._choosing([prompt], asked[number][1][start : start + size])
-                    yield from ((number, start + place, chunk) for place, chunk in enumerate(part))
+            size = max(1, MAX_TOKENS // longest)
+            for index, prompt in zip(indices, prompts, strict=True):
+                for start in range(0, choices, size):
+                    batch = self._batch_logits([prompt], requests[index][1][start : start + size])
+                    yield from ((index, start + offset, logits) for offset, logits in enumerate(batch))
 
-    def _choosing(self, prompts: list[Tokens], completions: list[Tokens]) -> list[Logits]:
-        """The logits by which completions are chosen, the first few after the first prompt and so on."""
-        device, each = self.model.device, len(completions) // len(prompts)
-        given = self.model(input_ids=torch.tensor(prompts, device=device), logits_to_keep=1, use_cache=True)
-        first = given.logits.float().cpu().repeat_interleave(each, dim=0)
+    def _batch_logits(self, prompts: list[Tokens], completions: list[Tokens]) -> list[Logits]:
+        """The logits that predict completions, of which each prompt has the same number, in the order of the prompts."""
+        device, choices = self.model.device, len(completions) // len(prompts)
+        output = self.model(input_ids=torch.tensor(prompts, device=device), logits_to_keep=1, use_cache=True)
+        first = output.logits.float().cpu().repeat_interleave(choices, dim=0)
         longest = max(len(completion) for completion in completions)
         if longest == 1:
-            return [one.numpy() for one in first]
-        given.past_key_values.batch_repeat_interleave(each)
-        # filled up behind, where a causal model does not look back from
+            return [logits.numpy() for logits in first]
+        output.past_key_values.batch_repeat_interleave(choices)
+        # padded on the right, which the earlier tokens of a causal model do not attend to
         batch = [completion[:-1] + [0] * (longest - len(completion)) for completion in completions]
-        rest = self.model(input_ids=torch.tensor(batch, device=device), past_key_values=given.past_key_values).logits
-        whole = torch.cat([first, rest.float().cpu()], dim=1)
-        return [one[: len(completion)].numpy() for one, completion in zip(whole, completions, strict=True)]
+        rest = self.model(input_ids=torch.tensor(batch, device=device), past_key_values=output.past_key_values).logits
+        padded = torch.cat([first, rest.float().cpu()], dim=1)
+        return [logits[: len(completion)].numpy() for logits, completion in zip(padded, completions, strict=True)]
 
-    def _in_chunks(self, prompt: Tokens, completions: list[Tokens]) -> Iterator[tuple[int, Logits]]:
-        """The logits by which completions of one prompt are chosen, CHUNK tokens at a time, with the completion's number."""
+    def _chunked_logits(self, prompt: Tokens, completions: list[Tokens]) -> Iterator[tuple[int, Logits]]:
+        """Yields the index of a completion of one prompt and the logits that predict its next tokens, at most CHUNK of them."""
         device = self.model.device
-        read = self.model(input_ids=torch.tensor([prompt], device=device), logits_to_keep=1, use_cache=True)
-        first, prompt_cache = read.logits[0].float().cpu().numpy(), read.past_key_values
-        del read
-        for place, completion in enumerate(completions):
+        output = self.model(input_ids=torch.tensor([prompt], device=device), logits_to_keep=1, use_cache=True)
+        first, prompt_cache = output.logits[0].float().cpu().numpy(), output.past_key_values
+        del output
+        for choice, completion in enumerate(completions):
             cache = deepcopy(prompt_cache)
             for start in range(0, len(completion), CHUNK):
-                tokens = completion[:-1][max(start - 1, 0) : start + CHUNK - 1]  # each chooses the one after it
+                tokens = completion[:-1][max(start - 1, 0) : start + CHUNK - 1]  # each predicts the next one
                 chunk = [first] if start == 0 else []
                 if tokens:
                     output = self.model(input_ids=torch.tensor([tokens], device=device), past_key_values=cache)
                     chunk.append(output.logits[0].float().cpu().numpy())
-                yield place, np.concatenate(chunk)
+                yield choice, np.concatenate(chunk)
 
     def _batches(self, encoded: list[Tokens], size: int) -> Iterator[tuple[list[int], list[Tokens]]]:
-        """Prompts of one length together: no padding, whose rounding would depend on a row's neighbours."""
+        """Batches of prompts of equal length, with their indices.
+
+        There is no padding, because with padding the rounding of a row would depend on the other rows of its batch.
+        """
         by_length: dict[int, list[int]] = defaultdict(list)
-        for number, tokens in enumerate(encoded):
-            by_length[len(tokens)].append(number)
-        for _, numbers in sorted(by_length.items()):
-            for start in range(0, len(numbers), size):
-                batch = numbers[start : start + size]
+        for index, tokens in enumerate(encoded):
+            by_length[len(tokens)].append(index)
+        for _, indices in sorted(by_length.items()):
+            for start in range(0, len(indices), size):
+                batch = indices[start : start + size]
                 torch.set_num_threads(self._free_cores())
-                yield batch, [encoded[number] for number in batch]
+                yield batch, [encoded[index] for index in batch]
 
     @torch.inference_mode()
     def _generate(self, tokens: list[Tokens], max_new_tokens: int) -> list[str]:
-        given = torch.tensor(tokens, device=self.model.device)
+        input_ids = torch.tensor(tokens, device=self.model.device)
         generated = self.model.generate(
-            input_ids=given,
-            attention_mask=torch.ones_like(given),
+            input_ids=input_ids,
+            attention_mask=torch.ones_like(input_ids),
             max_new_tokens=max_answer_length(tokens[0], max_new_tokens, self.context_length),
             do_sample=False,
             eos_token_id=self.encoder.eos_token_ids,
             pad_token_id=self.encoder.eos_token_ids[0],
         )
-        return self.encoder.tokenizer.batch_decode(generated[:, given.shape[1] :], skip_special_tokens=True)
+        return self.encoder.tokenizer.batch_decode(generated[:, input_ids.shape[1] :], skip_special_tokens=True)
 
     def prefill(self, prompts: list[Tokens], new_tokens: int) -> Tokens:
         """As `benchmark.speed.Runtime`. The cache grows with the answer, so `new_tokens` is not used."""

@@ -25,7 +25,7 @@ def refused(folder: Path, tiny_phi3: Path, change: Callable[[dict[str, Any]], No
 
 def test_an_end_of_training_that_the_model_is_not_told_is_found(folder: Path, tiny_phi3: Path) -> None:
     said = refused(folder, tiny_phi3, lambda model: model.update(eos_token_id=256))
-    assert said.startswith("genai_config.json: eos_token_id [256] differs from [256, 259], which end the answers of training")
+    assert said.startswith("genai_config.json: eos_token_id [256] differs from [256, 259], which end the answers in training")
 
 
 def test_an_end_that_training_does_not_know_is_found(folder: Path, tiny_phi3: Path) -> None:
@@ -47,7 +47,7 @@ def test_the_ends_of_training_are_written_for_the_runtime(folder: Path, ends: li
 @pytest.mark.parametrize("token", [-1, 260])
 def test_a_token_that_is_not_in_the_vocabulary_is_found(name: str, token: int, folder: Path, tiny_phi3: Path) -> None:
     said = refused(folder, tiny_phi3, lambda model: model.update({name: token}))
-    assert f"{name} {token} is no token of the 260 that the model has" in said
+    assert f"{name} {token} is not in the vocabulary of 260 tokens" in said
 
 
 def test_rows_that_do_not_fit_the_context_are_found(folder: Path, tiny_phi3: Path) -> None:

@@ -181,7 +181,7 @@ def test_the_chunks_of_a_long_completion_are_one_forward_pass(
 
 
 def test_many_completions_of_one_prompt_are_not_computed_in_one_batch(tiny_phi3: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch_model, "AT_ONCE", 10)
+    monkeypatch.setattr(torch_model, "MAX_TOKENS", 10)
     model = TorchModel(tiny_phi3, batch_size=16)
     positions: list[int] = []
     model.model.lm_head.register_forward_hook(lambda _, __, output: positions.append(output.shape[0] * output.shape[1]))
