@@ -1,1 +1,1 @@
-"""A Hugging Face model folder: check it, load it, read and write its tensors."""
+"""Hugging Face model folders: checking and loading them, reading and writing their tensors."""

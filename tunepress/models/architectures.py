@@ -1,8 +1,8 @@
-"""Which models go through every stage: what `fetch` refuses before anything is trained.
+"""The model architectures that every stage supports. `fetch` rejects others before anything is trained.
 
-Each architecture was trained, merged, built in float32 and compared with torch as a small random twin
-(tests/tunepress/models/test_architectures.py). What is not in the table is refused, whether or not the builder lists it: of those
-it lists (0.18), several build without an error and compute something else.
+A small random model of each architecture was trained, merged, built in float32 and compared with torch
+(tests/tunepress/models/test_architectures.py). An architecture that is not in the table is rejected even if the builder lists it:
+several of those that it lists (0.18) build without an error and compute something else.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any
 from tunepress.core.errors import InputError
 
 DEFAULT = ("default",)
-SUPPORTED = {  # architectures, each with the types of rope that the builder's graph computes as torch does
+SUPPORTED = {  # architectures, each with the types of rope for which the builder's graph computes the same as torch
     "Ernie4_5ForCausalLM": DEFAULT,
     "Gemma2ForCausalLM": DEFAULT,  # trained with eager attention
     "Gemma3ForCausalLM": DEFAULT,
@@ -28,59 +28,59 @@ SUPPORTED = {  # architectures, each with the types of rope that the builder's g
     "Qwen3ForCausalLM": DEFAULT,
 }
 UNSUPPORTED = {  # with transformers 5.23 and onnxruntime-genai 0.18
-    "GptOssForCausalLM": "the builder takes its experts in OpenAI's 4 bits alone, which cannot be trained",
-    "Lfm2ForCausalLM": "onnxruntime-genai cannot go back in its state, as evaluate does",
-    "Lfm2MoeForCausalLM": "onnxruntime-genai cannot go back in its state, as evaluate does",
-    "NemotronForCausalLM": "its attention is not told where an example begins",
+    "GptOssForCausalLM": "the builder accepts its experts only in OpenAI's 4 bits, which cannot be trained",
+    "Lfm2ForCausalLM": "onnxruntime-genai cannot rewind its state, as evaluate does",
+    "Lfm2MoeForCausalLM": "onnxruntime-genai cannot rewind its state, as evaluate does",
+    "NemotronForCausalLM": "its attention does not know where an example begins",
     "OlmoForCausalLM": "the builder's graph computes other logits",
-    "PhimoeForCausalLM": "its experts have other names in the files than in the model",
+    "PhimoeForCausalLM": "its experts have different names in the files and in the model",
     "SmolLM3ForCausalLM": "the builder fails on its layers without rope",
 }
-ROPE_ALIASES = {"su": "longrope"}  # Phi-3's first name of it
+ROPE_ALIASES = {"su": "longrope"}  # Phi-3's original name
 
 
 def check(folder: Path) -> None:
-    """Looks whether a model folder is of a kind that every stage was tested with; reads no weights.
+    """Checks that every stage supports the model in a folder. Does not read the weights.
 
     Raises:
-        InputError: it is not.
+        InputError: the architecture is not supported, the weights are quantized, or the folder contains an adapter.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     reason = unsupported_reason(config)
     if reason:
         raise InputError(f"{folder}/config.json: {reason}")
     if (folder / "adapter_config.json").exists():
-        raise InputError(f"{folder}: has an adapter (adapter_config.json); merge it into the weights and save the whole model")
+        raise InputError(f"{folder}: has an adapter (adapter_config.json); merge it into the weights and save the merged model")
 
 
 def unsupported_reason(config: dict[str, Any]) -> str | None:
-    """Why a model with this config.json cannot be trained, built and measured, with the cure; None if it can."""
+    """Why the model of a config.json is not supported, and what to do; None if it is supported."""
     name = (config.get("architectures") or ["a model without architectures"])[0]
     if name not in SUPPORTED:
-        why = f" ({UNSUPPORTED[name]})" if name in UNSUPPORTED else ""
-        return f"{name} is not supported{why}; take a model of {', '.join(SUPPORTED)}"
+        reason = f" ({UNSUPPORTED[name]})" if name in UNSUPPORTED else ""
+        return f"{name} is not supported{reason}; use a model of {', '.join(SUPPORTED)}"
     if config.get("quantization_config"):
         method = config["quantization_config"].get("quant_method", "unknown method")
-        return f"the weights are already quantized ({method}); take the model in 16 or 32 bits, build rounds it"
-    unfit = sorted(rope_types(config) - set(SUPPORTED[name]))
-    if unfit:
+        return f"the weights are already quantized ({method}); use the model in 16 or 32 bits, build quantizes it"
+    unsupported = sorted(rope_types(config) - set(SUPPORTED[name]))
+    if unsupported:
         known = " and ".join(SUPPORTED[name])
-        return f"rope of type {unfit[0]} is not supported for {name}, only {known}; take a model with that"
+        return f"rope of type {unsupported[0]} is not supported for {name}, only {known}; use a model with that"
     if name == "GraniteMoeHybridForCausalLM" and not attention_only(config):
-        return f"{name} is supported with attention, rope and no experts in every layer; take a Granite model that is so"
+        return f"{name} is supported only with attention and rope and without experts in every layer; use such a Granite model"
     return None
 
 
 def rope_types(config: dict[str, Any]) -> set[str]:
-    """The types of rope in a config.json, of transformers 4 or 5, in which each type of layer may have its own."""
+    """The types of rope in a config.json of transformers 4 or 5, where each type of layer may have its own type."""
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    by_layer = [one for one in rope.values() if isinstance(one, dict)] or [rope]
-    types = [one.get("rope_type") or one.get("type") or "default" for one in by_layer]
-    return {ROPE_ALIASES.get(kind, kind) for kind in types}
+    by_layer_type = [settings for settings in rope.values() if isinstance(settings, dict)] or [rope]
+    names = [settings.get("rope_type") or settings.get("type") or "default" for settings in by_layer_type]
+    return {ROPE_ALIASES.get(name, name) for name in names}
 
 
 def attention_only(config: dict[str, Any]) -> bool:
-    """Whether a Granite hybrid has neither recurrent layers nor experts, and rope in all."""
-    kinds = config.get("layer_types") or config.get("layers_block_type") or []
+    """Whether a Granite hybrid has neither recurrent layers nor experts, and rope in all layers."""
+    layer_types = set(config.get("layer_types") or config.get("layers_block_type") or [])
     rope = config.get("position_embedding_type") == "rope"
-    return bool(kinds) and set(kinds) <= {"attention", "full_attention"} and not config.get("num_local_experts") and rope
+    return bool(layer_types) and layer_types <= {"attention", "full_attention"} and not config.get("num_local_experts") and rope

@@ -1,4 +1,4 @@
-"""The base model in 4 bits, as bitsandbytes holds it while a QLoRA adapter is trained, and the same weights as floats again."""
+"""The 4-bit base model of QLoRA: bitsandbytes' quantization during training, and the same weights dequantized."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -11,18 +11,18 @@ from tunepress.config.adapter import Adapter
 from tunepress.core.errors import InputError
 from tunepress.core.files import write_json
 
-FILE_NAME = "quantization.json"  # beside the adapter's weights: what it was trained on
+FILE_NAME = "quantization.json"  # next to the adapter's weights: how the base model was quantized
 
 
 @dataclass(frozen=True)
 class Quantization:
-    """What the base model's linear weights were rounded to.
+    """How the weights of the base model's linear layers were quantized.
 
     Attributes:
         bnb_4bit_quant_type: nf4 or fp4.
         bnb_4bit_use_double_quant: whether the scales are quantized too.
-        compensated: whether the adapter's first weights make up for the rounding, so that it fits no other weights.
-        dtype: torch's name of the type that the weights had before.
+        compensated: whether the adapter's initial weights compensate for the rounding, so that it does not fit other weights.
+        dtype: torch's name of the weights' type before quantization.
     """
 
     bnb_4bit_quant_type: str
@@ -32,7 +32,7 @@ class Quantization:
 
     @classmethod
     def of(cls, adapter: Adapter, bf16: bool) -> "Quantization | None":
-        """What `adapter` is trained on; None: the base model's own weights."""
+        """The quantization with which an adapter is trained; None if the base model is not quantized."""
         if not adapter.method.quantized:
             return None
         double = adapter.bnb_4bit_use_double_quant
@@ -44,15 +44,15 @@ class Quantization:
         )
 
     def save(self, folder: Path) -> None:
-        """Writes it to an adapter's folder."""
+        """Writes quantization.json to an adapter's folder."""
         write_json(folder / FILE_NAME, asdict(self))
 
     @classmethod
     def load(cls, folder: Path) -> "Quantization | None":
-        """What `save` wrote to an adapter's folder, None where it wrote nothing.
+        """Reads quantization.json from an adapter's folder; None if it does not exist.
 
         Raises:
-            InputError: the file is not one.
+            InputError: the file is not valid.
         """
         path = folder / FILE_NAME
         if not path.exists():
@@ -63,9 +63,9 @@ class Quantization:
             raise InputError(f"{path}: does not say how the base model was quantized ({error}); train again") from error
 
     def config(self, compute_dtype: torch.dtype) -> BitsAndBytesConfig:
-        """The argument for from_pretrained.
+        """The argument quantization_config of from_pretrained.
 
-        The quantized weights are stored in elements of the compute type, which is what FSDP wants to spread them.
+        The quantized weights are stored as elements of the compute type, which FSDP needs to shard them.
         """
         return BitsAndBytesConfig(
             load_in_4bit=True,
@@ -77,9 +77,9 @@ class Quantization:
 
     @torch.no_grad()
     def round_trip(self, weight: torch.Tensor) -> torch.Tensor:
-        """A float weight quantized and dequantized again.
+        """Quantizes a weight and dequantizes it again.
 
-        What is left is, bit for bit, the weight that training multiplied with.
+        The result is bit-identical to the weight with which training multiplied.
         """
         from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
@@ -92,18 +92,18 @@ class Quantization:
 
 
 def quantized_weight_names(model: PreTrainedModel) -> list[str]:
-    """Names of the weights that are quantized: those of all linear layers but the head, which transformers leaves alone."""
+    """Names of the weights that are quantized: all linear layers except the head, as in transformers."""
     head = model.get_output_embeddings()
     linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear) and module is not head]
     return [f"{name}.weight" for name in linear]
 
 
 def disable_repacking(model: torch.nn.Module) -> None:
-    """Keeps bitsandbytes from repacking a model's 4-bit weights when it is first evaluated.
+    """Prevents bitsandbytes from repacking a model's 4-bit weights at its first evaluation.
 
-    On a CPU with AVX512-BF16 it would (0.50, Linear4bit.forward), and training could not go on: no gradient passes its
-    product of repacked weights, their scales are rounded to bfloat16 for good, and DoRA misreads them.
+    It does so on a CPU with AVX512-BF16 (0.50, Linear4bit.forward), after which training cannot continue: no gradient passes
+    through the product with repacked weights, their scales stay rounded to bfloat16, and DoRA misreads them.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
-            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010  (no attribute that torch's types know)
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010  (torch's types do not know the attribute)

@@ -1,4 +1,4 @@
-"""A model folder in Hugging Face's layout: checked before use, loaded with safetensors only."""
+"""A model folder in Hugging Face's layout: checking it, and loading it from safetensors only."""
 
 import json
 from collections.abc import Sequence
@@ -22,16 +22,15 @@ def check(folder: Path) -> None:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
     if not (folder / "config.json").exists():
-        raise InputError(f"{folder}: no config.json, so this is no Hugging Face model folder")
+        raise InputError(f"{folder}: no config.json, so this is not a Hugging Face model folder")
     if not any(folder.glob("*.safetensors")):
         pickles = [file.name for file in sorted(folder.iterdir()) if file.suffix in {".bin", ".pt", ".pth", ".ckpt"}]
-        found = f"only pickle weights ({', '.join(pickles)}), which can run code" if pickles else "no weights"
-        raise InputError(f"{folder}: {found}; save the model with safe_serialization=True")
+        problem = f"only pickle weights ({', '.join(pickles)}), which can run code" if pickles else "no weights"
+        raise InputError(f"{folder}: {problem}; save the model with safe_serialization=True")
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model folder."""
-    if not folder.is_dir():  # transformers would take its name for a repo on the hub
+    if not folder.is_dir():  # transformers would treat its name as a repo on the Hub
         raise InputError(f"{folder}: no such folder")
     return AutoTokenizer.from_pretrained(folder)
 
@@ -41,26 +40,26 @@ def load_encoder(folder: Path, eos_token_ids: Sequence[int] = ()) -> Encoder:
 
     Args:
         folder: Hugging Face's layout.
-        eos_token_ids: as prompt.json records them; without them, those of the folder.
+        eos_token_ids: those in prompt.json; if empty, those of the folder.
 
     Raises:
-        InputError: there is no such folder, or no token ends an answer.
+        InputError: the folder does not exist, or no token ends an answer.
     """
     tokenizer = load_tokenizer(folder)
     return Encoder(tokenizer, list(eos_token_ids) or find_eos_token_ids(folder, tokenizer))
 
 
 def find_eos_token_ids(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Tokens:
-    """The tokens that end an answer: of generation_config.json, otherwise of config.json, otherwise of the tokenizer.
+    """The tokens that end an answer: from generation_config.json, otherwise from config.json, otherwise from the tokenizer.
 
-    The files are read as they are: many of transformers' configurations set an eos_token_id where config.json has none.
+    The files are read directly, because many configuration classes of transformers have a default for a missing eos_token_id.
 
     Raises:
-        InputError: none of them names one, or a file names something else.
+        InputError: none of them has such a token, or the value in a file is not valid.
     """
     for name in (GENERATION_CONFIG_NAME, CONFIG_NAME):
-        if ends := read_eos_token_ids(folder / name):
-            return ends
+        if eos_token_ids := read_eos_token_ids(folder / name):
+            return eos_token_ids
     if tokenizer.eos_token_id is None:
         raise InputError(
             f"{folder}: no token ends an answer: generation_config.json and config.json have no eos_token_id and "
@@ -70,26 +69,26 @@ def find_eos_token_ids(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Toke
 
 
 def read_eos_token_ids(path: Path) -> Tokens:
-    """`eos_token_id` of a configuration file, an int or a list, in its section for text where that has it; [] without one.
+    """The `eos_token_id` of a configuration file, or of its section text_config, as a list; empty if there is none.
 
     Raises:
-        InputError: the file is not JSON, or has something else in its place.
+        InputError: the file is not JSON, or the value is not a number or a list of numbers.
     """
     if not path.exists():
         return []
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
-        found = fields.get("eos_token_id", (fields.get("text_config") or {}).get("eos_token_id"))
+        value = fields.get("eos_token_id", (fields.get("text_config") or {}).get("eos_token_id"))
     except (ValueError, AttributeError) as error:
         raise InputError(f"{path}: not a model's configuration ({error})") from error
-    ends = found if isinstance(found, list) else [] if found is None else [found]
-    if not all(type(end) is int and end >= 0 for end in ends):
-        raise InputError(f"{path}: eos_token_id must be a token's number or a list of them, got {json.dumps(found)}")
-    return list(dict.fromkeys(ends))
+    tokens = value if isinstance(value, list) else [] if value is None else [value]
+    if not all(type(token) is int and token >= 0 for token in tokens):
+        raise InputError(f"{path}: eos_token_id must be a token's number or a list of them, got {json.dumps(value)}")
+    return list(dict.fromkeys(tokens))
 
 
 def context_length(config: "PreTrainedConfig") -> int | None:
-    """The tokens that a model has room for, as onnxruntime-genai's builder takes it from config.json; None: it does not say."""
+    """A model's context length in tokens, which onnxruntime-genai's builder takes from the same fields; None if unknown."""
     text = config.get_text_config()
     length = getattr(text, "seq_length", None) or getattr(text, "max_position_embeddings", None)
     return int(length) if length else None
@@ -103,8 +102,8 @@ def check_base_context(folder: Path, source_max_len: int) -> None:
 
 
 def load_model(folder: Path, **options: Any) -> "PreTrainedModel":
-    """The model of a folder, in the precision of its files unless `dtype` says otherwise."""
-    # transformers without torch loads in a second, with it in five; only who loads a model waits for it
+    """Loads the model of a folder, by default in the precision of its files; `options` are those of from_pretrained."""
+    # importing transformers takes one second without torch and five with it, so only callers that load a model wait for it
     from transformers import AutoModelForCausalLM
 
     check(folder)
@@ -112,7 +111,7 @@ def load_model(folder: Path, **options: Any) -> "PreTrainedModel":
 
 
 def empty_model(folder: Path) -> "PreTrainedModel":
-    """The model of a folder without its weights: its modules and their shapes, tied where it is, on torch's meta device."""
+    """The model of a folder without its weights, on torch's meta device. Tied weights are tied."""
     from accelerate import init_empty_weights
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -124,10 +123,10 @@ def empty_model(folder: Path) -> "PreTrainedModel":
 
 
 def read_tensor(folder: Path, name: str) -> "torch.Tensor":
-    """One tensor of a model folder's files.
+    """Reads one tensor from the safetensors files of a model folder.
 
     Raises:
-        InputError: none of the files has it.
+        InputError: none of the files contains it.
     """
     for shard in sorted(folder.glob("*.safetensors")):
         with safe_open(shard, framework="pt") as tensors:

@@ -1,4 +1,4 @@
-"""Provenance: the exact inputs and commands that a run was made with."""
+"""Provenance of a run: its commands and the hashes of its files."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -34,6 +34,6 @@ def commands(remote: Sequence[str]) -> list[str]:
 
 
 def hash_files(places: Iterable[Path]) -> dict[str, str]:
-    """The sha256 of each file, and of each file in a folder, by its path."""
+    """SHA-256 by path of files and of all files in folders."""
     files = [file for place in places for file in (sorted(place.rglob("*")) if place.is_dir() else [place]) if file.is_file()]
     return {file.as_posix(): sha256(file) for file in files}

@@ -1,4 +1,4 @@
-"""A random model of a real architecture with a byte tokenizer, made on the spot: it knows nothing and needs nothing."""
+"""A model of a real architecture with random weights and a byte tokenizer, created without any download."""
 
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,12 @@ def write_random_model(architecture: dict[str, Any], seed: int, folder: Path) ->
     """Writes a model with random weights of `seed` to `folder`.
 
     Args:
-        architecture: fields of the model's transformers config; `model_type` picks which.
+        architecture: fields of the model's transformers config; `model_type` selects the class.
         seed: of the weights.
         folder: an existing folder.
+
+    Raises:
+        InputError: transformers does not know the `model_type`, or it is missing.
     """
     tokenizer = byte_tokenizer()
     end, pad = tokenizer.convert_tokens_to_ids(["<|end|>", "<|endoftext|>"])
@@ -30,7 +33,7 @@ def write_random_model(architecture: dict[str, Any], seed: int, folder: Path) ->
     if "model_type" not in fields:
         raise InputError("base_model.architecture: no model_type")
     if fields["model_type"] not in CONFIG_MAPPING:
-        raise InputError(f"base_model.architecture.model_type: transformers knows no {fields['model_type']!r}")
+        raise InputError(f"base_model.architecture.model_type: transformers does not know {fields['model_type']!r}")
     special = {"bos_token_id": pad, "eos_token_id": pad, "pad_token_id": pad}
     config = AutoConfig.for_model(fields.pop("model_type"), **fields, vocab_size=len(tokenizer), **special)
     set_seed(seed)
@@ -41,9 +44,9 @@ def write_random_model(architecture: dict[str, Any], seed: int, folder: Path) ->
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer without a merge: a token is a byte or a mark of Phi-3's chat format."""
+    """A byte-level BPE tokenizer without merges: a token is a byte or a special token of Phi-3's chat format."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    bpe = Tokenizer(models.BPE(vocab={token: number for number, token in enumerate(alphabet)}, merges=[]))
+    bpe = Tokenizer(models.BPE(vocab={token: index for index, token in enumerate(alphabet)}, merges=[]))
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
     bpe.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in SPECIAL])

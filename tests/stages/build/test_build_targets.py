@@ -226,7 +226,7 @@ def edit_config(folder: Path, **changed: Any) -> None:
 
 def test_an_architecture_that_the_builder_does_not_know_is_refused_with_those_it_does(project: Path) -> None:
     edit_config(project / MERGED, architectures=["GPT2LMHeadModel"])
-    with pytest.raises(InputError, match="GPT2LMHeadModel is not supported; take a model of Ernie4_5ForCausalLM"):
+    with pytest.raises(InputError, match="GPT2LMHeadModel is not supported; use a model of Ernie4_5ForCausalLM"):
         build.main(build.Config(recipe(), MERGE))
 
 

@@ -113,7 +113,7 @@ def test_weights_in_mistrals_own_layout_are_left_out(tiny_phi3: Path, tmp_path: 
     ("change", "reason"),
     [
         ({"architectures": ["OlmoForCausalLM"]}, "/config.json: OlmoForCausalLM is not supported (the builder's graph computes "),
-        ({"quantization_config": {"quant_method": "awq"}}, "/config.json: the weights are already quantized (awq); take "),
+        ({"quantization_config": {"quant_method": "awq"}}, "/config.json: the weights are already quantized (awq); use "),
         ({"vocab_size": 200}, ": the tokenizer has token 200 ("),
     ],
 )

@@ -263,7 +263,7 @@ def test_an_adapter_without_weights_or_configuration_is_refused(bases: dict[str,
 def test_an_adapter_cut_short_is_named(bases: dict[str, Path], tmp_path: Path) -> None:
     weights = adapter_of(Variant(), bases["phi3"], tmp_path / "adapter") / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
-    assert refusal(bases["phi3"], weights.parent).startswith(f"{weights}: is cut short or damaged (")
+    assert refusal(bases["phi3"], weights.parent).startswith(f"{weights}: is truncated or damaged (")
 
 
 def test_an_adapter_of_a_wider_model_names_its_first_tensor_and_both_shapes(bases: dict[str, Path], tmp_path: Path) -> None:
@@ -308,7 +308,7 @@ def test_a_base_whose_weights_are_not_floats_is_refused(bases: dict[str, Path], 
     name = "model.layers.1.mlp.down_proj.weight"
     save_file(weights | {name: weights[name].to(torch.float8_e4m3fn)}, base / shards.SINGLE_FILE, {"format": "pt"})
     file = base / shards.SINGLE_FILE
-    assert refusal(base, adapter) == f"{file}: {name} is of type F8_E4M3, not F32, F16, BF16; take a float model"
+    assert refusal(base, adapter) == f"{file}: {name} is of type F8_E4M3, not F32, F16, BF16; use a float model"
 
 
 @pytest.mark.parametrize(("left", "found"), [(None, "is missing"), (50, "is [72, 50]")])

@@ -247,7 +247,7 @@ def test_a_shard_cut_short_ends_in_one_line_before_anything_is_written(llama: Pa
     ended = started("merge", project_of(tmp_path / "project", base, tmp_path / "adapter"))
     _, error = ended.communicate()
     assert ended.returncode == 1
-    assert error.startswith(f"merge: {BASE}/{cut.name}: is cut short or damaged (") and error.count("\n") == 1
+    assert error.startswith(f"merge: {BASE}/{cut.name}: is truncated or damaged (") and error.count("\n") == 1
     assert not list((tmp_path / "project/models").glob("*merged*"))
 
 

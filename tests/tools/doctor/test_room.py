@@ -120,7 +120,7 @@ def test_an_architecture_that_fetch_refuses_is_an_error_before_it_is_there(read:
     machine()
     random = findings(read("base_model=tiny_phi3", "base_model.architecture.model_type=olmo"))["base model"]
     assert random.state is State.error
-    assert "OlmoForCausalLM is not supported (the builder's graph computes other logits); take a model of " in random.found
+    assert "OlmoForCausalLM is not supported (the builder's graph computes other logits); use a model of " in random.found
     (tmp_path / "config.json").write_text('{"model_type": "olmo", "architectures": ["OlmoForCausalLM"]}', encoding="utf-8")
     (tmp_path / "model.safetensors").touch()
     local = findings(read("base_model=folder", f"base_model.path={tmp_path}"))["base model"]

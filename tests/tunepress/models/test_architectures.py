@@ -130,12 +130,12 @@ YARN = {"rope_type": "yarn", "factor": 4.0}
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"architectures": ["Lfm2ForCausalLM"]}, "Lfm2ForCausalLM is not supported (onnxruntime-genai cannot go back in its "),
+        ({"architectures": ["Lfm2ForCausalLM"]}, "Lfm2ForCausalLM is not supported (onnxruntime-genai cannot rewind its "),
         (
             {"architectures": ["Gemma3ForConditionalGeneration"]},
-            "Gemma3ForConditionalGeneration is not supported; take a model of ",
+            "Gemma3ForConditionalGeneration is not supported; use a model of ",
         ),
-        ({}, "a model without architectures is not supported; take a model of Ernie4_5ForCausalLM, "),
+        ({}, "a model without architectures is not supported; use a model of Ernie4_5ForCausalLM, "),
         (HYBRID | {"layer_types": ["mamba", "attention"]}, "GraniteMoeHybridForCausalLM is supported with attention, rope and "),
         (HYBRID | {"num_local_experts": 4}, "GraniteMoeHybridForCausalLM is supported with attention, rope and no experts"),
         (HYBRID | {"position_embedding_type": None}, "GraniteMoeHybridForCausalLM is supported with attention, rope and "),
@@ -153,7 +153,7 @@ YARN = {"rope_type": "yarn", "factor": 4.0}
         ),
         (
             {"architectures": ["LlamaForCausalLM"], "quantization_config": {"quant_method": "gptq", "bits": 4}},
-            "the weights are already quantized (gptq); take the model in 16 or 32 bits, build rounds it",
+            "the weights are already quantized (gptq); use the model in 16 or 32 bits, build quantizes it",
         ),
     ],
 )

@@ -200,13 +200,13 @@ def test_a_file_cut_short_is_named(left: int, tmp_path: Path) -> None:
     folder = new_base(tmp_path / "base", "llama")
     cut = sorted(folder.glob("*.safetensors"))[1]
     cut.write_bytes(cut.read_bytes()[:left])
-    assert refusal(folder).startswith(f"{cut}: is cut short or damaged (")
+    assert refusal(folder).startswith(f"{cut}: is truncated or damaged (")
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"weight_map": 3}'])
 def test_an_index_that_is_none_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / INDEX).write_text(content)
-    assert refusal(tmp_path).startswith(f"{tmp_path / INDEX}: is no index of weights (")
+    assert refusal(tmp_path).startswith(f"{tmp_path / INDEX}: not an index of weights (")
 
 
 def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
@@ -217,5 +217,5 @@ def test_a_file_that_shrinks_while_it_is_read_is_named(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(100)}, tmp_path / SINGLE_FILE)
     stored = Shards.of(tmp_path).tensors["a"]
     (tmp_path / SINGLE_FILE).write_bytes((tmp_path / SINGLE_FILE).read_bytes()[:-4])
-    with pytest.raises(InputError, match="ends within a; it was changed while it was read"):
+    with pytest.raises(InputError, match="ends within a; the file was changed while it was read"):
         stored.read()
