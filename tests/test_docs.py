@@ -46,6 +46,7 @@ TEMPLATES = {
     "conf/GROUP/",
 }
 FOREIGN = ("az", "curl", "docker", "dvc", "git", "gto", "kubectl", "nvidia-ctk", "pip", "apt-get")
+FOREIGN_FLAGS = {"--fs-config", "--help", "--jobs", "--local", "--queue", "--run-cache", "--temp", "--userns"}
 FREE = (
     "build.extra_options.",
     "train.fsdp_config.",
@@ -134,19 +135,30 @@ def flags_of(source: Path) -> set[str]:
 
 
 @every_page
-def test_flags_in_args_exist(page: Path) -> None:
+def test_flags_without_a_module_exist(page: Path) -> None:
     known = {
         flag
         for folder in ("stages", "tools", "tunepress")
         for source in (ROOT / folder).rglob("*.py")
         for flag in flags_of(source)
     }
-    known |= {"--help", "--jobs", "--run-cache"}  # of argparse and of dvc
+    for words in commands(page):
+        if words[0].startswith("--"):
+            flags = words
+        else:
+            flags = [flag for word in words if word.startswith("ARGS=") for flag in word.removeprefix("ARGS=").split()]
+        for flag in flags:
+            if flag.startswith("--"):
+                assert flag.partition("=")[0] in known | FOREIGN_FLAGS, f"{' '.join(words)}: no flag {flag}"
+
+
+@every_page
+def test_recipes_and_searches_exist(page: Path) -> None:
     for words in commands(page):
         for word in words:
-            if word.startswith("ARGS="):
-                for flag in re.findall(r"(?<!\S)--[\w-]+", word.removeprefix("ARGS=")):
-                    assert flag in known, f"{' '.join(words)}: no flag {flag}"
+            variable, _, name = word.partition("=")
+            if variable in {"EXPERIMENT", "SEARCH"} and name.islower():
+                assert (ROOT / "conf" / variable.lower() / f"{name}.yaml").exists(), word
 
 
 @every_page
