@@ -138,7 +138,7 @@ def flags_of(source: Path) -> set[str]:
 def test_flags_without_a_module_exist(page: Path) -> None:
     known = {
         flag
-        for folder in ("stages", "tools", "tunepress")
+        for folder in ("benchmarks", "stages", "tools", "tunepress")
         for source in (ROOT / folder).rglob("*.py")
         for flag in flags_of(source)
     }
