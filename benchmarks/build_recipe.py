@@ -15,7 +15,6 @@ def recipe(precision: str = "int4", execution_provider: str = "cpu", **options: 
             "adapters": Adapters.merged,
             "n_samples": None,
             "extra_options": {},
-            "tracked": "stages/build/stage.py",
         }
         | options
     )

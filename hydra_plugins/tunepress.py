@@ -27,16 +27,29 @@ from tunepress.config.benchmark import Benchmark
 from tunepress.config.build import GPTQ, Adapters, Build
 from tunepress.config.data import Data, Datastore
 from tunepress.config.evaluate import Evaluate
+from tunepress.config.gate import Gate
 from tunepress.config.merge import Merge, MergeBase
 from tunepress.config.report import Report
 from tunepress.config.train import Train
 from tunepress.core.environment import Environment
-from tunepress.core.keys import unknown_key
+from tunepress.core.keys import FORMER, unknown_key
 from tunepress.remote.addresses import datastore_url, is_remote, url_problem
 from tunepress.remote.collected import COLLECTED, remote_lists
 from tunepress.text import labels
 
 ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
+
+
+@dataclass
+class Dvc:
+    """What only dvc.yaml reads, derived in conf/config.yaml: paths that DVC watches, and which lists of `data` are remote."""
+
+    base_model: str
+    data: str
+    build: str
+    evaluate: str
+    remote: list[str]
+    collected: str
 
 
 @dataclass
@@ -51,9 +64,11 @@ class Tunepress:
     build: Build
     evaluate: Evaluate
     benchmark: Benchmark
+    gate: Gate
     report: Report
     environment: Environment
     seed: int
+    dvc: Dvc
 
 
 def tracked(otherwise: str, *paths: str | Sequence[str] | None, _root_: DictConfig) -> str:
@@ -123,6 +138,8 @@ def keys(tree: Any, prefix: str = "") -> list[str]:
 
 def refuse_unknown_key(key: str) -> None:
     """Raises ValueError unless the schema knows a key, given with its section."""
+    if key in FORMER:
+        raise ValueError(unknown_key(key, []))
     known: Any = Tunepress
     names = key.split(".")
     for depth, name in enumerate(names, start=1):
@@ -141,7 +158,6 @@ def refuse_together(root: DictConfig) -> None:
     refuse_addresses(root.data)
     if problem := labels.labels_problem(root.data.labels or []):
         raise ValueError(problem)
-    # unresolved, for resolving build.tracked would come by here again
     build = cast(dict[str, Any], OmegaConf.to_container(root.build, resolve=False))
     sections = (root.adapter, root.train, root.merge)
     if "???" in build.values() or any(OmegaConf.missing_keys(section) for section in sections):

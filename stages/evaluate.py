@@ -21,7 +21,7 @@ from tunepress.core.paths import BASE, MERGED, METRICS, ONNX, PREDICTIONS, PREPA
 from tunepress.core.stage import run
 from tunepress.inference.metrics import Metric, Metrics, classification_metrics, generation_metrics
 from tunepress.inference.scoring import Scorer, score
-from tunepress.text.labels import find_label
+from tunepress.text.labels import find_label, score_name
 from tunepress.text.prompt import Prompt
 
 CANDIDATES = {"base": BASE, "merged": MERGED, "onnx": ONNX}
@@ -62,7 +62,7 @@ def main(candidate: str, cfg: Config) -> str:
     table = [one | other for one, other in zip(predictions, top_labels, strict=True)]
     write_csv(PREDICTIONS / f"{candidate}.csv", table, list(table[0]))
     write_json(METRICS / "evaluate" / f"{candidate}.json", figures)
-    name = "accuracy" if prompt.labels else "exact_match"
+    name = score_name(figures)
     return f"{name} {figures[name]:.3f} on {len(rows)} {cfg.evaluate.split.value} rows"
 
 

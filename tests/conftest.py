@@ -25,7 +25,6 @@ def tiny_phi3(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tunepress.config.base_model import BaseModel
 
     chosen = OmegaConf.merge(OmegaConf.structured(BaseModel), OmegaConf.load(ROOT / "conf/base_model/tiny_phi3.yaml"))
-    chosen.tracked = "stages/fetch/stage.py"
     folder = tmp_path_factory.mktemp("tiny") / "base"
     base_model = OmegaConf.to_object(chosen)
     assert isinstance(base_model, BaseModel)

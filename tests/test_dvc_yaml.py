@@ -8,34 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
 
-STAGES = [
-    "fetch",
-    "identify",
-    "collect",
-    "prepare",
-    "train",
-    "merge",
-    "build",
-    "evaluate",
-    "compare",
-    "benchmark",
-    "judge",
-    "report",
-    "enforce",
-]
+from tunepress.core.params import read_yaml
+
+DVC_YAML = read_yaml(Path(__file__).parents[1] / "dvc.yaml")
+STAGES = list(DVC_YAML["stages"])
 EMPTY = {  # module: what it has besides its docstring
     "stages/__init__.py": ["import tunepress.core"],
     "tunepress/__init__.py": ["import tunepress.core"],
     "tunepress/config/__init__.py": [],
 }
 PACKAGES = ("stages", "tunepress")
-OF_DVC = {"tracked", "remote", "collected"}  # keys that conf/config.yaml derives for dvc.yaml
-
-
-def stage_of(root: Path, name: str) -> Any:
-    return OmegaConf.to_container(OmegaConf.load(root / "dvc.yaml"), resolve=False)["stages"][name]  # type: ignore[call-overload,index]
 
 
 def code_of(stage: str, root: Path) -> Any:
@@ -71,7 +54,7 @@ def modules_of(stage: str, root: Path) -> set[str]:
 
 def code_dependencies(stage: str, root: Path) -> set[str]:
     """The dependencies of a stage on this project's code."""
-    return {dep for dep in stage_of(root, stage)["deps"] if dep.partition("/")[0] in PACKAGES}
+    return {dep for dep in DVC_YAML["stages"][stage]["deps"] if dep.partition("/")[0] in PACKAGES}
 
 
 def covers(dependency: str, module: str) -> bool:
@@ -100,20 +83,20 @@ def test_a_package_that_no_stage_depends_on_only_imports_the_float_kernels(modul
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_the_environment(stage: str, root: Path) -> None:
-    assert "${environment.lock}" in stage_of(root, stage)["deps"]
+    assert "${environment.lock}" in DVC_YAML["stages"][stage]["deps"]
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_the_sections_it_reads(stage: str, root: Path) -> None:
     sections = code_of(stage, root).Config
-    listed = {name.partition(".")[0] for name in stage_of(root, stage).get("params", [])}
+    listed = {name.partition(".")[0] for name in DVC_YAML["stages"][stage].get("params", [])}
     assert listed == {field.name for field in dataclasses.fields(sections)}
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_depends_on_those_keys_of_a_section_that_it_reads(stage: str, root: Path) -> None:
     """Where it names keys and not the whole section, they are those that its code reads."""
-    named = {tuple(name.split(".")) for name in stage_of(root, stage).get("params", []) if "." in name}
+    named = {tuple(name.split(".")) for name in DVC_YAML["stages"][stage].get("params", []) if "." in name}
     code = Path(code_of(stage, root).__file__).read_text(encoding="utf-8")
     for section in {section for section, _ in named}:
         read = set(re.findall(rf"cfg\.{section}\.(\w+)", code))
@@ -129,5 +112,5 @@ def test_every_key_of_the_schema_is_read_by_a_stage(root: Path) -> None:
         if module.stem in generic:
             continue
         for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id not in OF_DVC:
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
                 assert f".{node.target.id}" in code or f'"{node.target.id}"' in code, f"{module.stem}.{node.target.id}"

@@ -44,6 +44,7 @@ def refused(*overrides: str) -> str:
         ("train.group_by_length=true", "use train.train_sampling_strategy=group_by_length"),
         ("train.warmup_ratio=0.1", "use train.warmup_steps, where a value below 1 is a share of all steps"),
         ("adapter.lora_r=8", "use adapter.r"),
+        ("evaluate.gate.max_drop=0.1", "unknown key evaluate.gate.max_drop; use gate.max_drop"),
         ("merge.max_shard_size=5GB", "nothing in its place: the merged model's files are cut as the base model's are"),
         ("build.int4_block_size=32", "did you mean build.block_size?"),
         ("build.fuse_qkv=false", "use build.extra_options.fuse_qkv"),
@@ -109,7 +110,7 @@ def test_a_build_for_another_target_composes(name: str, provider: str) -> None:
 
 def test_a_file_that_the_builder_reads_is_watched() -> None:
     composed = compose(["+build.extra_options.kv_cache_scale_file=data/raw/tone.jsonl"])
-    assert "  tracked: data/raw/tone.jsonl\nevaluate:" in composed
+    assert "  build: data/raw/tone.jsonl\n" in composed
 
 
 # rows from elsewhere
@@ -121,8 +122,12 @@ def data(*overrides: str) -> Any:
     return OmegaConf.create(compose(list(overrides))).data
 
 
+def watched(*overrides: str) -> Any:
+    return OmegaConf.create(compose(list(overrides))).dvc
+
+
 def test_rows_that_lie_here_ask_for_no_stage() -> None:
-    assert (data().remote, data().collected) == ([], "stages/prepare/stage.py")
+    assert (watched().remote, watched().collected) == ([], "stages/prepare/stage.py")
 
 
 @pytest.mark.parametrize(
@@ -142,21 +147,21 @@ def test_rows_that_lie_here_ask_for_no_stage() -> None:
 def test_rows_from_elsewhere_are_watched_where_they_are_collected(
     overrides: list[str], remote: list[str], collected: str, tracked: str
 ) -> None:
-    found = data(*overrides)
-    assert (found.remote, found.collected, found.tracked) == (remote, collected, tracked)
+    found = watched(*overrides)
+    assert (found.remote, found.collected, found.data) == (remote, collected, tracked)
 
 
 def test_a_folder_of_rows_is_watched_where_it_is_read(tmp_path: Path) -> None:
     folder = f"data.path={tmp_path}"
-    assert data("data.files=[]", folder).tracked == str(tmp_path)
-    assert data("data.files=[]", folder, f"data.test_files=[{tmp_path}/test.csv]").tracked == str(tmp_path)
-    assert data(folder).tracked == "data/raw/tone.jsonl"
-    assert data("data.files=[]", "data.path=someone/rows").tracked == "stages/prepare/stage.py"
+    assert watched("data.files=[]", folder).data == str(tmp_path)
+    assert watched("data.files=[]", folder, f"data.test_files=[{tmp_path}/test.csv]").data == str(tmp_path)
+    assert watched(folder).data == "data/raw/tone.jsonl"
+    assert watched("data.files=[]", "data.path=someone/rows").data == "stages/prepare/stage.py"
 
 
 def test_files_of_a_folder_elsewhere_are_watched_by_their_folder(tmp_path: Path) -> None:
-    assert data(f"data.files=[{tmp_path}/a.csv,{tmp_path}/b.csv]").tracked == str(tmp_path)
-    assert data("data.files=[data/raw/a.csv,data/raw/own/b.csv]").tracked == "data/raw"
+    assert watched(f"data.files=[{tmp_path}/a.csv,{tmp_path}/b.csv]").data == str(tmp_path)
+    assert watched("data.files=[data/raw/a.csv,data/raw/own/b.csv]").data == "data/raw"
 
 
 @pytest.mark.parametrize("files", ["a.csv,b.csv", "data/a.csv,b.csv", "/a.csv,b.csv"])
@@ -168,7 +173,8 @@ def test_a_datastore_becomes_an_address() -> None:
     found = data("data=azureml_datastore", *DATASTORE, "data.datastore.relative_path=/a/tone.jsonl")
     prefix = "azureml://subscriptions/s/resourcegroups/r/workspaces/w/datastores/workspaceblobstore/paths"
     assert found.files == [f"{prefix}/a/tone.jsonl"]
-    assert (found.remote, found.labels) == (["files"], data().labels)
+    assert found.labels == data().labels
+    assert watched("data=azureml_datastore", *DATASTORE, "data.datastore.relative_path=/a/tone.jsonl").remote == ["files"]
 
 
 @pytest.mark.parametrize(

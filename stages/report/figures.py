@@ -1,11 +1,14 @@
 """Figures of a whole run: the metrics of all stages side by side."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tunepress.core.files import read_json
 from tunepress.core.paths import METRICS
+from tunepress.inference.metrics import wilson_interval
+from tunepress.text.labels import score_name
 
 CANDIDATES = ("base", "merged", "onnx")
 TIMED = ("merged", "onnx")  # those whose speed is measured
@@ -20,7 +23,6 @@ class Run:
     train: dict[str, Any]
     build: dict[str, Any]
     compare: dict[str, Any]
-    gate: dict[str, Any]
     evaluate: dict[str, dict[str, Any]]
     benchmark: dict[str, dict[str, Any]]
 
@@ -31,7 +33,7 @@ class Run:
         Raises:
             InputError: a stage has not run.
         """
-        stages = {name: read_json(folder / f"{name}.json") for name in ("prepare", "train", "build", "compare", "gate")}
+        stages = {name: read_json(folder / f"{name}.json") for name in ("prepare", "train", "build", "compare")}
         evaluate = {name: read_json(folder / "evaluate" / f"{name}.json") for name in CANDIDATES}
         benchmark = {name: read_json(folder / "benchmark" / f"{name}.json") for name in TIMED}
         return cls(**stages, evaluate=evaluate, benchmark=benchmark)
@@ -44,8 +46,8 @@ class Run:
 
     @property
     def score(self) -> str:
-        """The figure that decides: accuracy where there are labels, else exact_match."""
-        return "accuracy" if "accuracy" in self.evaluate["onnx"] else "exact_match"
+        """The metric that decides."""
+        return score_name(self.evaluate["onnx"])
 
     @property
     def names(self) -> list[str]:
@@ -61,28 +63,55 @@ class Run:
         rest = [name for name in self.evaluate["onnx"] if name not in (*self.names, *bounds, *NO_COLUMNS)]
         return [*self.names, *rest]
 
-    @property
-    def drop(self) -> float:
-        """What int4 lost of the score against the merged model; negative where it gained."""
-        return round(self.evaluate["merged"][self.score] - self.evaluate["onnx"][self.score], 4)
+    def score_of(self, name: str) -> float:
+        """A candidate's score: of its answers, or for base, where there are labels, of its most likely label.
+
+        Base has not learned to answer with a label and nothing else, so its answers would score 0 whatever it knows.
+        """
+        metrics = self.evaluate[name]
+        return float(metrics["likelihood_accuracy" if self.by_likelihood(name) else self.score])
+
+    def by_likelihood(self, name: str) -> bool:
+        """Whether a candidate's score is that of its most likely label."""
+        return name == "base" and "likelihood_accuracy" in self.evaluate[name]
 
     def interval(self, name: str) -> tuple[float, float]:
         """The confidence interval of a candidate's score."""
-        return self.evaluate[name][f"{self.score}_low"], self.evaluate[name][f"{self.score}_high"]
+        metrics = self.evaluate[name]
+        if self.by_likelihood(name):
+            rows = metrics["rows"]
+            metrics = wilson_interval(round(self.score_of(name) * rows), rows, metrics["confidence_level"], self.score)
+        return metrics[f"{self.score}_low"], metrics[f"{self.score}_high"]
 
-    def summary(self) -> dict[str, dict[str, float]]:
-        """The few figures that `dvc exp show` compares."""
-        summary = {name: {key: self.evaluate[name][key] for key in self.names[:2]} for name in CANDIDATES}
-        rest = {key: self.evaluate["onnx"][key] for key in self.names[2:]}
-        agreement = {key: self.compare[key] for key in ("top1_agreement", "mean_kl")}
-        summary["onnx"] |= {**rest, f"{self.score}_drop": self.drop, "size_mb": self.build["size_mb"], **agreement}
-        return {**summary, "gate": {"passed": self.gate["passed"]}}
+    @property
+    def drop(self) -> float:
+        """The score that int4 lost against the merged model; negative where it gained."""
+        return round(self.score_of("merged") - self.score_of("onnx"), 4)
 
-    def speed(self) -> dict[str, dict[str, float]]:
-        """Medians of one prompt at a time: tokens a second while answering, and milliseconds to the first token."""
-        median = {
-            name: {key: value["median"] for key, value in figures["batch_1"].items()} for name, figures in self.benchmark.items()
+    def tokens_per_second(self, name: str) -> float:
+        """The median while answering one prompt at a time."""
+        return float(self.benchmark[name]["batch_1"]["decode_tokens_per_second"]["median"])
+
+    def summary(self, broken: Sequence[str]) -> dict[str, float | str]:
+        """The few metrics of metrics/summary.json, which `dvc exp show` compares: short names, the most important first.
+
+        Args:
+            broken: the bounds of the gate that are broken; they have a column only where there are any.
+        """
+        onnx = self.evaluate["onnx"]
+        return {
+            self.score: onnx[self.score],
+            "drop": self.drop,
+            "merged": self.score_of("merged"),
+            "base": self.score_of("base"),
+            **({} if self.score == "accuracy" else {"token_f1": onnx["token_f1"]}),
+            "kl": self.compare["mean_kl"],
+            "size_mb": self.build["size_mb"],
+            "passed": not broken,
+            **({"broken": ", ".join(broken)} if broken else {}),
         }
-        speed = {name: {"tokens_per_second": median[name]["decode_tokens_per_second"]} for name in TIMED}
-        speed["onnx"]["first_token_ms"] = median["onnx"]["time_to_first_token_ms"]
-        return speed
+
+    def speed(self) -> dict[str, float]:
+        """The metrics of metrics/speed.json, of the ONNX model: they differ from machine to machine and from run to run."""
+        first_token = self.benchmark["onnx"]["batch_1"]["time_to_first_token_ms"]["median"]
+        return {"tokens_s": self.tokens_per_second("onnx"), "first_ms": first_token}

@@ -13,9 +13,9 @@ from stages.report import examples, plots, tables
 from stages.report.calibration import bins_of
 from stages.report.experiments import Experiment
 from stages.report.figures import CANDIDATES, TIMED, Run
+from stages.report.gate import Verdict
 from tunepress.core.environment import current_image, installed_versions
 from tunepress.core.paths import LOSS_CURVES
-from tunepress.models.provenance import commands
 from tunepress.text.prompt import Prompt
 
 MINUS = "\N{MINUS SIGN}"
@@ -35,6 +35,8 @@ class Findings:
         prompt: how a row becomes a prompt.
         predictions: of each candidate, row by row.
         changed: rows that merged and onnx answer differently.
+        verdicts: of the gate.
+        commands: of all stages, in the order in which DVC runs them.
         hashes: sha256 by path of what went in and of what is shipped.
         experiments: other runs to compare with; may be empty.
     """
@@ -45,16 +47,19 @@ class Findings:
     prompt: Prompt
     predictions: dict[str, Rows]
     changed: Rows
+    verdicts: Sequence[Verdict]
+    commands: Sequence[str]
     hashes: dict[str, str]
     experiments: Sequence[Experiment] = ()
 
     @property
     def verdict(self) -> str:
         """What training and rounding did to the score, in a sentence."""
-        base, merged, onnx = (self.run.evaluate[name][self.run.score] for name in CANDIDATES)
+        base, merged, onnx = map(self.run.score_of, CANDIDATES)
         return (
             f"{tables.words(self.run.score).capitalize()} {onnx:.3f} as {self.parameters['build.precision']} ONNX, {merged:.3f} "
-            f"before the weights were rounded and {base:.3f} before training."
+            f"before the weights were rounded and {base:.3f} before training"
+            f"{', by its most likely label' if self.run.by_likelihood('base') else ''}."
         )
 
 
@@ -68,7 +73,7 @@ def page(findings: Findings) -> str:
         prompt=prompt.prompt,
         run=run,
         key_figures=key_figures(findings),
-        gate=gate_in_words(run),
+        gate=gate_in_words(findings.verdicts),
         tables=tables_of(findings),
         plots=draw(findings),
         confusions=tables.confusions(findings.predictions, prompt.labels) if prompt.labels else [],
@@ -77,7 +82,7 @@ def page(findings: Findings) -> str:
             "Wrong": (examples.wrong(onnx, prompt), sum(not examples.is_right(row) for row in onnx)),
             "Changed by the rounding": (examples.changed(findings.changed, prompt), len(findings.changed)),
         },
-        commands=commands(findings.parameters["data.remote"]),
+        commands=findings.commands,
         parameters={name: tables.parameter(value) for name, value in findings.parameters.items()},
         experiments=findings.experiments,
     )  # fmt: skip
@@ -89,22 +94,23 @@ def key_figures(findings: Findings) -> list[tuple[str, str, str, str]]:
     low, high = run.interval("onnx")
     level = f"{run.evaluate['onnx']['confidence_level']:.0%}"
     before, size = (run.benchmark[name]["size_mb"] for name in TIMED)
-    slow, fast = (run.speed()[name]["tokens_per_second"] for name in TIMED)
+    slow, fast = map(run.tokens_per_second, TIMED)
     return [
-        (tables.words(run.score), tables.figure(run.evaluate["onnx"][run.score]), "", f"{low:.3f} to {high:.3f} at {level}"),
+        (tables.words(run.score), tables.figure(run.score_of("onnx")), "", f"{low:.3f} to {high:.3f} at {level}"),
         ("by the rounding", f"{-run.drop:+.3f}".replace("-", MINUS), "", f"{run.compare['changed']:,} answers changed"),
         ("size on disk", f"{size:,.0f}", "MB", f"{before:,.0f} before, {before / size:.1f} times"),
         ("speed", f"{fast:,.0f}", "tokens/s", f"{slow:,.0f} before, {fast / slow:.1f} times"),
     ]
 
 
-def gate_in_words(run: Run) -> str:
+def gate_in_words(verdicts: Sequence[Verdict]) -> str:
     """Whether the model may be shipped."""
-    bounds = run.gate["bounds"]
-    if not bounds:
+    if not verdicts:
         return "No bound is set"
-    broken = sum(not one["passed"] for one in bounds)
-    return f"Gate not passed: {broken} of {len(bounds)} bounds broken" if broken else f"Gate passed: {len(bounds)} bounds kept"
+    broken = sum(not verdict.passed for verdict in verdicts)
+    return (
+        f"Gate not passed: {broken} of {len(verdicts)} bounds broken" if broken else f"Gate passed: {len(verdicts)} bounds kept"
+    )
 
 
 def tables_of(findings: Findings) -> dict[str, tables.Table]:
@@ -112,7 +118,7 @@ def tables_of(findings: Findings) -> dict[str, tables.Table]:
     run = findings.run
     found = [
         tables.scores(run),
-        tables.gate(run),
+        tables.gate(findings.verdicts),
         *([tables.per_class(run)] if "per_class" in run.evaluate["onnx"] else []),
         tables.agreement(run),
         tables.speed(run),
@@ -133,7 +139,7 @@ def made_with() -> dict[str, str]:
 def draw(findings: Findings) -> dict[str, Markup]:
     """The plots by name."""
     run, prepare = findings.run, findings.run.prepare
-    scores = [run.evaluate[name][run.score] for name in CANDIDATES]
+    scores = list(map(run.score_of, CANDIDATES))
     drawn = {
         "ladder": plots.ladder(CANDIDATES, scores, [run.interval(name) for name in CANDIDATES], tables.words(run.score)),
         "loss": plots.loss_curves(read_curve("train/loss"), read_curve("eval/loss")),

@@ -1,12 +1,14 @@
 """report: gathers what all stages measured in metrics/summary.json, report/index.html and the model card."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from stages.report.experiments import Experiment
 from stages.report.figures import CANDIDATES, Run
+from stages.report.gate import verdicts
 from stages.report.model_card import card
 from stages.report.page import Findings, page
 from tunepress.config.adapter import Adapter
@@ -15,13 +17,15 @@ from tunepress.config.benchmark import Benchmark
 from tunepress.config.build import Build
 from tunepress.config.data import Data
 from tunepress.config.evaluate import Evaluate
+from tunepress.config.gate import Gate
 from tunepress.config.merge import Merge
 from tunepress.config.report import Report
 from tunepress.config.train import Train
 from tunepress.core.environment import Environment, current_image
-from tunepress.core.files import atomic_output, read_csv, write_json
+from tunepress.core.files import atomic_output, read_csv, sha256, write_json
 from tunepress.core.paths import ADAPTER, CHANGED, METRICS, MODEL_CARD, ONNX, PREDICTIONS, PREPARED, REPORT
-from tunepress.models.provenance import hash_files
+from tunepress.core.pipeline import commands
+from tunepress.remote.collected import remote_lists
 from tunepress.text.prompt import Prompt
 
 
@@ -37,6 +41,7 @@ class Config:
     build: Build
     evaluate: Evaluate
     benchmark: Benchmark
+    gate: Gate
     report: Report
     environment: Environment
     seed: int
@@ -50,24 +55,34 @@ def main(cfg: Config) -> str:
         (partial / "index.html").write_text(page(findings), encoding="utf-8")
     with atomic_output(MODEL_CARD) as partial:
         partial.write_text(card(findings), encoding="utf-8")
-    write_json(METRICS / "summary.json", findings.run.summary())
+    broken = [str(verdict) for verdict in findings.verdicts if not verdict.passed]
+    write_json(METRICS / "summary.json", findings.run.summary(broken))
     container = current_image()
-    write_json(METRICS / "speed.json", findings.run.speed() | ({"image": container} if container else {}))
+    write_json(METRICS / "speed.json", findings.run.speed() | ({"image": container["name"]} if container else {}))
     return f"{METRICS / 'summary.json'}, {REPORT / 'index.html'} and {MODEL_CARD}"
 
 
 def gather(cfg: Config, experiments: Sequence[Experiment] = ()) -> Findings:
     """Reads what the stages made. `experiments` are other runs to stand beside this one."""
+    run = Run.read()
     return Findings(
         title=cfg.report.title,
         parameters=parameters(cfg),
-        run=Run.read(),
+        run=run,
         prompt=Prompt.load(PREPARED),
         predictions={name: read_csv(PREDICTIONS / f"{name}.csv") for name in CANDIDATES},
         changed=read_csv(CHANGED),
+        verdicts=verdicts(cfg.gate, run),
+        commands=list(commands(remote_lists(cfg.data.files, cfg.data.test_files)).values()),
         hashes=hash_files((PREPARED, ADAPTER, ONNX)),
         experiments=experiments,
     )
+
+
+def hash_files(places: Iterable[Path]) -> dict[str, str]:
+    """The sha256 of each file, and of each file in a folder, by its path."""
+    files = [file for place in places for file in (sorted(place.rglob("*")) if place.is_dir() else [place]) if file.is_file()]
+    return {file.as_posix(): sha256(file) for file in files}
 
 
 def parameters(cfg: Config) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 from sklearn.metrics import confusion_matrix
 
 from stages.report.figures import CANDIDATES, TIMED, Run
+from stages.report.gate import Verdict
 from tunepress.text.labels import INVALID
 
 SPEEDS = {
@@ -40,19 +41,31 @@ class Confusion:
 def scores(run: Run) -> Table:
     """All figures of each candidate, one candidate a column."""
     level = f"{run.evaluate['onnx']['confidence_level']:.0%} interval"
-    keys = {run.score: words(run.score), f"{run.score}_low": f"{level}, from", f"{run.score}_high": f"{level}, to"}
-    keys |= {key: words(key) for key in run.all_names[1:]}
-    rows = [[said, *(figure(run.evaluate[name][key]) for name in CANDIDATES)] for key, said in keys.items()]
-    return Table("scores", f"{run.rows} that no model was trained on", ["", *CANDIDATES], rows)
+    intervals = [run.interval(name) for name in CANDIDATES]
+    rows = [
+        [words(run.score), *(figure(run.score_of(name)) for name in CANDIDATES)],
+        [f"{level}, from", *(figure(low) for low, _ in intervals)],
+        [f"{level}, to", *(figure(high) for _, high in intervals)],
+    ]
+    names = run.all_names[1:]
+    if run.by_likelihood("base"):  # what decides is not its answers' score, so that follows
+        rows.append([f"{words(run.score)} of the answers", *(figure(run.evaluate[name][run.score]) for name in CANDIDATES)])
+    rows += [[words(key), *(figure(run.evaluate[name][key]) for name in CANDIDATES)] for key in names]
+    return Table("scores", caption(run), ["", *CANDIDATES], rows)
 
 
-def gate(run: Run) -> Table:
+def caption(run: Run) -> str:
+    """Which rows were asked, and how base was measured."""
+    base = f"; {words(run.score)} of base is that of its most likely label" if run.by_likelihood("base") else ""
+    return f"{run.rows} that no model was trained on{base}"
+
+
+def gate(verdicts: Sequence[Verdict]) -> Table:
     """Each bound and what was measured."""
     rows = [
-        [one["name"], f"{one['bound']:g}", f"{one['value']:g}", "kept" if one["passed"] else "broken"]
-        for one in run.gate["bounds"]
+        [verdict.name, f"{verdict.bound:g}", f"{verdict.value:g}", "kept" if verdict.passed else "broken"] for verdict in verdicts
     ]
-    return Table("gate", "Bounds of evaluate.gate", ["bound", "set to", "measured", "verdict"], rows)
+    return Table("gate", "Bounds of gate", ["bound", "set to", "measured", "verdict"], rows)
 
 
 def per_class(run: Run) -> Table:

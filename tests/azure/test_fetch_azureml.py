@@ -193,7 +193,7 @@ def test_a_kill_in_the_middle_of_a_download_leaves_no_model_and_the_next_run_is_
     in_cloud.route("GET", f"{BLOBS}/{registered.folder}/model.safetensors", hold)
     write_params(Config(base_model(), 0), tmp_path)
     there = f"import os; os.environ |= {in_cloud.environment}"
-    first = started("fetch", tmp_path, "base_model.tracked=stages/fetch/stage.py", before=there)
+    first = started("fetch", tmp_path, before=there)
     assert asked.wait(120)
     first.kill()
     first.communicate(timeout=10)
@@ -241,7 +241,7 @@ def test_no_package_of_azure_is_imported_where_no_configuration_names_it(root: P
     before = (
         "import sys; sys.modules |= dict.fromkeys(('azure', 'adlfs', 'msal', 'tunepress.remote.workspace'))"  # None: no import
     )
-    fetched = started("fetch", tmp_path, "base_model.tracked=stages/fetch/stage.py", before=before)
+    fetched = started("fetch", tmp_path, before=before)
     assert fetched.communicate(timeout=120)[0].startswith("fetch: model in models/base"), fetched.returncode
 
 

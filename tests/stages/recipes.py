@@ -3,7 +3,8 @@
 from typing import Any
 
 from benchmarks.build_recipe import recipe
-from tunepress.config.evaluate import Evaluate, Gate, Split
+from tunepress.config.evaluate import Evaluate, Split
+from tunepress.config.gate import Gate
 from tunepress.config.merge import Merge, MergeBase
 
 __all__ = ["MERGE", "NO_GATE", "evaluation", "recipe"]
@@ -13,6 +14,6 @@ MERGE = Merge(MergeBase.original)
 
 
 def evaluation(**settings: Any) -> Evaluate:
-    """An evaluation in small batches without a gate."""
-    small: dict[str, Any] = {"split": Split.test, "batch_size": 4, "confidence_level": 0.95, "metric": None, "gate": NO_GATE}
+    """An evaluation in small batches."""
+    small: dict[str, Any] = {"split": Split.test, "batch_size": 4, "confidence_level": 0.95, "metric": None}
     return Evaluate(**(small | settings))

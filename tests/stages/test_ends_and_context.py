@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,14 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from stages import compare, evaluate, judge
+from stages import compare, evaluate
 from stages.benchmark import stage as benchmark
 from stages.build import stage as build
 from stages.fetch.stage import fetch
 from stages.merge import stage as merge
 from stages.prepare import stage as prepare
+from stages.report.figures import Run
+from stages.report.gate import verdicts
 from stages.train import stage as train
 from tests.stages.recipes import MERGE, NO_GATE, evaluation, recipe
 from tests.stages.training import new_project, sections
@@ -48,7 +51,7 @@ def project(root: Path, tiny_phi3: Path, tmp_path: Path, monkeypatch: pytest.Mon
         new_project(tmp_path, base)
         monkeypatch.chdir(tmp_path)
         write_jsonl(Path("rows.jsonl"), rows)
-        given = {"files": ["rows.jsonl"], "tracked": "rows.jsonl", "text_template": "{q} => {a}", "completion_column": "a"}
+        given = {"files": ["rows.jsonl"], "text_template": "{q} => {a}", "completion_column": "a"}
         split = {"labels": None, "eval_dataset_size": 0.0, "test_size": 0.5}
         chosen = OmegaConf.merge(
             OmegaConf.structured(Data), OmegaConf.load(root / "conf/data/tone.yaml"), given | split | settings
@@ -161,21 +164,18 @@ def test_rows_that_the_built_model_tokenizes_differently_are_told_and_can_fail_t
     settings["model"]["eos_token_id"] = [OTHER, END]  # what the builder writes where the tokenizer has another end
     write_json(ONNX / "genai_config.json", settings)
     rows = len(read_jsonl(PREPARED / "test.jsonl"))
-    for name in evaluate.CANDIDATES:
-        write_json(METRICS / "evaluate" / f"{name}.json", {"exact_match": 0.0})
     figures = measured("merged", "onnx")
     assert figures["compare"]["tokenized_differently"] == rows == 6
     assert figures["onnx"]["perplexity"] != figures["merged"]["perplexity"]
     told = capsys.readouterr().out
     first = read_jsonl(PREPARED / "test.jsonl")[0]["source"]
     assert f"compare: {first}: the built model's tokenizer gives other tokens than training's, as it does in 5 more rows" in told
-    for name in ("merged", "onnx"):
-        write_json(METRICS / "benchmark" / f"{name}.json", {"batch_1": {"decode_tokens_per_second": {"median": 1.0}}})
-    gate = type(NO_GATE)(**(vars(NO_GATE) | {"max_tokenized_differently": 0}))
-    judge.main(judge.Config(evaluation(gate=gate)))
-    assert read_json(METRICS / "gate.json")["bounds"] == [
-        {"name": "max_tokenized_differently", "bound": 0, "value": rows, "passed": False}
-    ]
+    benchmarks = {name: {"batch_1": {"decode_tokens_per_second": {"median": 1.0}}} for name in ("merged", "onnx")}
+    evaluated = {name: {"exact_match": 0.0} for name in evaluate.CANDIDATES}
+    run = Run({}, {}, {"size_mb": 1.0}, figures["compare"], evaluated, benchmarks)
+    (verdict,) = verdicts(replace(NO_GATE, max_tokenized_differently=0), run)
+    assert str(verdict) == f"max_tokenized_differently {rows} > 0"
+    assert not verdict.passed
 
 
 # the context
@@ -186,7 +186,7 @@ def short_base(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model with a context of 64 tokens."""
     lengths = dict.fromkeys(("max_position_embeddings", "original_max_position_embeddings"), 64)
     chosen = OmegaConf.load(root / "conf/base_model/tiny_phi3.yaml")
-    changes = {"architecture": lengths | {"sliding_window": None}, "tracked": "stages/fetch/stage.py"}
+    changes = {"architecture": lengths | {"sliding_window": None}}
     base_model = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(BaseModel), chosen, changes))
     assert isinstance(base_model, BaseModel)
     folder = tmp_path_factory.mktemp("short") / "base"

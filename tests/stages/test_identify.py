@@ -39,7 +39,7 @@ def files() -> Iterator[Files]:
 
 @pytest.fixture
 def sections(root: Path, files: Files) -> identify.Config:
-    data = OmegaConf.merge(OmegaConf.structured(Data), OmegaConf.load(root / "conf/data/tone.yaml"), {"tracked": ""})
+    data = OmegaConf.merge(OmegaConf.structured(Data), OmegaConf.load(root / "conf/data/tone.yaml"))
     data.files = [f"{files.url}/a/tone.jsonl", "data/raw/tone.jsonl", f"{files.url}/b/tone.jsonl"]
     found = OmegaConf.to_object(data)
     assert isinstance(found, Data)

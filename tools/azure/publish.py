@@ -138,7 +138,7 @@ def base_model() -> BaseModel:
 
 def tags() -> dict[str, str]:
     """What a user of the registry may look for: the figures, and where the model comes from. They can be edited there."""
-    figures = {f"{part}.{name}": str(value) for part, named in read_json(SUMMARY).items() for name, value in named.items()}
+    figures = {name: str(value) for name, value in read_json(SUMMARY).items()}
     return {**figures, "base_model": base_model().name, "license": base_model().license}
 
 

@@ -6,11 +6,13 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from stages.report.figures import CANDIDATES, Run
-from stages.report.gate import Verdict
+from stages.gate import broken_bounds
+from stages.report.figures import CANDIDATES, TIMED, Run
 from tunepress.core.errors import InputError
 from tunepress.core.files import size_mb
 from tunepress.core.paths import BASE, MERGED, ONNX, TIMINGS
+from tunepress.core.pipeline import commands
+from tunepress.remote.collected import LISTS
 
 FOLDERS = dict(zip(CANDIDATES, (BASE, MERGED, ONNX), strict=True))
 
@@ -28,9 +30,8 @@ def main() -> None:
     seconds = timings()
     if seconds:
         console.print(f"Seconds of the last runs: {seconds}")
-    failed = [str(Verdict(**bound)) for bound in run.gate["bounds"] if not bound["passed"]]
-    if failed:  # `dvc repro` has said so already, but not of an experiment that was taken over
-        sys.exit("; ".join(failed))
+    if message := broken_bounds():  # `dvc repro` has said so already, but not of an experiment that was taken over
+        sys.exit(message)
 
 
 def table(run: Run) -> Table:
@@ -40,11 +41,13 @@ def table(run: Run) -> Table:
     for name in ("model", run.score, level, *run.names[1:], "size on disk", "tokens/s"):
         columns.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
     for name, figures in run.evaluate.items():
-        interval = f"{figures[f'{run.score}_low']:.3f} to {figures[f'{run.score}_high']:.3f}"
-        rest = [f"{figures[key]:.3f}" for key in run.names[1:]]
+        low, high = run.interval(name)
+        rest = ["-" if run.by_likelihood(name) else f"{figures[key]:.3f}" for key in run.names[1:]]
         size = f"{size_mb(FOLDERS[name]):.0f} MB" if FOLDERS[name].exists() else "-"
-        speed = f"{run.speed()[name]['tokens_per_second']:.1f}" if name in run.speed() else "-"
-        columns.add_row(name, f"{figures[run.score]:.3f}", interval, *rest, size, speed)
+        speed = f"{run.tokens_per_second(name):.1f}" if name in TIMED else "-"
+        columns.add_row(name, f"{run.score_of(name):.3f}", f"{low:.3f} to {high:.3f}", *rest, size, speed)
+    if run.by_likelihood("base"):
+        columns.caption = "base, which has not learned to answer with a label, is measured by its most likely label"
     return columns
 
 
@@ -66,8 +69,7 @@ def agreement(run: Run) -> str:
 
 def timings() -> str:
     """Seconds of each stage's last run on this machine."""
-    order = ("fetch", "prepare", "train", "merge", "build", *(f"evaluate_{name}" for name in CANDIDATES), "compare")
-    files = [TIMINGS / f"{stage}.json" for stage in order]
+    files = [TIMINGS / f"{stage.replace('@', '_')}.json" for stage in commands(LISTS)]
     return ", ".join(f"{file.stem} {json.loads(file.read_text())['seconds']:.0f}" for file in files if file.exists())
 
 

@@ -15,16 +15,16 @@ FIELDS: dict[str, Rule] = {
     "backend": MEASURED,
     "data_config": otherwise("evaluate sees the rows of data.test_size or data.test_files"),
     "sub_types.name": MEASURED,
-    "sub_types.priority": otherwise("evaluate.gate has a bound for each figure"),
+    "sub_types.priority": otherwise("gate has a bound for each figure"),
     "sub_types.higher_is_better": MEASURED,
     "metric_config.warmup_num": otherwise("benchmark.warm_up"),
     "metric_config.repeat_test_num": otherwise("benchmark.repetitions"),
 }
 GOALS = {  # the bounds here, and what is held against what
-    "max-degradation": ("evaluate.gate.max_drop", "onnx against merged"),
-    "min-improvement": ("evaluate.gate.min_gain", "merged against base"),
+    "max-degradation": ("gate.max_drop", "onnx against merged"),
+    "min-improvement": ("gate.min_gain", "merged against base"),
 }
-NO_GOAL = refused("evaluate.gate bounds the loss by int4, the gain by training, size, speed and wrong answers")
+NO_GOAL = refused("gate bounds the loss by int4, the gain by training, size, speed and wrong answers")
 
 
 def lines(evaluators: Any) -> list[Line]:

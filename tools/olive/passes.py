@@ -86,7 +86,7 @@ def steps(document: Object, provider: str) -> Steps:
         values += more
     if not set(kinds) & set(training.METHODS):
         values.append(Value("/adapter", "none", "no pass trains"))
-        values.append(Value("evaluate.gate.min_gain", None, "no pass trains"))
+        values.append(Value("gate.min_gain", None, "no pass trains"))
         values.append(Value("report.title", "${base_model.name} in ${build.precision}", "no pass trains"))
     return Steps(lines, values, "" if building.BUILDER in kinds or converted(kinds) else "merge")
 

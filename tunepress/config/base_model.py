@@ -43,5 +43,3 @@ class BaseModel:
     path: str | None = None
     # source: random, fields of the architecture's transformers config, model_type among them
     architecture: dict[str, Any] | None = None
-    # the path that DVC watches, derived from `path` in conf/config.yaml
-    tracked: str = "???"

@@ -39,7 +39,6 @@ class Build:
     adapters: Adapters
     n_samples: int | None  # training rows that gptq looks at, at most (and CALIBRATION_TOKENS of them); null for SAMPLES
     extra_options: dict[str, Any]  # all others that the installed builder knows, see tunepress/config/builder_options.py
-    tracked: str  # what DVC watches of them: set in conf/config.yaml
 
 
 def refusal(build: Build, adapter: Adapter, merge: Merge) -> str | None:

@@ -1,6 +1,6 @@
 """`data`: the rows, how they become text, and how they are split."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 
 
@@ -55,8 +55,3 @@ class Data:
     test_size: float
     # of data=azureml_datastore
     datastore: Datastore | None = None
-    # derived from `files` and `test_files` in conf/config.yaml: the path on this machine that DVC watches, which of the two
-    # lists name files elsewhere, and where those files are collected
-    tracked: str = "???"
-    remote: list[str] = field(default_factory=list)
-    collected: str = "stages/prepare/stage.py"

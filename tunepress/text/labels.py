@@ -2,10 +2,16 @@
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from functools import lru_cache
 
 INVALID = "(invalid)"  # the predicted label of an answer that does not begin with a label
+SCORES = ("accuracy", "exact_match")  # the metric that decides: the first where there are labels, the second for free text
+
+
+def score_name(metrics: Container[str]) -> str:
+    """The name of the metric that decides, of those that were measured."""
+    return next(name for name in SCORES if name in metrics)
 
 
 def find_label(answer: str, labels: Sequence[str]) -> str:

@@ -61,7 +61,7 @@ def tied(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def of_conf(name: str, root: Path) -> Build:
-    chosen = OmegaConf.merge(OmegaConf.structured(Build), OmegaConf.load(root / f"conf/build/{name}.yaml"), {"tracked": ""})
+    chosen = OmegaConf.merge(OmegaConf.structured(Build), OmegaConf.load(root / f"conf/build/{name}.yaml"))
     made = OmegaConf.to_object(chosen)
     assert isinstance(made, Build)
     return made

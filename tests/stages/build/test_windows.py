@@ -103,7 +103,7 @@ def by_torch(source: Path, tokens: list[int]) -> np.ndarray:
 
 
 def of_conf(name: str, **changed: Any) -> Build:
-    chosen = OmegaConf.merge(OmegaConf.structured(Build), OmegaConf.load(ROOT / f"conf/build/{name}.yaml"), {"tracked": ""})
+    chosen = OmegaConf.merge(OmegaConf.structured(Build), OmegaConf.load(ROOT / f"conf/build/{name}.yaml"))
     made = OmegaConf.to_object(OmegaConf.merge(chosen, changed))
     assert isinstance(made, Build)
     return made

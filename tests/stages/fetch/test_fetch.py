@@ -324,7 +324,7 @@ def run_fetch(project: Path, root: Path, endpoint: str, revision: str = COMMIT) 
     }
     # the hub's client waits 23 s in all before it gives up; nobody need wait for that here
     code = "import runpy, time; time.sleep = lambda seconds: None; runpy.run_module('stages.fetch', run_name='__main__')"
-    command = [sys.executable, "-c", code, "base_model.tracked=stages/fetch/stage.py"]
+    command = [sys.executable, "-c", code]
     return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=120)
 
 

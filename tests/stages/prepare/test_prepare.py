@@ -54,7 +54,6 @@ def encoder(tiny_phi3: Path) -> Encoder:
 def data(root: Path, tmp_path: Path) -> Data:
     """conf/data/tone.yaml, over forty phrases of its own."""
     chosen = OmegaConf.merge(OmegaConf.structured(Data), OmegaConf.load(root / "conf/data/tone.yaml"), SETTINGS)
-    chosen.tracked = str(tmp_path)
     chosen.files = [str(tmp_path / "tone.jsonl")]
     write_jsonl(tmp_path / "tone.jsonl", phrases(10))
     section = OmegaConf.to_object(chosen)
@@ -589,7 +588,7 @@ def project(root: Path, tiny_phi3: Path, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("project")
     shutil.copytree(tiny_phi3, folder / "models/base")
     section = OmegaConf.merge(OmegaConf.load(root / "conf/data/tone.yaml"), SETTINGS)
-    section.files, section.tracked = ["rows.jsonl"], "rows.jsonl"
+    section.files = ["rows.jsonl"]
     OmegaConf.save(CPU | {"data": section, "seed": 0}, folder / "params.yaml")
     write_jsonl(folder / "rows.jsonl", phrases(10))
     project = Project(folder, root)

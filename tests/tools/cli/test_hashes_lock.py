@@ -12,7 +12,7 @@ stages:
   train:
     cmd: a
     outs: [{path: models/adapter, md5: 12.dir}, {path: metrics/speed.json, md5: '34'}]
-  enforce:
+  gate:
     cmd: b
 """
 

@@ -122,7 +122,7 @@ def test_todays_names_mean_the_same(bring: Import) -> None:
     assert (cfg.data.corpus_strategy, cfg.data.source_max_len) == ("line-by-line", 256)
     assert (cfg.train.per_device_train_batch_size, cfg.train.warmup_steps, cfg.train.max_steps) == (2, 0.1, 4)
     assert (cfg.build.block_size, cfg.build.accuracy_level) == (32, 4)
-    assert cfg.evaluate.gate.max_drop == 0.02
+    assert cfg.gate.max_drop == 0.02
     assert comments()["lora_dropout"] == "Olive 0.13's default"
 
 
@@ -147,7 +147,7 @@ def test_a_goal_for_another_figure_than_accuracy_is_told(project: Path) -> None:
     sub_type["name"] = "perplexity"
     translation = translate(document, project / "brought")
     assert [line.leaf.name for line in translation.refused] == ["sub_types.goal.type", "sub_types.goal.value"]
-    assert "evaluate.gate.max_drop" not in {value.key for value in translation.values}
+    assert "gate.max_drop" not in {value.key for value in translation.values}
 
 
 def test_a_lora_pass_quantizes_nothing_and_qlora_does(bring: Import) -> None:
@@ -176,7 +176,7 @@ def test_a_step_that_is_left_out_is_left_out(kinds: list[str], target: str, meth
     assert f"# dvc exp run -S +experiment=mine{target}\n" in EXPERIMENT.read_text(encoding="utf-8")
     cfg = composed()
     assert cfg.adapter.method == method
-    assert (cfg.evaluate.gate.min_gain is None) == (method == "none")
+    assert (cfg.gate.min_gain is None) == (method == "none")
 
 
 def test_the_base_model_can_be_exchanged(bring: Import) -> None:

@@ -53,7 +53,7 @@ def passes(*kinds: dict[str, Any]) -> dict[str, Any]:
 def test_the_whole_example_runs_to_the_report(clone: Clone) -> None:
     ran = run(clone, whole(), *QUICK)
     assert ran[:5] == ["fetch", "prepare", "train", "merge", "build"]
-    assert ran[-1] == "enforce"
+    assert ran[-1] == "gate"
     figures = json.loads((clone.folder / "metrics/train.json").read_text(encoding="utf-8"))
     assert figures["steps"] == whole()["passes"]["lora"]["config"]["training_args"]["max_steps"]
     assert (clone.folder / "report/index.html").exists()

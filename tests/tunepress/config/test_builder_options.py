@@ -48,7 +48,7 @@ def test_every_option_that_the_builders_code_reads_is_known() -> None:
 
 def test_the_options_that_are_keys_of_build_are_among_them() -> None:
     own = {"adapters", "n_samples"}
-    keys = {field.name for field in fields(Build)} - own - {"precision", "execution_provider", "extra_options", "tracked"}
+    keys = {field.name for field in fields(Build)} - own - {"precision", "execution_provider", "extra_options"}
     assert keys <= builder_options.options().keys()
 
 
@@ -141,7 +141,7 @@ def test_a_block_size_that_the_quantizer_does_not_have_is_refused(block_size: in
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_no_recipe_of_the_project_is_refused(name: str, root: Path) -> None:
-    chosen = OmegaConf.merge(OmegaConf.structured(Build), OmegaConf.load(root / f"conf/build/{name}.yaml"), {"tracked": ""})
+    chosen = OmegaConf.merge(OmegaConf.structured(Build), OmegaConf.load(root / f"conf/build/{name}.yaml"))
     build = OmegaConf.to_object(chosen)
     assert isinstance(build, Build)
     assert builder_options.refusal(build) is None

@@ -86,10 +86,10 @@ def test_an_environment_names_a_lock_that_pins_what_decides(name: str, root: Pat
 
 
 def test_a_stage_ends_before_its_work_where_the_environment_is_another(root: Path) -> None:
-    command = [sys.executable, "-m", "stages.enforce", "environment.lock=requirements/cuda12.txt"]
+    command = [sys.executable, "-m", "stages.gate", "environment.lock=requirements/cuda12.txt"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=100)
     assert done.returncode == 1
-    assert done.stderr.startswith("enforce: requirements/cuda12.txt: says torch 2.9.1, but 2.13.0")
+    assert done.stderr.startswith("gate: requirements/cuda12.txt: says torch 2.9.1, but 2.13.0")
     assert len(done.stderr.splitlines()) == 1
 
 

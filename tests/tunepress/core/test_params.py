@@ -31,7 +31,6 @@ data:
   use_attention_mask: true
   eval_dataset_size: 0.1
   test_size: 0.25
-  tracked: a.jsonl
 other:
   anything: goes
 seed: 3
@@ -119,7 +118,7 @@ def test_a_wrong_override_is_shown(params: Path, override: str, says: str) -> No
 def test_an_unknown_key_comes_with_the_nearest_one(params: Path, key: str, nearest: str) -> None:
     expected = f"{params}: unknown key data.{key}; did you mean data.{nearest}?"
     assert refused(params, f"+data.{key}=1") == expected
-    edit(params, "  tracked:", f"  {key}: 1\n  tracked:")
+    edit(params, "  test_size:", f"  {key}: 1\n  test_size:")
     assert refused(params) == expected
 
 
@@ -149,7 +148,7 @@ def test_a_wrong_type_is_told_with_the_full_key(params: Path, override: str) -> 
     assert message.startswith(f"{override.split('=')[0]}: ")
 
 
-@pytest.mark.parametrize("key", ["data.source_max_len", "data.tracked", "data.files"])
+@pytest.mark.parametrize("key", ["data.source_max_len", "data.files"])
 def test_a_value_that_is_missing_or_left_out_is_named(params: Path, key: str) -> None:
     assert f"{key} has no value" in refused(params, f"{key}=???")
     assert f"{key} has no value" in refused(params, f"~{key}")

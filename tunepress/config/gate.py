@@ -1,0 +1,16 @@
+"""`gate`: what a model must reach to be shipped."""
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Gate:
+    """Bounds; null sets none. The score is accuracy where there are labels, else exact match."""
+
+    max_drop: float | None  # of the score, onnx against merged
+    min_gain: float | None  # of the score, merged against base
+    max_invalid_rate: float | None  # of onnx
+    min_top1_agreement: float | None  # of onnx with merged
+    max_tokenized_differently: int | None  # rows that onnx's tokenizer splits into other tokens than training's
+    max_size_mb: float | None  # of onnx
+    max_latency_ratio: float | None  # seconds for a token, onnx by merged
