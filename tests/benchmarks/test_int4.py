@@ -1,4 +1,4 @@
-"""The int4 benchmark: what its table says of some seeds, and that docs/benchmarks.md says the same of those that were measured."""
+"""The int4 benchmark: what its table says of some seeds, and that docs/benchmarks.md says the same of those measured."""
 
 import re
 from pathlib import Path

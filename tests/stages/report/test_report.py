@@ -19,7 +19,7 @@ from stages.report import stage as report
 from stages.report.examples import columns_of
 from tests.stages.random_adapter import write_random_adapter
 from tests.stages.recipes import recipe
-from tests.stages.run_files import TONE, new_run, predictions, sections
+from tests.stages.run_files import TONE, choices, new_run, predictions, sections
 from tunepress.core.environment import IMAGE
 from tunepress.core.errors import InputError
 from tunepress.core.files import write_csv, write_json
@@ -67,9 +67,8 @@ def test_the_same_run_gives_the_same_bytes_in_another_process_and_folder(project
     for path in first:
         Path(path).unlink()
     other = project.rename(project.parent / "another")
-    given = [] if labels else ["data.labels=null"]
     shutil.copy(root / "params.yaml", other)
-    command = [sys.executable, "-m", "stages.report", *given]
+    command = [sys.executable, "-m", "stages.report", *choices(labels)]
     environment = {"PYTHONPATH": str(root), "PYTHONHASHSEED": "7", "PATH": "", "HOME": str(project.parent), "COLUMNS": "40"}
     done = subprocess.run(command, cwd=other, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -17,6 +17,7 @@ from tests.stages.chromium import Opened, chromium, opened
 from tests.stages.run_files import QUESTION, TONES, new_run, sections
 from tunepress.core.files import read_csv
 from tunepress.core.paths import METRICS, PREDICTIONS, REPORT
+from tunepress.inference.metrics import wilson_interval
 
 VIEWS: list[tuple[Literal["light", "dark"], int]] = [("light", 1200), ("light", 400), ("dark", 1200), ("dark", 400)]
 CANDIDATES = ("base", "merged", "onnx")
@@ -166,16 +167,27 @@ def test_every_plot_says_what_it_shows_and_every_id_is_there_once(seen: Opened) 
 
 def test_the_table_of_scores_is_that_of_the_metrics(seen: Opened, tone: Path) -> None:
     found = cells(seen, "scores")
-    names = {"accuracy": "accuracy", "accuracy_low": "95% interval, from", "accuracy_high": "95% interval, to"}
+    names = {"accuracy": "accuracy of the answers"}
     names |= {name: name.replace("_", " ") for name in ("macro_f1", "invalid_rate", "likelihood_accuracy", "calibration_error")}
     names |= {"perplexity": "perplexity", "own_metric": "own metric"}
-    assert sorted(found) == sorted(names.values())
+    decisive = {"accuracy": "accuracy", "accuracy_low": "95% interval, from", "accuracy_high": "95% interval, to"}
+    assert sorted(found) == sorted([*names.values(), *decisive.values()])
     for key, name in names.items():
         assert found[name] == [f"{metrics(tone, f'evaluate/{candidate}')[key]:.3f}" for candidate in CANDIDATES]
+    for key, name in decisive.items():
+        assert found[name] == [f"{one[key]:.3f}" for one in decisive_figures(tone).values()]
+    assert found["accuracy"][0] == "0.250"  # of the most likely label; of the answers it is 0
+
+
+def decisive_figures(folder: Path) -> dict[str, dict[str, float]]:
+    """Accuracy and its interval of each candidate, for base those of its most likely label."""
+    figures = {name: metrics(folder, f"evaluate/{name}") for name in CANDIDATES}
+    figures["base"] |= {"accuracy": figures["base"]["likelihood_accuracy"]} | wilson_interval(60, 240, 0.95, "accuracy")
+    return figures
 
 
 def test_bars_are_as_long_as_the_scores_and_intervals_lie_where_they_should(seen: Opened, tone: Path) -> None:
-    figures = {name: metrics(tone, f"evaluate/{name}") for name in CANDIDATES}
+    figures = decisive_figures(tone)
     bars = {name: seen.box(f"#ladder-{name}") for name in CANDIDATES}
     unit = bars["merged"]["width"] / figures["merged"]["accuracy"]
     left = bars["merged"]["x"]
