@@ -26,6 +26,8 @@ CUDA_ONLY := cuda-bindings cuda-pathfinder cuda-toolkit triton nvidia-cublas nvi
 
 COMPILE := uv pip compile --quiet --python-version 3.11 --no-annotate --custom-compile-command 'make lock'
 
+PYTEST := OMP_NUM_THREADS=1 python -m pytest -q --numprocesses auto --maxprocesses 8 --dist loadfile
+
 # Of these targets alone: a `make` in what another target runs, a test for one, makes its own choice.
 docker-%: export ENGINE ?= docker
 docker-%: export IMAGE ?= cuda13
@@ -89,9 +91,9 @@ docker-repro-cpu: ## `make repro` in the image for the CPU
 	@GPUS= docker/run train cpu make --no-print-directory repro
 
 .PHONY: docker-test
-docker-test: ## `make test` in the image for the CPU
+docker-test: ## `make test-all` in the image for the CPU
 	@docker/build test cpu
-	@GPUS= docker/run test cpu make --no-print-directory test
+	@GPUS= docker/run test cpu make --no-print-directory test-all
 
 .PHONY: docker-shell
 docker-shell: ## a shell in the image, on this working tree
@@ -141,11 +143,15 @@ azure-fetch: setup-azure ## JOB=name: what such a job has made, here
 ##@ Development
 
 .PHONY: test
-test: setup-dev ## all tests, on all cores
-	@OMP_NUM_THREADS=1 python -m pytest -q --numprocesses auto --maxprocesses 8 --dist loadfile
+test: setup-dev ## the fast tests, which cover every module: at most 8 minutes on 2 cores
+	@$(PYTEST) -m "not slow"
+
+.PHONY: test-all
+test-all: setup-dev ## all tests, those with DVC, a browser, Azurite and container images too: at most 50 minutes on 2 cores
+	@$(PYTEST)
 
 .PHONY: test-images
-test-images: setup-dev ## of them those that build and run the images for the CPU; they want root, podman, runc, catatonit and debootstrap
+test-images: setup-dev ## the tests that build and run the images for the CPU; they need root, podman, runc, catatonit and debootstrap
 	@python -m pytest -q tests/docker/test_podman.py
 
 .PHONY: lint

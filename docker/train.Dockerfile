@@ -66,7 +66,7 @@ RUN --mount=type=cache,id=tunepress-uv,target=/root/.cache/uv \
         && touch --date=2100-01-01 "/opt/venv/.${EXTRA}"; \
     fi
 
-# With what `make test` needs.
+# With what `make test-all` needs.
 FROM packages AS test
 RUN --mount=type=cache,id=tunepress-uv,target=/root/.cache/uv \
     --mount=type=secret,id=index --mount=type=secret,id=certificates \

@@ -14,6 +14,8 @@ import pytest
 
 from tests.clone import SMOKE, Clone
 
+pytestmark = pytest.mark.slow
+
 MEASURED = ["evaluate@merged", "evaluate@onnx", "compare", "benchmark@merged", "benchmark@onnx", "judge", "report", "enforce"]
 AFTER_PREPARE = ["train", "merge", "build", *MEASURED]
 

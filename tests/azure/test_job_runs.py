@@ -21,7 +21,7 @@ from tests.azure.machine_learning import CONTAINER, STORE, MachineLearning
 from tests.azure.test_jobs import PLACE
 from tests.clone import Clone
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 OF_HUGGING_FACE = f"hf_{secrets.token_hex(16)}"
 ROWS = "data/inputs/mine.jsonl"
 SETTINGS = ("compute=gpu-cluster", "instance_count=2", "environment.lock=cpu", "hf_token=true", "keyvault_name=vault")

@@ -13,6 +13,8 @@ from tests.azure.conftest import skip_without_azurite
 from tests.azure.gateway import SUFFIX, ManagedIdentity, certify, proxy, serving, token
 from tests.azure.project import Project
 
+pytestmark = pytest.mark.slow
+
 
 class Azure:
     """Azurite at Azure's address, and the environment in which clients find it."""

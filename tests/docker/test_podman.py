@@ -30,6 +30,7 @@ from tunepress.core.environment import locked_versions
 NEEDED = ("podman", "runc", "debootstrap")
 MISSING = [name for name in NEEDED if not shutil.which(name)] + ([] if os.getuid() == 0 else ["root"])
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.timeout(2400),
     pytest.mark.skipif(bool(MISSING) and not os.environ.get("CI"), reason=f"needs {', '.join(MISSING)}"),
 ]

@@ -13,6 +13,8 @@ from omegaconf import OmegaConf
 
 from tests.clone import Clone
 
+pytestmark = pytest.mark.slow
+
 SEARCH = """
 space:
   build.algo_config: [null, rtn, no_such_method]

@@ -35,6 +35,8 @@ JOBS = {f"{name} {way}": (adapter, way == "fsdp") for way in ("ddp", "fsdp") for
 TOGETHER = Path("together")
 TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node=2", "--module")
 
+pytestmark = pytest.mark.slow
+
 
 def train_every_job() -> None:
     """What each of two processes does: notes which rows it learns and keeps what the training wrote."""

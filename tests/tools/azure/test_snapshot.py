@@ -92,7 +92,7 @@ def test_the_archive_names_no_user_of_this_machine(project: Path, tmp_path: Path
 
 def test_a_changed_file_is_refused_and_named(project: Path, tmp_path: Path) -> None:
     write(project, "stages/train/stage.py", "print('newer')\n")
-    with pytest.raises(InputError, match=r"^stages/train\.py: changed since the last commit"):
+    with pytest.raises(InputError, match=r"^stages/train/stage\.py: changed since the last commit"):
         snapshot.write(project, tmp_path / "code")
     assert not (tmp_path / "code").exists()
 
