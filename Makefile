@@ -19,7 +19,7 @@ $(foreach mark,$$ ; & | < > ( ) { } ` ' " * ? [ ] : % $(HASH) \ ~ !,$(if $(finds
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-# Packages that only a CUDA build of torch wants: the CPU lock leaves them out.
+# Packages that only a CUDA build of torch needs: the CPU lock leaves them out.
 CUDA_ONLY := cuda-bindings cuda-pathfinder cuda-toolkit triton nvidia-cublas nvidia-cuda-cupti nvidia-cuda-nvrtc \
 	nvidia-cuda-runtime nvidia-cudnn-cu13 nvidia-cufft nvidia-cufile nvidia-curand nvidia-cusolver nvidia-cusparse \
 	nvidia-cusparselt-cu13 nvidia-nccl-cu13 nvidia-nvjitlink nvidia-nvshmem-cu13 nvidia-nvtx
@@ -162,7 +162,7 @@ lint: setup-dev ## ruff, mypy and the list of words that tools/cli/english.py fi
 	@mypy
 
 .PHONY: format
-format: setup-dev ## rewrite the code as ruff wants it
+format: setup-dev ## format the code with ruff
 	@ruff check --fix .
 	@ruff format .
 

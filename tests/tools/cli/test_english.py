@@ -62,6 +62,11 @@ def test_generated_parts_are_left_to_their_sources() -> None:
     assert [line for line, _, _ in english.check(page, ".md")] == [5]
 
 
+def test_a_variable_is_named_after_what_it_holds() -> None:
+    source = "found = 1\nfor said in (found,):\n    print(said)\ndef given(wanted): ...\n"
+    assert [(line, name) for line, name, _ in english.check(source, ".py")] == [(1, "found"), (2, "said"), (4, "wanted")]
+
+
 def test_other_files_are_read_in_comments() -> None:
     assert [(line, phrase) for line, phrase, _ in english.check("a: wants\nb: 1 # wants 2\n", ".yaml")] == [(2, "wants")]
 
