@@ -1,24 +1,25 @@
-"""Which of the base model's tensors a merge changes, and into what: nothing is computed or written yet."""
+"""Decides which of the base model's tensors a merge changes, and how; nothing is computed or written yet."""
 
 from dataclasses import dataclass
 
 from transformers import PreTrainedModel
 
-from stages.merge.adapter_file import AdapterFile, Pieces
+from stages.merge.adapter_weights import AdapterWeights, match_weights
 from stages.merge.delta import Change
 from tunepress.core.errors import InputError
 from tunepress.models.bnb_4bit import Quantization, quantized_weight_names
+from tunepress.models.peft_adapter import PeftAdapter
 from tunepress.models.shards import Shards, StoredTensor
 
 
 @dataclass(frozen=True)
 class Changes:
-    """What a merge does.
+    """The changes of a merge.
 
     Attributes:
-        layers: how many the adapter stands on.
-        tensors: by name, those that the base model's files have and those that come in addition.
-        untied: whether a head and an embedding that were one are two from now on.
+        layers: number of layers that the adapter changes.
+        tensors: the changed tensors by name: some of the base model's files, and added ones.
+        untied: whether a head and an embedding that shared their weights no longer do.
     """
 
     layers: int
@@ -26,62 +27,64 @@ class Changes:
     untied: bool
 
 
-def changes_of(model: PreTrainedModel, base: Shards, adapter: AdapterFile, quantization: Quantization | None) -> Changes:
-    """What merging `adapter` does to `base`.
+def plan_changes(model: PreTrainedModel, base: Shards, adapter: PeftAdapter, quantization: Quantization | None) -> Changes:
+    """Plans the merge of `adapter` into `base`.
 
-    Where the adapter changes only one of two tied weights, or each in its own way, they become two, as they were in the
-    model that was trained. peft's own merge gives the head the embedding's product too.
+    If the adapter changes only one of two tied weights, or each in its own way, they are untied, as they were in the
+    model that was trained. peft's own merge adds the embedding's product to the head as well.
 
     Args:
-        model: the base model without weights; the adapter is put on it.
+        model: the base model without weights; the adapter is added to it.
         base: its weights.
-        adapter: what is added to them.
-        quantization: what each linear weight goes through before; None: nothing.
+        adapter: the adapter.
+        quantization: the quantization that each linear weight goes through first; None: none.
 
     Raises:
-        InputError: the adapter was not made for this model, or the weights are not those of the model.
+        InputError: the adapter was made for another model, or the weights do not fit config.json.
     """
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     tied: dict[str, str] = model.get_expanded_tied_weights_keys(all_submodels=True)  # the embedding by the head's name
-    rounded = quantized_weight_names(model) if quantization else []
-    pieces = adapter.pieces(model)
-    origins = origins_of(base, tied)
+    quantized = quantized_weight_names(model) if quantization else []
+    weights = match_weights(adapter, model)
+    originals = original_tensors(base, tied)
     tensors = {}
-    for name in dict.fromkeys([*rounded, *pieces.products, *pieces.shifts, *pieces.whole]):
-        if name not in origins or origins[name].shape != shapes[name]:
-            found = f"is {list(origins[name].shape)}" if name in origins else "is missing"
-            raise InputError(f"{base.folder}: by its config.json {name} is {list(shapes[name])}, in its files it {found}")
-        tensors[name] = change_of(name, origins[name], pieces, quantization if name in rounded else None)
+    for name in dict.fromkeys([*quantized, *weights.products, *weights.biases, *weights.replacements]):
+        if name not in originals or originals[name].shape != shapes[name]:
+            actual = f"has the shape {list(originals[name].shape)}" if name in originals else "is missing"
+            raise InputError(
+                f"{base.folder}: {name} {actual}; by config.json its shape is {list(shapes[name])}; fetch the model again"
+            )
+        tensors[name] = plan_change(name, originals[name], weights, quantization if name in quantized else None)
     pairs = {target: source for target, source in tied.items() if target in tensors or source in tensors}
     if adapter.config.ensure_weight_tying:
-        return Changes(pieces.layers, together(tensors, pairs, base), untied=False)
+        return Changes(weights.layers, keep_tied(tensors, pairs, base), untied=False)
     for name in (*pairs, *pairs.values()):
-        tensors.setdefault(name, Change(name, origins[name], origins[name]))
-    return Changes(pieces.layers, tensors, untied=bool(pairs))
+        tensors.setdefault(name, Change(name, originals[name], originals[name]))
+    return Changes(weights.layers, tensors, untied=bool(pairs))
 
 
-def origins_of(base: Shards, tied: dict[str, str]) -> dict[str, StoredTensor]:
-    """The base model's tensors by name; of two that are tied, both names have the one that is in the files."""
-    other = tied | {source: target for target, source in tied.items()}
-    return {name: base.tensors[other[name]] for name in other if other[name] in base.tensors} | dict(base.tensors)
+def original_tensors(base: Shards, tied: dict[str, str]) -> dict[str, StoredTensor]:
+    """The base model's tensors by name; both names of a tied pair have the tensor that is in the files."""
+    partner = tied | {source: target for target, source in tied.items()}
+    return {name: base.tensors[partner[name]] for name in partner if partner[name] in base.tensors} | dict(base.tensors)
 
 
-def change_of(name: str, origin: StoredTensor, pieces: Pieces, quantization: Quantization | None) -> Change:
-    """What becomes of one tensor; one that the adapter brings whole was not rounded when it was trained."""
-    origin.check_type()
-    whole = pieces.whole.get(name)
+def plan_change(name: str, original: StoredTensor, weights: AdapterWeights, quantization: Quantization | None) -> Change:
+    """The change of one tensor; a tensor that the adapter replaces was not quantized when it was trained."""
+    original.check_type()
+    replacement = weights.replacements.get(name)
     return Change(
         name,
-        like=origin,
-        source=whole or origin,
-        rounding=None if whole else quantization,
-        product=pieces.products.get(name),
-        shift=pieces.shifts.get(name),
+        like=original,
+        source=replacement or original,
+        quantization=None if replacement else quantization,
+        product=weights.products.get(name),
+        bias=weights.biases.get(name),
     )
 
 
-def together(tensors: dict[str, Change], pairs: dict[str, str], base: Shards) -> dict[str, Change]:
-    """The changes when tied weights stay so: the embedding's is the head's, under whichever name the files have it."""
+def keep_tied(tensors: dict[str, Change], pairs: dict[str, str], base: Shards) -> dict[str, Change]:
+    """The changes if tied weights stay tied: the embedding's change under whichever name the files have."""
     rest = {name: change for name, change in tensors.items() if name not in pairs and name not in pairs.values()}
     embeddings = {name: tensors[source] for target, source in pairs.items() for name in (target, source)}
     return rest | {name: change for name, change in embeddings.items() if name in base.tensors}

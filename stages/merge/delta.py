@@ -1,8 +1,8 @@
-"""What an adapter makes of one weight of the base model, computed some rows at a time.
+"""Computes one weight of the merged model, some rows at a time.
 
-The operations are those of peft's `merge_and_unload(safe_merge=True)`, in its order, so float32 weights become the same to
-the bit. Weights in bfloat16 and float16 are brought to float32, and the sum is rounded once. So does peft with DoRA, and in
-most layers without `safe_merge`; with it, it rounds LoRA's product to that type first, and then the sum again.
+The operations are those of peft's `merge_and_unload(safe_merge=True)`, in its order, so float32 weights are the same to the
+bit. Weights in bfloat16 and float16 are converted to float32, and the sum is rounded once. peft does the same with DoRA, and in
+most layers without `safe_merge`; with it, peft rounds LoRA's product to that type first, and then the sum again.
 """
 
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from tunepress.models.shards import ReadRows, StoredTensor
 
 @dataclass(frozen=True)
 class LowRank:
-    """LoRA's product `scaling B A`, and with DoRA the sizes to which the sum's rows are stretched.
+    """LoRA's product `scaling B A`, and with DoRA the magnitudes to which the rows of the sum are scaled.
 
     Attributes:
         a: [r, in].
         b: [out, r].
-        scaling: of the product.
-        transposed: whether the weight is stored as [in, out], as that of an embedding is, and of a Conv1D.
-        magnitude: [out], of DoRA alone.
+        scaling: factor of the product.
+        transposed: whether the weight is stored as [in, out], like that of an embedding or a Conv1D.
+        magnitude: [out], with DoRA only.
     """
 
     a: StoredTensor
@@ -34,14 +34,14 @@ class LowRank:
 
     @property
     def divisible(self) -> bool:
-        """Whether a stored row depends on no other: what DoRA measures lies across those of a transposed weight."""
+        """Whether each stored row can be computed alone: DoRA's norms are over the columns of a transposed weight."""
         return not (self.transposed and self.magnitude)
 
     def opened(self, whole: bool) -> "Product":
-        """With what all rows need in memory.
+        """Reads what all rows need.
 
         Args:
-            whole: whether the product is computed at once. Then it is peft's to the bit; the last bit of a float32 product
+            whole: whether to compute the product at once. Then it is peft's to the bit; the last bit of a float32 product
                 can depend on how many rows it has (seen with oneMKL, where a part had one row or two).
         """
         a, b = self.a.read().float(), self.b.read().float()
@@ -59,7 +59,7 @@ class Product:
 
     Attributes:
         left: the scaled product as it is stored, or its left factor.
-        right: its right factor; None: `left` is the product.
+        right: the right factor; None if `left` is the product.
         transposed: as in LowRank.
         magnitude: as in LowRank.
     """
@@ -69,8 +69,14 @@ class Product:
     transposed: bool
     magnitude: torch.Tensor | None
 
-    def added_to(self, weight: torch.Tensor, first: int, last: int) -> torch.Tensor:
-        """What becomes of `weight`, the stored rows from `first` to before `last` in float32, which is overwritten."""
+    def add_to(self, weight: torch.Tensor, first: int, last: int) -> torch.Tensor:
+        """Returns the merged rows.
+
+        Args:
+            weight: the stored rows from `first` to before `last` in float32; overwritten.
+            first: the first row.
+            last: the row after the last one.
+        """
         if self.right is None:
             weight += self.left[first:last]
         else:
@@ -84,55 +90,57 @@ class Product:
 
 @dataclass(frozen=True)
 class Change:
-    """What takes the place of a tensor of the base model.
+    """The new value of a tensor of the base model.
 
     Attributes:
-        name: of the tensor.
-        like: the base model's, which may be stored under the name of one that it is tied to.
-        source: where its values come from: `like` itself, or a tensor that the adapter brings whole.
-        rounding: what the values went through before they were trained on.
+        name: the tensor's name.
+        like: the base model's tensor, which may be stored under the name of the one that it is tied to.
+        source: the tensor that the change starts from: `like` itself, or one that the adapter replaces it with.
+        quantization: the quantization that the values went through before the adapter was trained on them.
         product: what is added to a weight.
-        shift: what is added to a bias, and by which factor.
+        bias: what is added to a bias, and its factor.
     """
 
     name: str
     like: StoredTensor
     source: StoredTensor
-    rounding: Quantization | None = None
+    quantization: Quantization | None = None
     product: LowRank | None = None
-    shift: tuple[StoredTensor, float] | None = None
+    bias: tuple[StoredTensor, float] | None = None
 
     @property
     def divisible(self) -> bool:
-        """Whether its rows can be made a few at a time: double quantization looks at all of a weight's scales."""
-        return self.rounding is None and (self.product is None or self.product.divisible)
+        """Whether its rows can be computed a few at a time: double quantization needs all scales of a weight."""
+        return self.quantization is None and (self.product is None or self.product.divisible)
 
     def opened(self) -> ReadRows:
-        """What makes some of its rows.
+        """Returns a function that computes some of the rows.
 
         Raises:
-            InputError: when it is called and they would hold NaN or infinity.
+            InputError: from that function, if they would contain NaN or infinity.
         """
         product = self.product.opened(whole=self.like.dtype is torch.float32) if self.product else None
 
         def rows(first: int, last: int) -> torch.Tensor:
             values = self.source.read(first, last)
-            if self.rounding:
-                values = self.rounding.round_trip(values)
+            if self.quantization:
+                values = self.quantization.round_trip(values)
             values = values.float()
             if product:
-                values = product.added_to(values, first, last)
-            if self.shift:
-                bias, scaling = self.shift
+                values = product.add_to(values, first, last)
+            if self.bias:
+                bias, scaling = self.bias
                 values += bias.read(first, last).float() * scaling
-            made = values.to(self.like.dtype)
-            if not finite(made):
-                raise InputError(f"{self.name}: would hold NaN or infinity after merging; the adapter is broken, train it again")
-            return made
+            merged = values.to(self.like.dtype)
+            if not finite(merged):
+                raise InputError(
+                    f"{self.name}: would contain NaN or infinity after merging; the adapter is broken, train it again"
+                )
+            return merged
 
         return rows
 
 
 def finite(values: torch.Tensor) -> bool:
-    """Whether no value is NaN or infinite. Their sum is quicker than a look at each, and is finite only if they are."""
+    """Whether all values are finite. Their sum is faster to check than each of them, and is finite only if they are."""
     return bool(values.sum(dtype=torch.float32).isfinite() or values.isfinite().all())

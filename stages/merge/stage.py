@@ -1,6 +1,6 @@
-"""merge: adds the adapter to the base model's weights and writes the result as a plain Hugging Face model.
+"""merge: adds the adapter to the base model's weights and writes the result as an ordinary Hugging Face model.
 
-The weights go from file to file a few rows at a time, so a model of any size takes the memory of a small one.
+The weights are copied from file to file a few rows at a time, so a model of any size needs little memory.
 """
 
 import shutil
@@ -11,32 +11,30 @@ from pathlib import Path
 from transformers import PreTrainedModel
 from transformers.utils import GENERATION_CONFIG_NAME
 
-from stages.merge.adapter_file import AdapterFile
-from stages.merge.changes import Changes, changes_of
+from stages.merge.changes import Changes, plan_changes
 from tunepress.config.merge import Merge, MergeBase
 from tunepress.core.errors import InputError
 from tunepress.core.files import atomic_output, read_json, size_mb, write_json
 from tunepress.core.paths import ADAPTER, BASE, MERGED, METRICS
 from tunepress.models.bnb_4bit import Quantization
 from tunepress.models.hf_model import empty_model, load_tokenizer, read_eos_token_ids
+from tunepress.models.peft_adapter import PeftAdapter
 from tunepress.models.shards import Shards
 from tunepress.text.prompt import FILE_NAME, Prompt
 
 
 @dataclass
 class Config:
-    """What this stage reads of params.yaml."""
-
     merge: Merge
 
 
 def main(cfg: Config) -> str:
     """Merges models/base and models/adapter into models/merged."""
-    quantization = quantization_of(cfg.merge.base)
+    quantization = base_quantization(cfg.merge.base)
     prompt, tokenizer = Prompt.load(ADAPTER), load_tokenizer(BASE)
     model, base = empty_model(BASE), Shards.of(BASE)
-    trained = [path.name for path in ADAPTER.iterdir()] != [FILE_NAME]  # adapter.method=none leaves the prompt alone
-    changes = changes_of(model, base, AdapterFile.of(ADAPTER), quantization) if trained else Changes(0, {}, untied=False)
+    trained = [path.name for path in ADAPTER.iterdir()] != [FILE_NAME]  # with adapter.method=none there is only the prompt
+    changes = plan_changes(model, base, PeftAdapter.load(ADAPTER), quantization) if trained else Changes(0, {}, untied=False)
     with atomic_output(MERGED) as partial:
         partial.mkdir()
         base.write(partial, changes.tensors)
@@ -47,11 +45,11 @@ def main(cfg: Config) -> str:
     return f"{changes.layers} modules merged in {MERGED} ({size_mb(MERGED):.0f} MB)"
 
 
-def quantization_of(base: MergeBase) -> Quantization | None:
-    """What the base model's weights go through before the adapter is added.
+def base_quantization(base: MergeBase) -> Quantization | None:
+    """The quantization that the base model's weights go through before the adapter is added.
 
     Raises:
-        InputError: the adapter makes up for a quantization that they are not to go through.
+        InputError: the adapter compensates for a quantization, and merge.base leaves it out.
     """
     quantization = Quantization.load(ADAPTER)
     if base is MergeBase.original and quantization and quantization.compensated:
@@ -62,7 +60,7 @@ def quantization_of(base: MergeBase) -> Quantization | None:
 def save_configuration(model: PreTrainedModel, changes: Changes, eos_token_ids: Sequence[int], folder: Path) -> None:
     """Writes config.json and generation_config.json.
 
-    They are the base model's, but weights are tied only if they still are, and answers end as in training.
+    They are the base model's, except that untied weights are declared as such and that answers end as in training.
     """
     config = model.config
     config.architectures = [type(model).__name__]

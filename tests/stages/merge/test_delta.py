@@ -9,14 +9,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from stages.merge.adapter_file import AdapterFile
-from stages.merge.changes import Changes, changes_of
+from stages.merge.changes import Changes, plan_changes
 from stages.merge.delta import Change, LowRank
 from tests.stages.merging import ARCHITECTURES, ONE_FILE, merged_by_peft, new_adapter, new_base
 from tunepress.core.errors import InputError
 from tunepress.models import shards
 from tunepress.models.bnb_4bit import Quantization
 from tunepress.models.hf_model import empty_model
+from tunepress.models.peft_adapter import PeftAdapter
 from tunepress.models.shards import Shards, read_header
 
 LAYERS = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
@@ -78,7 +78,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def planned(base: Path, adapter: Path, quantization: Quantization | None = None) -> Changes:
-    return changes_of(empty_model(base), Shards.of(base), AdapterFile.of(adapter), quantization)
+    return plan_changes(empty_model(base), Shards.of(base), PeftAdapter.load(adapter), quantization)
 
 
 def merged(base: Path, adapter: Path, folder: Path, quantization: Quantization | None = None) -> dict[str, torch.Tensor]:
@@ -237,12 +237,12 @@ def refused_variant(bases: dict[str, Path], folder: Path, base: str = "phi3", **
 )
 def test_an_adapter_that_is_more_than_products_is_refused(name: str, value: Any, bases: dict[str, Path], tmp_path: Path) -> None:
     said = refused_variant(bases, tmp_path, **{name: value})
-    assert said == f"{tmp_path}/adapter/adapter_config.json: an adapter with {name} cannot be merged here; merge it with peft"
+    assert said == f"{tmp_path}/adapter/adapter_config.json: {name} is not supported; merge this adapter with peft"
 
 
 @pytest.mark.parametrize("kind", ["MISS", "LOHA", "PREFIX_TUNING", "NEWEST"])
 def test_other_types_of_adapters_are_refused(kind: str, bases: dict[str, Path], tmp_path: Path) -> None:
-    assert f"of peft_type {kind} cannot be merged here, only LORA" in refused_variant(bases, tmp_path, peft_type=kind)
+    assert f"peft_type must be LORA, got {kind}; merge this adapter with peft" in refused_variant(bases, tmp_path, peft_type=kind)
 
 
 @pytest.mark.parametrize("init", ["pissa", "pissa_niter_4", "olora", "corda", "lora_ga"])
@@ -255,7 +255,7 @@ def test_an_adapter_without_weights_or_configuration_is_refused(bases: dict[str,
     (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
     assert refusal(bases["phi3"], adapter).startswith(f"{adapter}/adapter_model.safetensors: not found; ")
     (adapter / "adapter_config.json").write_text('{"peft_type": "LORA"')
-    assert refusal(bases["phi3"], adapter).startswith(f"{adapter}/adapter_config.json: is no adapter's configuration (")
+    assert refusal(bases["phi3"], adapter).startswith(f"{adapter}/adapter_config.json: not an adapter's configuration (")
     (adapter / "adapter_config.json").unlink()
     assert refusal(bases["phi3"], adapter).startswith(f"{adapter}/adapter_config.json: not found")
 
@@ -273,7 +273,7 @@ def test_an_adapter_of_a_wider_model_names_its_first_tensor_and_both_shapes(base
     assert min(weights) == name
     weights[name] = torch.zeros(8, 109)
     save_file(weights, adapter / "adapter_model.safetensors")
-    expected = f"{name} is [8, 109], the base model wants [8, 108]; it belongs to another one"
+    expected = f"{name} has the shape [8, 109], the base model needs [8, 108]; the adapter belongs to another one"
     assert refusal(bases["phi3"], adapter) == f"{adapter}/adapter_model.safetensors: {expected}"
 
 
@@ -285,7 +285,9 @@ def test_an_adapter_of_a_deeper_or_a_shallower_model_names_its_first_tensor(base
     first = "base_model.model.model.layers.2.mlp.down_proj.lora_A.weight"
     assert f"the base model has no place for {first}; " in refusal(bases["phi3"], adapter)
     save_file({name: tensor for name, tensor in weights.items() if "layers.1" not in name}, adapter / "adapter_model.safetensors")
-    assert "has no base_model.model.model.layers.1.self_attn.o_proj.lora_A.weight, which" in refusal(bases["phi3"], adapter)
+    assert "base_model.model.model.layers.1.self_attn.o_proj.lora_A.weight is missing; the adapter belongs" in refusal(
+        bases["phi3"], adapter
+    )
 
 
 def test_an_adapter_of_another_architecture_is_refused(bases: dict[str, Path], tmp_path: Path) -> None:
@@ -296,7 +298,7 @@ def test_an_adapter_of_another_architecture_is_refused(bases: dict[str, Path], t
 
 def test_a_bias_without_a_place_is_refused(bases: dict[str, Path], tmp_path: Path) -> None:
     adapter = adapter_of(Variant(options={"lora_bias": True}), bases["phi3"], tmp_path / "adapter")
-    assert "lora_bias gives model.layers.0.self_attn.o_proj a bias, and in the base model it has none" in refusal(
+    assert "lora_bias adds a bias to model.layers.0.self_attn.o_proj, which has none in the base model; " in refusal(
         bases["phi3"], adapter
     )
 
@@ -311,7 +313,7 @@ def test_a_base_whose_weights_are_not_floats_is_refused(bases: dict[str, Path], 
     assert refusal(base, adapter) == f"{file}: {name} is of type F8_E4M3, not F32, F16, BF16; use a float model"
 
 
-@pytest.mark.parametrize(("left", "found"), [(None, "is missing"), (50, "is [72, 50]")])
+@pytest.mark.parametrize(("left", "found"), [(None, "is missing"), (50, "has the shape [72, 50]")])
 def test_a_base_that_is_not_what_its_configuration_says_is_refused(
     left: int | None, found: str, bases: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -321,7 +323,7 @@ def test_a_base_that_is_not_what_its_configuration_says_is_refused(
     name = "model.layers.1.mlp.down_proj.weight"
     changed = weights.pop(name)[:, :left].contiguous()
     save_file(weights | ({name: changed} if left else {}), base / shards.SINGLE_FILE, {"format": "pt"})
-    assert refusal(base, adapter) == f"{base}: by its config.json {name} is [72, 108], in its files it {found}"
+    assert refusal(base, adapter) == (f"{base}: {name} {found}; by config.json its shape is [72, 108]; fetch the model again")
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
@@ -333,14 +335,14 @@ def test_nan_and_infinity_name_the_tensor_that_would_hold_them(
     weights = load_file(adapter / "adapter_model.safetensors")
     weights[f"base_model.model.model.layers.1.self_attn.o_proj.{factor}.weight"][3, 2] = value
     save_file(weights, adapter / "adapter_model.safetensors")
-    with pytest.raises(InputError, match=r"^model\.layers\.1\.self_attn\.o_proj\.weight: would hold NaN or infinity"):
+    with pytest.raises(InputError, match=r"^model\.layers\.1\.self_attn\.o_proj\.weight: would contain NaN or infinity"):
         merged(bases["phi3"], adapter, tmp_path / "merged")
 
 
 def test_a_sum_beyond_float16_is_infinite_and_said_to_be(tmp_path: Path) -> None:
     base = new_base(tmp_path / "base", "phi3", torch.float16)
     adapter = configured(adapter_of(Variant(), base, tmp_path / "adapter"), lora_alpha=10**8)
-    with pytest.raises(InputError, match="would hold NaN or infinity after merging"):
+    with pytest.raises(InputError, match="would contain NaN or infinity after merging"):
         merged(base, adapter, tmp_path / "merged")
 
 

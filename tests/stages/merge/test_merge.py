@@ -270,7 +270,7 @@ def test_an_adapter_that_is_refused_leaves_the_earlier_model(llama: Path, tmp_pa
     name = "base_model.model.model.layers.1.self_attn.o_proj.lora_B.weight"
     weights[name][0] = torch.nan
     save_file(weights, tmp_path / "adapter/adapter_model.safetensors")
-    with pytest.raises(InputError, match=r"model\.layers\.1\.self_attn\.o_proj\.weight: would hold NaN"):
+    with pytest.raises(InputError, match=r"model\.layers\.1\.self_attn\.o_proj\.weight: would contain NaN"):
         merge_in(tmp_path, llama, tmp_path / "adapter")
     (tmp_path / "adapter/prompt.json").unlink()
     with pytest.raises(InputError, match=r"prompt\.json: not found"):

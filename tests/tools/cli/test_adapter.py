@@ -41,7 +41,7 @@ def test_the_file_is_the_one_that_a_build_writes(project: Path, root: Path) -> N
     ("arguments", "said"),
     [
         (("first", "nowhere/a.onnx_adapter"), "nowhere: no model.onnx, so there is no ONNX model; run `make repro`"),
-        (("third", "onnx/third.onnx_adapter"), "third: no adapter_config.json, so there is no adapter"),
+        (("third", "onnx/third.onnx_adapter"), "third/adapter_config.json: not found, so there is no adapter; run `make repro`"),
     ],
 )
 def test_what_is_not_there_is_told_in_one_line(arguments: tuple[str, str], said: str, project: Path, root: Path) -> None:
