@@ -92,7 +92,7 @@ def test_the_key_is_in_no_text_of_the_account(storage: Azurite) -> None:
             f"{URI}/datastores/shares/paths/a/tone.jsonl",
             "datastore shares is an AzureFileDatastore; rows come from Azure Blob or Data Lake Gen2",
         ),
-        (f"{URI}/datastores/{STORE}/a/tone.jsonl", "is no address of a file in a datastore; one reads azureml://subscriptions/"),
+        (f"{URI}/datastores/{STORE}/a/tone.jsonl", "not an address of a file in a datastore; write azureml://subscriptions/"),
         (f"{URI}/datastores/{STORE}/paths/none.jsonl", "no such file there"),
         (f"{URI}/datastores/empty/paths/none.jsonl", "there is no container nowhere"),
     ],

@@ -173,7 +173,7 @@ def test_a_connection_cut_in_the_middle_of_a_file_gives_no_model(
 
     in_cloud.route("GET", f"{BLOBS}/{registered.folder}/model.safetensors", cut)
     said = refusal(base_model(), tmp_path / "base")
-    assert said.startswith(f"model phi:11 of registry {REGISTRY}: no connection, or it broke off")
+    assert said.startswith(f"model phi:11 of registry {REGISTRY}: no connection, or it was interrupted")
     in_cloud.routes.pop()
     fetch(base_model(), 0, tmp_path / "base")
     assert hashes(tmp_path / "base").items() >= hashes(tiny_phi3).items()
@@ -210,7 +210,7 @@ def test_a_kill_in_the_middle_of_a_download_leaves_no_model_and_the_next_run_is_
 
 def test_a_model_that_is_not_there_is_named(registered: Registered, tmp_path: Path) -> None:
     said = refusal(base_model(version="12"), tmp_path / "base")
-    assert said.startswith(f"model phi:12 of registry {REGISTRY}: not found; are the names right and has your account access?")
+    assert said.startswith(f"model phi:12 of registry {REGISTRY}: not found; check the names and the access of your account")
 
 
 @pytest.mark.parametrize("version", ["latest", "11@latest", "labels/latest", ""])

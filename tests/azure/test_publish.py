@@ -126,4 +126,4 @@ def test_a_model_that_is_not_the_committed_one_is_refused(run: Path, machine_lea
 def test_a_workspace_that_is_not_there_is_told(run: Path, said: Said) -> None:
     told = said("tone", *PLACE[:-1], "other")
     assert "of workspace other of resource group group" in told
-    assert "not found; are the names right" in told
+    assert "not found; check the names" in told

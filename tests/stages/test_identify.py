@@ -94,7 +94,7 @@ def test_a_list_of_versions_that_git_could_not_merge_is_named(text: str, section
     IDENTIFIED.parent.mkdir(parents=True)
     IDENTIFIED.write_text(text, encoding="utf-8")
     for stage in (lambda: identify.main("files", sections), lambda: collect.main("files", collect.Config())):
-        with pytest.raises(InputError, match=rf"^{IDENTIFIED}: not what identify writes \(.*; remove it, and `dvc repro`$"):
+        with pytest.raises(InputError, match=rf"^{IDENTIFIED}: not a file of identify \(.*; delete it and run `dvc repro`$"):
             stage()
 
 
@@ -102,7 +102,7 @@ def test_without_an_answer_a_file_never_seen_is_an_error(sections: identify.Conf
     identify.main("files", sections)
     sections.data.files.append(f"{files.url}/c/tone.jsonl")
     files.statuses = dict.fromkeys([*files.files, "/c/tone.jsonl"], 503)
-    with pytest.raises(InputError, match=r"/c/tone\.jsonl: the server is not able to answer \(status 503\)"):
+    with pytest.raises(InputError, match=r"/c/tone\.jsonl: the server cannot answer \(status 503\)"):
         identify.main("files", sections)
 
 
@@ -117,7 +117,7 @@ def test_a_file_that_is_gone_is_an_error_though_it_was_seen(sections: identify.C
 
 def test_an_address_in_params_yaml_is_looked_at_too(sections: identify.Config) -> None:
     sections.data.files = ["https://example.org/tone.jsonl?sig=c2VjcmV0"]
-    with pytest.raises(InputError, match="the address holds a secret"):
+    with pytest.raises(InputError, match="the address contains a secret"):
         identify.main("files", sections)
 
 
@@ -126,7 +126,7 @@ def test_a_collection_is_whole_or_not_there(sections: identify.Config, files: Fi
     files.files |= {"/a/tone.jsonl": b"{}\n", "/b/tone.jsonl": b"{}\n"}
     identify.main("files", sections)
     files.statuses = {"/b/tone.jsonl": 503}
-    with pytest.raises(InputError, match=r"/b/tone\.jsonl: the server is not able to answer"):
+    with pytest.raises(InputError, match=r"/b/tone\.jsonl: the server cannot answer"):
         collect.main("files", collect.Config())
     assert (COLLECTED / "1-tone.jsonl").read_bytes() == ROWS
     assert [path.name for path in COLLECTED.parent.iterdir()] == ["files"]

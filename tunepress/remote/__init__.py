@@ -1,1 +1,1 @@
-"""Rows and models that are not on this disk."""
+"""Rows and models on other machines: addresses, downloads, Azure."""

@@ -1,4 +1,4 @@
-"""A datastore of an Azure ML workspace: the storage account and the container behind an azureml:// address."""
+"""Datastores of an Azure ML workspace: the storage account and the container of an azureml:// address."""
 
 import re
 from typing import TYPE_CHECKING
@@ -16,23 +16,24 @@ ADDRESS = re.compile(rf"azureml://(?:{WORKSPACE})?datastores/([^/]+)/paths/(.+)"
 
 
 def resolve(url: str) -> tuple[Account, str]:
-    """The account that a datastore stands for, and the path of a file in it, the container first.
+    """The storage account of a datastore, and the path of a file in it, which begins with the container.
 
     Args:
-        url: azureml://subscriptions/S/resourcegroups/G/workspaces/W/datastores/D/paths/P, as Azure ML's studio shows it;
-            from datastores/ on, the workspace is that of the environment or of config.json.
+        url: azureml://subscriptions/S/resourcegroups/G/workspaces/W/datastores/D/paths/P, as Azure ML's studio shows it, or
+            azureml://datastores/D/paths/P, with the workspace of the environment or of config.json.
 
     Raises:
-        InputError: no such address, workspace or datastore, no permission, or a datastore that holds no blobs.
+        InputError: the address is not valid, the workspace or datastore does not exist, permission is missing, or the datastore
+            does not contain blobs.
         UnansweredError: Azure did not answer.
     """
     parts = ADDRESS.fullmatch(url)
     if not parts:
         known = "azureml://subscriptions/.../resourcegroups/.../workspaces/.../datastores/.../paths/..."
-        raise InputError(f"{url}: is no address of a file in a datastore; one reads {known}")
+        raise InputError(f"{url}: not an address of a file in a datastore; write {known}")
     *workspace, name, path = parts.groups()
     try:
-        from tunepress.remote.workspace import connect, find_workspace  # raises where Azure's packages are not installed
+        from tunepress.remote.workspace import connect, find_workspace  # raises if Azure's packages are not installed
 
         with connect(find_workspace(*workspace)) as client:
             store = get_datastore(name, client)
@@ -45,7 +46,7 @@ def resolve(url: str) -> tuple[Account, str]:
 
 
 def get_datastore(name: str, client: "MLClient") -> "Datastore":
-    """What the workspace says about a datastore, with its key or token where it gives them out."""
+    """A datastore of a workspace, with its key or token if the account may see it."""
     from azure.core.exceptions import HttpResponseError
 
     try:
@@ -53,14 +54,14 @@ def get_datastore(name: str, client: "MLClient") -> "Datastore":
     except HttpResponseError as error:
         if error.status_code != 403:
             raise
-        return client.datastores.get(name)  # who may read the blobs need not be allowed to see the key
+        return client.datastores.get(name)  # an account may be allowed to read the blobs but not the key
 
 
 def account_of(store: "Datastore", url: str) -> tuple[Account, str]:
-    """A datastore's account and container.
+    """The storage account and the container of a datastore.
 
     Raises:
-        InputError: it holds no blobs.
+        InputError: the datastore does not contain blobs.
     """
     from azure.ai.ml.entities import AzureBlobDatastore, AzureDataLakeGen2Datastore
 

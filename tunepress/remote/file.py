@@ -1,4 +1,4 @@
-"""A file elsewhere, read through fsspec: which version there is, and its bytes."""
+"""Remote files, read with fsspec: their version and their content."""
 
 import asyncio
 import socket
@@ -21,53 +21,52 @@ from tunepress.remote.datastore import resolve
 from tunepress.remote.errors import RedirectError, client_errors, response_timeout
 from tunepress.remote.storage_account import CLOUD, account_from_environment, filesystem
 
-BLOCK = 4_000_000  # bytes asked for at once, each within `patience`
+BLOCK = 4_000_000  # bytes of a request, each with the timeout of `response_timeout`
 BAR = {"unit": "B", "unit_scale": True, "mininterval": 1}
 
 
 def identify_file(url: str) -> Identity:
-    """Which version of a file there is now.
+    """The current version of a file.
 
     Raises:
-        InputError: no such file, no permission, not a file, or it has no version.
-        UnansweredError: nobody answered.
+        InputError: the file does not exist, is a folder or has no version, or permission is missing.
+        UnansweredError: the server did not answer.
     """
     with client_errors(url):
-        place, path = open_store(url)
-        return identity(url, path, place)
+        store, path = open_store(url)
+        return identity(url, path, store)
 
 
-def download(wanted: Identity, target: Path) -> None:
-    """Writes one version of a file to `target`.
+def download(version: Identity, target: Path) -> None:
+    """Downloads one version of a file to `target`.
 
     Raises:
-        InputError: another version lies there, or none that can be read.
-        UnansweredError: nobody answered.
+        InputError: the file has another version now, or cannot be read.
+        UnansweredError: the server did not answer.
     """
-    with client_errors(wanted.url):
-        place, path = open_store(wanted.url)
-        if isinstance(place, HTTPFileSystem):  # not every server sends a part of a file
-            place.get_file(path, str(target), callback=TqdmCallback(tqdm_kwargs={**BAR, "desc": target.name}))
+    with client_errors(version.url):
+        store, path = open_store(version.url)
+        if isinstance(store, HTTPFileSystem):  # not every server supports range requests
+            store.get_file(path, str(target), callback=TqdmCallback(tqdm_kwargs={**BAR, "desc": target.name}))
         else:
             with target.open("wb") as file:
-                copy_blocks(place, path, wanted, file, target.name)
-        found = identity(wanted.url, path, place)
-    if found != wanted or wanted.size not in (None, target.stat().st_size):
-        raise InputError(f"{wanted.url}: was changed while it was read; run the same again")
+                copy_blocks(store, path, version.size or 0, file, target.name)
+        current = identity(version.url, path, store)
+    if current != version or version.size not in (None, target.stat().st_size):
+        raise InputError(f"{version.url}: was changed while it was read; run the command again")
 
 
-def copy_blocks(place: AsyncFileSystem, path: str, wanted: Identity, file: BinaryIO, name: str) -> None:
-    """Writes a file block by block, so that one that does not come is noticed."""
-    size = wanted.size or 0
+def copy_blocks(store: AsyncFileSystem, path: str, size: int, file: BinaryIO, name: str) -> None:
+    """Copies a file block by block, so that the timeout applies to each block."""
     with tqdm(total=size, desc=name, **BAR) as bar:
         for start in range(0, size, BLOCK):
-            block = place.cat_file(path, start=start, end=min(start + BLOCK, size), timeout=response_timeout())
+            block = store.cat_file(path, start=start, end=min(start + BLOCK, size), timeout=response_timeout())
             file.write(block)
             bar.update(len(block))
 
 
 def open_store(url: str) -> tuple[AsyncFileSystem, str]:
-    """The store that an address names, and the file's path in it."""
+    """The file system of an address, and the path of the file in it."""
     parts = urlsplit(url)
     if parts.scheme == "azureml":
         account, path = resolve(url)
@@ -75,8 +74,8 @@ def open_store(url: str) -> tuple[AsyncFileSystem, str]:
     if parts.scheme in BLOB:
         container, _, host = parts.netloc.rpartition("@")
         name, _, domain = host.partition(".") if container else (None, "", "")
-        named = account_from_environment(url, name, domain.partition(".")[2] or CLOUD)
-        return filesystem(named), f"{container or host}{parts.path}"
+        storage = account_from_environment(url, name, domain.partition(".")[2] or CLOUD)
+        return filesystem(storage), f"{container or host}{parts.path}"
     if parts.scheme == "s3":
         from s3fs import S3FileSystem
 
@@ -88,22 +87,23 @@ def open_store(url: str) -> tuple[AsyncFileSystem, str]:
 
 
 def redirect_middleware(url: str) -> aiohttp.ClientMiddlewareType:
-    """What looks at every request for a file before it is sent, and so at redirects; aiohttp keeps credentials to their host."""
+    """Middleware that checks the target of each redirect; aiohttp sends credentials only to their own host."""
     first = URL(url)
 
-    async def checked(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    async def check(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
         if request.url.origin() != first.origin():
             await check_redirect(first, request.url)
         return await send(request)
 
-    return checked
+    return check
 
 
 async def check_redirect(first: URL, target: URL) -> None:
-    """Refuses a redirect on which the rows could be changed on the way, or which leads into a private network from outside.
+    """Checks a redirect.
 
     Raises:
-        RedirectError: it is one.
+        RedirectError: the redirect leads to http, where the rows could be changed on the way, or from a public network into a
+            private one.
     """
     if target.scheme != "https" and (first.scheme == "https" or target.host not in LOOPBACK):
         raise RedirectError(f"{first}: is redirected to {target.origin()}; over http anyone on the way can change the rows")
@@ -114,37 +114,37 @@ async def check_redirect(first: URL, target: URL) -> None:
 
 
 async def is_private(url: URL) -> bool:
-    """Whether an address is one of this machine or of a private network; a name is looked up."""
+    """Whether the host of an address, which is resolved, is this machine or in a private network."""
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
-    except OSError:  # a proxy may know it
+        addresses = await asyncio.get_running_loop().getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
+    except OSError:  # a proxy may resolve it
         return False
-    return any(not ip_address(str(address[0]).partition("%")[0]).is_global for *_, address in found)
+    return any(not ip_address(str(address[0]).partition("%")[0]).is_global for *_, address in addresses)
 
 
-def check_container(url: str, path: str, place: AsyncFileSystem) -> None:
-    """Raises InputError where it is not the file that is missing but all that it lies in."""
+def check_container(url: str, path: str, store: AsyncFileSystem) -> None:
+    """Raises InputError if the container or bucket of a missing file does not exist."""
     container = path.removeprefix("s3://").partition("/")[0]
     try:
-        place.info(container, timeout=response_timeout())
+        store.info(container, timeout=response_timeout())
     except FileNotFoundError as error:
         raise InputError(f"{url}: there is no {'bucket' if path.startswith('s3://') else 'container'} {container}") from error
-    except Exception:  # who may read files need not be allowed to ask for the container
+    except Exception:  # an account may be allowed to read files but not to look up the container
         return
 
 
-def identity(url: str, path: str, place: AsyncFileSystem) -> Identity:
-    """What the store says about a file."""
+def identity(url: str, path: str, store: AsyncFileSystem) -> Identity:
+    """The version of a file according to its store."""
     try:
-        said: dict[str, Any] = place.info(path, timeout=response_timeout())
+        info: dict[str, Any] = store.info(path, timeout=response_timeout())
     except FileNotFoundError:
-        if not isinstance(place, HTTPFileSystem):
-            check_container(url, path, place)
+        if not isinstance(store, HTTPFileSystem):
+            check_container(url, path, store)
         raise
-    if said["type"] == "directory":
+    if info["type"] == "directory":
         raise InputError(f"{url}: is a folder; name each file of rows")
-    version = said.get("etag") or said.get("ETag") or said.get("Last-Modified")
+    version = info.get("etag") or info.get("ETag") or info.get("Last-Modified")
     if not version:
         raise InputError(f"{url}: the server does not tell versions apart (no ETag); download the file and name its path")
-    md5 = (said.get("content_settings") or {}).get("content_md5")
-    return Identity(url, said["size"], version.removeprefix("W/").strip('"'), bytes(md5).hex() if md5 else None)
+    md5 = (info.get("content_settings") or {}).get("content_md5")
+    return Identity(url, info["size"], version.removeprefix("W/").strip('"'), bytes(md5).hex() if md5 else None)

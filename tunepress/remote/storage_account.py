@@ -1,4 +1,4 @@
-"""A storage account of Azure and the credential for it, as adlfs takes them."""
+"""Azure storage accounts and their credentials, for adlfs."""
 
 import logging
 import os
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
 
 PREFIX = "AZURE_STORAGE_"
 CLOUD = "core.windows.net"
-CLOUDS = {CLOUD, "core.chinacloudapi.cn", "core.usgovcloudapi.net"}  # no credential goes anywhere else
-ENVIRONMENT = threading.Lock()  # files are asked for in threads, and one hides variables that another one reads
+CLOUDS = {CLOUD, "core.chinacloudapi.cn", "core.usgovcloudapi.net"}  # credentials are sent nowhere else
+ENVIRONMENT = threading.Lock()  # files are requested in threads, of which one may hide variables that another one reads
 
 
 @dataclass(frozen=True, repr=False)
 class Account:
-    """One storage account. Without key or token the credential is what DefaultAzureCredential finds."""
+    """A storage account. Without a key or token, the credential is that of DefaultAzureCredential."""
 
     name: str
-    domain: str = CLOUD  # another one in the clouds of China or the US government
+    domain: str = CLOUD  # different in the clouds of China and the US government
     protocol: str = "https"
     key: str | None = None
     sas_token: str | None = None
 
     @property
     def connection_string(self) -> str | None:
-        """The account with its key or token; None where it has neither."""
+        """The connection string with the key or token; None if there is neither."""
         endpoint = f"BlobEndpoint={self.protocol}://{self.name}.blob.{self.domain}"
         if self.key:
             return f"{endpoint};AccountName={self.name};AccountKey={self.key}"
@@ -39,14 +39,14 @@ class Account:
 
 
 def filesystem(account: Account | str) -> "AzureBlobFileSystem":
-    """The account's blobs.
+    """The file system of an account's blobs.
 
     Args:
-        account: or a connection string.
+        account: an account or a connection string.
     """
     from adlfs import AzureBlobFileSystem
 
-    logging.getLogger("azure").setLevel(logging.CRITICAL)  # a page of text for each credential that is not there
+    logging.getLogger("azure").setLevel(logging.CRITICAL)  # logs a page of text for each credential that is missing
     fresh = {"skip_instance_cache": True, "use_listings_cache": False}
     with hidden_variables():
         if isinstance(account, str) or account.connection_string:
@@ -57,16 +57,16 @@ def filesystem(account: Account | str) -> "AzureBlobFileSystem":
 
 
 def account_from_environment(url: str, name: str | None, domain: str = CLOUD) -> Account | str:
-    """The account that an address names, or the environment where it names none, with the credential there for it.
+    """The account of an address with its credential from the environment; without a name, the account of the environment.
 
     Returns:
-        The account, or the connection string in the environment.
+        The account, or the connection string of the environment.
 
     Raises:
-        InputError: neither names an account, or the address one outside of Azure.
+        InputError: neither the address nor the environment names an account, or the domain does not belong to Azure.
     """
     if domain not in CLOUDS:
-        raise InputError(f"{url}: {domain} is none of Azure's clouds: {', '.join(sorted(CLOUDS))}")
+        raise InputError(f"{url}: {domain} is not one of Azure's clouds: {', '.join(sorted(CLOUDS))}")
     string, key = variable("CONNECTION_STRING"), variable("KEY", "ACCOUNT_KEY")
     if string and (name is None or f"AccountName={name};" in f"{string};" or f"://{name}.blob." in string):
         return string
@@ -81,14 +81,14 @@ def account_from_environment(url: str, name: str | None, domain: str = CLOUD) ->
 
 
 def variable(*names: str) -> str | None:
-    """The first of some variables of the environment that has a value; az, DVC and adlfs have names of their own."""
+    """The value of the first environment variable that is set; az, DVC and adlfs use different names."""
     with ENVIRONMENT:
         return next((value for name in names if (value := os.environ.get(PREFIX + name))), None)
 
 
 @contextmanager
 def hidden_variables() -> Iterator[None]:
-    """Hides the variables that adlfs would prefer to the account that it is given."""
+    """Hides the environment variables that would take precedence over the arguments of adlfs."""
     with ENVIRONMENT:
         hidden = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(PREFIX)}
         try:

@@ -42,7 +42,7 @@ CASES: dict[str, tuple[Any, str]] = {
     "rows of another kind": (changed("data_configs.0.type", "DummyDataContainer"), "data_configs[0].type: DummyDataContainer"),
     "rows at an address with a secret": (
         changed(f"{LOAD}.data_files", "https://host.example/rows.jsonl?sig=hush"),
-        "data_files: https://host.example/rows.jsonl: the address holds a secret",
+        "data_files: https://host.example/rows.jsonl: the address contains a secret",
     ),
     "rows that stand in the pass": (
         changed("passes.lora.config.train_data_config", {"name": "rows"}),

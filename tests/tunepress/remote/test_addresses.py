@@ -50,7 +50,7 @@ def test_anything_else_is_refused(url: str, said: str) -> None:
             "https://account.blob.core.windows.net/rows/a/tone.jsonl?sv=1&sig=",
             "write abfs://rows@account.dfs.core.windows.net/a/tone.jsonl and set AZURE_STORAGE_SAS_TOKEN",
         ),
-        ("abfs://rows/tone.jsonl?sv=1&sig=", "leave it out and set AZURE_STORAGE_SAS_TOKEN"),
+        ("abfs://rows/tone.jsonl?sv=1&sig=", "remove it and set AZURE_STORAGE_SAS_TOKEN"),
         ("https://b.s3.amazonaws.com/tone.jsonl?X-Amz-Signature=", "write s3://bucket/key and set AWS_"),
         ("https://example.org/tone.jsonl?access_token=", "download the file and name its path"),
     ],
@@ -66,17 +66,17 @@ def test_a_secret_is_refused_without_being_repeated(url: str, instead: str) -> N
 @pytest.mark.parametrize("url", [f"https://{SECRET}@example.org/tone.jsonl", f"http://{SECRET}@example.org/tone.jsonl"])
 def test_a_token_in_place_of_a_user_is_refused_without_being_repeated(url: str) -> None:
     said = str(url_problem(url))
-    assert said.partition("//")[2].startswith("example.org/tone.jsonl: the address holds a secret")
+    assert said.partition("//")[2].startswith("example.org/tone.jsonl: the address contains a secret")
     assert SECRET not in said
 
 
 def test_what_is_no_address_is_told() -> None:
-    assert url_problem("https://[b/rows.csv") == "https://...: is no address (Invalid IPv6 URL)"
+    assert url_problem("https://[b/rows.csv") == "https://...: not a valid address (Invalid IPv6 URL)"
 
 
 def test_a_password_is_refused_without_being_repeated() -> None:
     said = str(url_problem(f"https://someone:{SECRET}@example.org/tone.jsonl"))
-    assert said.startswith("https://example.org/tone.jsonl: the address holds a secret")
+    assert said.startswith("https://example.org/tone.jsonl: the address contains a secret")
     assert SECRET not in said
 
 

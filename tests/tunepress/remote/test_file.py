@@ -89,7 +89,7 @@ def test_a_server_in_trouble_has_not_answered(status: int, files: Files) -> None
 def test_a_server_that_is_not_there_has_not_answered() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
-    with pytest.raises(UnansweredError, match="out of reach"):
+    with pytest.raises(UnansweredError, match="cannot be reached"):
         identify_file(f"http://127.0.0.1:{port}/tone.jsonl")
 
 
@@ -102,7 +102,7 @@ def test_a_server_that_is_silent_has_not_answered(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("value", ["soon", "0", "-1", "nan"])
 def test_a_time_limit_that_is_none_is_refused(value: str, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNEPRESS_NETWORK_SECONDS", value)
-    with pytest.raises(InputError, match=f"TUNEPRESS_NETWORK_SECONDS: '{value}' is no number of seconds"):
+    with pytest.raises(InputError, match=f"TUNEPRESS_NETWORK_SECONDS: must be a positive number of seconds, got '{value}'"):
         identify_file(f"{files.url}/a/tone.jsonl")
 
 

@@ -53,7 +53,7 @@ def test_no_account_is_one_line_that_says_what_to_set() -> None:
 
 
 def test_no_credential_goes_to_a_host_that_is_not_of_azure() -> None:
-    with pytest.raises(InputError, match=r"core\.example\.org is none of Azure's clouds"):
+    with pytest.raises(InputError, match=r"core\.example\.org is not one of Azure's clouds"):
         account_from_environment(URL, "known", "core.example.org")
 
 
