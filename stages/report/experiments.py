@@ -24,7 +24,9 @@ class Experiment:
 
 
 def experiments_of(table: Iterable[dict[str, Any]], score: str) -> list[Experiment]:
-    """The runs of `dvc.api.exp_show()` that have both figures; a commit only where no run before it has the same two.
+    """The runs of `dvc.api.exp_show()` that have both metrics; a commit only if no run before it has the same two.
+
+    Commits from before metrics/summary.json was flat have them as `onnx.size_mb` and `onnx.accuracy`.
 
     Args:
         table: a mapping of each row's columns; a column of a metric is named with its file where two files have it.
@@ -32,7 +34,7 @@ def experiments_of(table: Iterable[dict[str, Any]], score: str) -> list[Experime
     """
     found: list[Experiment] = []
     for row in table:
-        size, value = (cell(row, f"onnx.{name}") for name in ("size_mb", score))
+        size, value = ((cell(row, name) or cell(row, f"onnx.{name}")) for name in ("size_mb", score))
         if size is None or value is None:
             continue
         name = row["Experiment"] or row["rev"]

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from tools.cli.params import compose
 from tools.search.clone import Clone, reason
-from tools.search.figures import Limit, flatten, limits, resolution
+from tools.search.figures import Limit, limits, numbers, resolution
 from tools.search.schema import Bound, Sampler, Search, load
 from tools.search.show import plot, table
 from tools.search.space import Range, overrides_of, text_of
@@ -25,7 +25,7 @@ from tunepress.core.errors import InputError
 from tunepress.core.lock import file_lock
 
 SPACE = "space: {build.block_size: [32, 64]}\n"
-GOAL = "minimize: onnx.size_mb\n"
+GOAL = "minimize: size_mb\n"
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def written(project: Path, text: str) -> Search:
         (GOAL, "space has no value"),
         (GOAL + "space: {}\n", "space is empty"),
         (SPACE, "one goal is wanted, minimize or maximize"),
-        (SPACE + GOAL + "maximize: onnx.accuracy\n", "one goal is wanted"),
+        (SPACE + GOAL + "maximize: accuracy\n", "one goal is wanted"),
         (GOAL + "space: {build.block_siz: [32]}\n", "unknown key build.block_siz; did you mean build.block_size?"),
         (GOAL + "space: {tarin.bf16: [true]}\n", "did you mean train?"),
         (GOAL + "space: {build.block_size: [32, large]}\n", "space.build.block_size: Value 'large'"),
@@ -69,9 +69,9 @@ def written(project: Path, text: str) -> Search:
         (SPACE + GOAL + "overrides: [evaluate.split=test]\n", "evaluate.split is not for a search to choose"),
         (GOAL + "space: {evaluate.split: [test, validation]}\n", "evaluate.split is not for a search to choose"),
         (SPACE + GOAL + "n_trials: 0\n", "n_trials must be 1 or more"),
-        (SPACE + GOAL + "constraints: {onnx.size_mb: {}}\n", "constraints.onnx.size_mb: no limit; give one of max, min"),
-        (SPACE + GOAL + "constraints: {onnx.size_mb: {mx: 1}}\n", "did you mean constraints.onnx.size_mb.max?"),
-        (SPACE + GOAL + "constraints: {onnx.size_mb: {max: small}}\n", "constraints.onnx.size_mb.max: Value 'small'"),
+        (SPACE + GOAL + "constraints: {size_mb: {}}\n", "constraints.size_mb: no limit; give one of max, min"),
+        (SPACE + GOAL + "constraints: {size_mb: {mx: 1}}\n", "did you mean constraints.size_mb.max?"),
+        (SPACE + GOAL + "constraints: {size_mb: {max: small}}\n", "constraints.size_mb.max: Value 'small'"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_the_file_and_the_key(text: str, said: str, project: Path) -> None:
@@ -208,21 +208,9 @@ def test_tpe_is_told_which_trials_break_a_constraint(project: Path) -> None:
 # figures
 
 
-def test_a_figure_of_one_file_has_its_short_name_and_one_of_several_the_long_one() -> None:
-    shown = {
-        "metrics/summary.json:onnx": {"size_mb": 3, "note": "text", "gone": None, "nan": float("nan")},
-        "metrics/speed.json:onnx": {"tokens_per_second": 81.5},
-        "a.json:accuracy": 0.5,
-        "b.json:accuracy": 0.6,
-        "gate": {"passed": True},
-    }
-    assert flatten(shown) == {
-        "onnx.size_mb": 3.0,
-        "onnx.tokens_per_second": 81.5,
-        "a.json:accuracy": 0.5,
-        "b.json:accuracy": 0.6,
-        "gate.passed": 1.0,
-    }
+def test_figures_are_numbers_by_their_dotted_keys() -> None:
+    metrics = {"size_mb": 3, "note": "text", "gone": None, "nan": float("nan"), "passed": True, "calibration": {"rows": 128}}
+    assert dict(numbers(metrics)) == {"size_mb": 3.0, "passed": 1.0, "calibration.rows": 128.0}
 
 
 def test_shares_are_those_of_the_default() -> None:
@@ -243,7 +231,7 @@ def test_a_figure_that_is_not_there_comes_with_those_that_are() -> None:
 
 
 EVALUATED = {
-    "onnx.accuracy": 0.95,
+    "accuracy": 0.95,
     "metrics/evaluate/onnx.json:rows": 60.0,
     "metrics/evaluate/onnx.json:accuracy_low": 0.863,
     "metrics/evaluate/onnx.json:accuracy_high": 0.983,
@@ -252,7 +240,7 @@ EVALUATED = {
 
 def test_few_rows_are_told_with_the_interval_and_the_cure() -> None:
     assert resolution(EVALUATED) == (
-        "trials are scored on 60 validation rows: one row is 0.0167, and the interval of the default recipe's onnx.accuracy, "
+        "trials are scored on 60 validation rows: one row is 0.0167, and the interval of the default recipe's accuracy, "
         "0.950, is 0.863 to 0.983; set data.eval_dataset_size in overrides for more rows"
     )
     more = EVALUATED | {"metrics/evaluate/onnx.json:rows": 240.0, "metrics/evaluate/onnx.json:accuracy_low": 0.915}
@@ -332,10 +320,10 @@ def test_the_test_rows_are_told_apart_from_the_validation_rows() -> None:
 
 
 def test_an_accuracy_comes_with_its_interval() -> None:
-    accurate = Search(WANTED.space, maximize="onnx.accuracy")
+    accurate = Search(WANTED.space, maximize="accuracy")
     verdict = judge(accurate, [Trial("default", {}, EVALUATED)])
     assert lines_of_test_rows(replace(verdict, tested=verdict.trials)) == [
-        "default (the default recipe): onnx.accuracy 0.95 (0.863 to 0.983)"
+        "default (the default recipe): accuracy 0.95 (0.863 to 0.983)"
     ]
 
 

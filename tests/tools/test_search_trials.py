@@ -18,10 +18,10 @@ pytestmark = pytest.mark.slow
 SEARCH = """
 space:
   build.algo_config: [null, rtn, no_such_method]
-minimize: onnx.size_mb
+minimize: size_mb
 constraints:
-  onnx.size_mb: {max_share_of_default: 1.0}
-  onnx.invalid_rate: {max: 1}
+  size_mb: {max_share_of_default: 1.0}
+  metrics/evaluate/onnx.json:invalid_rate: {max: 1}
 overrides: [+experiment=smoke, build=cpu_int4_k_quant_mixed] # larger than what is searched
 """
 COMMAND = (sys.executable, "-m", "tools.search", "mine")
@@ -91,7 +91,7 @@ def test_a_search_goes_on_after_a_kill_and_its_winner_can_be_taken(project: Clon
 
     winner = re.findall(r"Take it: dvc exp apply (\S+)\n", said)[0]
     tested = said[said.index("On the test rows, which had no say in this:\n") :]
-    assert tested.count("onnx.size_mb") == 2
+    assert tested.count("size_mb") == 2
     assert f"\n{winner} (build.algo_config=" in tested
     assert re.search(r"trials are scored on \d+ validation rows: .* set data.eval_dataset_size in overrides for more rows", said)
     on_test = stages_of(logs(project)[winner])
@@ -135,11 +135,11 @@ def kill_in_a_build(project: Clone) -> str:
 
 
 def sizes_shown(project: Clone) -> dict[str, float]:
-    """onnx.size_mb of each experiment that `dvc exp show` lists."""
+    """size_mb of each experiment that `dvc exp show` lists."""
     baselines = json.loads(project.run("dvc", "exp", "show", "--json"))
     rows = [row for baseline in baselines for row in baseline["experiments"] or []]
     summaries = {row["name"]: row["revs"][0]["data"]["metrics"]["metrics/summary.json"]["data"] for row in rows}
-    return {name: float(summary["onnx"]["size_mb"]) for name, summary in summaries.items()}
+    return {name: float(summary["size_mb"]) for name, summary in summaries.items()}
 
 
 def sentence(said: str) -> str:

@@ -7,6 +7,7 @@ import argparse
 import re
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from typing import Any
 
 from dvc.api import exp_show
@@ -16,24 +17,21 @@ from rich.markup import escape
 from rich.table import Table
 from scmrepo.exceptions import SCMError
 
+from hydra_plugins.tunepress import Tunepress
 from tunepress.core.errors import InputError, one_line
+from tunepress.text.labels import SCORES
 
 FIGURES = {  # of metrics/summary.json and metrics/speed.json, and how they are written
-    "merged.accuracy": ".3f",
-    "merged.exact_match": ".3f",
-    "onnx.accuracy": ".3f",
-    "onnx.exact_match": ".3f",
-    "onnx.mean_kl": ".4f",
-    "onnx.size_mb": ".1f",
-    "onnx.tokens_per_second": ".1f",
-    "gate.passed": "",
+    **dict.fromkeys(SCORES, ".3f"),
+    "drop": ".3f",
+    "kl": ".4f",
+    "size_mb": ".1f",
+    "tokens_s": ".1f",
+    "passed": "",
 }
 UNREADABLE = "!"  # DVC's mark for all values of a file that a commit's dvc.yaml names and the commit lacks
 FILES = ("metrics/summary.json:", "metrics/speed.json:")
-SECTIONS = ("base_model", "data", "adapter", "train", "merge", "build", "evaluate", "benchmark", "environment", "seed")
-FOLLOWING = re.compile(
-    r"\.(tracked|remote|collected|logging_steps|eval_steps)$|^base_model\.(?!name$)"
-)  # another parameter tells as much
+FOLLOWING = re.compile(r"\.(logging_steps|eval_steps)$|^base_model\.(?!name$)|^dvc\.")  # another parameter tells as much
 
 Row = dict[str, Any]
 
@@ -87,13 +85,15 @@ def table(rows: list[Row]) -> Table:
 
 
 def remarks(row: Row, commit: Row) -> Iterator[str]:
-    """A run's state where it did not end well, its image where it had one, and its parameters that are not the commit's."""
+    """A run's state if it did not end well, the bounds that it breaks, its image, and parameters that differ from the commit's."""
     if row["State"] not in (None, "Success"):
         yield row["State"].lower()
-    if row.get("image.name") not in (None, "None"):  # where another run has one, DVC says None in words
-        yield f"image={row['image.name']}"
+    for name in ("broken", "image"):
+        if row.get(name) not in (None, "None"):  # where another run has one, DVC says None in words
+            yield f"{name}={row[name]}"
+    sections = {field.name for field in fields(Tunepress)}
     for name in row:
-        if name.partition(".")[0] in SECTIONS and not FOLLOWING.search(name) and row[name] != commit.get(name, row[name]):
+        if name.partition(".")[0] in sections and not FOLLOWING.search(name) and row[name] != commit.get(name, row[name]):
             yield f"{name}={written(row[name], 'g')}"
 
 

@@ -16,17 +16,17 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from dvc.api import metrics_show
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.repo.experiments.refs import ExpRefInfo
+from omegaconf import OmegaConf
 
-from tools.search.figures import Figures, flatten
+from tools.search.figures import Figures, figures_of
 from tunepress.core.errors import InputError, one_line
 from tunepress.core.files import remove
-from tunepress.core.params import compose_conf
+from tunepress.core.params import compose_conf, read_yaml
 
 # What a trial reads of the project; all of it must be committed. The others are made by the stages or of no matter to them.
 READ = ["conf", "data", "dvc.yaml", "hydra_plugins", "requirements/cpu.txt", "stages", "tunepress", "*.dvc"]
@@ -80,7 +80,7 @@ class Clone:
         """
         revision = git("for-each-ref", "--format=%(objectname)", self.ref(name))
         try:
-            return flatten(metrics_show(rev=revision)) if revision else {}
+            return figures_of(revision) if revision else {}
         except (DvcException, OSError, ValueError) as error:  # what reading a file raises
             raise InputError(f"its metrics cannot be read ({one_line(error)}); `dvc exp remove {name}` forgets them") from error
 
@@ -129,10 +129,25 @@ class Clone:
         with Repo() as project, Repo(str(self.folder)) as clone, clone.config.edit("local") as local:
             local.update(project.config.read("local"))
             local["cache"] |= {"dir": project.cache.local_cache_dir}
-        for path in self.measured_here:
-            remove(self.folder / path)
+        self.forget_measurements()
         if kept.exists():
             kept.rename(self.folder / CHECKPOINTS)
+
+    def forget_measurements(self) -> None:
+        """Removes the committed measurements of another machine, and their stages from dvc.lock: what was measured here and is
+        in the run cache is taken from there, and the others are measured again.
+        """
+        for path in self.measured_here:
+            remove(self.folder / path)
+        lock = self.folder / "dvc.lock"
+        if lock.exists():
+            content = read_yaml(lock)
+            content["stages"] = {name: stage for name, stage in content["stages"].items() if not self.measures(stage)}
+            lock.write_text(OmegaConf.to_yaml(content), encoding="utf-8")
+
+    def measures(self, stage: dict[str, Any]) -> bool:
+        """Whether an output of a stage of dvc.lock is a measurement of the machine."""
+        return any(Path(out["path"]).is_relative_to(path) for out in stage.get("outs", []) for path in self.measured_here)
 
     def collect(self) -> None:
         """Brings the experiments of the search home, into the project."""

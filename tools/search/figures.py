@@ -1,50 +1,46 @@
 """The figures of a trial, by the names of `dvc exp show`, and the limits that constraints set them."""
 
+import contextlib
+import json
 import math
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dvc.api import DVCFileSystem, metrics_show
+
 from tools.search.schema import Bound, Search
 from tunepress.core.errors import InputError
+from tunepress.text.labels import SCORES
 
 Figures = dict[str, float]
 
 ROWS = "metrics/evaluate/onnx.json:rows"
-SCORES = ("onnx.accuracy", "onnx.exact_match")
 FEW = 200  # rows: with fewer the interval of an accuracy of 0.9 is over 8 points wide
 
 
-def flatten(metrics: Mapping[str, Any]) -> Figures:
-    """DVC's metrics of one experiment as dotted keys; the file stands before a key that several files have.
+def figures_of(revision: str) -> Figures:
+    """The figures of an experiment: DVC's metrics, by their names in `dvc exp show`, and all others as FILE:KEY.
 
     Args:
-        metrics: as `dvc.api.metrics_show` gives them, nested, with `<file>:` before a name that several files have.
+        revision: the experiment's commit.
     """
-    found = [
-        (file, key, number)
-        for name, part in metrics.items()
-        for file, head in [split(name)]
-        for key, number in numbers(head, part)
-    ]
-    times = Counter(key for _, key, _ in found)
-    return {key if times[key] == 1 else f"{file}:{key}": number for file, key, number in found}
+    files = DVCFileSystem(rev=revision)
+    details = {}
+    for path in files.find("metrics"):
+        if path.endswith(".json"):
+            with contextlib.suppress(FileNotFoundError):  # it is not in the cache, as after `dvc exp pull` of the metrics alone
+                details |= {f"{path}:{key}": number for key, number in numbers(json.loads(files.read_text(path)))}
+    return details | dict(numbers(metrics_show(rev=revision)))
 
 
-def split(name: str) -> tuple[str, str]:
-    """A name of `dvc.api.metrics_show` as file, empty where it says none, and key."""
-    file, colon, key = name.rpartition(":")
-    return (file, key) if colon else ("", name)
-
-
-def numbers(key: str, part: Any) -> list[tuple[str, float]]:
-    """The numbers below a key; true and false are 1 and 0, and what is no number is left out."""
-    if isinstance(part, Mapping):
-        return [found for name, below in part.items() for found in numbers(f"{key}.{name}", below)]
-    if isinstance(part, bool | int | float) and not math.isnan(part):
-        return [(key, float(part))]
-    return []
+def numbers(tree: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
+    """The numbers of nested mappings by their dotted keys; true and false are 1 and 0, and anything else is left out."""
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from numbers(value, f"{prefix}{name}.")
+        elif isinstance(value, bool | int | float) and not math.isnan(value):
+            yield f"{prefix}{name}", float(value)
 
 
 @dataclass(frozen=True)
@@ -84,16 +80,17 @@ def limits(constraints: dict[str, Bound], default: Figures) -> list[Limit]:
 
 
 def interval(metric: str, figures: Figures) -> tuple[float, float] | None:
-    """The confidence interval of a candidate's accuracy or exact match; None for other figures."""
-    candidate, _, name = metric.partition(".")
-    low, high = (figures.get(f"metrics/evaluate/{candidate}.json:{name}_{end}") for end in ("low", "high"))
-    return None if low is None or high is None else (low, high)
+    """The confidence interval of a score; None for other figures."""
+    candidate = "merged" if metric == "merged" else "onnx"
+    score = next((name for name in SCORES if name in figures), None)
+    low, high = (figures.get(f"metrics/evaluate/{candidate}.json:{score}_{end}") for end in ("low", "high"))
+    return None if metric not in (score, "merged") or low is None or high is None else (low, high)
 
 
 def resolution(figures: Figures) -> str:
     """How finely the rows tell recipes apart, and what to do where that is not fine enough."""
     rows = figures.get(ROWS)
-    score = next((metric for metric in SCORES if metric in figures), None)
+    score = next((name for name in SCORES if name in figures), None)
     bounds = interval(score, figures) if score else None
     if not rows or not score or not bounds:
         return ""

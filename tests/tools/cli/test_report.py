@@ -25,8 +25,9 @@ DVC_YAML = """stages:
 """
 PRESS = """import json, yaml
 figures = yaml.safe_load(open("params.yaml"))
-json.dump({"onnx": figures, "gate": {"passed": True}}, open("metrics/summary.json", "w"))
-json.dump({"onnx": {"size_mb": 1}}, open("metrics/other.json", "w"))
+summary = {"onnx": figures} if figures["size_mb"] == 100 else figures  # the first commit is from before it was flat
+json.dump(summary, open("metrics/summary.json", "w"))
+json.dump({"size_mb": 1, "onnx": {"size_mb": 1}}, open("metrics/other.json", "w"))
 """
 
 
@@ -82,7 +83,7 @@ def test_a_commit_without_metrics_is_shown_without_them(repo: Path, monkeypatch:
     monkeypatch.chdir(repo)
     rows = read(num=-1)
     first = rows[-1]
-    assert "metrics/summary.json:onnx.size_mb" not in first
+    assert "metrics/summary.json:size_mb" not in first
     assert "!" not in [value for row in rows for value in row.values()]
     console = Console(width=120)
     with console.capture() as capture:
