@@ -21,8 +21,8 @@ def table() -> str:
         scores = [f"{summary[name]:.3f}" for name in ("base", "merged", "accuracy")]
         size, tokens, first = f"{summary['size_mb']:.0f} MB", f"{speed['tokens_s']:.0f}", f"{speed['first_ms'] / 1000:.1f} s"
         divergence = f"{summary['kl']:.4f}"
-    except KeyError as error:
-        raise InputError(f"{SUMMARY}, {SPEED}: no {error}; run `make repro` with the default recipe") from error
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{SUMMARY}, {SPEED}: not those of the default recipe ({error}); run `make repro`") from error
     rows = [
         ["base model, by its most likely label", scores[0], "", "", ""],
         ["fine-tuned and merged, float32", scores[1], "", "", ""],
