@@ -1,1 +1,1 @@
-"""Measurements side by side with a peer, one module for each question."""
+"""Measurements, most of them next to another tool: one module or package for each question."""

@@ -1,18 +1,15 @@
-"""Counts a model's right answers on the test rows: the same code for every contender.
+"""Counts a model's right answers on the test rows: the same code for every contender of benchmarks.train and benchmarks.olive.
 
-    python -m benchmarks.score REPORT              # of the adapter in models/adapter, merged by peft into models/merged
-    python -m benchmarks.score REPORT FOLDER       # of an ONNX model's folder
-
-Runs in a folder laid out like the project, after training: reads models/base, models/adapter and data/prepared.
+Both tasks run in a folder laid out like the project, after training: they read models/base, models/adapter and data/prepared.
 """
 
-import sys
 from pathlib import Path
+from typing import Any, Protocol
 
 from omegaconf import OmegaConf
 from peft import PeftModel
 
-from tunepress.core.files import read_jsonl, write_json
+from tunepress.core.files import read_jsonl
 from tunepress.core.paths import ADAPTER, BASE, MERGED, PREPARED
 from tunepress.inference.onnx_model import OnnxModel
 from tunepress.inference.torch_model import TorchModel
@@ -21,23 +18,26 @@ from tunepress.text.labels import find_label
 from tunepress.text.prompt import Prompt
 
 
-def main(report: Path, onnx: Path | None = None) -> None:
-    """Asks and counts."""
-    prompt = Prompt.load(PREPARED)
-    rows = read_jsonl(PREPARED / "test.jsonl")
-    model = OnnxModel(onnx) if onnx else merged()
-    answers = model.answers([row["prompt"] for row in rows], prompt.max_new_tokens)
-    right = sum(find_label(answer, prompt.labels or ()) == row["expected"] for answer, row in zip(answers, rows, strict=True))
-    write_json(report, {"right": right, "test_rows": len(rows)})
+class Model(Protocol):
+    def answers(self, prompts: list[str], max_new_tokens: int) -> list[str]: ...
 
 
-def merged() -> TorchModel:
-    """The adapter and the base model as one."""
+def adapter() -> dict[str, Any]:
+    """Merges models/adapter into models/merged with peft, and counts."""
     model = PeftModel.from_pretrained(load_model(BASE), ADAPTER).merge_and_unload(safe_merge=True)
     model.save_pretrained(MERGED)
     load_tokenizer(BASE).save_pretrained(MERGED)
-    return TorchModel(MERGED, int(OmegaConf.load("params.yaml").evaluate.batch_size))
+    return count(TorchModel(MERGED, int(OmegaConf.load("params.yaml").evaluate.batch_size)))
 
 
-if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+def onnx(model: str) -> dict[str, Any]:
+    """Counts for the ONNX model in a folder."""
+    return count(OnnxModel(Path(model)))
+
+
+def count(model: Model) -> dict[str, Any]:
+    prompt = Prompt.load(PREPARED)
+    rows = read_jsonl(PREPARED / "test.jsonl")
+    answers = model.answers([row["prompt"] for row in rows], prompt.max_new_tokens)
+    right = sum(find_label(answer, prompt.labels or ()) == row["expected"] for answer, row in zip(answers, rows, strict=True))
+    return {"right": right, "test_rows": len(rows)}

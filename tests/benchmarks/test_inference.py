@@ -1,4 +1,4 @@
-"""The inference benchmark on a tiny model: equal work, all figures, refusals in one line. llama.cpp would have to compile."""
+"""The inference benchmark on a tiny model: equal work, all figures, errors in one line. llama.cpp would have to be compiled."""
 
 import json
 import subprocess
@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from benchmarks import inference, inference_contender, inference_models, peer_environment
+from benchmarks import processes
+from benchmarks.inference import __main__ as inference
+from benchmarks.inference import contender, models
 from stages.benchmark.speed import Workload
 from stages.build.stage import build
 from tests.stages.recipes import recipe
@@ -27,10 +29,11 @@ def measured(root: Path, tiny_phi3: Path, tmp_path_factory: pytest.TempPathFacto
     """What the benchmark reports of a tiny model. The parent is a small process, as it must be."""
     scratch = tmp_path_factory.mktemp("inference")
     code = (
-        "import json; from pathlib import Path; from rich.console import Console; from benchmarks import inference\n"
+        "import json; from pathlib import Path; from rich.console import Console\n"
+        "from benchmarks.inference import __main__ as inference\n"
         f"workload = inference.Workload(**{vars(WORKLOAD)!r})\n"
-        f"paths = Path({str(scratch)!r}), {NAMES!r}, workload, Path({str(tiny_phi3)!r}), None\n"
-        "print(json.dumps(inference.measure(Console(quiet=True), *paths)))"
+        f"arguments = {NAMES!r}, workload, Path({str(tiny_phi3)!r}), None, Path({str(scratch)!r})\n"
+        "print(json.dumps(inference.run_contenders(*arguments, Console(quiet=True))))"
     )
     ended = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
@@ -63,7 +66,7 @@ def test_the_peak_memory_is_that_of_the_contender_alone(measured: dict[str, Any]
 def test_the_table_has_a_line_for_each_batch(measured: dict[str, Any]) -> None:
     console = Console(width=160)  # a tiny model has large figures
     with console.capture() as captured:
-        console.print(inference.table(measured))
+        console.print(*inference.report(measured))
     lines = captured.get().splitlines()
     assert "40 tokens in, 6 out" in lines[0] and "of 2" in lines[0]
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if line.startswith("│")]
@@ -79,10 +82,9 @@ def test_a_spread_is_written_with_its_extremes() -> None:
 
 def test_an_fp32_model_chooses_as_torch_does(tiny_phi3: Path, tmp_path: Path) -> None:
     build(recipe("fp32"), tiny_phi3, tmp_path / "onnx")
-    asked = inference_models.prompt(tiny_phi3, WORKLOAD.prompt_tokens)
-    shared = {"prompt": asked, "threads": 1, "workload": {**vars(WORKLOAD), "batch_sizes": [1]}}
+    prompt = models.prompt(tiny_phi3, WORKLOAD.prompt_tokens)
     onnx, torch = (
-        inference_contender.main({"contender": name, "path": str(path), **shared})["chosen"]
+        contender.measure(name, str(path), prompt, threads=1, workload={**vars(WORKLOAD), "batch_sizes": [1]})["chosen"]
         for name, path in (("onnx", tmp_path / "onnx"), ("torch", tiny_phi3))
     )
     assert onnx == torch
@@ -93,32 +95,34 @@ def test_the_prompt_is_the_phrases_cut_to_a_length(tiny_phi3: Path, root: Path) 
     first = json.loads((root / "data/raw/tone.jsonl").read_text(encoding="utf-8").splitlines()[0])["phrase"]
     encoder = load_encoder(tiny_phi3)
     whole = encoder.encode_prompt(first)
-    assert inference_models.prompt(tiny_phi3, len(whole) + 20)[: len(whole)] == whole
-    assert len(inference_models.prompt(tiny_phi3, 300)) == 300
-    with pytest.raises(InputError, match=r"--prompt-tokens: must be \d+ or less, as many as data/raw/tone\.jsonl has"):
-        inference_models.prompt(tiny_phi3, 10_000_000)
+    assert models.prompt(tiny_phi3, len(whole) + 20)[: len(whole)] == whole
+    assert len(models.prompt(tiny_phi3, 300)) == 300
+    with pytest.raises(
+        InputError, match=r"--prompt-tokens: must be at most \d+, as many as data/raw/tone\.jsonl has, got 10000000"
+    ):
+        models.prompt(tiny_phi3, 10_000_000)
 
 
 def test_a_prompt_that_leaves_no_room_for_the_answer_is_refused_in_one_line(tiny_phi3: Path, tmp_path: Path) -> None:
     long = Workload(1020, 6, (1,), 1, 0)  # the tiny model has room for 1024
     with pytest.raises(InputError) as refused:
-        inference.measure(Console(quiet=True), tmp_path, ["torch"], long, tiny_phi3, onnx=None)
+        inference.run_contenders(["torch"], long, tiny_phi3, None, tmp_path, Console(quiet=True))
     assert str(refused.value) == (
-        "the models: exit code 1: --prompt-tokens: must be 1018 or less, so that the model has room for the answer"
+        "the models: exit code 1: --prompt-tokens: must be at most 1018, so that the model has room for the answer, got 1020"
     )
 
 
-def test_llama_cpp_wants_the_file_that_the_base_model_came_from(tmp_path: Path) -> None:
+def test_llama_cpp_needs_the_file_that_the_base_model_came_from(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"base_model\.source=folder: no GGUF file for llama\.cpp; leave it out"):
-        inference_models.gguf(BaseModel("mine", "mit", Source.folder, path="somewhere"), tmp_path)
+        models.gguf(BaseModel("mine", "mit", Source.folder, path="somewhere"), tmp_path)
 
 
-def test_contenders_are_chosen_by_what_they_can_answer_with() -> None:
-    assert inference.chosen(None, pipeline=False) == ["onnx", "torch", "llama.cpp"]
-    assert inference.chosen(None, pipeline=True) == ["onnx", "torch"]
-    assert inference.chosen(["torch", "onnx"], pipeline=True) == ["onnx", "torch"]
+def test_contenders_are_chosen_by_the_models_they_can_run() -> None:
+    assert inference.contenders(None, pipeline=False) == ["onnx", "torch", "llama.cpp"]
+    assert inference.contenders(None, pipeline=True) == ["onnx", "torch"]
+    assert inference.contenders(["torch", "onnx"], pipeline=True) == ["onnx", "torch"]
     with pytest.raises(InputError, match="the pipeline makes no GGUF file"):
-        inference.chosen(["llama.cpp"], pipeline=True)
+        inference.contenders(["llama.cpp"], pipeline=True)
 
 
 @pytest.mark.parametrize(("chosen", "same"), [([1, 2, 3], 3), ([1, 4, 3], 2), ([2, 3, 1], 0)])
@@ -133,11 +137,11 @@ def test_choices_are_compared_with_torchs(chosen: list[int], same: int) -> None:
 
 @pytest.mark.parametrize("peer", ["olive", "llama_cpp"])
 def test_every_package_of_a_peer_is_pinned(peer: str) -> None:
-    assert peer_environment.pins(peer)
-    assert all(version and version[0].isdigit() for version in peer_environment.pins(peer).values())
+    assert processes.pins(peer)
+    assert all(version and version[0].isdigit() for version in processes.pins(peer).values())
 
 
-def test_nothing_is_asked_of_nobody_in_one_line(root: Path) -> None:
+def test_too_few_tokens_are_refused_in_one_line(root: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "benchmarks.inference", "--new-tokens", "1"], cwd=root, capture_output=True, text=True
     )

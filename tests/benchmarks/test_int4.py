@@ -6,14 +6,16 @@ from typing import Any
 
 import pytest
 
-from benchmarks import int4
+from benchmarks.harness import RESULTS
+from benchmarks.int4 import __main__ as int4
+from benchmarks.processes import Figures
 from tunepress.core.files import read_json
 
 LEAST_P = 0.0001  # docs/benchmarks.md shows smaller values as < 0.0001
 
 
-def seed(right: int, kl: float, only_merged: int, only_onnx: int) -> int4.Figures:
-    one = {
+def seed(right: int, kl: float, only_merged: int, only_onnx: int) -> Figures:
+    figures = {
         "rows": 100,
         "right": right,
         "perplexity": 1.5,
@@ -24,19 +26,19 @@ def seed(right: int, kl: float, only_merged: int, only_onnx: int) -> int4.Figure
         "only_merged_right": only_merged,
         "only_onnx_right": only_onnx,
     }
-    return {"merged": {"rows": 100, "right": 95, "perplexity": 1.25}} | dict.fromkeys(int4.RECIPES, one)
+    return {"merged": {"rows": 100, "right": 95, "perplexity": 1.25}} | dict.fromkeys(int4.RECIPES, figures)
 
 
 def test_a_recipe_s_line_is_of_all_seeds() -> None:
-    found = int4.cells("k_quant", [seed(93, 0.02, 3, 1), seed(89, 0.04, 7, 1)])
+    cells = int4.cells("k_quant", [seed(93, 0.02, 3, 1), seed(89, 0.04, 7, 1)])
     # 2 and 6 points: 4 in the mean, whose standard error is sqrt(8) / sqrt(2); 10 rows against 2: 2 * (1 + 12 + 66) / 2 ** 12
-    assert found == ["90.0 MB", "20 s", "0.0300", "0.0200\n0.0400", "90.0%", "0.910", "4.0 ± 2.0", "0.039", "1.500"]
+    assert cells == ["90.0 MB", "20 s", "0.0300", "0.0200\n0.0400", "90.0%", "0.910", "4.0 ± 2.0", "0.039", "1.500"]
     assert int4.cells("merged", [seed(93, 0.02, 3, 1)])[5:] == ["0.950", "", "", "1.250"]
 
 
 def test_one_seed_has_no_standard_error_and_no_differing_row_is_no_evidence() -> None:
-    found = int4.cells("k_quant", [seed(95, 0.0, 0, 0)])
-    assert found[6:8] == ["0.0", "1"]
+    cells = int4.cells("k_quant", [seed(95, 0.0, 0, 0)])
+    assert cells[6:8] == ["0.0", "1"]
 
 
 def test_another_seed_joins_those_that_are_there(tmp_path: Path) -> None:
@@ -45,7 +47,7 @@ def test_another_seed_joins_those_that_are_there(tmp_path: Path) -> None:
         int4.keep(seed(right, 0.02, 3, 1), "rows", number, results)
     int4.keep(seed(90, 0.02, 3, 1), "others", 0, results)
     runs = read_json(results)["runs"]
-    assert {name: {key: one["k_quant"]["right"] for key, one in seeds.items()} for name, seeds in runs.items()} == {
+    assert {name: {key: figures["k_quant"]["right"] for key, figures in seeds.items()} for name, seeds in runs.items()} == {
         "rows": {"0": 89, "1": 94},
         "others": {"0": 90},
     }
@@ -55,12 +57,12 @@ def test_another_seed_joins_those_that_are_there(tmp_path: Path) -> None:
 def test_the_documented_table_is_what_was_measured(recipe: str, root: Path) -> None:
     page = (root / "docs/benchmarks.md").read_text("utf-8")
     (line,) = re.findall(rf"^\| {re.escape(recipe)} \| .*, p .* \|$", page, re.MULTILINE)
-    runs: dict[str, Any] = read_json(int4.RESULTS)["runs"]
+    runs: dict[str, Any] = read_json(RESULTS / "int4.json")["runs"]
     expected = []
     for name in ("default rows", "goemotions-tone"):
         seeds = list(runs[name].values())
-        kl = [one[recipe]["mean_kl"] for one in seeds]
-        p = int4.mcnemar(recipe, seeds)
+        kl = [seed[recipe]["mean_kl"] for seed in seeds]
+        p = int4.p_value(recipe, seeds)
         expected += [
             f"{sum(kl) / len(kl):.3f} ({min(kl):.3f} to {max(kl):.3f})",
             f"{int4.lost(recipe, seeds)}, p {f'< {LEAST_P}' if p < LEAST_P else f'= {p:.1g}' if p < 0.01 else f'= {p:.2f}'}",

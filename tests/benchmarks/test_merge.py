@@ -2,13 +2,17 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
-from benchmarks import merge
-from benchmarks.merge_contender import ordered
+from benchmarks import models
+from benchmarks.harness import parse
+from benchmarks.merge import __main__ as merge
+from benchmarks.merge.contender import ordered
 from tunepress.core.errors import InputError
 
 
@@ -25,15 +29,15 @@ def test_the_tiny_shape_shows_every_contender_and_how_the_results_differ(root: P
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines]
     assert [row[0] for row in rows] == list(merge.CONTENDERS)
     assert rows[0][2] == "1.00"
-    assert "values are peft's own" in ended.stdout and "100.0000% within a step" in ended.stdout
+    assert "values are equal to peft's" in ended.stdout and "100.0000% within a step" in ended.stdout
     assert "written to" not in ended.stdout
     assert not list(tmp_path.glob("tunepress-*"))  # torch leaves a folder of its own
 
 
 def test_a_disk_without_room_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(merge.MODEL_BYTES, "tiny", 10**18)
-    with pytest.raises(InputError, match=r"GB free, .* GB wanted; set TMPDIR to another folder"):
-        merge.measure(merge.Console(quiet=True), tmp_path, "tiny")
+    monkeypatch.setitem(models.SHAPES, "tiny", replace(models.SHAPES["tiny"], model_bytes=10**18))
+    with pytest.raises(InputError, match=r"GB free, needs .* GB; set TMPDIR to another folder"):
+        merge.measure(parse(merge.BENCHMARK, ["--shape", "tiny"]), tmp_path, Console(quiet=True))
 
 
 def test_the_next_value_has_the_next_number() -> None:

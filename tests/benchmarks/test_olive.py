@@ -1,4 +1,4 @@
-"""benchmarks.olive: both contenders get one file and one set of rows; the table tells what failed and what was noticed."""
+"""benchmarks.olive: both contenders get one file and one set of rows; the table has what failed and what was noticed."""
 
 import os
 import shutil
@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from benchmarks import olive, olive_config
-from benchmarks.children import Usage
-from benchmarks.olive_config import CONFIG, TEST, TRAIN, Task
-from benchmarks.olive_contenders import WEIGHTS, Outcome
+from benchmarks.olive import __main__ as olive
+from benchmarks.olive import config
+from benchmarks.olive.config import CONFIG, TEST, TRAIN, Task
+from benchmarks.olive.contenders import WEIGHTS, Outcome
+from benchmarks.processes import Usage
 from tunepress.core.errors import InputError
 from tunepress.core.files import read_json, read_jsonl
 from tunepress.core.params import CONF
@@ -51,12 +52,12 @@ def task(tiny_phi3: Path) -> Task:
 def shown(results: dict[str, Any], task: Task) -> str:
     console = Console(width=160)
     with console.capture() as captured:
-        console.print(olive.table(results, task, [0]))
+        console.print(olive.contenders_table(results, task, [0]))
     return captured.get()
 
 
 def test_the_rows_are_in_balance_and_none_is_trained_and_asked(task: Task, tmp_path: Path) -> None:
-    olive_config.write(task, 0, tmp_path / "given")
+    config.write(task, 0, tmp_path / "given")
     learned, asked = (read_jsonl(tmp_path / "given" / name) for name in (TRAIN, TEST))
     assert set(Counter(row["tone"] for row in learned).values()) == {10}
     assert set(Counter(row["tone"] for row in asked).values()) == {3}
@@ -64,7 +65,7 @@ def test_the_rows_are_in_balance_and_none_is_trained_and_asked(task: Task, tmp_p
 
 
 def test_the_file_names_the_models_own_projections_the_seed_and_the_steps(task: Task, tmp_path: Path) -> None:
-    olive_config.write(task, 7, tmp_path / "given")
+    config.write(task, 7, tmp_path / "given")
     lora = read_json(tmp_path / "given" / CONFIG)["passes"]["lora"]
     assert lora["target_modules"] == ["down_proj", "gate_up_proj", "o_proj", "qkv_proj"]
     assert {name: lora["training_args"][name] for name in ("seed", "data_seed", "max_steps")} == {
@@ -76,7 +77,7 @@ def test_the_file_names_the_models_own_projections_the_seed_and_the_steps(task: 
 
 def test_the_file_imports_without_a_loss(task: Task, root: Path, tmp_path: Path) -> None:
     shutil.copytree(root / CONF, tmp_path / CONF)
-    olive_config.write(task, 0, tmp_path / "given")
+    config.write(task, 0, tmp_path / "given")
     command = [sys.executable, "-m", "tools.olive", f"given/{CONFIG}", "--name", "mine", "--strict"]
     done = subprocess.run(
         command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(root)}, capture_output=True, text=True, timeout=120
@@ -89,13 +90,13 @@ def test_the_file_imports_without_a_loss(task: Task, root: Path, tmp_path: Path)
 
 def test_an_edit_changes_the_words_of_one_row_and_its_file_alone(task: Task, tmp_path: Path) -> None:
     folder = tmp_path / "given"
-    olive_config.write(task, 0, folder)
-    before, config = read_jsonl(folder / TRAIN), (folder / CONFIG).read_bytes()
-    olive_config.edit(folder)
+    config.write(task, 0, folder)
+    before, content = read_jsonl(folder / TRAIN), (folder / CONFIG).read_bytes()
+    config.edit(folder)
     after = read_jsonl(folder / TRAIN)
     assert [old == new for old, new in zip(before, after, strict=True)] == [False] + 39 * [True]
     assert after[0]["tone"] == before[0]["tone"]
-    assert (folder / CONFIG).read_bytes() == config
+    assert (folder / CONFIG).read_bytes() == content
 
 
 @pytest.mark.parametrize(("rows", "test_rows"), [(39, 12), (1200, 1), (40, 0)])
@@ -129,11 +130,13 @@ def test_a_builder_that_fails_is_a_result(task: Task) -> None:
     assert "failed" in text
     assert "adapter: other bytes" in text
     assert "not noticed" in text
-    assert olive.sentences(results)[0] == "Olive built no int4 model: exit code 1: no such option"
-    assert len(olive.sentences(results)) == 2  # there is no int4 accuracy to compare with
+    error, merged = olive.sentences(results)  # without an int4 accuracy to compare with
+    assert error == "Olive built no int4 model: exit code 1: no such option"
+    assert merged.startswith("Tunepress's merged accuracy of 0.950 is ")
 
 
 @pytest.mark.parametrize(("right", "where"), [(228, "within"), (205, "below"), (239, "above")])
-def test_the_accuracy_is_held_against_the_peers_interval(right: int, where: str) -> None:
+def test_the_accuracy_is_compared_with_olives_interval(right: int, where: str) -> None:
     ours = GOOD | {"right": {"merged": right, "int4": 227}}
-    assert f" is {where} the peer's interval of 0.915 to 0.971." in olive.sentences({"tunepress": ours, "olive": GOOD})[0]
+    merged, _ = olive.sentences({"tunepress": ours, "olive": GOOD})
+    assert f" is {where} Olive's interval of 0.915 to 0.971." in merged

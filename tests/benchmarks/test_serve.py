@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from benchmarks import serve
+from benchmarks.serve import __main__ as serve
 from tunepress.core.errors import InputError
 
 WORKLOAD = serve.Workload(clients=8, seconds=3, phrases=16, max_tokens=16)
@@ -17,7 +17,7 @@ WORKLOAD = serve.Workload(clients=8, seconds=3, phrases=16, max_tokens=16)
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What a short run on a tiny model reports."""
-    return serve.measure(Console(quiet=True), tmp_path_factory.mktemp("serve"), None, WORKLOAD)
+    return serve.run_clients(None, WORKLOAD, tmp_path_factory.mktemp("serve"), Console(quiet=True))
 
 
 def test_no_answer_is_lost_or_mixed_up(measured: dict[str, Any]) -> None:
@@ -34,14 +34,14 @@ def test_every_figure_is_there(measured: dict[str, Any]) -> None:
     assert len(memory["quarters"]) >= 3
     console = Console(width=130)
     with console.capture() as captured:
-        console.print(serve.table(measured))
+        console.print(*serve.report(measured))
     assert "8 clients for 3 seconds" in captured.get()
     assert f"{measured['requests']}, " in captured.get()
 
 
 def test_what_is_lost_or_mixed_up_is_counted() -> None:
-    found = serve.Found(8, [1.0, 2.0, 3.0, 4.0], ["gone", "gone", "full"], 2, [100.0, 101.0, 102.0, 103.0, 120.0])
-    figures = serve.figures(found)
+    measured = serve.Measured(8, [1.0, 2.0, 3.0, 4.0], ["gone", "gone", "full"], 2, [100.0, 101.0, 102.0, 103.0, 120.0])
+    figures = serve.figures(measured)
     assert (figures["requests"], figures["lost"], figures["mixed_up"]) == (7, 3, 2)
     assert figures["reasons"] == ["full", "gone"]
     assert figures["requests_per_second"] == 0.5
@@ -49,16 +49,19 @@ def test_what_is_lost_or_mixed_up_is_counted() -> None:
     assert figures["memory_mb"] == {"start": 100, "quarters": [100, 102, 103, 120], "max": 120}
 
 
-def test_a_server_that_does_not_start_is_told_with_its_own_words(tmp_path: Path) -> None:
+def test_a_server_that_does_not_start_is_reported_in_its_own_words(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"the server did not start: serve: .*no genai_config\.json"):
-        serve.measure(Console(quiet=True), tmp_path, tmp_path, WORKLOAD)
+        serve.run_clients(tmp_path, WORKLOAD, tmp_path, Console(quiet=True))
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
-    [(["--clients", "0"], "--clients and --seconds: must be more than 0"), (["--model", "nowhere"], "nowhere is missing")],
+    ("options", "message"),
+    [
+        (["--clients", "0"], "--clients and --seconds: must be more than 0"),
+        (["--model", "nowhere"], "nowhere: not found; run `make repro` first"),
+    ],
 )
-def test_what_cannot_be_run_is_told_in_one_line(options: list[str], said: str, root: Path) -> None:
+def test_options_that_cannot_be_run_are_refused_in_one_line(options: list[str], message: str, root: Path) -> None:
     ended = subprocess.run([sys.executable, "-m", "benchmarks.serve", *options], cwd=root, capture_output=True, text=True)
     assert ended.returncode == 1
-    assert ended.stderr.startswith(f"benchmarks.serve: {said}")
+    assert ended.stderr.startswith(f"benchmarks.serve: {message}")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from benchmarks.build_recipe import recipe
+from benchmarks.models import recipe
 from tunepress.config.evaluate import Evaluate, Split
 from tunepress.config.gate import Gate
 from tunepress.config.merge import Merge, MergeBase

@@ -56,8 +56,14 @@ def generation_metrics(expected: list[str], answers: list[str], confidence_level
 
 def wilson_interval(hits: int, rows: int, confidence_level: float, name: str) -> dict[str, float]:
     """The Wilson score interval of a share, which is also valid near 0 and 1."""
+    low, high = wilson_bounds(hits, rows, confidence_level)
+    return {f"{name}_low": round(low, 4), f"{name}_high": round(high, 4), "confidence_level": confidence_level}
+
+
+def wilson_bounds(hits: int, rows: int, confidence_level: float) -> tuple[float, float]:
+    """The bounds of the Wilson score interval."""
     bounds = binomtest(hits, rows).proportion_ci(confidence_level, method="wilson")
-    return {f"{name}_low": round(bounds.low, 4), f"{name}_high": round(bounds.high, 4), "confidence_level": confidence_level}
+    return float(bounds.low), float(bounds.high)
 
 
 def mcnemar(first_right: Sequence[bool], second_right: Sequence[bool]) -> Metrics:
@@ -69,6 +75,11 @@ def mcnemar(first_right: Sequence[bool], second_right: Sequence[bool]) -> Metric
     """
     pairs = list(zip(first_right, second_right, strict=True))
     only_first, only_second = pairs.count((True, False)), pairs.count((False, True))
+    p_value = mcnemar_p_value(only_first, only_second)
+    return {"only_first_right": only_first, "only_second_right": only_second, "p_value": round(p_value, 4)}
+
+
+def mcnemar_p_value(only_first: int, only_second: int) -> float:
+    """The p-value of McNemar's exact test; 1.0 where no row differs."""
     differing = only_first + only_second
-    p_value = binomtest(only_first, differing, 0.5).pvalue if differing else 1.0
-    return {"only_first_right": only_first, "only_second_right": only_second, "p_value": round(float(p_value), 4)}
+    return float(binomtest(only_first, differing, 0.5).pvalue) if differing else 1.0

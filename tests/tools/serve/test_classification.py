@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks.letters_model import PROMPT as TEXT
+from benchmarks.serve.letters_model import PROMPT as TEXT
 from stages import evaluate
 from tests.stages.recipes import evaluation
 from tests.tools.serve.models import COLUMNS, relabelled, with_prompt

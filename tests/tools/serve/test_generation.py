@@ -9,7 +9,7 @@ from openai import BadRequestError
 from openai.types.chat import ChatCompletionMessageParam
 from transformers import AutoTokenizer
 
-from benchmarks.letters_model import PROMPT as TEXT
+from benchmarks.serve.letters_model import PROMPT as TEXT
 from tests.tools.serve.models import COLUMNS
 from tests.tools.serve.served import Server, serving
 from tunepress.inference.onnx_model import OnnxModel

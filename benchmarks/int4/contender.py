@@ -1,0 +1,67 @@
+"""The task of benchmarks.int4: compares int4 models with the merged model on the held-out rows."""
+
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tunepress.core.files import read_jsonl
+from tunepress.core.paths import PREPARED
+from tunepress.inference.metrics import mcnemar
+from tunepress.inference.onnx_model import OnnxModel
+from tunepress.inference.scoring import Logits, Scorer, agreement, encode_request, token_logprobs
+from tunepress.inference.torch_model import TorchModel
+from tunepress.text.prompt import Prompt
+from tunepress.text.tokenizer import Tokens
+
+BATCH_SIZE = 16
+
+Rows = list[tuple[Tokens, list[Tokens]]]  # a prompt and its one completion
+
+
+def compare(folders: list[str]) -> dict[str, Any]:
+    """Figures of each folder's model, the merged one first; runs in a folder laid out like the project, after the stages."""
+    merged, *others = map(Path, folders)
+    model = TorchModel(merged, BATCH_SIZE)
+    length = Prompt.load(PREPARED).source_max_len
+    rows = [encode_request(model, row["prompt"], [row["completion"]], length) for row in read_jsonl(PREPARED / "test.jsonl")]
+    reference = logits_of(model, rows)
+    merged_right = right_rows(reference, rows)
+    models = [figures(reference, merged_right, rows)]
+    for folder in others:
+        logits = logits_of(OnnxModel(folder), rows)
+        right = right_rows(logits, rows)
+        test = mcnemar(merged_right, right)
+        differing = {"only_merged_right": test["only_first_right"], "only_onnx_right": test["only_second_right"]}
+        models.append(figures(logits, right, rows) | agreements(reference, logits) | differing)
+    return {"models": models}
+
+
+def logits_of(model: Scorer, rows: Rows) -> list[Logits]:
+    """Each row's logits of its completion's tokens, [tokens, vocabulary]."""
+    parts = {number: [logits for _, _, logits in chunks] for number, chunks in groupby(model.logits(rows), itemgetter(0))}
+    return [np.concatenate(parts[number]) for number in range(len(rows))]
+
+
+def right_rows(logits: list[Logits], rows: Rows) -> list[bool]:
+    """Of each row whether the model writes the completion when it takes the most probable token each time, its end aside."""
+    return [bool((row.argmax(-1) == completion)[:-1].all()) for row, (_, (completion,)) in zip(logits, rows, strict=True)]
+
+
+def figures(logits: list[Logits], right: list[bool], rows: Rows) -> dict[str, Any]:
+    """Rows, those that are right, and the perplexity of the completions."""
+    likelihoods = [token_logprobs(row, completion) for row, (_, (completion,)) in zip(logits, rows, strict=True)]
+    return {"rows": len(rows), "right": sum(right), "perplexity": float(np.exp(-np.concatenate(likelihoods).mean()))}
+
+
+def agreements(reference: list[Logits], logits: list[Logits]) -> dict[str, Any]:
+    """How far a model's choices are from merged's."""
+    pairs = [agreement(first, second) for first, second in zip(reference, logits, strict=True)]
+    tokens = sum(map(len, reference))
+    return {
+        "tokens": tokens,
+        "top1_agreement": sum(same for same, _ in pairs) / tokens,
+        "mean_kl": sum(nats for _, nats in pairs) / tokens,
+    }

@@ -1,0 +1,279 @@
+"""Lets many clients ask the HTTP service: is an answer lost or another request's, how long does an answer take, does memory grow.
+
+    python -m benchmarks.serve                        # 50 clients for two minutes, on models/onnx
+    python -m benchmarks.serve --shape tiny --seconds 5 --clients 8
+
+The server is started on a free port of this machine; clients are OpenAI's own, all in one process beside it, so they use
+some of the cores too. Each asks again as soon as it has its answer: alternately for a completion of half a phrase of data/raw, at
+temperature 1 and with its own seed, so that no two answers are alike, and with a chat message whose answer is streamed.
+Each answer must be the one that a single client got before.
+
+- lost: requests without an answer, or with an error.
+- mixed up: answers that differ from the single client's; `distinct` of its answers differ from one another.
+- latency: seconds from a request to the last byte of its answer; with as many clients as here most of it is waiting.
+- memory: resident MB of the server's processes together, each second; the mean of each quarter of the time.
+"""
+
+import asyncio
+import json
+import re
+import subprocess
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from itertools import count
+from pathlib import Path
+
+import numpy as np
+import psutil
+from openai import APIError, AsyncOpenAI
+from rich.console import Console, RenderableType
+from rich.table import Table
+
+from benchmarks.harness import Benchmark, main
+from benchmarks.processes import ROOT, Figures, call, environment
+from tunepress.core.errors import InputError, one_line
+from tunepress.core.paths import ONNX
+
+PHRASES = ROOT / "data/raw/tone.jsonl"
+TIMEOUT = 600  # seconds that a client waits
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What the clients ask.
+
+    Attributes:
+        clients: that ask at once.
+        seconds: until no client asks again.
+        phrases: each asked as a completion and as a chat message.
+        max_tokens: of a completion.
+    """
+
+    clients: int
+    seconds: float
+    phrases: int
+    max_tokens: int
+
+
+DEFAULT = Workload(clients=50, seconds=120, phrases=32, max_tokens=16)
+
+
+@dataclass
+class Measured:
+    """What the clients measured.
+
+    Attributes:
+        seconds: until the last answer.
+        latencies: seconds of each answer.
+        lost: the error of each request without an answer.
+        mixed_up: number of answers that were not the single client's.
+        memory_mb: of the server, each second.
+    """
+
+    seconds: float = 0
+    latencies: list[float] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    mixed_up: int = 0
+    memory_mb: list[float] = field(default_factory=list)
+
+
+def add_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--clients", type=int, default=DEFAULT.clients, metavar="N", help="at once (default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=DEFAULT.seconds, metavar="N", help="until no client asks again")
+    parser.add_argument("--shape", choices=("pipeline", "tiny"), default="pipeline", help="tiny: a random model made on the spot")
+    parser.add_argument("--model", type=Path, default=ROOT / ONNX, metavar="FOLDER", help="instead of models/onnx")
+
+
+def check(options: Namespace) -> None:
+    if options.clients < 1 or options.seconds <= 0:
+        raise InputError("--clients and --seconds: must be more than 0")
+    if options.shape == "pipeline" and not options.model.is_dir():
+        raise InputError(f"{options.model}: not found; run `make repro` first, or use --shape tiny")
+
+
+def measure(options: Namespace, scratch: Path, console: Console) -> Figures:
+    """Runs the chosen workload."""
+    workload = Workload(options.clients, options.seconds, DEFAULT.phrases, DEFAULT.max_tokens)
+    return run_clients(options.model if options.shape == "pipeline" else None, workload, scratch, console)
+
+
+def run_clients(model: Path | None, workload: Workload, scratch: Path, console: Console) -> Figures:
+    """Starts a server and lets the clients ask.
+
+    Args:
+        model: folder of an ONNX model; None makes a tiny random one.
+        workload: what is asked.
+        scratch: a temporary folder.
+        console: for progress.
+
+    Returns:
+        The workload, and what the clients measured.
+    """
+    if model is None:
+        with console.status("making the model"):
+            made, _ = call("benchmarks.serve.letters_model:make", scratch, kernels=True, title="the model")
+        model = Path(made["model"])
+    with serving(model, scratch, workload.clients) as (url, server):
+        numbered = enumerate(phrases(workload.phrases))
+        requests = [Request(phrase, seed, streamed) for seed, phrase in numbered for streamed in (False, True)]
+        measured, expected = asyncio.run(ask(console, url, server, requests, workload))
+    return {"workload": asdict(workload), "distinct": len(set(expected)), **figures(measured)}
+
+
+@contextmanager
+def serving(model: Path, scratch: Path, clients: int) -> Iterator[tuple[str, psutil.Process]]:
+    """A server with room for all clients: its address and its process.
+
+    Raises:
+        InputError: it does not start.
+    """
+    options = ["--model", str(model.resolve()), "--port", "0", "--queue", str(max(clients, 16))]
+    variables = environment(scratch, kernels=False)
+    variables.pop("TUNEPRESS_API_KEY", None)
+    with (scratch / "server.log").open("w+") as log:
+        command = [sys.executable, "-m", "tools.serve", *options]
+        server = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=log, text=True)
+        try:
+            assert server.stdout
+            started = re.search(r"http://\S+", server.stdout.readline())
+            if not started:
+                raise InputError(f"the server did not start: {(scratch / 'server.log').read_text().strip().splitlines()[-1]}")
+            yield started[0], psutil.Process(server.pid)
+        finally:
+            server.terminate()
+            server.communicate()
+
+
+@dataclass(frozen=True)
+class Request:
+    """A completion, or a chat message whose answer is streamed."""
+
+    phrase: str
+    seed: int
+    streamed: bool
+
+    async def send(self, client: AsyncOpenAI, max_tokens: int) -> str:
+        if not self.streamed:
+            half = self.phrase[: len(self.phrase) // 2]
+            completion = await client.completions.create(
+                model="tunepress", prompt=half, max_tokens=max_tokens, temperature=1, seed=self.seed
+            )
+            return completion.choices[0].text
+        chunks = await client.chat.completions.create(
+            model="tunepress", messages=[{"role": "user", "content": self.phrase}], stream=True
+        )
+        return "".join([chunk.choices[0].delta.content or "" async for chunk in chunks])
+
+
+def phrases(number: int) -> list[str]:
+    lines = PHRASES.read_text(encoding="utf-8").splitlines()[:number]
+    return [json.loads(line)["phrase"] for line in lines]
+
+
+async def ask(
+    console: Console, url: str, server: psutil.Process, requests: list[Request], workload: Workload
+) -> tuple[Measured, list[str]]:
+    """What the clients measured, and the answers that a single client got."""
+    measured, numbers = Measured(), count()
+    async with AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=TIMEOUT) as client:
+        with console.status("a single client is asking"):
+            expected = [await request.send(client, workload.max_tokens) for request in requests]
+        end = time.monotonic() + workload.seconds
+
+        async def client_loop() -> None:
+            while time.monotonic() < end:
+                number = next(numbers) % len(requests)
+                start = time.monotonic()
+                try:
+                    answer = await requests[number].send(client, workload.max_tokens)
+                except (APIError, OSError) as error:
+                    measured.lost.append(one_line(error))
+                    await asyncio.sleep(0.1)  # a server that is gone refuses thousands a second
+                else:
+                    measured.latencies.append(time.monotonic() - start)
+                    measured.mixed_up += answer != expected[number]
+
+        async def watch() -> None:
+            while True:
+                measured.memory_mb.append(resident_mb(server))
+                await asyncio.sleep(1)
+
+        with console.status(f"{workload.clients} clients are asking for {workload.seconds:.0f} seconds"):
+            watching, start = asyncio.ensure_future(watch()), time.monotonic()
+            await asyncio.gather(*(client_loop() for _ in range(workload.clients)))
+            measured.seconds = time.monotonic() - start
+            watching.cancel()
+    return measured, expected
+
+
+def resident_mb(server: psutil.Process) -> float:
+    """Memory of the server's processes together, in MB of 1,000,000 bytes; 0 after its end."""
+    try:
+        return sum(process.memory_info().rss for process in (server, *server.children())) / 1e6
+    except psutil.NoSuchProcess:
+        return 0.0
+
+
+def figures(measured: Measured) -> Figures:
+    """The figures of the results."""
+    latencies = np.array(measured.latencies or [np.nan])
+    median, p95, p99 = np.percentile(latencies, [50, 95, 99])
+    quarters = np.array_split(np.array(measured.memory_mb), 4)
+    return {
+        "seconds": round(measured.seconds, 1),
+        "requests": len(measured.latencies) + len(measured.lost),
+        "lost": len(measured.lost),
+        "mixed_up": measured.mixed_up,
+        "reasons": sorted(set(measured.lost))[:5],
+        "requests_per_second": round(len(measured.latencies) / measured.seconds, 3),
+        "latency_seconds": {
+            "median": round(float(median), 3),
+            "p95": round(float(p95), 3),
+            "p99": round(float(p99), 3),
+            "max": round(float(latencies.max()), 3),
+        },
+        "memory_mb": {
+            "start": round(measured.memory_mb[0]),
+            "quarters": [round(float(quarter.mean())) for quarter in quarters if len(quarter)],
+            "max": round(max(measured.memory_mb)),
+        },
+    }
+
+
+def report(measured: Figures, options: Namespace | None = None) -> Iterator[RenderableType]:
+    """All figures, one a line."""
+    workload, latency, memory = measured["workload"], measured["latency_seconds"], measured["memory_mb"]
+    rows = Table(title=f"{workload['clients']} clients for {workload['seconds']:.0f} seconds", show_header=False)
+    rows.add_row("requests", f"{measured['requests']}, {measured['requests_per_second']:.1f} a second")
+    rows.add_row("lost", str(measured["lost"]))
+    rows.add_row("mixed up", f"{measured['mixed_up']}, with {measured['distinct']} distinct answers")
+    rows.add_row("latency, s", ", ".join(f"{name} {value:.2f}" for name, value in latency.items()))
+    quarters = ", ".join(map(str, memory["quarters"]))
+    rows.add_row("memory, MB", f"{memory['start']} at the start, {quarters} in the quarters, {memory['max']} at most")
+    yield rows
+
+
+def failure(measured: Figures) -> str | None:
+    if not measured["lost"] and not measured["mixed_up"]:
+        return None
+    return f"{measured['lost']} lost, {measured['mixed_up']} mixed up {measured['reasons']}"
+
+
+BENCHMARK = Benchmark(
+    "serve",
+    __doc__,
+    ("onnxruntime-genai", "onnxruntime", "fastapi", "uvicorn", "openai"),
+    measure,
+    report,
+    add_options,
+    check,
+    failure,
+    width=130,
+)
+
+if __name__ == "__main__":
+    main(BENCHMARK)
