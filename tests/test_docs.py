@@ -263,6 +263,26 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ("training.md", " M parameters"),
+        ("training.md", " GB free memory"),
+        ("azure-rows.md", "this run goes on with the version seen before"),
+        ("azure-rows.md", "no answer within"),
+        ("evaluation.md", "the bound of"),
+        ("troubleshooting.md", "HYDRA_FULL_ERROR=1 shows the traceback"),
+    ],
+)
+def test_what_a_page_quotes_is_what_the_code_prints(page: str, text: str) -> None:
+    assert text in (ROOT / "docs" / page).read_text(encoding="utf-8")
+    assert any(
+        text in source.read_text(encoding="utf-8")
+        for folder in ("stages", "tools", "tunepress")
+        for source in (ROOT / folder).rglob("*.py")
+    )
+
+
 def test_every_page_is_in_the_index() -> None:
     index = (ROOT / "docs/README.md").read_text(encoding="utf-8")
     assert {f"({page.name})" for page in ROOT.glob("docs/*.md") if page.name != "README.md"} <= set(
