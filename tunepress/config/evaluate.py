@@ -17,5 +17,5 @@ class Evaluate:
 
     split: Split
     batch_size: int
-    confidence_level: float
+    confidence_level: float  # of the intervals in the results
     metric: str | None  # package.module.function of (expected, answers), both list[str], that returns a number

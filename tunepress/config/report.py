@@ -7,4 +7,4 @@ from dataclasses import dataclass
 class Report:
     """Words for the report's and the model card's heading."""
 
-    title: str
+    title: str  # of the report and the model card

@@ -19,21 +19,21 @@ class Train:
     """Fields of TrainingArguments of the same names, but for those under the line."""
 
     data_seed: int
-    num_train_epochs: float
+    num_train_epochs: float  # how often each row is learned
     max_steps: int
     per_device_train_batch_size: int
-    per_device_eval_batch_size: int
+    per_device_eval_batch_size: int  # rows in a forward pass of validation
     gradient_accumulation_steps: int
     gradient_checkpointing: bool
-    learning_rate: float
+    learning_rate: float  # at its highest
     lr_scheduler_type: str
     lr_scheduler_kwargs: dict[str, Any]
     warmup_steps: float
-    weight_decay: float
+    weight_decay: float  # of the optimizer
     optim: str
-    adam_beta1: float
-    adam_beta2: float
-    max_grad_norm: float
+    adam_beta1: float  # of the optimizer
+    adam_beta2: float  # of the optimizer
+    max_grad_norm: float  # longer gradients are scaled down to this norm
     bf16: bool
     tf32: bool
     torch_compile: bool
@@ -43,7 +43,7 @@ class Train:
     eval_strategy: str
     eval_steps: float | None
     save_strategy: str
-    save_steps: float
+    save_steps: float  # from one checkpoint to the next
     load_best_model_at_end: bool
     fsdp: bool
     fsdp_config: dict[str, Any]
