@@ -177,7 +177,7 @@ def imported_at_once(path: Path) -> set[str]:
 
 
 def test_no_stage_and_no_composition_imports_a_package_of_a_cloud(root: Path) -> None:
-    waiting = [root / "hydra_plugins/tunepress.py", *(root / "stages").glob("*.py")]
+    waiting = [root / "hydra_plugins/tunepress.py", *(root / "stages").rglob("*.py")]
     found, names = set(waiting), set()
     while waiting:
         now = imported_at_once(waiting.pop())

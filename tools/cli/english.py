@@ -46,6 +46,7 @@ NOT_CLEAN_YET = (  # paths begin with one of these; remove a line when its folde
     "tools/search/",
     "tools/serve/",
     "tunepress/config/",
+    "tunepress/core/params.py",
 )
 GENERATED = re.compile(r"<!-- generated: .*?<!-- end -->", re.DOTALL)
 SUFFIXES = {".md", ".py", ".yaml", ".jinja", ".toml", ".in", ".Dockerfile", ""}

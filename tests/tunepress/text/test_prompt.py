@@ -47,9 +47,9 @@ def test_a_literal_in_the_completion_columns_name_is_no_place_to_cut() -> None:
     ("template", "complaint"),
     [
         ("no column at all", r"\{tone\}.* exactly once; it contains no column"),
-        ("{phrase}", r"\{tone\}.* exactly once; it names phrase"),
-        ("{phrase} {tone} {tone}", r"\{tone\}.* exactly once; it names phrase, tone, tone"),
-        ("{phrase} {{tone}}", r"\{tone\}.* exactly once; it names phrase"),
+        ("{phrase}", r"\{tone\}.* exactly once; it contains phrase"),
+        ("{phrase} {tone} {tone}", r"\{tone\}.* exactly once; it contains phrase, tone, tone"),
+        ("{phrase} {{tone}}", r"\{tone\}.* exactly once; it contains phrase"),
         ("Tone: {tone}", r"no column before \{tone\}"),
         ("{tone} of {phrase}", r"no column before \{tone\}"),
         ("{phrase} {tone", "write a literal brace twice"),
