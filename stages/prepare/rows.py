@@ -1,4 +1,4 @@
-"""Raw rows: the columns of a template as text, as the file has them, with errors that name the file, the row and the column."""
+"""Reads raw rows: the columns of a template as text, exactly as in the file. Errors name the file, the row and the column."""
 
 import csv
 import json
@@ -15,12 +15,12 @@ from tunepress.core.files import CSV_FIELD_LIMIT
 from tunepress.remote.addresses import FORMATS
 from tunepress.text.prompt import to_text
 
-DECODER = json.JSONDecoder(parse_float=str, parse_int=str)  # a number is the text that the file has: 1.50 and not 1.5
+DECODER = json.JSONDecoder(parse_float=str, parse_int=str)  # a number keeps the text of the file: 1.50 and not 1.5
 
 
 @dataclass(frozen=True)
 class Row:
-    """One raw row: where it is, and the text of its columns."""
+    """A raw row: its file and number, and the text of its columns."""
 
     source: str
     values: dict[str, str]
@@ -31,10 +31,10 @@ def read_files(files: list[str], columns: Collection[str]) -> list[Row]:
 
     Args:
         files: their paths.
-        columns: those that are read. Whatever is in the others does not matter.
+        columns: the columns to read; all others are ignored.
 
     Raises:
-        InputError: a file is absent, empty, of an unknown kind or not what its name says; a column is missing or not text.
+        InputError: a file is missing, empty, or not in a known format; a column is missing or not text.
     """
     return [row for file in files for row in _read_file(Path(file), columns)]
 
@@ -43,19 +43,19 @@ def read_hub(path: str, name: str | None, revision: str | None, split: str | Non
     """Rows of a dataset on the Hugging Face Hub (or of a local dataset folder) at one revision.
 
     Raises:
-        InputError: no pinned revision, it could not be loaded or is empty, or a column is missing or not text.
+        InputError: the revision is not a commit, the dataset cannot be loaded or is empty, or a column is missing or not text.
     """
     if not Path(path).is_dir() and not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
-        raise InputError(f"data.revision: {revision!r} is no commit (40 hex digits); a branch can move")
+        raise InputError(f"data.revision: must be a commit (40 hex digits), not a branch, which can move, got {revision!r}")
     if split is None:
         raise InputError(f"data.split: must name a split of {path}, such as train")
-    import datasets  # seconds
+    import datasets  # takes seconds
     from datasets.packaged_modules.csv.csv import Csv
 
     try:
         builder = datasets.load_dataset_builder(path, name, revision=revision)
         options: dict[str, Any] = {}
-        if isinstance(builder, Csv):  # whose columns would otherwise go through pandas' type inference
+        if isinstance(builder, Csv):  # otherwise pandas would infer the types of its columns
             text = datasets.Features({column: datasets.Value("string") for column in columns})
             options = {"features": text, "usecols": list(columns), "keep_default_na": False}
         rows = datasets.load_dataset(path, name, split=split, revision=revision, **options)

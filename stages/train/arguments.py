@@ -1,4 +1,4 @@
-"""The Trainer's arguments, of the section `train`."""
+"""Makes the Trainer's arguments from the section `train`."""
 
 from dataclasses import fields
 from pathlib import Path
@@ -13,29 +13,29 @@ from tunepress.core.errors import InputError
 
 
 def training_arguments(train: Train, seed: int, folder: Path, validated: bool, all_steps: int | None = None) -> TrainingArguments:
-    """The fields of `train` as the Trainer's arguments.
+    """Converts the fields of `train` to the Trainer's arguments.
 
     Args:
-        train: what they are taken from.
-        seed: of what training itself draws, dropout for one.
-        folder: of the checkpoints.
+        train: the section.
+        seed: seed of the random numbers in training, such as dropout.
+        folder: the folder for checkpoints.
         validated: whether there are validation rows.
-        all_steps: of the training; None where nothing is trained, and shares of it stay shares.
+        all_steps: number of training steps, for intervals that are a share of it; None if nothing is trained.
 
     Raises:
-        InputError: a value that transformers does not take, or that this machine cannot do.
+        InputError: transformers does not accept a value, or this machine does not support it.
     """
-    given = {field.name: getattr(train, field.name) for field in fields(train) if field.name not in OURS}
-    given["train_sampling_strategy"] = train.train_sampling_strategy.value
-    given["activation_checkpointing"] = given.pop("gradient_checkpointing")  # transformers 5.23's name for it
+    trainer_fields = {field.name: getattr(train, field.name) for field in fields(train) if field.name not in OURS}
+    trainer_fields["train_sampling_strategy"] = train.train_sampling_strategy.value
+    trainer_fields["activation_checkpointing"] = trainer_fields.pop("gradient_checkpointing")  # the name in transformers 5.23
     on_gpu = torch.cuda.is_available()
-    if train.fsdp_config.get("cpu_offload"):  # wants a backend for both devices, and could not be tried
+    if train.fsdp_config.get("cpu_offload"):  # needs a backend for both devices, and could not be tested
         raise InputError("train.fsdp_config.cpu_offload: not supported; leave it out, adapter=qlora needs less memory")
-    given["fsdp_config"] = dict(train.fsdp_config)  # which TrainingArguments fills in
+    trainer_fields["fsdp_config"] = dict(train.fsdp_config)  # TrainingArguments adds keys to it
     if not validated:
-        given["eval_strategy"] = "no"
+        trainer_fields["eval_strategy"] = "no"
     if train.use_liger_kernel and not (on_gpu and is_liger_kernel_available()):
-        raise InputError("train.use_liger_kernel: wants a GPU and the package liger-kernel; set it to false")
+        raise InputError("train.use_liger_kernel: needs a GPU and the package liger-kernel; set it to false")
     try:
         arguments = TrainingArguments(
             output_dir=str(folder),
@@ -48,27 +48,28 @@ def training_arguments(train: Train, seed: int, folder: Path, validated: bool, a
             remove_unused_columns=False,
             use_cpu=not on_gpu,
             ddp_find_unused_parameters=False,
-            ddp_broadcast_buffers=False,  # training changes none, and processes may differ in forward passes a step
+            ddp_broadcast_buffers=False,  # no buffer changes, and processes may run different numbers of forward passes
             ddp_backend="gloo" if launched() and not on_gpu else None,
             dataloader_pin_memory=on_gpu,
-            **given,
+            **trainer_fields,
         )
     except (ValueError, ImportError) as error:
         raise InputError(f"train: {str(error).splitlines()[0]}") from error
     check_schedule(train)
     for name in INTERVALS:
-        if all_steps and (steps := getattr(arguments, name)):  # with a share, a resumed Trainer would warn of the other number
+        steps = getattr(arguments, name)
+        if all_steps and steps:  # with a share, a resumed Trainer would warn that the number differs
             setattr(arguments, name, interval(steps, all_steps))
     if on_gpu and not launched():
-        arguments._n_gpu = 1  # or transformers cuts the batch, which is one row, over all GPUs (DataParallel)
+        arguments._n_gpu = 1  # otherwise transformers splits the batch, which is one row, over all GPUs (DataParallel)
     return arguments
 
 
 def check_schedule(train: Train) -> None:
-    """Raises InputError unless the schedule takes train.lr_scheduler_kwargs, by making it once for a weight of no use."""
+    """Raises InputError unless the schedule accepts train.lr_scheduler_kwargs, which is tried with an unused weight."""
     unused = torch.optim.SGD([torch.zeros(1, requires_grad=True)])
     try:
         get_scheduler(train.lr_scheduler_type, unused, 1, 10, dict(train.lr_scheduler_kwargs))
     except (TypeError, ValueError) as error:
-        said = str(error).splitlines()[0].replace("get_", "").replace("_schedule_with_warmup()", "")
-        raise InputError(f"train.lr_scheduler_kwargs: {said} (train.lr_scheduler_type={train.lr_scheduler_type})") from error
+        message = str(error).splitlines()[0].replace("get_", "").replace("_schedule_with_warmup()", "")
+        raise InputError(f"train.lr_scheduler_kwargs: {message} (train.lr_scheduler_type={train.lr_scheduler_type})") from error

@@ -1,4 +1,4 @@
-"""What a training is about to do, told before it starts: what is learned, in how many steps, and whether it fits."""
+"""Estimates a training before it starts: what is trained, the number of steps, the time, and the memory."""
 
 import math
 import os
@@ -17,19 +17,19 @@ from tunepress.core.errors import InputError
 from tunepress.text.packing import PackedSequence, token_count
 from tunepress.text.tokenizer import IGNORE_INDEX
 
-EFFICIENCY = 0.46  # of a training's products against large ones: `python -m benchmarks.train`
+EFFICIENCY = 0.46  # speed of the products in training, relative to large ones: `python -m benchmarks.train`
 PRODUCT = 1024  # rows and columns of a large product
-SECONDS = 0.2  # that its speed is measured for
+SECONDS = 0.2  # for which its speed is measured
 
-# Bytes that an optimizer keeps for each trained parameter; any other keeps two float32 moments.
+# Bytes that an optimizer keeps for each trained parameter; all others keep two float32 moments.
 OPTIMIZER_BYTES = {"sgd": 0, "adafactor": 0.1, "lion_32bit": 4, "adagrad": 4, "rmsprop": 4}
 MOMENTS, MOMENTS_8BIT = 8, 2
-FOUR_BITS = 4.5 / 8  # bytes of a 4-bit weight with a float32 scale for each 64
-RUNTIME = 0.62e9  # Python with torch, transformers, peft and a tokenizer, before there is a model
+FOUR_BITS = 4.5 / 8  # bytes of a 4-bit weight, with a float32 scale for every 64 weights
+RUNTIME = 0.62e9  # Python with torch, transformers, peft and a tokenizer, before a model is loaded
 
-# Kept for the backward pass, for each value that a linear layer gives: itself, and what the norm, the activation or the
-# product behind it keep. Measured on SmolLM2-135M in float32. A CPU's is more, for C's heap is full of holes, and
-# checkpointing lowers it by half alone: blocks below 32 MB stay in the heap when they are freed (mallopt(3)).
+# Values kept for the backward pass for each output of a linear layer: the output itself, and what the next norm, activation or
+# product keeps. Measured on SmolLM2-135M in float32. A CPU needs more, because C's heap is fragmented, and checkpointing
+# only halves it: blocks below 32 MB stay in the heap when they are freed (mallopt(3)).
 KEPT_PER_OUTPUT, KEPT_PER_OUTPUT_ON_CPU = 2.6, 3.5
 CHECKPOINTED_ON_CPU = 0.5
 HEAP_BLOCK = 32 << 20
@@ -38,23 +38,23 @@ LOGIT_COPIES = 3  # logits in float32, their log-softmax, their gradient
 
 @dataclass(frozen=True)
 class Plan:
-    """A training in figures.
+    """The numbers of a training.
 
     Attributes:
-        trainable: parameters of the adapter.
-        parameters: of base model and adapter.
-        sequences: of an epoch.
-        tokens: of an epoch.
-        learned: tokens of all steps, those of a row again in each epoch.
-        steps: of the optimizer.
-        sequences_a_step: over all processes.
-        validations: how often the validation rows are scored, at most; 0 where there are none.
-        validation_tokens: of the validation rows.
-        validation_share: of the time of the training.
-        processes: of all machines.
-        operations: additions and multiplications of all steps and validations.
-        split_examples: whether examples of a sequence are computed one at a time.
-        needed: estimated peak memory of all processes on this machine that share one device, in bytes.
+        trainable: number of parameters of the adapter.
+        parameters: number of parameters of base model and adapter.
+        sequences: number of sequences in an epoch.
+        tokens: number of tokens in an epoch.
+        learned: number of tokens in all steps; those of a row count again in each epoch.
+        steps: number of optimizer steps.
+        sequences_a_step: number of sequences in a step, over all processes.
+        validations: maximum number of evaluations; 0 without validation rows.
+        validation_tokens: number of tokens of the validation rows.
+        validation_share: share of the time that validation takes.
+        processes: number of processes on all machines.
+        operations: number of additions and multiplications in all steps and validations.
+        split_examples: whether the examples of a sequence are computed one at a time.
+        needed: estimated peak memory in bytes of all processes that share a device of this machine.
     """
 
     trainable: int
@@ -85,12 +85,12 @@ class Plan:
         """Plans a training.
 
         Args:
-            model: its shapes, as `adapter.outline` gives them.
-            sequences: of the training rows.
-            validated: those of the validation rows.
-            adapter: what is trained.
-            train: how.
-            sharing: processes that take their memory from the same device.
+            model: a model without weights, from `adapter.outline`.
+            sequences: the training sequences.
+            validated: the validation sequences.
+            adapter: the section adapter.
+            train: the section train.
+            sharing: number of processes that share the memory of a device.
         """
         trainable, parameters = model.get_nb_trainable_parameters()
         world = int(os.environ.get("WORLD_SIZE", train.num_processes * int(os.environ.get("PET_NNODES", "1"))))
@@ -124,14 +124,14 @@ class Plan:
         )
 
     def check_memory(self, train: Train, quantized: bool) -> str:
-        """What is needed and what there is, in a few words.
+        """Compares the needed memory with the free memory, in words.
 
         Raises:
-            InputError: it is more than there is; with what would make it less.
+            InputError: more is needed than is free. The message names settings that need less.
         """
-        there = available_bytes()
-        if self.needed <= there or not train.check_memory:
-            return f"about {self.needed / 1e9:.1f} of {there / 1e9:.1f} GB free memory"
+        free = available_bytes()
+        if self.needed <= free or not train.check_memory:
+            return f"about {self.needed / 1e9:.1f} of {free / 1e9:.1f} GB free memory"
         batch = train.per_device_train_batch_size
         advice = [
             f"a smaller train.per_device_train_batch_size than {batch}" if batch > 1 else None,
@@ -142,7 +142,7 @@ class Plan:
             "train.check_memory=false",
         ]
         raise InputError(
-            f"needs about {self.needed / 1e9:.1f} GB of memory and {there / 1e9:.1f} GB are free; "
+            f"needs about {self.needed / 1e9:.1f} GB of memory and {free / 1e9:.1f} GB are free; "
             f"try {' or '.join(filter(None, advice))}"
         )
 
@@ -160,7 +160,7 @@ class Plan:
         return ", ".join(parts)
 
     def seconds(self, rate: float) -> float:
-        """How long all of it takes where each process has `rate` operations a second in large products."""
+        """Estimates the time of the training if each process does `rate` operations a second in large products."""
         return self.operations / (rate * EFFICIENCY * self.processes)
 
     def seconds_left(self, step: int, tokens_a_second: float) -> float:
@@ -169,22 +169,22 @@ class Plan:
 
 
 def validation_count(train: Train, steps: int, steps_an_epoch: int) -> int:
-    """How often a training evaluates: the last step counts, whatever the strategy (`train.outcome` sees to it)."""
+    """The number of evaluations in a training, including the one after the last step that `train.outcome` makes in any case."""
     if train.eval_strategy == "steps":
         return math.ceil(steps / interval(train.eval_steps or train.logging_steps, steps))
     return math.ceil(steps / max(steps_an_epoch, 1)) if train.eval_strategy == "epoch" else 1
 
 
 def passes(train: Train) -> int:
-    """Time of a token that is learned in times of one that is scored: forward, back to the input, and forward once more.
+    """The cost of training on a token relative to scoring it: a forward pass, a backward pass, and perhaps a second forward pass.
 
-    The weights of the base model are frozen, so that the way back is one product for each, as the way forward is.
+    The weights of the base model are frozen, so the backward pass needs one product for each, like the forward pass.
     """
     return 3 if train.gradient_checkpointing else 2
 
 
 def product_rate(dtype: torch.dtype) -> float:
-    """Operations a second of this process in large products, the best of a moment."""
+    """Measures the operations per second of this process in large products; the best of several."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     factor = torch.ones(PRODUCT, PRODUCT, dtype=dtype, device=device)
     best, end = math.inf, time.perf_counter() + SECONDS
@@ -196,24 +196,22 @@ def product_rate(dtype: torch.dtype) -> float:
 
 
 def duration(seconds: float) -> str:
-    """A time in the unit that suits it."""
     return f"about {seconds / 60:.0f} min" if seconds >= 90 else f"about {math.ceil(seconds)} s"
 
 
 def label_count(sequence: PackedSequence) -> int:
-    """Positions of a sequence that have a label."""
     return sum(label != IGNORE_INDEX for example in sequence for label in example["labels"])
 
 
 def estimated_bytes(model: PeftModel, train: Train, quantized: bool, tokens: int, labels: int) -> int:
-    """Peak memory of one process in bytes, to a third or so.
+    """Estimates the peak memory of one process in bytes, to about a third.
 
     Args:
-        model: its shapes, as `adapter.outline` gives them.
-        train: how it is trained.
-        quantized: whether the base model is held in 4 bits.
-        tokens: of the largest batch.
-        labels: positions with a label of the largest batch.
+        model: a model without weights, from `adapter.outline`.
+        train: the section train.
+        quantized: whether the base model is loaded in 4 bits.
+        tokens: number of tokens of the largest batch.
+        labels: number of labels of the largest batch.
     """
     width = 2 if train.bf16 else 4
     linear = {id(m.weight) for m in frozen_linear(model)}
@@ -236,17 +234,17 @@ def estimated_bytes(model: PeftModel, train: Train, quantized: bool, tokens: int
 
 
 def dequantized_bytes(sizes: list[int], on_cpu: bool) -> int:
-    """Memory for the products with 4-bit weights, which bitsandbytes makes floats of each time anew.
+    """Memory for the products with 4-bit weights, which bitsandbytes dequantizes each time.
 
     Args:
-        sizes: of the weights as floats, in bytes.
-        on_cpu: whether they come from C's heap, where small ones leave holes.
+        sizes: sizes of the weights as floats, in bytes.
+        on_cpu: whether they are allocated in C's heap, which small ones fragment.
     """
     return 2 * (max(sizes, default=0) + sum(size for size in sizes if on_cpu and size < HEAP_BLOCK))
 
 
 def frozen_linear(model: PeftModel) -> list[torch.nn.Linear]:
-    """The base model's linear layers but the head."""
+    """The base model's linear layers except the head."""
     head = model.get_base_model().get_output_embeddings()
     return [m for m in model.modules() if isinstance(m, torch.nn.Linear) and not m.weight.requires_grad and m is not head]
 
@@ -259,10 +257,10 @@ def available_bytes() -> int:
 
 
 def host_bytes() -> int:
-    """Free memory of this machine, or what a container leaves of it, in bytes."""
+    """Free memory of this machine or container, in bytes."""
     return min(int(psutil.virtual_memory().available), memory_left())
 
 
 def peak_gpu_bytes() -> int:
-    """Largest memory that torch has taken on this process's GPU, 0 without one."""
+    """Peak memory that torch has allocated on this process's GPU; 0 without one."""
     return int(torch.cuda.max_memory_reserved()) if torch.cuda.is_available() else 0

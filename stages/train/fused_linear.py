@@ -1,7 +1,7 @@
-"""A frozen linear layer and its LoRA product as one operation, with a backward pass of its own.
+"""Fuses a frozen linear layer and its LoRA product into one operation with its own backward pass.
 
 peft computes `base(x) + B(A(x)) * scale` in separate operations, which read and write an intermediate as wide as the output
-twice over, forward and backward. Here both products add up in one output, and so do their gradients.
+twice, forward and backward. Here both products accumulate in one output, and so do their gradients.
 """
 
 from typing import Any
@@ -14,11 +14,10 @@ from tunepress.models.threads import limited_threads
 
 
 class FusedLinear(Linear):
-    """peft's LoRA layer, for `LoraConfig._register_custom_module`; what `_exact` refuses goes peft's own way."""
+    """peft's LoRA layer, for `LoraConfig._register_custom_module`; it falls back to peft's code where `_can_fuse` is false."""
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """The layer's output [..., out_features] for x [..., in_features]."""
-        if args or kwargs or len(self.active_adapters) != 1 or not self._exact(self.active_adapters[0], x):
+        if args or kwargs or len(self.active_adapters) != 1 or not self._can_fuse(self.active_adapters[0], x):
             return super().forward(x, *args, **kwargs)
         base, dtype, (name,) = self.base_layer, compute_dtype(x), self.active_adapters
         a, b = self.lora_A[name].weight.to(dtype), self.lora_B[name].weight.to(dtype)
@@ -26,8 +25,8 @@ class FusedLinear(Linear):
         dropped = dropout(x) if dropout.training and isinstance(dropout, torch.nn.Dropout) else None
         return _LinearWithLora.apply(x, base.weight, base.bias, a, b, self.scaling[name], dropped)
 
-    def _exact(self, name: str, x: torch.Tensor) -> bool:
-        """Whether the layer is a frozen product, plain LoRA and nothing else, in one floating-point type."""
+    def _can_fuse(self, name: str, x: torch.Tensor) -> bool:
+        """Whether the layer is a frozen product with plain LoRA, all in one floating-point type."""
         if self.disable_adapters or self.merged or name not in self.lora_A or name in self.lora_variant:
             return False
         base, a, b = self.base_layer, self.lora_A[name], self.lora_B[name]
@@ -35,21 +34,19 @@ class FusedLinear(Linear):
         dropout = type(self.lora_dropout[name]) in (torch.nn.Identity, torch.nn.Dropout)
         plain = type(base) is torch.nn.Linear and b.bias is None and dropout
         one_type = base.weight.dtype == compute_dtype(x) and (autocast(x) or a.weight.dtype == x.dtype)
-        return frozen and plain and one_type and not torch.compiler.is_compiling()  # which fuses them itself
+        return frozen and plain and one_type and not torch.compiler.is_compiling()  # torch.compile fuses them itself
 
 
 def autocast(x: torch.Tensor) -> bool:
-    """Whether products on the device of `x` are computed in another type than that of their factors."""
     return torch.is_autocast_enabled(x.device.type)
 
 
 def compute_dtype(x: torch.Tensor) -> torch.dtype:
-    """The type in which a product with `x` is computed."""
     return torch.get_autocast_dtype(x.device.type) if autocast(x) else x.dtype
 
 
 class _LinearWithLora(torch.autograd.Function):
-    """x W^T + bias + scale d A^T B^T, where d is x or what dropout leaves of it, with gradients of x, d, A and B."""
+    """x W^T + bias + scale d A^T B^T, where d is x or x after dropout, with gradients of x, d, A and B."""
 
     @staticmethod
     def forward(
@@ -76,7 +73,7 @@ class _LinearWithLora(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """The gradients of forward's arguments, those of the frozen ones being None."""
+        """The gradients of forward's arguments; None for the frozen ones."""
         learned, weight, a, b, thin = ctx.saved_tensors
         grad_x = grad_dropped = None
         grad = grad.reshape(-1, grad.shape[-1])

@@ -1,6 +1,6 @@
-"""The last decoder layer, computed only at the positions whose logits are asked for.
+"""Computes the last decoder layer only at the positions whose logits are needed.
 
-Of the last layer other positions need nothing but keys and values: behind its attention no position sees another.
+From the last layer, other positions need only keys and values: after its attention no position depends on another.
 """
 
 from typing import Any
@@ -10,15 +10,15 @@ from torch import Tensor
 from torch.nn import Module
 from transformers import PreTrainedModel
 
-BY_POSITION = ("self_attn.q_proj", "self_attn.o_proj", "mlp")  # of a decoder layer, where it has modules of these names
+BY_POSITION = ("self_attn.q_proj", "self_attn.o_proj", "mlp")  # modules of a decoder layer, if it has them
 
 
 class KeptPositions:
-    """Hooks of some modules of a model: each computes the positions of `logits_to_keep`, and is zero at all others.
+    """Hooks that make some modules of a model compute only the positions of `logits_to_keep`; all others are zero.
 
     Attributes:
-        rows: indices of the positions in the forward pass that runs or has run last; None: all.
-        length: number of all positions.
+        rows: indices of the positions in the current or last forward pass; None: all.
+        length: total number of positions.
     """
 
     def __init__(self, model: PreTrainedModel, modules: list[Module]) -> None:
@@ -47,13 +47,13 @@ class KeptPositions:
 
 
 def skip_unread_positions(model: PreTrainedModel) -> list[str]:
-    """Lets the last layer of a model skip the positions that a tensor `logits_to_keep` leaves out.
+    """Makes the last layer of a model skip the positions that are not in a tensor `logits_to_keep`.
 
     Returns:
-        The names of the modules that do, within the layer: none where the model is built otherwise.
+        The names of the modules within the layer that do; none if the model has another structure.
     """
     layers = getattr(model.get_decoder(), "layers", None)
-    found = {name: module for name, module in layers[-1].named_modules() if name in BY_POSITION} if layers else {}
-    if found:
-        KeptPositions(model, list(found.values()))
-    return sorted(found)
+    modules = {name: module for name, module in layers[-1].named_modules() if name in BY_POSITION} if layers else {}
+    if modules:
+        KeptPositions(model, list(modules.values()))
+    return sorted(modules)

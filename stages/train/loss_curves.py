@@ -1,4 +1,4 @@
-"""Loss curves in DVCLive's files, for `dvc plots`."""
+"""Writes loss curves in DVCLive's format, for `dvc plots`."""
 
 import tempfile
 from pathlib import Path
@@ -10,16 +10,16 @@ CURVES = {"loss": "train/loss", "eval_loss": "eval/loss", "learning_rate": "trai
 
 
 def write_loss_curves(log_history: list[dict[str, Any]], folder: Path) -> None:
-    """Writes one TSV for each curve, of what repeats from run to run.
+    """Writes one TSV file for each curve, with the values that are the same in every run.
 
-    transformers' own DVCLive callback writes seconds too, counts logs instead of steps, and begins anew on a resumed run.
+    transformers' own DVCLive callback also writes seconds, counts logs instead of steps, and starts again in a resumed run.
 
     Args:
-        log_history: of the Trainer's state, which a checkpoint keeps.
-        folder: where the tables go.
+        log_history: the log history of the Trainer's state, which checkpoints include.
+        folder: the output.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        # DVCLive would otherwise rewrite dvc.yaml and make an experiment of its own
+        # otherwise DVCLive would rewrite dvc.yaml and create its own experiment
         with Live(scratch, dvcyaml=None, save_dvc_exp=False, report=None) as live:
             for log in log_history:
                 live.step = log["step"]
@@ -30,6 +30,6 @@ def write_loss_curves(log_history: list[dict[str, Any]], folder: Path) -> None:
             target = folder / table.relative_to(tables)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(table.read_bytes())
-    if not log_history:  # DVC keeps no empty folder in an experiment
+    if not log_history:  # DVC does not keep empty folders in an experiment
         (folder / "train").mkdir(parents=True)
         (folder / "train" / "loss.tsv").write_text("step\tloss\n", encoding="utf-8")

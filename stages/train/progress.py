@@ -1,4 +1,4 @@
-"""What a user sees while a model is trained: steps, time left, loss, tokens a second."""
+"""Shows the progress of a training: steps, time left, loss, tokens per second."""
 
 import time
 from typing import Any
@@ -7,41 +7,39 @@ from transformers import ProgressCallback, TrainerControl, TrainerState, Trainin
 
 from stages.train.estimate import Plan, duration
 
-TIMED = range(2, 5)  # steps of a run that its speed is taken from; the first one also allocates and compiles
+TIMED = range(2, 5)  # steps of a run that its speed is measured in; the first one also allocates and compiles
 
 
 class Progress(ProgressCallback):
-    """transformers' progress bar with the last losses and the speed behind it, in place of a line for each log.
+    """transformers' progress bar with the last losses and the speed, instead of a line for each log.
 
-    After a few steps it says how long the whole training takes, validations included, which the bar's own estimate leaves out.
+    After a few steps it prints how long the whole training takes, including validations, which the bar's own estimate leaves out.
     """
 
     def __init__(self, plan: Plan | None = None) -> None:
-        """Takes what is planned; without a plan there is no estimate."""
         super().__init__()
         self.plan = plan
         self.trained, self.seconds, self.tokens = 0, 0.0, 0
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Opens the bar, where a resumed run goes on."""
+        """Opens the bar, at the current step if the run is resumed."""
         super().on_train_begin(args, state, control, **kwargs)
-        self.figures: dict[str, str] = {}
+        self.postfix: dict[str, str] = {}
         self.start, self.tokens_before = time.monotonic(), state.num_input_tokens_seen
         if self.training_bar is not None:
             self.training_bar.initial = self.training_bar.n = self.current_step = state.global_step
             self.training_bar.set_description("train")
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Called before each step."""
-        self.step_began = time.monotonic(), state.num_input_tokens_seen
+        self.step_start = time.monotonic(), state.num_input_tokens_seen
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Called after each step, before an evaluation."""
+        """Called after each step, before its evaluation."""
         super().on_step_end(args, state, control, **kwargs)
         self.trained += 1
         if self.trained in TIMED:
-            began, tokens = self.step_began
-            self.seconds += time.monotonic() - began
+            start, tokens = self.step_start
+            self.seconds += time.monotonic() - start
             self.tokens += state.num_input_tokens_seen - tokens
         if self.trained == TIMED[-1] and self.training_bar is not None and self.plan and state.global_step < self.plan.steps:
             speed = self.tokens / self.seconds
@@ -56,10 +54,10 @@ class Progress(ProgressCallback):
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
-        """Shows a log behind the bar."""
+        """Shows the last log next to the bar."""
         if self.training_bar is None:
             return
         speed = (state.num_input_tokens_seen - self.tokens_before) / (time.monotonic() - self.start)
         losses = {name: f"{value:.4f}" for name, value in (logs or {}).items() if name in ("loss", "eval_loss")}
-        self.figures |= losses | {"tokens/s": f"{speed:,.0f}"}
-        self.training_bar.set_postfix(self.figures)
+        self.postfix |= losses | {"tokens/s": f"{speed:,.0f}"}
+        self.training_bar.set_postfix(self.postfix)

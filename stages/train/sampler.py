@@ -1,4 +1,4 @@
-"""The order in which sequences are learned: of data_seed and the epoch alone, for any number of processes."""
+"""The order of the training sequences: it depends only on data_seed and the epoch, not on the number of processes."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,16 +12,16 @@ from tunepress.config.train import SamplingStrategy
 
 
 class SequenceSampler(Sampler[int]):
-    """Numbers of sequences, a new order each epoch.
+    """Yields the indices of the sequences, in a new order each epoch.
 
-    Several processes take turns at the batches. Where those don't come out even, accelerate would begin again and learn
-    some rows twice; here the number of an empty sequence follows, so that every row is learned once.
+    Several processes take turns at the batches. If the batches cannot be divided evenly, accelerate would start again and learn
+    some rows twice; here the index of an empty sequence fills them up, so that every row is learned once.
     """
 
     def __init__(
         self, lengths: list[int], strategy: SamplingStrategy, data_seed: int, batch_size: int, num_processes: int
     ) -> None:
-        """Orders the sequences of `lengths` tokens; `len(lengths)` is the number of the empty one."""
+        """Samples sequences of these lengths in tokens; the index of the empty sequence is `len(lengths)`."""
         self.lengths, self.strategy, self.data_seed, self.batch_size = lengths, strategy, data_seed, batch_size
         self.filling = -len(lengths) % (batch_size * num_processes) if num_processes > 1 else 0
         self.epoch = 0
@@ -44,16 +44,14 @@ class SequenceSampler(Sampler[int]):
         yield from [len(self.lengths)] * self.filling
 
     def callback(self) -> TrainerCallback:
-        """Tells the epoch; accelerate does so too, but does not reach the sampler of a resumed run of several processes."""
+        """Sets the epoch; accelerate does so too, but does not reach the sampler of a resumed run with several processes."""
         return EpochCallback(self)
 
 
 class EpochCallback(TrainerCallback):
-    """Tells a sampler which epoch begins."""
-
     def __init__(self, sampler: SequenceSampler) -> None:
         self.sampler = sampler
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Called before each epoch, and once more in the midst of one that is resumed."""
+        """Called before each epoch, and again in the middle of an epoch that is resumed."""
         self.sampler.set_epoch(int(state.epoch or 0))

@@ -1,6 +1,6 @@
-"""train: learns an adapter of the base model from the prepared rows, through peft and transformers' Trainer.
+"""train: trains an adapter of the base model on the prepared rows, with peft and transformers' Trainer.
 
-With adapter.method=none it learns nothing, and the base model is what the later stages build and measure.
+With adapter.method=none it trains nothing, and the later stages build and measure the base model.
 """
 
 import sys
@@ -49,8 +49,6 @@ from tunepress.text.prompt import Prompt
 
 @dataclass
 class Config:
-    """What this stage reads of params.yaml."""
-
     adapter: Adapter
     train: Train
     seed: int
@@ -67,23 +65,25 @@ def main(cfg: Config) -> str:
     use_all_cores()
     examples = read_examples(cfg.train)
     plan = make_plan(cfg, examples["train"], examples["validation"])
-    if plan.split_examples and cfg.train.fsdp and max(map(len, examples["train"])) > 1:  # some process would wait for ever
+    if plan.split_examples and cfg.train.fsdp and max(map(len, examples["train"])) > 1:  # a process would wait forever
         raise InputError("train.fsdp: this architecture is trained one example at a time; set data.corpus_strategy=line-by-line")
     if to_launch(cfg.train.num_processes):
-        training_arguments(cfg.train, cfg.seed, Path(), bool(examples["validation"]))  # refuses once and not in each process
+        training_arguments(
+            cfg.train, cfg.seed, Path(), bool(examples["validation"])
+        )  # so that errors are printed once, not by each process
         plan.check_memory(cfg.train, cfg.adapter.method.quantized)
         launch("stages.train", sys.argv[1:], cfg.train.num_processes)
     if first():
-        took = duration(plan.seconds(product_rate(torch.bfloat16 if cfg.train.bf16 else torch.float32)))
-        print(f"train: {plan}, {took} here, {plan.check_memory(cfg.train, cfg.adapter.method.quantized)}", flush=True)
+        seconds = duration(plan.seconds(product_rate(torch.bfloat16 if cfg.train.bf16 else torch.float32)))
+        print(f"train: {plan}, {seconds} here, {plan.check_memory(cfg.train, cfg.adapter.method.quantized)}", flush=True)
     else:
         disable_progress_bar()
     state = PartialState(cpu=not torch.cuda.is_available())
-    with ExitStack() as kept:
-        folder = kept.enter_context(checkpoint_folder(checkpoint_key(cfg, [BASE, PREPARED / "prompt.json", *prepared_files()])))
+    with ExitStack() as stack:
+        folder = stack.enter_context(checkpoint_folder(checkpoint_key(cfg, [BASE, PREPARED / "prompt.json", *prepared_files()])))
         arguments = training_arguments(cfg.train, cfg.seed, folder, bool(examples["validation"]), plan.steps)
         model = adapters.with_adapter(load_base(cfg), cfg.adapter, cfg.seed, BASE)
-        initial = keep_initial(model, cfg.adapter, Path(kept.enter_context(TemporaryDirectory())))
+        initial = keep_initial(model, cfg.adapter, Path(stack.enter_context(TemporaryDirectory())))
         trainer = make_trainer(model, examples, cfg.train, arguments, plan)
         trainer.train(resume_from_checkpoint=last_checkpoint(folder))
         metrics = {"parameters": plan.parameters, "trainable_parameters": plan.trainable, **outcome(trainer)}
@@ -93,23 +93,23 @@ def main(cfg: Config) -> str:
 
 
 def leave_untrained() -> str:
-    """Writes the outputs of a training that there was not: the prompt alone, no losses, no steps."""
+    """Writes the outputs without a training: only the prompt, no losses, no steps."""
     with atomic_output(ADAPTER) as partial:
         Prompt.load(PREPARED).save(partial)
     with atomic_output(LOSS_CURVES) as partial:
         write_loss_curves([], partial)
     parameters = sum(weight.numel() for weight in empty_model(BASE).parameters())
     write_json(METRICS / "train.json", {"parameters": parameters, "trainable_parameters": 0, "steps": 0})
-    return "nothing trained, for adapter.method is none"
+    return "nothing trained, because adapter.method is none"
 
 
 def prepared_files() -> list[Path]:
-    """What is read of data/prepared besides the prompt."""
+    """The files of data/prepared that are read in addition to the prompt."""
     return [PREPARED / name for name in ("corpus.json", "train.jsonl", "validation.jsonl")]
 
 
 def read_examples(train: Train) -> dict[str, list[PackedSequence]]:
-    """The prepared rows as sequences of examples; validation rows stand alone, as a deployed model meets them."""
+    """The prepared rows as sequences of examples; each validation row is its own sequence, as for a deployed model."""
     prompt, corpus = Prompt.load(PREPARED), Corpus.load(PREPARED)
     encoder = load_encoder(BASE, prompt.eos_token_ids)
     padding = encoder.tokenizer.pad_token_id or 0
@@ -125,13 +125,13 @@ def read_examples(train: Train) -> dict[str, list[PackedSequence]]:
 
 
 def make_plan(cfg: Config, learned: list[PackedSequence], validated: list[PackedSequence] | None = None) -> Plan:
-    """What the training will do; processes on a CPU share its memory, on GPUs each has its own."""
+    """Plans the training; processes on a CPU share its memory, on GPUs each has its own."""
     sharing = 1 if torch.cuda.is_available() else cfg.train.num_processes
     return Plan.of(adapters.outline(BASE, cfg.adapter), learned, validated or [], cfg.adapter, cfg.train, sharing)
 
 
 def load_base(cfg: Config) -> PreTrainedModel:
-    """The base model, in 4 bits if the adapter's method says so, with the attention that suits joined examples."""
+    """Loads the base model, in 4 bits if the adapter's method needs it, with an attention for joined examples."""
     dtype = torch.bfloat16 if cfg.train.bf16 else torch.float32
     quantization = Quantization.of(cfg.adapter, cfg.train.bf16)
     options: dict[str, Any] = {"attn_implementation": attention_of(empty_model(BASE), cfg.train), "dtype": dtype}
@@ -140,7 +140,7 @@ def load_base(cfg: Config) -> PreTrainedModel:
         options["quantization_config"] = quantization.config(getattr(torch, compute) if compute else dtype)
     try:
         return load_model(BASE, **options)
-    except ValueError as error:  # of transformers, for Gemma 2, whose attention is capped
+    except ValueError as error:  # from transformers, for Gemma 2, whose attention is capped
         if "attention implementation" not in str(error):
             raise
         name = cfg.train.attn_implementation
@@ -148,7 +148,7 @@ def load_base(cfg: Config) -> PreTrainedModel:
 
 
 def keep_initial(model: PeftModel, adapter: Adapter, scratch: Path) -> Path | None:
-    """The adapter before training, for the initialisations that took it out of the base model's weights."""
+    """Saves the adapter before training, for the initialisations that take it out of the base model's weights."""
     if not adapters.moves_the_base(adapter.init_lora_weights):
         return None
     model.save_pretrained(scratch / "initial")
@@ -162,9 +162,9 @@ def make_trainer(
     arguments: TrainingArguments,
     plan: Plan | None = None,
 ) -> PaddingFreeTrainer:
-    """A trainer that joins examples, shows its progress and can be resumed."""
+    """Makes a trainer that joins examples, shows its progress and can be resumed."""
     split_examples = must_split(model.get_base_model())
-    if not split_examples:  # a checkpointed layer would skip what the last of the examples does not read
+    if not split_examples:  # a checkpointed layer would skip the positions that only the last example does not need
         skip_unread_positions(model.get_base_model())
     DeterministicThreads(model)
     lengths = list(map(token_count, examples["train"]))
@@ -196,28 +196,28 @@ def make_trainer(
 
 
 def outcome(trainer: PaddingFreeTrainer) -> dict[str, Any]:
-    """Steps and losses, from what was logged: the same whether or not the run was resumed."""
+    """Steps and losses, computed from the log: the same whether or not the run was resumed."""
     state = trainer.state
     logged = [(log["step"], log["loss"]) for log in state.log_history if "loss" in log]
     before = [0, *(step for step, _ in logged)]
     total = sum(loss * (step - earlier) for earlier, (step, loss) in zip(before, logged, strict=False))
-    figures = {"steps": state.global_step, "train_loss": round(total / state.global_step, 6)}
+    metrics = {"steps": state.global_step, "train_loss": round(total / state.global_step, 6)}
     if trainer.eval_dataset is not None:
         losses = {log["step"]: log["eval_loss"] for log in state.log_history if "eval_loss" in log}
         best = state.best_global_step if trainer.args.load_best_model_at_end else None
         loss = losses[best] if best else losses.get(state.global_step) or trainer.evaluate()["eval_loss"]
-        figures |= {"eval_loss": round(loss, 6)} | ({"best_step": best} if best else {})
-    return figures
+        metrics |= {"eval_loss": round(loss, 6)} | ({"best_step": best} if best else {})
+    return metrics
 
 
 def write_outputs(trainer: PaddingFreeTrainer, cfg: Config, initial: Path | None, metrics: dict[str, Any]) -> None:
-    """Writes the adapter, its prompt, the loss curves and the metrics, from the first of several processes."""
-    whole = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
-    spread: dict[str, Any] | None = get_model_state_dict(trainer.model, options=whole) if trainer.is_fsdp_enabled else None
+    """Writes the adapter, its prompt, the loss curves and the metrics, in the main process only."""
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
+    full_state: dict[str, Any] | None = get_model_state_dict(trainer.model, options=options) if trainer.is_fsdp_enabled else None
     if not trainer.accelerator.is_main_process:
         return
     with atomic_output(ADAPTER) as partial:
-        adapters.save(trainer.accelerator.unwrap_model(trainer.model), spread, initial, partial)
+        adapters.save(trainer.accelerator.unwrap_model(trainer.model), full_state, initial, partial)
         if quantization := Quantization.of(cfg.adapter, cfg.train.bf16):
             quantization.save(partial)
         Prompt.load(PREPARED).save(partial)
@@ -227,5 +227,5 @@ def write_outputs(trainer: PaddingFreeTrainer, cfg: Config, initial: Path | None
 
 
 def on_gpu() -> str:
-    """What to say of the GPU's memory."""
+    """The peak memory of the GPU in words; empty without one."""
     return f", GPU peak {peak_gpu_bytes() / 1e9:.2f} GB" if peak_gpu_bytes() else ""

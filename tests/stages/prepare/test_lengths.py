@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from stages.prepare.lengths import BINS, histogram, summary
+from stages.prepare.stage import BINS, histogram, summarize
 
 
 @pytest.mark.parametrize("lengths", [[7], [7, 7, 7], [1, 20], [1, 21], [1, 22], list(range(5, 400)), [3, 3, 256]])
@@ -21,4 +21,4 @@ def test_every_row_is_in_one_of_few_bins(lengths: list[int]) -> None:
 
 
 def test_the_summary_is_worked_out_by_hand() -> None:
-    assert summary([4, 1, 3, 2]) == {"min": 1, "median": 2.5, "max": 4, "sum": 10}
+    assert summarize([4, 1, 3, 2]) == {"min": 1, "median": 2.5, "max": 4, "sum": 10}

@@ -523,7 +523,7 @@ def test_a_cap_below_a_row_of_each_label_is_refused(data: Data, refused: Callabl
 
 @pytest.mark.parametrize("most", [0, -1])
 def test_max_samples_that_leave_nothing_are_refused(data: Data, refused: Callable[[Data], str], most: int) -> None:
-    assert refused(replace(data, max_samples=most)) == f"data.max_samples: {most} leaves no rows; 1 or more, or null"
+    assert refused(replace(data, max_samples=most)) == f"data.max_samples: must be at least 1 or null, got {most}"
 
 
 def test_a_truncated_row_counts_as_what_is_left_of_it(data: Data, encoder: Encoder) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from stages.prepare.split import capped, deduplicate, overlap, split
+from stages.prepare.split import cap, deduplicate, overlap, split
 from tunepress.core.errors import InputError
 
 Row = dict[str, Any]
@@ -178,18 +178,18 @@ def counts(members: list[Row]) -> dict[str, int]:
 
 def test_a_cap_keeps_the_order_and_the_shares_of_the_labels() -> None:
     given = rows(joy=100, fear=40, rage=1)
-    kept = capped(given, 29, "max_test_samples", True, 0)
+    kept = cap(given, 29, "max_test_samples", True, 0)
     assert kept == [row for row in given if row in kept]
     assert counts(kept) == {"joy": 20, "fear": 8, "rage": 1}
-    assert counts(capped(given, 3, "max_test_samples", True, 0)) == {"joy": 1, "fear": 1, "rage": 1}
-    assert len(capped(given, 29, "max_test_samples", False, 0)) == 29
+    assert counts(cap(given, 3, "max_test_samples", True, 0)) == {"joy": 1, "fear": 1, "rage": 1}
+    assert len(cap(given, 29, "max_test_samples", False, 0)) == 29
 
 
 def test_a_cap_takes_the_same_rows_whatever_their_order_and_a_smaller_one_some_of_them() -> None:
     given = rows(joy=60, fear=50)
     shuffled = random.Random(5).sample(given, len(given))
     kept = [
-        {row["prompt"] for row in capped(members, most, "max_test_samples", True, seed)}
+        {row["prompt"] for row in cap(members, most, "max_test_samples", True, seed)}
         for members, most, seed in ((given, 30, 0), (shuffled, 30, 0), (given, 20, 0), (given, 30, 1))
     ]
     assert kept[0] == kept[1] > kept[2]
@@ -200,10 +200,10 @@ def test_a_cap_takes_the_same_rows_whatever_their_order_and_a_smaller_one_some_o
 @pytest.mark.parametrize("most", [None, 11, 1000])
 def test_a_cap_above_the_rows_cuts_none(most: int | None) -> None:
     given = rows(joy=6, fear=5)
-    assert capped(given, most, "max_test_samples", True, 0) == given
+    assert cap(given, most, "max_test_samples", True, 0) == given
 
 
 @pytest.mark.parametrize(("stratify", "most", "least"), [(True, 1, 2), (True, 0, 2), (False, 0, 1), (False, -5, 1)])
 def test_a_cap_below_a_row_of_each_label_is_refused(stratify: bool, most: int, least: int) -> None:
     with pytest.raises(InputError, match=rf"^data\.max_test_samples: must be at least {least}\b.*, got {most}$"):
-        capped(rows(joy=6, fear=5), most, "max_test_samples", stratify, 0)
+        cap(rows(joy=6, fear=5), most, "max_test_samples", stratify, 0)

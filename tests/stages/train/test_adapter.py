@@ -70,14 +70,14 @@ def test_a_rank_that_the_weights_have_is_accepted(init: Any, r: int, tiny_phi3: 
 
 
 def test_the_smallest_adapted_layer_limits_the_rank(tiny_phi3: Path) -> None:
-    with pytest.raises(InputError, match=r"^adapter\.r: init_lora_weights=pissa has at most 64 here, not 65$"):
+    with pytest.raises(InputError, match=r"^adapter\.r: must be at most 64 with init_lora_weights=pissa and this model, got 65$"):
         outline(tiny_phi3, adapter(init_lora_weights="pissa", target_modules=["down_proj"], r=65))
 
 
 @pytest.mark.parametrize("init", ["pissa", "olora"])
 def test_an_embedding_is_adapted_by_lora_and_by_no_decomposition(init: str, tiny_phi3: Path) -> None:
     outline(tiny_phi3, adapter(target_modules=["embed_tokens", "o_proj"]))
-    with pytest.raises(InputError, match=r"^adapter\.target_modules: .* wants linear layers, and one is an embedding$"):
+    with pytest.raises(InputError, match=r"^adapter\.target_modules: .* needs linear layers, and one is an embedding$"):
         outline(tiny_phi3, adapter(target_modules=["embed_tokens", "o_proj"], init_lora_weights=init))
 
 

@@ -62,10 +62,16 @@ def unloaded(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"init_lora_weights": "orthogonal", "r": 5}, "r: init_lora_weights=orthogonal wants an even r, not 5"),
         ({"method": "qlora", "bnb_4bit_quant_type": "int4"}, "bnb_4bit_quant_type: 'int4' is none of nf4, fp4"),
         ({"method": "qlora", "bnb_4bit_compute_dtype": "int8"}, "bnb_4bit_compute_dtype: 'int8' is none of float32, .*, float16"),
-        ({"init_lora_weights": "pissa", "r": 65}, "r: init_lora_weights=pissa has at most 64 here, not 65"),
-        ({"init_lora_weights": "pissa_niter_4", "r": 65}, "r: init_lora_weights=pissa_niter_4 has at most 64 here, not 65"),
-        ({"init_lora_weights": "olora", "r": 65}, "r: init_lora_weights=olora has at most 64 here, not 65"),
-        ({"init_lora_weights": "loftq", "r": 65, "method": "qlora"}, "r: init_lora_weights=loftq has at most 64 here, not 65"),
+        ({"init_lora_weights": "pissa", "r": 65}, "r: must be at most 64 with init_lora_weights=pissa and this model, got 65"),
+        (
+            {"init_lora_weights": "pissa_niter_4", "r": 65},
+            "r: must be at most 64 with init_lora_weights=pissa_niter_4 and this model, got 65",
+        ),
+        ({"init_lora_weights": "olora", "r": 65}, "r: must be at most 64 with init_lora_weights=olora and this model, got 65"),
+        (
+            {"init_lora_weights": "loftq", "r": 65, "method": "qlora"},
+            "r: must be at most 64 with init_lora_weights=loftq and this model, got 65",
+        ),
         ({"r": 0}, "r: 0 is no rank; 1 or more"),
         ({"lora_dropout": 1.0}, "lora_dropout: 1.0 is no share; from 0 to below 1"),
         ({"lora_dropout": -0.1}, "lora_dropout: -0.1 is no share; from 0 to below 1"),
@@ -75,7 +81,7 @@ def unloaded(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"target_modules": ["o_proj", 3]}, "target_modules: .* is no list of names, .*"),
         ({"target_modules": ["q_proj"], "method": "qlora"}, f"target_modules: \\['q_proj'\\] match nothing; {LAYERS}"),
         ({"target_modules": ["norm"]}, f"target_modules: \\['norm'\\] match more than layers; {LAYERS}"),
-        ({"target_modules": ["embed_tokens"], "init_lora_weights": "pissa"}, "target_modules: .*=pissa wants linear layers, .*"),
+        ({"target_modules": ["embed_tokens"], "init_lora_weights": "pissa"}, "target_modules: .*=pissa needs linear layers, .*"),
     ],
     ids=lambda value: "" if isinstance(value, str) else " ".join(f"{name}={chosen}" for name, chosen in value.items()),
 )
@@ -136,7 +142,7 @@ def test_what_a_training_cannot_be_is_told_in_one_line(settings: dict[str, Any],
 @pytest.mark.skipif(torch.cuda.is_available(), reason="it may be used on a GPU")
 def test_liger_kernels_are_refused_without_a_gpu(root: Path, unloaded: None) -> None:
     said = refusal(sections(root, use_liger_kernel=True))
-    assert said == "train.use_liger_kernel: wants a GPU and the package liger-kernel; set it to false"
+    assert said == "train.use_liger_kernel: needs a GPU and the package liger-kernel; set it to false"
 
 
 @pytest.mark.parametrize(
