@@ -1,4 +1,4 @@
-"""Measures what int4 recipes change in a fine-tuned model, over several seeds: the default model, trained anew for each.
+"""Measures what int4 recipes change in a fine-tuned model, over several seeds: the default model, trained again for each.
 
     python -m benchmarks.int4                                   # the default rows; some eight minutes a seed on two cores
     python -m benchmarks.int4 --name mine data.files='[/rows/train.jsonl]' data.test_files='[/rows/test.jsonl]'
