@@ -1,6 +1,6 @@
 """Measures training on an NVIDIA GPU: how fast, in how much memory, compared with transformers' own Trainer.
 
-On a fresh GPU machine, in a copy of this repository (for the CUDA build of torch see docs/reproducibility.md; the model takes 8 GB
+On a fresh GPU machine, in a copy of this repository (the CUDA build of torch: docs/reproducibility.md; the model takes 8 GB
 below TMPDIR while it runs, and about 10 minutes for all contenders):
 
     python3 -m venv .venv && .venv/bin/pip install -r requirements/cpu.txt && .venv/bin/python -m benchmarks.train_gpu
