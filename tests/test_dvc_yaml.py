@@ -4,10 +4,15 @@ import ast
 import dataclasses
 import importlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import networkx  # type: ignore[import-untyped]
 import pytest
+from dvc.dependency import ParamsDependency
+from dvc.repo import Repo
+from dvc.repo.index import Index
 
 from tunepress.core.params import read_yaml
 
@@ -72,6 +77,62 @@ def test_a_stage_depends_on_no_code_that_it_does_not_import(stage: str, root: Pa
     listed, modules = code_dependencies(stage, root), modules_of(stage, root)
     assert [dep for dep in listed if not any(covers(dep, module) for module in modules)] == []
     assert [dep for dep in listed if any(covers(other, dep) for other in listed - {dep})] == []
+
+
+def test_it_can_be_read_aloud(root: Path) -> None:
+    assert sum(len(code_dependencies(stage, root)) for stage in STAGES) <= 70
+    assert len((root / "dvc.yaml").read_text(encoding="utf-8").splitlines()) <= 330
+
+
+def test_only_what_experiments_are_compared_by_is_a_metric() -> None:
+    assert [stage.get("metrics") for stage in DVC_YAML["stages"].values() if "metrics" in stage] == [
+        [{"metrics/speed.json": {"cache": False}}, {"metrics/summary.json": {"cache": False}}]
+    ]
+
+
+# what reruns, as DVC knows it
+
+
+@pytest.fixture(scope="module")
+def index(root: Path) -> Iterator[Index]:
+    with Repo(str(root)) as repo:
+        yield repo.index
+
+
+def reruns(index: Index, path: str) -> set[str]:
+    """The stages that can run again after a change of a file: those that depend on it, and all that come after them."""
+    changed = Path(index.repo.root_dir) / path
+    first = [stage for stage in index.stages if any(changed.is_relative_to(dep.fs_path) for dep in stage.deps)]
+    graph = index.graph  # an edge leads from a stage to one that it needs
+    return {stage.addressing for start in first for stage in {start, *networkx.ancestors(graph, start)}}
+
+
+AFTER_EVALUATE = {"compare", "report", "gate"}
+EVALUATE = {f"evaluate@{candidate}" for candidate in ("base", "merged", "onnx")}
+
+
+@pytest.mark.parametrize(
+    ("path", "stages"),
+    [
+        ("stages/report/tables.py", {"report", "gate"}),
+        ("stages/report/templates/report.css", {"report", "gate"}),
+        ("stages/gate.py", {"gate"}),
+        ("stages/benchmark/speed.py", {"benchmark@merged", "benchmark@onnx", "report", "gate"}),
+        ("stages/evaluate.py", EVALUATE | AFTER_EVALUATE),
+        ("tunepress/config/evaluate.py", EVALUATE | AFTER_EVALUATE),
+    ],
+)
+def test_an_edit_retrains_nothing(path: str, stages: set[str], index: Index) -> None:
+    assert reruns(index, path) == stages
+
+
+def test_the_base_model_is_evaluated_once_for_all_experiments(index: Index) -> None:
+    (stage,) = [stage for stage in index.stages if stage.addressing == "evaluate@base"]
+    needed = {before.addressing for before in networkx.descendants(index.graph, stage)}
+    assert needed == {"fetch", "prepare"}
+    assert {name.partition(".")[0] for dep in stage.deps if isinstance(dep, ParamsDependency) for name in dep.params} == {
+        "evaluate"
+    }
 
 
 @pytest.mark.parametrize(("module", "imported"), EMPTY.items())

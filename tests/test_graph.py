@@ -16,7 +16,7 @@ from tests.clone import SMOKE, Clone
 
 pytestmark = pytest.mark.slow
 
-MEASURED = ["evaluate@merged", "evaluate@onnx", "compare", "benchmark@merged", "benchmark@onnx", "judge", "report", "enforce"]
+MEASURED = ["evaluate@merged", "evaluate@onnx", "compare", "benchmark@merged", "benchmark@onnx", "report", "gate"]
 AFTER_PREPARE = ["train", "merge", "build", *MEASURED]
 
 
@@ -36,11 +36,30 @@ def test_a_second_repro_runs_nothing(clone: Clone) -> None:
 
 def test_a_change_of_evaluation_reruns_only_evaluate_and_report(clone: Clone) -> None:
     ran = clone.ran("dvc", "exp", "run", *SMOKE, "-S", "evaluate.confidence_level=0.9")
-    assert ran == ["evaluate@base", "evaluate@merged", "evaluate@onnx", "judge", "report"]
+    assert ran == ["evaluate@base", "evaluate@merged", "evaluate@onnx", "report"]
 
 
 def test_a_change_of_training_never_evaluates_the_base_again(clone: Clone) -> None:
     assert clone.ran("dvc", "exp", "run", *SMOKE, "-S", "train.learning_rate=5e-4") == AFTER_PREPARE
+
+
+def test_an_edited_module_reruns_only_the_stages_that_import_it(clone: Clone) -> None:
+    clone.restore()
+    edit(clone.folder / "stages/report/tables.py")
+    assert clone.ran("dvc", "repro") == ["report"]  # and not gate: it writes the same summary
+    clone.restore()
+    edit(clone.folder / "stages/evaluate.py")
+    assert clone.ran("dvc", "repro", "--dry") == ["evaluate@base", "evaluate@merged", "evaluate@onnx"]
+    clone.restore()
+
+
+def edit(module: Path) -> None:
+    module.write_text(module.read_text(encoding="utf-8") + "# edited\n", encoding="utf-8")
+
+
+def test_an_experiment_that_ran_before_is_restored(clone: Clone) -> None:
+    clone.restore()
+    assert clone.ran("dvc", "exp", "run", *SMOKE, "-S", "evaluate.confidence_level=0.9", "--name", "again") == []
 
 
 def test_an_edited_row_reruns_everything_after_prepare(clone: Clone) -> None:
@@ -73,10 +92,10 @@ def test_a_bad_row_fails_in_one_line_and_the_last_good_outputs_come_back(clone: 
 def test_a_forced_run_with_one_thread_gives_the_same_bytes_and_a_clean_tree(clone: Clone) -> None:
     before = clone.outputs()
     ran = clone.ran("dvc", "repro", "--force", environment={"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "7"})
-    assert len(ran) == 14
+    assert len(ran) == 13
     assert clone.outputs() == before
     changed = {line[3:] for line in clone.run("git", "status", "--porcelain").splitlines()}
-    assert changed <= {"dvc.lock", "metrics/speed.json", "metrics/benchmark/merged.json", "metrics/benchmark/onnx.json"}
+    assert changed <= {"dvc.lock", "metrics/speed.json"}
 
 
 def test_a_broken_bound_fails_repro_behind_the_report(clone: Clone) -> None:
@@ -85,17 +104,15 @@ def test_a_broken_bound_fails_repro_behind_the_report(clone: Clone) -> None:
     params.write_text(params.read_text(encoding="utf-8").replace("max_size_mb: null", "max_size_mb: 0.01"), encoding="utf-8")
     shutil.rmtree(clone.folder / "report")
     said = clone.run("dvc", "repro", code=255)
-    assert re.search(
-        r"^enforce: evaluate\.gate\.max_size_mb: [\d.]+ is [\d.]+ over the bound of 0\.01$", said, flags=re.MULTILINE
-    )
+    assert re.search(r"^gate: gate\.max_size_mb: [\d.]+ is [\d.]+ over the bound of 0\.01$", said, flags=re.MULTILINE)
     assert (clone.folder / "report/index.html").exists()
-    assert json.loads((clone.folder / "metrics/summary.json").read_text(encoding="utf-8"))["gate"] == {"passed": False}
+    assert json.loads((clone.folder / "metrics/summary.json").read_text(encoding="utf-8"))["passed"] is False
 
 
 def test_an_experiment_with_a_broken_bound_is_kept_and_told_again_where_it_is_taken_over(clone: Clone) -> None:
     clone.restore()
-    said = clone.run("dvc", "exp", "run", *SMOKE, "--name", "too-large", "-S", "evaluate.gate.max_size_mb=0.02")
-    assert "enforce: not passed: evaluate.gate.max_size_mb" in said
+    said = clone.run("dvc", "exp", "run", *SMOKE, "--name", "too-large", "-S", "gate.max_size_mb=0.02")
+    assert "gate: not passed: gate.max_size_mb" in said
     clone.restore()
     clone.run("dvc", "exp", "apply", "too-large")
     assert "over the bound of 0.02" in clone.run(sys.executable, "-m", "tools.cli.results", code=1)

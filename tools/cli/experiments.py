@@ -85,7 +85,7 @@ def table(rows: list[Row]) -> Table:
 
 
 def remarks(row: Row, commit: Row) -> Iterator[str]:
-    """A run's state if it did not end well, the bounds that it breaks, its image, and parameters that differ from the commit's."""
+    """State if it did not end well, broken bounds, image, and the parameters that differ from those of the commit."""
     if row["State"] not in (None, "Success"):
         yield row["State"].lower()
     for name in ("broken", "image"):

@@ -26,7 +26,7 @@ def figures_of(revision: str) -> Figures:
         revision: the experiment's commit.
     """
     files = DVCFileSystem(rev=revision)
-    details = {}
+    details: Figures = {}
     for path in files.find("metrics"):
         if path.endswith(".json"):
             with contextlib.suppress(FileNotFoundError):  # it is not in the cache, as after `dvc exp pull` of the metrics alone
