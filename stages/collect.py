@@ -1,4 +1,4 @@
-"""collect: brings the files of rows that lie elsewhere to data/collected, in the versions that `identify` found."""
+"""collect: downloads the remote files of rows to data/collected, in the versions that `identify` found."""
 
 import sys
 from dataclasses import dataclass
@@ -14,24 +14,24 @@ from tunepress.remote.file import download
 
 @dataclass
 class Config:
-    """What this stage reads of params.yaml: nothing, data/identified says it all."""
+    """Empty: the stage reads only data/identified."""
 
 
 def main(which: str, cfg: Config) -> str:
-    """Fills data/collected/<which>, all of it or nothing."""
-    wanted = read_identities(which)
-    named = [entry.url for entry in wanted]
+    """Writes all files to data/collected/<which>, or nothing."""
+    identities = read_identities(which)
+    urls = [identity.url for identity in identities]
     with atomic_output(COLLECTED / which) as partial_folder:
         partial_folder.mkdir()
-        for entry in wanted:
+        for identity in identities:
             try:
-                download(entry, partial_folder / local_path(entry.url, which, named).name)
+                download(identity, partial_folder / local_path(identity.url, which, urls).name)
             except UnansweredError as error:
-                raise InputError(f"{entry.url}: {error}") from error
-    return f"{len(wanted)} files in {COLLECTED / which} ({size_mb(COLLECTED / which):.1f} MB)"
+                raise InputError(f"{identity.url}: {error}") from error
+    return f"{len(identities)} files in {COLLECTED / which} ({size_mb(COLLECTED / which):.1f} MB)"
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == [] or sys.argv[1] not in LISTS:
-        sys.exit(f"collect: names no list; use python -m stages.collect {{{','.join(LISTS)}}}")
+        sys.exit(f"collect: name a list: python -m stages.collect {{{','.join(LISTS)}}}")
     run(f"collect_{sys.argv[1]}", partial(main, sys.argv[1]), Config, sys.argv[2:])

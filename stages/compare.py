@@ -1,7 +1,7 @@
-"""compare: holds the ONNX model against the merged model it was built from, row by row and token by token.
+"""compare: compares the ONNX model with the merged model that it was built from, row by row and token by token.
 
-Both runtimes choose the tokens of the same reference completions: a full-precision build agrees to numerical noise, so
-that a broken template, a wrong end of sequence or a bad merge shows here, and what int4 changes shows without a sample's noise.
+Both runtimes predict the tokens of the same reference completions. A full-precision build agrees to numerical noise, so this
+finds a broken template, a wrong end of sequence or a bad merge, and measures what int4 changes without the noise of sampling.
 """
 
 import sys
@@ -25,8 +25,6 @@ from tunepress.text.tokenizer import truncate
 
 @dataclass
 class Config:
-    """What this stage reads of params.yaml."""
-
     evaluate: Evaluate
 
 
@@ -36,31 +34,35 @@ def main(cfg: Config) -> str:
     from tunepress.inference.torch_model import TorchModel
 
     merged, onnx = read_csv(PREDICTIONS / "merged.csv"), read_csv(PREDICTIONS / "onnx.csv")
-    changed = differing(merged, onnx)
-    figures = {"rows": len(merged), "changed": len(changed), **paired_figures(merged, onnx)}
+    changed = changed_rows(merged, onnx)
+    metrics = {"rows": len(merged), "changed": len(changed), **paired_test(merged, onnx)}
     prompt = Prompt.load(MERGED)
     models = TorchModel(MERGED, cfg.evaluate.batch_size, prompt.eos_token_ids), OnnxModel(ONNX, free_cores())
     rows = read_jsonl(PREPARED / f"{cfg.evaluate.split.value}.jsonl")
-    figures |= agreement_figures(*models, rows, prompt.source_max_len)
+    metrics |= compare_tokens(*models, rows, prompt.source_max_len)
     write_csv(CHANGED, changed, ["source", "prompt", "expected", "merged", "onnx"])
-    write_json(METRICS / "compare.json", figures)
+    write_json(METRICS / "compare.json", metrics)
     return (
-        f"{len(changed)} of {len(merged)} rows answered differently, {figures['top1_agreement']:.2%} of the tokens alike, "
-        f"{figures['tokenized_differently']} rows tokenized differently"
+        f"{len(changed)} of {len(merged)} rows answered differently, {metrics['top1_agreement']:.2%} of the tokens alike, "
+        f"{metrics['tokenized_differently']} rows tokenized differently"
     )
 
 
-def differing(merged: list[dict[str, str]], onnx: list[dict[str, str]]) -> list[dict[str, str]]:
+def changed_rows(merged: list[dict[str, str]], onnx: list[dict[str, str]]) -> list[dict[str, str]]:
     """The rows that the two models answer differently, with both answers."""
     return [
-        {**{name: one[name] for name in ("source", "prompt", "expected")}, "merged": one["predicted"], "onnx": other["predicted"]}
-        for one, other in zip(merged, onnx, strict=True)
-        if one["predicted"] != other["predicted"]
+        {
+            **{name: before[name] for name in ("source", "prompt", "expected")},
+            "merged": before["predicted"],
+            "onnx": after["predicted"],
+        }
+        for before, after in zip(merged, onnx, strict=True)
+        if before["predicted"] != after["predicted"]
     ]
 
 
-def paired_figures(merged: list[dict[str, str]], onnx: list[dict[str, str]]) -> dict[str, Any]:
-    """The paired test between the two models' answers."""
+def paired_test(merged: list[dict[str, str]], onnx: list[dict[str, str]]) -> dict[str, Any]:
+    """McNemar's test between the two models' answers."""
     test = mcnemar(*([row["predicted"].split() == row["expected"].split() for row in rows] for rows in (merged, onnx)))
     return {
         "only_merged_right": test["only_first_right"],
@@ -69,39 +71,38 @@ def paired_figures(merged: list[dict[str, str]], onnx: list[dict[str, str]]) -> 
     }
 
 
-def agreement_figures(
-    merged: Scorer, onnx: Scorer, rows: list[dict[str, Any]], source_max_len: int | None = None
-) -> dict[str, Any]:
-    """How alike the two choose the tokens of the rows' completions.
+def compare_tokens(merged: Scorer, onnx: Scorer, rows: list[dict[str, Any]], source_max_len: int | None = None) -> dict[str, Any]:
+    """Compares how the two models predict the tokens of the rows' completions.
 
     Args:
-        merged: the model that was built.
-        onnx: what was made of it.
+        merged: the merged model.
+        onnx: the model that was built from it.
         rows: prepared rows.
-        source_max_len: tokens of a row; what a completion has beyond them was not learned and does not count. None: all does.
+        source_max_len: maximum number of tokens of a row; those beyond it were not learned and do not count. None: no maximum.
 
     Returns:
-        tokens: of the completions, ends included; top1_agreement: share of them for which both hold the same token most
-        probable; mean_kl: nats a token of Kullback-Leibler divergence from merged; tokenized_differently: rows that the
-        shipped tokenizer splits into other tokens than the one of training (the merged model's are used).
+        tokens: number of tokens of the completions, including their ends; top1_agreement: share of the tokens for which both
+        models predict the same token; mean_kl: Kullback-Leibler divergence from merged, in nats per token;
+        tokenized_differently: number of rows that the shipped tokenizer splits into other tokens than the one in training (the
+        merged model's tokens are used).
     """
-    asked, shipped = (
+    requests, onnx_requests = (
         [encode_request(model, row["prompt"], [row["completion"]], None) for row in rows] for model in (merged, onnx)
     )
-    different = [row for row, own, other in zip(rows, asked, shipped, strict=True) if own != other]
+    different = [row for row, first, second in zip(rows, requests, onnx_requests, strict=True) if first != second]
     if different:
-        rest = f", as it does in {len(different) - 1} more rows" if len(different) > 1 else ""
-        print(f"compare: {different[0]['source']}: the built model's tokenizer gives other tokens than training's{rest}")
-    cut_asked = [(prompt, [truncate(completion, prompt, source_max_len)]) for prompt, (completion,) in asked]
-    tokens, same, divergence = 0, 0, 0.0
-    found = groupby(merged.logits(cut_asked), itemgetter(0))
-    for number, chunks in tqdm(found, total=len(rows), desc="agreement", unit="row"):
-        for (_, _, logits), (_, _, other) in zip(chunks, onnx.logits([cut_asked[number]]), strict=True):
-            alike, nats = agreement(logits, other)
-            tokens, same, divergence = tokens + len(logits), same + alike, divergence + nats
+        rest = f", and in {len(different) - 1} more rows" if len(different) > 1 else ""
+        print(f"compare: {different[0]['source']}: the built model's tokenizer gives other tokens than in training{rest}")
+    learned = [(prompt, [truncate(completion, prompt, source_max_len)]) for prompt, (completion,) in requests]
+    tokens, agreeing, divergence = 0, 0, 0.0
+    by_row = groupby(merged.logits(learned), itemgetter(0))
+    for number, chunks in tqdm(by_row, total=len(rows), desc="agreement", unit="row"):
+        for (_, _, logits), (_, _, onnx_logits) in zip(chunks, onnx.logits([learned[number]]), strict=True):
+            same, nats = agreement(logits, onnx_logits)
+            tokens, agreeing, divergence = tokens + len(logits), agreeing + same, divergence + nats
     return {
         "tokens": tokens,
-        "top1_agreement": round(same / tokens, 4),
+        "top1_agreement": round(agreeing / tokens, 4),
         "mean_kl": float(f"{divergence / tokens:.4g}"),
         "tokenized_differently": len(different),
     }

@@ -1,8 +1,8 @@
-"""evaluate: asks one candidate (base, merged or onnx) the held-out rows' prompts, and measures answers and likelihoods.
+"""evaluate: lets one candidate (base, merged or onnx) answer the prompts of held-out rows, and scores answers and likelihoods.
 
     python -m stages.evaluate onnx
 
-Each candidate runs in a process of its own, so its peak memory is its own.
+Each candidate runs in its own process, so that the peak memory is that of the candidate.
 """
 
 import sys
@@ -30,13 +30,11 @@ ROWS_FROM = {Split.test: "data.test_size or data.test_files", Split.validation: 
 
 @dataclass
 class Config:
-    """What this stage reads of params.yaml."""
-
     evaluate: Evaluate
 
 
 class Candidate(Scorer, Protocol):
-    """What is evaluated."""
+    """A model that can be evaluated."""
 
     def answers(self, prompts: list[str], max_new_tokens: int) -> list[str]:
         """Greedy answers, in the order of `prompts`."""
@@ -45,8 +43,8 @@ class Candidate(Scorer, Protocol):
 def main(candidate: str, cfg: Config) -> str:
     """Evaluates one candidate on the rows of evaluate.split."""
     if cfg.evaluate.batch_size < 1 or not 0 < cfg.evaluate.confidence_level < 1:
-        raise InputError("evaluate: batch_size must be 1 or more and confidence_level between 0 and 1")
-    metric = own_metric(cfg.evaluate.metric)
+        raise InputError("evaluate: batch_size must be at least 1 and confidence_level between 0 and 1")
+    metric = load_metric(cfg.evaluate.metric)
     prompt = Prompt.load(PREPARED)
     file = PREPARED / f"{cfg.evaluate.split.value}.jsonl"
     rows = read_jsonl(file)
@@ -55,24 +53,24 @@ def main(candidate: str, cfg: Config) -> str:
     model = load(candidate, cfg.evaluate.batch_size, prompt.eos_token_ids)
     answers = model.answers([row["prompt"] for row in rows], prompt.max_new_tokens)
     top_labels, likelihoods = score(model, rows, prompt.labels, prompt.source_max_len)
-    predictions, figures = measure(rows, answers, prompt, cfg.evaluate.confidence_level)
-    figures = {"split": cfg.evaluate.split.value} | figures | likelihoods
+    predictions, metrics = evaluate_answers(rows, answers, prompt, cfg.evaluate.confidence_level)
+    metrics = {"split": cfg.evaluate.split.value} | metrics | likelihoods
     if metric:
-        figures[metric.__name__] = measured(metric, rows, answers)
-    table = [one | other for one, other in zip(predictions, top_labels, strict=True)]
+        metrics[metric.__name__] = compute_metric(metric, rows, answers)
+    table = [prediction | top_label for prediction, top_label in zip(predictions, top_labels, strict=True)]
     write_csv(PREDICTIONS / f"{candidate}.csv", table, list(table[0]))
-    write_json(METRICS / "evaluate" / f"{candidate}.json", figures)
-    name = score_name(figures)
-    return f"{name} {figures[name]:.3f} on {len(rows)} {cfg.evaluate.split.value} rows"
+    write_json(METRICS / "evaluate" / f"{candidate}.json", metrics)
+    name = score_name(metrics)
+    return f"{name} {metrics[name]:.3f} on {len(rows)} {cfg.evaluate.split.value} rows"
 
 
 def load(candidate: str, batch_size: int, eos_token_ids: Sequence[int] = ()) -> Candidate:
-    """The candidate's model. Only its own runtime is imported: the int4 model needs no torch.
+    """Loads a candidate's model. Only its own runtime is imported: the int4 model needs no torch.
 
     Args:
-        candidate: its name.
-        batch_size: of base and merged.
-        eos_token_ids: that end an answer of base and merged; the built model has them in genai_config.json.
+        candidate: a name in CANDIDATES.
+        batch_size: batch size of base and merged.
+        eos_token_ids: the tokens that end an answer of base and merged; the ONNX model has them in genai_config.json.
     """
     if candidate == "onnx":
         from tunepress.inference.onnx_model import OnnxModel
@@ -83,8 +81,8 @@ def load(candidate: str, batch_size: int, eos_token_ids: Sequence[int] = ()) -> 
     return TorchModel(CANDIDATES[candidate], batch_size, eos_token_ids)
 
 
-def own_metric(name: str | None) -> Metric | None:
-    """The user's own metric, None where none is named.
+def load_metric(name: str | None) -> Metric | None:
+    """Imports the user's own metric, if one is named.
 
     Raises:
         InputError: there is no such function.
@@ -94,42 +92,42 @@ def own_metric(name: str | None) -> Metric | None:
     try:
         return get_method(name)
     except Exception as error:  # whatever importing the user's module raises
-        said = str(error.__cause__ or error).splitlines()[0]
-        raise InputError(f"evaluate.metric: {name} is no function that can be imported ({said})") from error
+        message = str(error.__cause__ or error).splitlines()[0]
+        raise InputError(f"evaluate.metric: {name} is not a function that can be imported ({message})") from error
 
 
-def measured(metric: Metric, rows: list[dict[str, Any]], answers: list[str]) -> float:
-    """What the user's own metric says.
+def compute_metric(metric: Metric, rows: list[dict[str, Any]], answers: list[str]) -> float:
+    """Computes the user's own metric.
 
     Raises:
-        InputError: it fails or returns no number.
+        InputError: it fails or does not return a number.
     """
     try:
         return round(float(metric([row["expected"] for row in rows], answers)), 4)
     except Exception as error:
-        said = (str(error).splitlines() or [""])[0]
-        raise InputError(f"evaluate.metric: {metric.__name__} failed ({type(error).__name__}: {said})") from error
+        message = (str(error).splitlines() or [""])[0]
+        raise InputError(f"evaluate.metric: {metric.__name__} failed ({type(error).__name__}: {message})") from error
 
 
-def measure(
+def evaluate_answers(
     rows: list[dict[str, Any]], answers: list[str], prompt: Prompt, confidence_level: float
 ) -> tuple[list[dict[str, str]], Metrics]:
-    """Predictions row by row, and their figures."""
+    """Returns the prediction of each row, and the metrics of all."""
     expected = [row["expected"] for row in rows]
     if prompt.labels:
         predicted = [find_label(answer, prompt.labels) for answer in answers]
-        figures = classification_metrics(expected, predicted, prompt.labels, confidence_level)
+        metrics = classification_metrics(expected, predicted, prompt.labels, confidence_level)
     else:
         predicted = [answer.strip() for answer in answers]
-        figures = generation_metrics(expected, predicted, confidence_level)
+        metrics = generation_metrics(expected, predicted, confidence_level)
     predictions = [
-        {"source": row["source"], "prompt": row["prompt"], "expected": row["expected"], "predicted": said, "answer": answer}
-        for row, said, answer in zip(rows, predicted, answers, strict=True)
+        {"source": row["source"], "prompt": row["prompt"], "expected": row["expected"], "predicted": prediction, "answer": answer}
+        for row, prediction, answer in zip(rows, predicted, answers, strict=True)
     ]
-    return predictions, figures
+    return predictions, metrics
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == [] or sys.argv[1] not in CANDIDATES:
-        sys.exit(f"evaluate: names no candidate; use python -m stages.evaluate {{{','.join(CANDIDATES)}}}")
+        sys.exit(f"evaluate: name a candidate: python -m stages.evaluate {{{','.join(CANDIDATES)}}}")
     run(f"evaluate_{sys.argv[1]}", partial(main, sys.argv[1]), Config, sys.argv[2:])

@@ -1,8 +1,8 @@
-"""identify: asks which version there is now of each file of rows that lies elsewhere, and reads none of them.
+"""identify: finds the current version of each remote file of rows, without downloading it.
 
-DVC runs it each time, for nothing on this machine tells whether a file elsewhere has changed. What it writes,
-data/identified/files.json or test_files.json, is in git: a file that has changed changes it, and only then does `collect` run.
-Where nobody answers, what it wrote before stays.
+DVC runs it every time, because nothing on this machine shows whether a remote file has changed. Its output,
+data/identified/files.json or test_files.json, is in git: if a remote file changes, so does the output, and only then
+`collect` runs. If a server does not answer, the version in the output stays.
 """
 
 import sys
@@ -22,51 +22,49 @@ from tunepress.remote.file import identify_file
 
 @dataclass
 class Config:
-    """What this stage reads of params.yaml."""
-
     data: Data
 
 
 def main(which: str, cfg: Config) -> str:
     """Writes data/identified/<which>.json."""
-    named = remote_urls({"files": cfg.data.files, "test_files": cfg.data.test_files}[which])
-    written = IDENTIFIED / f"{which}.json"
-    known = read_identities(which) if written.exists() else []
-    found = identify(named, {entry.url: entry for entry in known})
-    write_json(written, [asdict(entry) for entry in found])
-    changed = sum(entry not in known for entry in found)
-    return f"{len(found)} files elsewhere, {changed} new or changed, in {written}"
+    urls = remote_urls({"files": cfg.data.files, "test_files": cfg.data.test_files}[which])
+    output = IDENTIFIED / f"{which}.json"
+    known = read_identities(which) if output.exists() else []
+    current = identify(urls, {identity.url: identity for identity in known})
+    write_json(output, [asdict(identity) for identity in current])
+    changed = sum(identity not in known for identity in current)
+    return f"{len(current)} remote files, {changed} new or changed, in {output}"
 
 
-def identify(named: list[str], known: dict[str, Identity]) -> list[Identity]:
-    """The present version of each file; all are asked for at once, so that all together take no longer than one.
+def identify(urls: list[str], known: dict[str, Identity]) -> list[Identity]:
+    """The current version of each file; all requests run at the same time.
 
     Raises:
-        InputError: an address is not one, or its file cannot be had.
+        InputError: a URL is not valid, or its file cannot be accessed.
     """
-    for url in named:
-        if wrong := url_problem(url):
-            raise InputError(wrong)
-    with ThreadPoolExecutor(len(named) or 1) as threads:
-        return list(threads.map(lambda url: present(url, known.get(url)), named))
+    for url in urls:
+        if problem := url_problem(url):
+            raise InputError(problem)
+    with ThreadPoolExecutor(len(urls) or 1) as threads:
+        return list(threads.map(lambda url: current_identity(url, known.get(url)), urls))
 
 
-def present(url: str, known: Identity | None) -> Identity:
-    """The version of a file that is there now, or where nobody answers the one that was there before.
+def current_identity(url: str, known: Identity | None) -> Identity:
+    """The current version of a file, or the known one if the server does not answer.
 
     Raises:
-        InputError: the file cannot be had, or nobody answers and none was there before.
+        InputError: the file cannot be accessed, or the server does not answer and no version is known.
     """
     try:
         return identify_file(url)
     except UnansweredError as error:
         if known is None:
             raise InputError(f"{url}: {error}") from error
-        print(f"identify: {url}: {error}; this run goes on with the version seen before, {known.etag}", file=sys.stderr)
+        print(f"identify: {url}: {error}; this run continues with the known version {known.etag}", file=sys.stderr)
         return known
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == [] or sys.argv[1] not in LISTS:
-        sys.exit(f"identify: names no list; use python -m stages.identify {{{','.join(LISTS)}}}")
+        sys.exit(f"identify: name a list: python -m stages.identify {{{','.join(LISTS)}}}")
     run(f"identify_{sys.argv[1]}", partial(main, sys.argv[1]), Config, sys.argv[2:])

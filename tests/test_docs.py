@@ -268,7 +268,7 @@ def anchors(page: Path) -> set[str]:
     [
         ("training.md", " M parameters"),
         ("training.md", " GB free memory"),
-        ("azure-rows.md", "this run goes on with the version seen before"),
+        ("azure-rows.md", "this run continues with the known version"),
         ("azure-rows.md", "no answer within"),
         ("evaluation.md", "the bound of"),
         ("troubleshooting.md", "HYDRA_FULL_ERROR=1 shows the traceback"),

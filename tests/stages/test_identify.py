@@ -52,7 +52,7 @@ def run(sections: identify.Config) -> None:
 
 
 def test_versions_are_written_and_then_the_files(sections: identify.Config, files: Files) -> None:
-    assert identify.main("files", sections) == f"2 files elsewhere, 2 new or changed, in {IDENTIFIED}"
+    assert identify.main("files", sections) == f"2 remote files, 2 new or changed, in {IDENTIFIED}"
     assert [method.partition(" ")[0] for method in files.asked] == ["HEAD", "HEAD"]
     entries = json.loads(IDENTIFIED.read_text())
     assert [(entry["url"], entry["size"]) for entry in entries] == [
@@ -69,10 +69,10 @@ def test_versions_are_written_and_then_the_files(sections: identify.Config, file
 def test_only_a_change_there_changes_what_is_written_here(sections: identify.Config, files: Files) -> None:
     identify.main("files", sections)
     before = IDENTIFIED.read_bytes()
-    assert "2 files elsewhere, 0 new or changed" in identify.main("files", sections)
+    assert "2 remote files, 0 new or changed" in identify.main("files", sections)
     assert IDENTIFIED.read_bytes() == before
     files.files["/b/tone.jsonl"] = ROWS
-    assert "2 files elsewhere, 1 new or changed" in identify.main("files", sections)
+    assert "2 remote files, 1 new or changed" in identify.main("files", sections)
     assert IDENTIFIED.read_bytes() != before
 
 
@@ -86,7 +86,7 @@ def test_without_an_answer_the_version_seen_before_stays_and_one_line_a_file_say
     assert IDENTIFIED.read_bytes() == before
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2
-    assert "this run goes on with the version seen before" in said[0]
+    assert "this run continues with the known version" in said[0]
 
 
 @pytest.mark.parametrize("text", ["<<<<<<< HEAD\n[]\n", '[{"url": "https://example.org/tone.jsonl"}]', "[1]"])
@@ -135,7 +135,7 @@ def test_a_collection_is_whole_or_not_there(sections: identify.Config, files: Fi
 @pytest.mark.parametrize("stage", ["identify", "collect"])
 def test_the_list_must_be_named(stage: str, root: Path) -> None:
     done = subprocess.run([sys.executable, "-m", f"stages.{stage}"], cwd=root, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stderr) == (1, f"{stage}: names no list; use python -m stages.{stage} {{files,test_files}}\n")
+    assert (done.returncode, done.stderr) == (1, f"{stage}: name a list: python -m stages.{stage} {{files,test_files}}\n")
 
 
 # what is an extra

@@ -180,7 +180,7 @@ def test_gptq_stays_closer_to_the_merged_model_than_plain_rounding(tmp_path: Pat
     kl: dict[str | None, float] = {}
     for algo_config in (None, "gptq"):
         build.build(recipe(algo_config=algo_config, **only_layers), MERGED, tmp_path / str(algo_config))
-        figures = compare.agreement_figures(TorchModel(MERGED), OnnxModel(tmp_path / str(algo_config)), rows)
+        figures = compare.compare_tokens(TorchModel(MERGED), OnnxModel(tmp_path / str(algo_config)), rows)
         kl[algo_config] = figures["mean_kl"]
     assert kl["gptq"] < 0.5 * kl[None]
 
@@ -249,7 +249,7 @@ def test_a_full_precision_build_agrees_to_numerical_noise_and_int4_does_not(proj
         "tokenized_differently": 0,
     }
     assert CHANGED.read_text(encoding="utf-8").splitlines() == ['"source","prompt","expected","merged","onnx"']
-    rounded = compare.agreement_figures(TorchModel(MERGED), OnnxModel(int4), rows)
+    rounded = compare.compare_tokens(TorchModel(MERGED), OnnxModel(int4), rows)
     assert rounded["mean_kl"] > 1e-4
 
 
@@ -259,11 +259,11 @@ def test_rows_that_the_two_models_answer_differently_are_listed() -> None:
         for n, said in enumerate(("joy", "fear", "joy"))
     ]
     other = [row | {"predicted": tone} for row, tone in zip(one, ("joy", "joy", "fear"), strict=True)]
-    assert [(row["source"], row["merged"], row["onnx"]) for row in compare.differing(one, other)] == [
+    assert [(row["source"], row["merged"], row["onnx"]) for row in compare.changed_rows(one, other)] == [
         ("row 1", "fear", "joy"),
         ("row 2", "joy", "fear"),
     ]
-    assert compare.paired_figures(one, other) == {"only_merged_right": 1, "only_onnx_right": 1, "p_value": 1.0}
+    assert compare.paired_test(one, other) == {"only_merged_right": 1, "only_onnx_right": 1, "p_value": 1.0}
 
 
 def test_the_top_label_stands_beside_the_answer() -> None:
@@ -288,8 +288,8 @@ def test_a_metric_of_the_users_own_is_a_function_named_in_the_configuration(
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("of_mine_too.absent", "evaluate.metric: of_mine_too.absent is no function that can be imported"),
-        ("nowhere.at_all", "evaluate.metric: nowhere.at_all is no function that can be imported"),
+        ("of_mine_too.absent", "evaluate.metric: of_mine_too.absent is not a function that can be imported"),
+        ("nowhere.at_all", "evaluate.metric: nowhere.at_all is not a function that can be imported"),
         ("of_mine_too.broken", "evaluate.metric: broken failed (ZeroDivisionError: division by zero)"),
         ("of_mine_too.wordy", "evaluate.metric: wordy failed (ValueError: could not convert string to float: 'good')"),
     ],
@@ -321,7 +321,7 @@ def test_the_batch_size_changes_no_answer() -> None:
 
 def test_settings_and_rows_that_cannot_be_measured_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for settings in ({"batch_size": 0}, {"confidence_level": 1.0}, {"confidence_level": 0.0}):
-        with pytest.raises(InputError, match="batch_size must be 1 or more and confidence_level between 0 and 1"):
+        with pytest.raises(InputError, match="batch_size must be at least 1 and confidence_level between 0 and 1"):
             evaluated("onnx", **settings)
     monkeypatch.chdir(tmp_path)
     Prompt("{a}", "{b}", None, 10).save(tmp_path / PREPARED)
@@ -336,7 +336,7 @@ def test_settings_and_rows_that_cannot_be_measured_are_refused(tmp_path: Path, m
 def test_an_unknown_candidate_is_refused_in_one_line(root: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "stages.evaluate", "gpt"], cwd=root, capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr == "evaluate: names no candidate; use python -m stages.evaluate {base,merged,onnx}\n"
+    assert done.stderr == "evaluate: name a candidate: python -m stages.evaluate {base,merged,onnx}\n"
 
 
 def test_the_model_does_not_hold_the_commit_of_the_repo_that_the_environment_lies_in(tiny_phi3: Path, tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def test_a_full_precision_model_with_its_adapter_agrees_with_the_merged_model_to
 ) -> None:
     build.build_separate(recipe("fp32", adapters=Adapters.separate), MergeBase.original, tmp_path)
     rows = [{"prompt": prompt, "completion": tone} for prompt, tone in zip(PROMPTS, right_answers("tone"), strict=True)]
-    figures = compare.agreement_figures(TorchModel(inside / "models/merged"), OnnxModel(tmp_path), rows)
+    figures = compare.compare_tokens(TorchModel(inside / "models/merged"), OnnxModel(tmp_path), rows)
     assert figures["top1_agreement"] == 1
     assert figures["mean_kl"] < 1e-7
 

@@ -203,7 +203,7 @@ MEMORY = """
 import resource, sys
 from pathlib import Path
 import tunepress
-from stages.compare import agreement_figures
+from stages.compare import compare_tokens
 from tunepress.inference.scoring import score
 from tunepress.inference.onnx_model import OnnxModel
 from tunepress.inference.torch_model import TorchModel
@@ -214,7 +214,7 @@ def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 short, long = ([{"prompt": "Text: " * 8, "completion": "x" * n, "expected": "x" * n, "source": ""}] for n in (150, 1000))
 def measure(rows):
-    agreement_figures(*chosen, rows) if len(chosen) == 2 else score(chosen[0], rows, None)
+    compare_tokens(*chosen, rows) if len(chosen) == 2 else score(chosen[0], rows, None)
 measure(short)
 before = peak()
 measure(long)
