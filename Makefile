@@ -219,7 +219,8 @@ tests/azure/node_modules: tests/azure/package-lock.json
 
 .PHONY: clean
 clean: ## remove the environment and what the stages made; DVC's cache stays
-	rm -rf $(VENV) .checkpoints models data/collected data/prepared predictions report metrics/timings
+	rm -rf $(VENV) .checkpoints models data/collected data/prepared predictions report \
+		$(filter-out metrics/summary.json metrics/speed.json,$(wildcard metrics/*))
 
 .PHONY: help
 help: ## this list
