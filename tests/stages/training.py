@@ -3,11 +3,11 @@
 import csv
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from dvc.repo import Repo
 from omegaconf import OmegaConf
 
 from stages.train import stage as train
@@ -37,9 +37,9 @@ def new_project(folder: Path, base: Path) -> Path:
     for command in (
         ["git", "init", "--quiet"],
         ["git", "-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "--quiet", "--allow-empty", "-m", "first"],
-        [sys.executable, "-m", "dvc", "init", "--quiet"],
     ):
         subprocess.run(command, cwd=folder, check=True)
+    Repo.init(str(folder)).close()
     (folder / BASE).parent.mkdir()
     (folder / BASE).symlink_to(base)
     prepared = folder / PREPARED

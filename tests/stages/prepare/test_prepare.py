@@ -22,6 +22,7 @@ from tokenizers import processors
 from stages.prepare.rows import Row
 from stages.prepare.split import overlap
 from stages.prepare.stage import Config, fit, in_sequences, main, make_prompt, prepare, render, token_count
+from tests.command import run_module
 from tests.stages.params import CPU
 from tunepress.config.data import CorpusStrategy, Data, Overlong
 from tunepress.core.errors import InputError
@@ -567,6 +568,10 @@ class Project:
 
     def prepare(self, *overrides: str) -> tuple[int, str, list[str]]:
         """Exit code, standard output and the lines of standard error."""
+        result = run_module("stages.prepare", *overrides, folder=self.folder)
+        return result.returncode, result.stdout, result.stderr.splitlines()
+
+    def prepare_in_a_process(self, *overrides: str) -> tuple[int, str, list[str]]:
         environment = {**os.environ, "PYTHONPATH": str(self.root), "PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1"}
         command = [sys.executable, "-m", "stages.prepare", *overrides]
         result = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=100)
@@ -592,7 +597,7 @@ def project(root: Path, tiny_phi3: Path, tmp_path_factory: pytest.TempPathFactor
     OmegaConf.save(CPU | {"data": section, "seed": 0}, folder / "params.yaml")
     write_jsonl(folder / "rows.jsonl", phrases(10))
     project = Project(folder, root)
-    code, said, errors = project.prepare()
+    code, said, errors = project.prepare_in_a_process()
     assert (code, errors) == (0, [])
     assert re.fullmatch(r"prepare: 28 train, 4 validation, 8 test rows in data/prepared, 0 of 40 rows dropped, .*\n", said)
     return project
@@ -633,7 +638,8 @@ def test_a_failed_run_says_one_line_and_leaves_the_earlier_outputs(
     assert len(before) == 7
     if content is not None:
         (project.folder / name).write_bytes(content)
-    code, said, errors = project.prepare(f"data.files=[{name}]", override)
+    prepare = project.prepare_in_a_process if name == "broken.jsonl" else project.prepare
+    code, said, errors = prepare(f"data.files=[{name}]", override)
     assert project.outputs() == before
     assert (code, said, len(errors)) == (1, "", 1), errors
     assert error in errors[0]

@@ -11,6 +11,7 @@ import yaml  # type: ignore[import-untyped]
 from azure.ai.ml import load_job
 
 from tests.clone import Clone
+from tests.command import run_module
 from tools.azure.submit.validation import validate
 from tunepress.core.errors import InputError
 
@@ -125,13 +126,14 @@ def clone(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Clone:
 
 
 def dry_run(clone: Clone, *arguments: str, code: int = 0) -> str:
-    said = clone.run(sys.executable, "-m", "tools.azure.submit", "--dry-run", *arguments, code=code)
-    assert "Traceback" not in said
-    return said.strip()
+    done = run_module("tools.azure.submit", "--dry-run", *arguments, folder=clone.folder, environment=clone.environment)
+    assert done.returncode == code, done.stderr
+    return (done.stdout + done.stderr).strip()
 
 
 def test_a_dry_run_writes_the_job_and_asks_nobody(clone: Clone) -> None:
-    said = dry_run(clone, "compute=gpu-cluster", "--experiment", "smoke", "-S", "train.max_steps=2", "instance_count=2")
+    command = (sys.executable, "-m", "tools.azure.submit", "--dry-run", "compute=gpu-cluster", "--experiment", "smoke")
+    said = clone.run(*command, "-S", "train.max_steps=2", "instance_count=2").strip()
     assert said.startswith("azure-submit: job smoke-")
     assert said.endswith("on 2 nodes of gpu-cluster, .azure_job/job.yaml")
     assert len(said.splitlines()) == 1

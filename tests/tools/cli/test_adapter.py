@@ -1,7 +1,6 @@
 """adapter_file: one model in a folder, and the files of several adapters beside it."""
 
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ import pytest
 from stages.build.adapters.export import add_adapter_inputs
 from stages.build.adapters.lora import load
 from stages.build.stage import build
+from tests.command import run_module
 from tests.stages.random_adapter import write_random_adapter
 from tests.stages.recipes import recipe
 
@@ -25,8 +25,7 @@ def project(tiny_phi3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(project: Path, root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tools.cli.adapter", *(str(project / argument) for argument in arguments)]
-    return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
+    return run_module("tools.cli.adapter", *(str(project / argument) for argument in arguments), folder=root)
 
 
 def test_the_file_is_the_one_that_a_build_writes(project: Path, root: Path) -> None:

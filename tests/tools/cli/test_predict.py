@@ -11,6 +11,7 @@ import pytest
 
 from stages import evaluate
 from stages.build.stage import build
+from tests.command import run_module
 from tests.stages.recipes import evaluation, recipe
 from tools.cli.predict import VARIABLE
 from tunepress.core.files import write_jsonl
@@ -36,14 +37,11 @@ def project(tiny_phi3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run_predict(
-    project: Path, root: Path, *arguments: str, said: str = "", variable: str | None = None
-) -> subprocess.CompletedProcess[str]:
+def run_predict(project: Path, *arguments: str, said: str = "", variable: str | None = None) -> subprocess.CompletedProcess[str]:
     """`python -m tools.cli.predict` in the project's folder."""
     environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
-    environment |= {"PYTHONPATH": str(root)} | ({} if variable is None else {VARIABLE: variable})
-    command = [sys.executable, "-m", "tools.cli.predict", *arguments]
-    return subprocess.run(command, cwd=project, env=environment, input=said, capture_output=True, encoding="utf-8", timeout=120)
+    environment |= {} if variable is None else {VARIABLE: variable}
+    return run_module("tools.cli.predict", *arguments, folder=project, stdin=said, environment=environment)
 
 
 def answered(done: subprocess.CompletedProcess[str]) -> str:
@@ -62,30 +60,30 @@ def of_one(text: str) -> str:
 
 
 def test_texts_come_as_arguments(project: Path, root: Path) -> None:
-    assert answered(run_predict(project, root, *TEXTS)) == expected(project, *map(of_one, TEXTS))
+    assert answered(run_predict(project, *TEXTS)) == expected(project, *map(of_one, TEXTS))
 
 
 def test_a_text_with_any_character_comes_by_environment(project: Path, root: Path) -> None:
-    assert answered(run_predict(project, root, variable=TEXTS[1])) == expected(project, of_one(TEXTS[1]))
+    assert answered(run_predict(project, variable=TEXTS[1])) == expected(project, of_one(TEXTS[1]))
 
 
 def test_a_text_of_several_lines_by_environment_is_one_text(project: Path, root: Path) -> None:
-    assert answered(run_predict(project, root, variable="two\nlines")) == expected(project, of_one("two\nlines"))
+    assert answered(run_predict(project, variable="two\nlines")) == expected(project, of_one("two\nlines"))
 
 
 def test_lines_of_standard_input_are_answered_one_by_one_and_empty_ones_are_not(project: Path, root: Path) -> None:
-    done = run_predict(project, root, said="\n".join(["", TEXTS[0], "  ", *TEXTS[1:]]))
+    done = run_predict(project, said="\n".join(["", TEXTS[0], "  ", *TEXTS[1:]]))
     assert answered(done) == expected(project, *map(of_one, TEXTS))
 
 
 def test_an_empty_variable_leaves_standard_input(project: Path, root: Path) -> None:
-    assert answered(run_predict(project, root, said="word\n", variable="")) == expected(project, of_one("word"))
-    assert answered(run_predict(project, root, said="")) == ""
+    assert answered(run_predict(project, said="word\n", variable="")) == expected(project, of_one("word"))
+    assert answered(run_predict(project, said="")) == ""
 
 
 def test_several_columns_come_as_json_lines_and_a_bad_line_is_told_in_one(project: Path, root: Path) -> None:
     good = json.dumps({"First Name": "Zoë", "Question": "Who's {there}?", "else": 1})
-    done = run_predict(project, root, "--model", "models/two", said=f"{good}\nplain text\n{good}\n")
+    done = run_predict(project, "--model", "models/two", said=f"{good}\nplain text\n{good}\n")
     assert done.returncode == 1
     assert done.stdout == expected(project, "Who's {there}? (Zoë)\n")  # the line before it was answered
     assert done.stderr == 'predict: line 2: this model needs a JSON object {"Question": "...", "First Name": "..."}\n'
@@ -93,14 +91,14 @@ def test_several_columns_come_as_json_lines_and_a_bad_line_is_told_in_one(projec
 
 @pytest.mark.parametrize("text", ['{"Question": "?"}', "[1, 2]", '"Question"', "5", "null", '{"Question": "?", "First Name": }'])
 def test_a_line_without_all_columns_is_refused(text: str, project: Path, root: Path) -> None:
-    done = run_predict(project, root, "--model", "models/two", text)
+    done = run_predict(project, "--model", "models/two", text)
     assert done.returncode == 1
     assert done.stderr.startswith("predict: line 1: this model needs a JSON object")
     assert done.stderr.count("\n") == 1
 
 
 def test_no_model_is_told_in_one_line(tmp_path: Path, root: Path) -> None:
-    done = run_predict(tmp_path, root, "text")
+    done = run_predict(tmp_path, "text")
     assert done.returncode == 1
     assert done.stderr == f"predict: {ONNX}: no genai_config.json, so there is no ONNX model; run `make repro`\n"
 
@@ -109,7 +107,7 @@ def test_a_model_without_its_prompt_is_told_in_one_line(project: Path, root: Pat
     for file in (project / ONNX).iterdir():
         if file.name != "prompt.json":
             (tmp_path / file.name).symlink_to(file)
-    done = run_predict(project, root, "--model", str(tmp_path), "text")
+    done = run_predict(project, "--model", str(tmp_path), "text")
     assert done.returncode == 1
     assert done.stderr == f"predict: {tmp_path}/prompt.json: not found; models of this pipeline have it, run `make repro`\n"
 
@@ -129,7 +127,7 @@ def test_a_model_for_other_hardware_says_in_one_line_what_it_takes(
     precision = "fp16" if execution_provider == "NvTensorRtRtx" else "int4"
     build(recipe(precision, execution_provider), tiny_phi3, tmp_path / ONNX)
     ONE.save(tmp_path / ONNX)
-    done = run_predict(tmp_path, root, "text")
+    done = run_predict(tmp_path, "text")
     assert done.returncode == 1
     assert done.stderr.startswith(f"predict: {ONNX}: the model is built for {execution_provider}, which does not run here (")
     assert said in done.stderr
@@ -152,4 +150,4 @@ def test_answers_are_those_that_evaluate_recorded(project: Path, root: Path, mon
     evaluate.main("onnx", evaluate.Config(evaluation()))
     with (PREDICTIONS / "onnx.csv").open(newline="", encoding="utf-8") as file:
         recorded = [row["answer"].strip() for row in csv.DictReader(file)]
-    assert answered(run_predict(project, root, *TEXTS)) == "".join(f"{answer}\n" for answer in recorded)
+    assert answered(run_predict(project, *TEXTS)) == "".join(f"{answer}\n" for answer in recorded)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from tests.command import run_module
 from tests.stages.run_files import new_run
 from tools.cli.experiments import read, table
 from tools.cli.report import read_experiments
@@ -124,8 +125,5 @@ def test_the_page_lies_in_the_root_and_has_the_experiments(repo: Path, root: Pat
 
 
 def test_a_run_that_has_not_ended_is_told_in_one_line(tmp_path: Path, root: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": str(root)}
-    done = subprocess.run(
-        [sys.executable, "-m", "tools.cli.report"], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
+    done = run_module("tools.cli.report", folder=tmp_path)
     assert (done.returncode, done.stderr) == (1, "report: metrics/prepare.json: not found; run `make repro`\n")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.command import run_module
 from tests.tools.doctor.conftest import Read
 from tools.doctor import __main__ as command
 from tools.doctor.finding import State, warning
@@ -28,9 +29,11 @@ REMOTE = """
 
 
 def doctor(root: Path, folder: Path, *overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    given = os.environ | {"PYTHONPATH": str(root), "CUDA_VISIBLE_DEVICES": ""} | environment
-    line = [sys.executable, "-m", "tools.doctor", *overrides]
-    return subprocess.run(line, cwd=folder, env=given, capture_output=True, text=True, timeout=300)
+    changed = os.environ | {"PYTHONPATH": str(root), "CUDA_VISIBLE_DEVICES": ""} | environment
+    if not environment:
+        return run_module("tools.doctor", *overrides, folder=folder, environment=changed)
+    command = [sys.executable, "-m", "tools.doctor", *overrides]  # huggingface_hub reads its variables when it is imported
+    return subprocess.run(command, cwd=folder, env=changed, capture_output=True, text=True, timeout=300)
 
 
 def test_the_default_recipe_can_run_here(root: Path) -> None:
