@@ -1,4 +1,4 @@
-"""onnxruntime-genai's builder, called so that the same model and options give the same bytes."""
+"""Calls onnxruntime-genai's builder so that the same model and options give the same bytes."""
 
 import contextlib
 import io
@@ -18,8 +18,8 @@ class Builder:
     """A target of the builder and its extra options.
 
     Attributes:
-        precision: of the weights.
-        execution_provider: that the model is for.
+        precision: precision of the weights.
+        execution_provider: the execution provider that the model is for.
         extra_options: name=value, as on the builder's command line.
     """
 
@@ -28,10 +28,10 @@ class Builder:
     extra_options: list[str]
 
     def options(self, source: Path) -> dict[str, Any]:
-        """The extra options for a model folder, as the builder understands them.
+        """The extra options for a model folder, parsed by the builder.
 
         Raises:
-            InputError: it does not.
+            InputError: the builder rejects them.
         """
         from onnxruntime_genai.models.builder import parse_extra_options  # imports torch: five seconds
 
@@ -41,25 +41,25 @@ class Builder:
             return parsed
 
     def build(self, source: Path, folder: Path) -> None:
-        """Makes an onnxruntime-genai model folder of a model folder.
+        """Builds an onnxruntime-genai model folder from a Hugging Face model folder.
 
         Raises:
-            InputError: the builder refuses to.
+            InputError: the builder rejects the model or the options.
         """
         from onnxruntime_genai.models.builder import create_model
 
-        logging.getLogger("onnxruntime").setLevel(logging.WARNING)  # two lines for each node otherwise
-        # The builder deletes its cache folder when it is empty, so it gets one of its own.
+        logging.getLogger("onnxruntime").setLevel(logging.WARNING)  # otherwise it prints two lines for each node
+        # The builder deletes its cache folder if it is empty, so it gets a separate one.
         arguments = ("", str(source), str(folder), self.precision, self.execution_provider, str(folder / "cache"))
         options = self.options(source)
-        complete(options["hf_details"]["hf_config"])
-        options["windowed_kv_cache"] = False  # with one as short as the window, rewind_to fails past it
+        complete_config(options["hf_details"]["hf_config"])
+        options["windowed_kv_cache"] = False  # with a cache as short as the window, rewind_to fails beyond it
         with self.input_errors(), contextlib.redirect_stdout(io.StringIO()), hidden_git():
             create_model(*arguments, **options)
 
     @contextlib.contextmanager
     def input_errors(self) -> Iterator[None]:
-        """Tells in an InputError what the builder's code says in an error of another kind."""
+        """Converts the errors of the builder to InputError."""
         try:
             yield
         except (ValueError, NotImplementedError, KeyError, RuntimeError) as error:
@@ -67,10 +67,10 @@ class Builder:
             raise InputError(f"build: the builder refuses {target} ({one_line(error)})") from error
 
 
-def complete(config: Any) -> None:
-    """Adds to a config what the builder (0.18) reads and transformers 5 leaves out or calls otherwise."""
+def complete_config(config: Any) -> None:
+    """Adds the fields that the builder (0.18) reads and transformers 5 leaves out or calls differently."""
     windows.declare(config)
-    if hasattr(config, "layer_norm_eps"):  # Phi; builders/base.py takes 1e-6 without this name
+    if hasattr(config, "layer_norm_eps"):  # Phi; builders/base.py uses 1e-6 without this name
         config.rms_norm_eps = config.layer_norm_eps
     rope = getattr(config, "rope_parameters", None) or {}
     if rope.get("rope_type") == "longrope":
@@ -82,16 +82,16 @@ def complete(config: Any) -> None:
 
 @contextlib.contextmanager
 def hidden_git() -> Iterator[None]:
-    """Keeps git from the builder, which else writes into the model the commit of whatever repo the environment lies in.
+    """Hides git from the builder, which otherwise writes the commit of the repo around the environment into the model.
 
     With .venv in this project that is the project's own HEAD, and every commit would give other bytes
-    (onnxruntime_genai 0.18, models/builders/base.py, get_genai_commit). Without git it takes its own package's commit.
+    (onnxruntime_genai 0.18, models/builders/base.py, get_genai_commit). Without git it uses its own package's commit.
     """
-    earlier = os.environ.get("GIT_DIR")
+    previous = os.environ.get("GIT_DIR")
     os.environ["GIT_DIR"] = os.devnull
     try:
         yield
     finally:
         del os.environ["GIT_DIR"]
-        if earlier is not None:
-            os.environ["GIT_DIR"] = earlier
+        if previous is not None:
+            os.environ["GIT_DIR"] = previous

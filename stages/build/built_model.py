@@ -1,4 +1,4 @@
-"""A model folder that the builder has written: checked before anybody gets it, and told in figures."""
+"""Checks a model folder that the builder has written, and describes it in metrics."""
 
 from pathlib import Path
 from typing import Any
@@ -20,18 +20,18 @@ from tunepress.text.prompt import Prompt
 
 
 def check(build: Build, merged: Path, folder: Path) -> ModelProto:
-    """Looks whether the model of a folder will run for the provider it was built for, and runs it where every machine can.
+    """Checks that a model will run on the provider it was built for, and runs it if that is the CPU.
 
     Args:
-        build: the recipe.
-        merged: folder of the model that was built, with its tokenizer.
-        folder: onnxruntime-genai's layout, with prompt.json in it.
+        build: the section build.
+        merged: folder of the source model, with its tokenizer.
+        folder: in onnxruntime-genai's layout, with prompt.json.
 
     Returns:
-        its graph, without the data of its weights.
+        Its graph, without the data of its weights.
 
     Raises:
-        InputError: it will not.
+        InputError: it will not run.
     """
     config, prompt = GenaiConfig.read(folder), Prompt.load(folder)
     genai_config.check(config, build.execution_provider, load_encoder(merged, prompt.eos_token_ids), prompt)
@@ -43,14 +43,14 @@ def check(build: Build, merged: Path, folder: Path) -> ModelProto:
     return model
 
 
-def figures(build: Build, folder: Path, model: ModelProto) -> dict[str, Any]:
-    """What the folder holds: the recipe as asked and as found in the graph, the versions that made it, and where its MB went."""
+def metrics(build: Build, folder: Path, model: ModelProto) -> dict[str, Any]:
+    """The configured recipe and the one in the graph, the versions of the packages, and the size of each part."""
     weights = onnx_weights.read(model)
     return {
         "precision": build.precision,
         "execution_provider": build.execution_provider,
         "algo_config": build.algo_config,
-        **onnx_weights.found_recipe(weights),
+        **onnx_weights.actual_recipe(weights),
         "onnxruntime": onnxruntime.__version__,
         "onnxruntime_genai": og.__version__,
         "size_mb": size_mb(folder),

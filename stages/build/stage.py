@@ -23,8 +23,6 @@ from tunepress.text.prompt import Prompt
 
 @dataclass
 class Config:
-    """What this stage reads of params.yaml."""
-
     build: Build
     merge: Merge
 
@@ -43,8 +41,8 @@ def main(cfg: Config) -> str:
         prompt.save(partial)
         genai_config.write_eos_token_ids(partial, load_encoder(source, prompt.eos_token_ids).eos_token_ids)
         model = built_model.check(cfg.build, source, partial)
-    figures = built_model.figures(cfg.build, ONNX, model) | ({"calibration": calibration} if calibration else {})
-    write_json(METRICS / "build.json", figures)
+    metrics = built_model.metrics(cfg.build, ONNX, model) | ({"calibration": calibration} if calibration else {})
+    write_json(METRICS / "build.json", metrics)
     summary = f"{cfg.build.precision} model for {cfg.build.execution_provider} in {ONNX} ({size_mb(ONNX):.0f} MB)"
     if calibration and calibration["tokens"] < calibration["tokens_chosen"]:
         summary += ", calibrated on {rows} of {rows_chosen} rows, {tokens} of their {tokens_chosen} tokens".format(**calibration)

@@ -1,4 +1,4 @@
-"""Sliding windows: which layers of a model see only the latest tokens, and whether a built graph agrees."""
+"""Sliding windows: which layers of a model see only the last tokens, and whether a built graph agrees."""
 
 import re
 from typing import Any
@@ -16,33 +16,33 @@ ALL = -1  # local_window_size of a layer that sees everything
 
 
 def windows(config: Any) -> list[int]:
-    """For each layer of a transformers config the number of tokens that it sees, the present one included; -1 for all."""
+    """The number of tokens that each layer of a transformers config sees, including the current one; -1 for all."""
     window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
     return [window if window and kind == SLIDING else ALL for kind in layer_types(config)]
 
 
 def layer_types(config: Any) -> list[str]:
-    """The config's own, or what its architecture does where it has none."""
+    """The layer types of the config, or those of its architecture if it has none."""
     own = getattr(config, "layer_types", None)
     return own or [SLIDING if config.model_type in IN_EVERY_LAYER else "full_attention"] * config.num_hidden_layers
 
 
 def declare(config: Any) -> None:
-    """Writes layer_types into a config that lacks them.
+    """Adds layer_types to a config that has none.
 
-    The builder (0.18, builders/base.py, is_local) gives a layer its window only where layer_types says so.
+    The builder (0.18, builders/base.py, is_local) gives a layer its window only if layer_types says so.
     """
     if any(window != ALL for window in windows(config)):
         config.layer_types = layer_types(config)
 
 
 def check(model: ModelProto, config: GenaiConfig, expected: list[int]) -> None:
-    """Looks whether the layers of a built model see what those of its source do.
+    """Checks that the layers of a built model see the same tokens as those of its source.
 
     Args:
         model: the graph.
-        config: of its folder.
-        expected: for each layer, as `windows` gives it.
+        config: the config of its folder.
+        expected: the window of each layer, from `windows`.
 
     Raises:
         InputError: a layer has another window or an operator without one, or the cache is shorter than the context.
@@ -53,13 +53,13 @@ def check(model: ModelProto, config: GenaiConfig, expected: list[int]) -> None:
     for node in model.graph.node:
         layer = LAYER.match(node.name)
         if layer and node.op_type in ATTENTION:
-            built[int(layer[1])] = next((at.i for at in node.attribute if at.name == "local_window_size"), ALL)
+            built[int(layer[1])] = next((field.i for field in node.attribute if field.name == "local_window_size"), ALL)
     for number, window in enumerate(expected):
         if built[number] != window:
-            sees = f"layer {number} sees {tokens(built[number])}, in the model it was built from {tokens(window)}"
-            raise InputError(f"{config.graph.name}: {sees}; the builder cannot build this model for {config.provider}")
+            problem = f"layer {number} sees {tokens(built[number])}, in the source model {tokens(window)}"
+            raise InputError(f"{config.graph.name}: {problem}; the builder cannot build this model for {config.provider}")
 
 
 def tokens(window: int) -> str:
     """A window in words."""
-    return "all tokens" if window == ALL else f"the latest {window} tokens"
+    return "all tokens" if window == ALL else f"the last {window} tokens"

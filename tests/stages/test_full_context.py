@@ -28,7 +28,7 @@ def compare(folder: Path) -> None:
     import torch
 
     from stages.build.builder import Builder
-    from stages.build.twin import by_genai
+    from stages.build.twin import genai_logits
     from tunepress.models.hf_model import load_model
     from tunepress.models.random_model import write_random_model
 
@@ -39,7 +39,7 @@ def compare(folder: Path) -> None:
     with torch.inference_mode():
         expected = load_model(source).eval()(torch.tensor([tokens]), use_cache=False).logits[0].numpy()
     Builder("fp32", "cpu", []).build(source, folder / "onnx")
-    difference = np.abs(by_genai(folder / "onnx", tokens) - expected).max(axis=-1)
+    difference = np.abs(genai_logits(folder / "onnx", tokens) - expected).max(axis=-1)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
     largest = float(np.abs(expected).max())
     print(json.dumps({"tokens": len(difference), "difference": float(difference.max()) / largest, "peak_gb": peak}))

@@ -1,4 +1,4 @@
-"""A weight matrix in a few bits: integers in blocks along the input features, each block with a scale and a zero point."""
+"""A quantized weight matrix: integers in blocks along the input features, each block with a scale and a zero point."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ class QuantizedMatrix:
         qweight: uint8 [out, in * bits / 8], the first of two codes in the lower half of a byte.
         scales: [out, blocks].
         qzeros: uint8 [out, blocks * bits / 8, rounded up], packed likewise.
-        bits: of a code, 4 or 8.
+        bits: bits of a code, 4 or 8.
     """
 
     qweight: Tensor
@@ -29,18 +29,18 @@ class QuantizedMatrix:
 
     @staticmethod
     def neutral_zeros(rows: int, blocks: int, bits: int) -> Tensor:
-        """Packed zero points, all the middle of the codes, which MatMulNBits takes where it is given none."""
+        """Packed zero points in the middle of the codes, which are the default of MatMulNBits."""
         return pack(torch.full((rows, blocks), 1 << (bits - 1), dtype=torch.uint8), bits)
 
     def dequantized(self) -> Tensor:
-        """The weights again, [out, in], in the type of the scales."""
+        """The dequantized weights, [out, in], in the type of the scales."""
         codes, zero_points = unpack(self.qweight, self.bits), unpack(self.qzeros, self.bits)
         blocks = codes.view(*self.scales.shape, -1).to(self.scales.dtype)
         return ((blocks - zero_points[:, : self.scales.shape[1], None]) * self.scales[..., None]).view(codes.shape)
 
 
 def pack(codes: Tensor, bits: int) -> Tensor:
-    """uint8 codes [rows, columns], two to a byte where they have 4 bits; an odd last column stands twice."""
+    """Packs uint8 codes [rows, columns], with 4 bits two to a byte; an odd last column is doubled."""
     if bits == 8:
         return codes
     even = torch.cat([codes, codes[:, -1:]], dim=1) if codes.shape[1] % 2 else codes
@@ -48,5 +48,5 @@ def pack(codes: Tensor, bits: int) -> Tensor:
 
 
 def unpack(packed: Tensor, bits: int) -> Tensor:
-    """What `pack` packed, a doubled last column included."""
+    """The inverse of `pack`, with a doubled last column if there is one."""
     return packed if bits == 8 else torch.stack([packed & 15, packed >> 4], dim=-1).flatten(1)

@@ -1,7 +1,7 @@
-"""A model folder with quantized weights, in the layout of Olive's checkpoints, which onnxruntime-genai's builder reads.
+"""Writes quantized weights in the layout of Olive's checkpoints, which onnxruntime-genai's builder reads.
 
-The builder's own way holds the whole model in float32 before it rounds the first weight: 21.5 GB for 3.8 billion parameters. A
-checkpoint that is quantized already costs it a few bytes for each weight, and this one is written layer by layer.
+The builder itself loads the whole model in float32 before it rounds the first weight: 21.5 GB for 3.8 billion parameters. For a
+checkpoint that is already quantized it needs a few bytes for each weight, and this one is written layer by layer.
 """
 
 import json
@@ -20,18 +20,18 @@ from transformers import AutoConfig
 from stages.build.quantize.blocks import QuantizedMatrix
 from tunepress.models.shards import Shards
 
-# Architectures whose graphs from such a checkpoint were compared with the builder's own: all of their weights are either
-# matrices of the decoder's layers of these names or left as they are.
+# Architectures whose graphs from such a checkpoint were compared with the builder's own. Their weights are either matrices of the
+# decoder's layers with these names, or not quantized.
 ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Phi3ForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
 LAYER = re.compile(r"model\.layers\.(\d+)\.")
 MATRIX = re.compile(r"(model\.layers\.\d+\.(?:self_attn|mlp)\.\w+_proj)\.weight")
 
 
 def parts(module: str, config: Any) -> dict[str, int]:
-    """The modules that one is to the builder, with the rows of each: a fused one is several.
+    """The modules that a module is for the builder, with the rows of each: a fused module is several.
 
-    They are handed over apart, because the builder's loader (0.18, loaders/base.py) cuts the zero points of fused ones in
-    the wrong place.
+    They are written separately, because the builder's loader (0.18, loaders/base.py) splits the zero points of fused modules
+    in the wrong place.
     """
     layer, _, name = module.rpartition(".")
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
@@ -44,13 +44,13 @@ def parts(module: str, config: Any) -> dict[str, int]:
 
 
 def split(module: str, weight: Tensor, config: Any) -> dict[str, Tensor]:
-    """A weight [out, in] as the weights of `parts`."""
+    """Splits a weight [out, in] into the weights of `parts`."""
     rows = parts(module, config)
     return {module: weight} if len(rows) == 1 else dict(zip(rows, weight.split(list(rows.values())), strict=True))
 
 
 class SourceModel:
-    """The tensors of a model folder by the layer that they belong to."""
+    """The tensors of a model folder by layer."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -58,22 +58,21 @@ class SourceModel:
         self.tensors = Shards.of(folder).tensors
 
     def read(self, name: str) -> Tensor:
-        """One tensor."""
         return self.tensors[name].read()
 
     def matrices(self, layer: int) -> dict[str, str]:
-        """The modules of a layer whose weights are quantized, and the names of these weights."""
-        found = {name: MATRIX.fullmatch(name) for name in self.of_layer(layer)}
-        return {match[1]: name for name, match in found.items() if match}
+        """The names of the weights of a layer that are quantized, by module."""
+        matches = {name: MATRIX.fullmatch(name) for name in self.of_layer(layer)}
+        return {match[1]: name for name, match in matches.items() if match}
 
     def column_counts(self) -> dict[str, int]:
         """The number of columns of each matrix of the first layer."""
         return {module: self.tensors[name].shape[1] for module, name in self.matrices(0).items()}
 
     def of_layer(self, layer: int | None) -> list[str]:
-        """The names of a layer's tensors; None: of those that are in no layer."""
-        match = {name: LAYER.match(name) for name in sorted(self.tensors)}
-        return [name for name, one in match.items() if (int(one[1]) if one else None) == layer]
+        """The names of a layer's tensors; with None, of the tensors outside the layers."""
+        matches = {name: LAYER.match(name) for name in sorted(self.tensors)}
+        return [name for name, match in matches.items() if (int(match[1]) if match else None) == layer]
 
 
 def write_checkpoint(
@@ -83,10 +82,10 @@ def write_checkpoint(
 
     Args:
         source: the model.
-        layers: for each layer the quantized weights by module, fused ones split.
-        block_size: of all of them.
-        bits: of most of them.
-        folder: to make.
+        layers: for each layer the quantized weights by module, with fused modules split.
+        block_size: the block size of all weights.
+        bits: the bits of most weights.
+        folder: a new folder.
     """
     folder.mkdir(parents=True)
     overrides: dict[str, dict[str, int]] = {}
@@ -106,15 +105,15 @@ def write_checkpoint(
 
 
 def write(tensors: dict[str, Tensor], file: Path) -> None:
-    """Writes tensors; safetensors wants each in memory of its own, and parts of fused ones share theirs."""
+    """Writes tensors; safetensors needs each in its own memory, and the parts of fused ones share theirs."""
     save_file({name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}, file)
 
 
 def drop_neutral_zero_points(folder: Path) -> None:
-    """Takes out of a built model the zero points that are what MatMulNBits takes anyway.
+    """Removes the zero points that are MatMulNBits's default from a built model.
 
-    The builder's loader demands zero points (0.18, builders/base.py, make_packed_matmul_int4_class), and writes accuracy_level
-    where it is 0, as it is for GPUs; its own rounding writes neither.
+    The builder's loader requires zero points (0.18, builders/base.py, make_packed_matmul_int4_class), and writes accuracy_level
+    even if it is 0, as for GPUs; the builder's own rounding writes neither.
     """
     model = ir.load(folder / "model.onnx")
     for node in model.graph:

@@ -1,8 +1,8 @@
-"""GPTQ: int4 rounding that makes up for each weight's error in the weights that are still to be rounded.
+"""GPTQ: int4 quantization that compensates for each weight's rounding error in the weights that are not yet rounded.
 
 Source: Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers", 2023. The columns
-are taken by falling activation (their `act_order`) while the blocks stay where they are, so the model needs no table of
-columns; the scales come from a search, weighted as GPTQ weighs the errors.
+are processed by decreasing activation (their `act_order`) while the blocks stay in place, so the model needs no table of
+columns; the scales come from a search, weighted as GPTQ weights the errors.
 """
 
 from dataclasses import dataclass
@@ -12,19 +12,19 @@ from torch import Tensor
 
 from stages.build.quantize.blocks import QuantizedMatrix
 
-DAMPING = 0.01  # of the mean of the Hessian's diagonal, added to it
-LAZY = 128  # columns whose errors are passed on to the rest in one product
-RANGES = [percent / 100 for percent in range(110, 58, -2)]  # of a block's own, that the search for scales tries
+DAMPING = 0.01  # added to the Hessian's diagonal, as a share of its mean
+LAZY = 128  # columns whose errors are applied to the remaining ones in one product
+RANGES = [percent / 100 for percent in range(110, 58, -2)]  # as shares of a block's own range, which the search for scales tries
 
 
 @dataclass(frozen=True)
 class Curvature:
-    """How much the rounding of each input feature matters, and how others can make up for it.
+    """How much the rounding of each input feature matters, and how the others can compensate for it.
 
     Attributes:
-        order: of the features, by falling activation, [in].
+        order: the features by decreasing activation, [in].
         root: upper Cholesky factor of the inverse Hessian of the features in this order, [in, in].
-        importance: of each feature's error once the later ones have made up for it, in the features' own order, [in].
+        importance: weight of each feature's error after the later ones have compensated for it, in the original order, [in].
     """
 
     order: Tensor
@@ -36,7 +36,7 @@ class Curvature:
         """Takes the sum of x x^T over the inputs x, [in, in]."""
         hessian = second_moment.double()
         diagonal = hessian.diagonal()
-        diagonal[diagonal == 0] = 1  # a feature that is never seen matters to none
+        diagonal[diagonal == 0] = 1  # the error of a feature that is never active does not matter
         diagonal.add_(DAMPING * diagonal.mean())
         order = torch.argsort(diagonal, descending=True, stable=True)
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(hessian[order][:, order]))
@@ -53,26 +53,27 @@ def gptq(
 
     Args:
         weight: [out, in].
-        curvature: of the inputs.
-        block_size: input features that share a scale; divides their number.
-        bits: of a code, 4 or 8.
+        curvature: the curvature of the inputs.
+        block_size: number of input features that share a scale; divides their total number.
+        bits: bits of a code, 4 or 8.
         symmetric: whether all zero points are the middle of the codes.
-        dtype: of the scales.
+        dtype: the type of the scales.
     """
     weight = weight.float()
-    scales, zero_points = search(weight, curvature.importance, block_size, bits, symmetric, dtype)
-    codes = compensated(weight, curvature, scales, zero_points, bits)
+    scales, zero_points = search_scales(weight, curvature.importance, block_size, bits, symmetric, dtype)
+    codes = round_with_compensation(weight, curvature, scales, zero_points, bits)
     return QuantizedMatrix.of(codes, scales, zero_points, bits)
 
 
-def search(
+def search_scales(
     weight: Tensor, importance: Tensor, block_size: int, bits: int, symmetric: bool, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """The scales [out, blocks] and zero points uint8 [out, blocks] with the least weighted error of plain rounding.
 
-    Tried are ranges from a little over the block's own down to 60% of it, which cut off what lies outside; with a symmetric
-    code also the scale's negative, for there is one code more on one side of zero. Every scale is a normal number of its type,
-    of either sign, and all its multiples are finite: a block of zeros has no range, and float16 has few numbers below 6e-5.
+    The search tries ranges from slightly more than the block's own down to 60% of it, which clip the values outside; with
+    symmetric codes also the negative scale, because there is one more code on one side of zero. Every scale is a normal number
+    of its type, of either sign, and all its multiples are finite: a block of zeros has no range, and float16 has few numbers
+    below 6e-5.
     """
     blocks, weights = weight.view(len(weight), -1, block_size), importance.view(1, -1, block_size)
     low, high = blocks.amin(-1).clamp(max=0), blocks.amax(-1).clamp(min=0)
@@ -94,24 +95,24 @@ def search(
     return scales, zero_points
 
 
-def compensated(weight: Tensor, curvature: Curvature, scales: Tensor, zero_points: Tensor, bits: int) -> Tensor:
-    """The codes uint8 [out, in], each column's error spread over those that come after it."""
+def round_with_compensation(weight: Tensor, curvature: Curvature, scales: Tensor, zero_points: Tensor, bits: int) -> Tensor:
+    """The codes uint8 [out, in], with each column's error distributed over the columns after it."""
     order, root = curvature.order, curvature.root
-    remaining = weight[:, order].t().contiguous()  # a column is a row here: one stretch of memory
+    remaining = weight[:, order].t().contiguous()  # transposed, so that a column is contiguous in memory
     block_size = weight.shape[1] // scales.shape[1]
     scale, zero = scales.float().t().contiguous(), zero_points.float().t().contiguous()
     codes = torch.empty_like(remaining, dtype=torch.uint8)
     for start in range(0, len(order), LAZY):
         end = min(start + LAZY, len(order))
-        now, errors = remaining[start:end], torch.empty_like(remaining[start:end])
+        current, errors = remaining[start:end], torch.empty_like(remaining[start:end])
         near = root[start:end, start:end]
         for row in range(end - start):
             block = int(order[start + row]) // block_size
-            code = (now[row] / scale[block]).round_().add_(zero[block]).clamp_(0, 2**bits - 1)
+            code = (current[row] / scale[block]).round_().add_(zero[block]).clamp_(0, 2**bits - 1)
             codes[start + row] = code.to(torch.uint8)
-            errors[row] = (now[row] - (code - zero[block]) * scale[block]) / near[row, row]
-            now[row + 1 :].addr_(near[row, row + 1 :], errors[row], alpha=-1)
+            errors[row] = (current[row] - (code - zero[block]) * scale[block]) / near[row, row]
+            current[row + 1 :].addr_(near[row, row + 1 :], errors[row], alpha=-1)
         remaining[end:].addmm_(root[start:end, end:].t(), errors, alpha=-1)
-    found = torch.empty_like(codes)
-    found[order] = codes
-    return found.t().contiguous()
+    ordered = torch.empty_like(codes)
+    ordered[order] = codes
+    return ordered.t().contiguous()

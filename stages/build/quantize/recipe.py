@@ -1,4 +1,4 @@
-"""What a recipe makes of each weight: its bits, and plain rounding by onnxruntime's own quantizers, one matrix at a time."""
+"""The bits that a recipe gives each weight, and rounding to the nearest by onnxruntime's own quantizers, one matrix at a time."""
 
 import contextlib
 import io
@@ -14,21 +14,21 @@ from torch import Tensor
 
 from stages.build.quantize.blocks import QuantizedMatrix
 
-NODE = "/MatMul"  # the name of the one product in a graph of its own
+NODE = "/MatMul"  # the name of the product in a graph with a single product
 
 
 @dataclass(frozen=True)
 class WeightRecipe:
-    """A recipe of the builder as far as it rounds weights.
+    """The part of a builder's recipe that quantizes weights.
 
     Attributes:
         method: default, rtn or k_quant.
-        bits: of most weights.
-        block_size: input features that share a scale.
-        symmetric: whether zero points are left out.
-        dtype: of the weights before they are rounded, and of the scales.
-        packed: whether the builder makes one product of queries, keys and values, which then have the same bits.
-        upgraded: for nodes of the builder's graph the bits that they have instead.
+        bits: bits of most weights.
+        block_size: number of input features that share a scale.
+        symmetric: whether there are no zero points.
+        dtype: type of the weights before they are rounded, and of the scales.
+        packed: whether the builder merges queries, keys and values into one product, so that they have the same bits.
+        upgraded: the bits of the nodes of the builder's graph that have other bits.
     """
 
     method: str
@@ -45,16 +45,16 @@ class WeightRecipe:
 
         Args:
             precision: int4 or int8.
-            execution_provider: the builder's name of it.
-            options: what the builder's parse_extra_options has made of them.
-            layers: of the model.
+            execution_provider: the builder's name of the execution provider.
+            options: the result of the builder's parse_extra_options.
+            layers: number of layers of the model.
         """
         from onnxruntime_genai.models.builders.base import Model
         from onnxruntime_genai.models.quantization import QuantConfig
 
         config = QuantConfig.from_extra_options(options, precision, execution_provider)
-        presets = {one.match["preset"]: one.type for one in config.weights.overrides if "preset" in one.match}
-        outline = SimpleNamespace(num_layers=layers)  # all of a model that the builder's rule for mixed precision asks for
+        presets = {override.match["preset"]: override.type for override in config.weights.overrides if "preset" in override.match}
+        outline = SimpleNamespace(num_layers=layers)  # all that the builder's rule for mixed precision reads of a model
         Model.make_matmul_mixed_precision(outline, presets)
         return cls(
             method=config.weights.method,
@@ -63,11 +63,11 @@ class WeightRecipe:
             symmetric=bool(config.weights.symmetric),
             dtype={"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[config.io_dtype],
             packed=execution_provider != "dml" and options.get("fuse_qkv", True),
-            upgraded={node: one["bits"] for node, one in outline.int4_customized_weight_config.items()},
+            upgraded={node: settings["bits"] for node, settings in outline.int4_customized_weight_config.items()},
         )
 
     def bits_of(self, module: str) -> int:
-        """The bits of one module's weight, such as model.layers.0.self_attn.q_proj."""
+        """The bits of the weight of a module such as model.layers.0.self_attn.q_proj."""
         layer, block, name = module.rsplit(".", 2)
         if self.packed and name in {"q_proj", "k_proj", "v_proj"}:
             name = "qkv_proj"
@@ -75,7 +75,7 @@ class WeightRecipe:
         return self.upgraded.get(node, self.bits)
 
     def quantize(self, weight: Tensor, bits: int) -> QuantizedMatrix:
-        """Rounds a weight [out, in] as the builder's graph would be, by a graph of this one product."""
+        """Rounds a weight [out, in] as in the builder's graph, in a graph with only this product."""
         from onnxruntime.quantization.matmul_nbits_quantizer import (
             KQuantWeightOnlyQuantConfig,
             MatMulNBitsQuantizer,
@@ -92,19 +92,19 @@ class WeightRecipe:
             op_types_to_quantize=("MatMul",),
             algo_config=configs[self.method](**own) if self.method in configs else None,
         )
-        with contextlib.redirect_stdout(io.StringIO()):  # a progress bar for the one product
+        with contextlib.redirect_stdout(io.StringIO()):  # hides a progress bar for the single product
             quantizer.process()
         graph = quantizer.model.model.graph
         (node,) = graph.node
-        made = {one.name: one for one in graph.initializer}
-        qweight, scales, *zeros = (tensor(made[name]) for name in node.input[1:])
+        initializers = {initializer.name: initializer for initializer in graph.initializer}
+        qweight, scales, *zeros = (tensor(initializers[name]) for name in node.input[1:])
         rows, blocks = qweight.shape[:2]
-        given = zeros[0].view(rows, -1) if zeros else QuantizedMatrix.neutral_zeros(rows, blocks, bits)
-        return QuantizedMatrix(qweight.view(rows, -1), scales.view(rows, blocks), given, bits)
+        zero_points = zeros[0].view(rows, -1) if zeros else QuantizedMatrix.neutral_zeros(rows, blocks, bits)
+        return QuantizedMatrix(qweight.view(rows, -1), scales.view(rows, blocks), zero_points, bits)
 
 
 def one_product(weight: Tensor) -> onnx.ModelProto:
-    """A graph of one MatMul with a constant weight, given as [out, in]."""
+    """A graph with a single MatMul whose weight, [out, in], is constant."""
     types = {torch.float32: TensorProto.FLOAT, torch.float16: TensorProto.FLOAT16, torch.bfloat16: TensorProto.BFLOAT16}
     kind = types[weight.dtype]
     rows = weight.t().contiguous().view(torch.uint8).numpy().tobytes()
@@ -116,8 +116,8 @@ def one_product(weight: Tensor) -> onnx.ModelProto:
 
 
 def tensor(constant: onnx.TensorProto) -> Tensor:
-    """A graph's constant in torch."""
+    """Converts a graph's constant to torch."""
     values = numpy_helper.to_array(constant).copy()
-    if constant.data_type == TensorProto.BFLOAT16:  # a type that numpy has from another package
+    if constant.data_type == TensorProto.BFLOAT16:  # numpy gets this type from another package
         return torch.from_numpy(values.view(np.uint16)).view(torch.bfloat16)
     return torch.from_numpy(values)

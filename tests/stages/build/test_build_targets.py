@@ -85,23 +85,23 @@ def test_every_recipe_builds_and_passes_every_check_of_a_machine_without_its_har
     chosen = of_conf(name, root)
     folder = built(chosen, tiny_phi3, tmp_path / "onnx")
     model = built_model.check(chosen, tiny_phi3, folder)
-    figures = built_model.figures(chosen, folder, model)
+    metrics = built_model.metrics(chosen, folder, model)
     assert GenaiConfig.read(folder).provider == chosen.execution_provider
     if chosen.precision in ("int4", "int8"):
         least = int(chosen.precision.removeprefix("int"))
-        assert least < figures["effective_bits_per_weight"] < 10
-        assert figures["block_size"] == 32
+        assert least < metrics["effective_bits_per_weight"] < 10
+        assert metrics["block_size"] == 32
     else:
-        assert figures["effective_bits_per_weight"] is None
-        assert figures["mb_by_kind"] == {"quantized": 0, "scales": 0, "zero_points": 0, "plain": figures["mb_by_kind"]["plain"]}
+        assert metrics["effective_bits_per_weight"] is None
+        assert metrics["mb_by_kind"] == {"quantized": 0, "scales": 0, "zero_points": 0, "plain": metrics["mb_by_kind"]["plain"]}
 
 
 @pytest.mark.parametrize("name", ["cpu_int4", "cpu_int4_k_quant_mixed", "cpu_int8", "dml_int4", "webgpu_int8"])
 def test_a_model_whose_head_is_its_embedding_builds_too(name: str, tied: Path, tmp_path: Path, root: Path) -> None:
     chosen = of_conf(name, root)
     folder = built(chosen, tied, tmp_path / "onnx")
-    figures = built_model.figures(chosen, folder, built_model.check(chosen, tied, folder))
-    assert figures["size_mb"] < 0.3
+    metrics = built_model.metrics(chosen, folder, built_model.check(chosen, tied, folder))
+    assert metrics["size_mb"] < 0.3
 
 
 @pytest.mark.parametrize("name", ["cuda_int4", "dml_int4", "webgpu_int4", "cpu_int8"])
@@ -153,7 +153,7 @@ def test_a_quantized_cache_takes_its_scales_from_a_file(tiny_phi3: Path, tmp_pat
 def test_fp32_for_cuda_is_still_a_graph_that_no_runtime_reads(tied: Path, tmp_path: Path) -> None:
     """Else builder_options.BROKEN has one too many."""
     folder = built(recipe("fp32", "cuda"), tied, tmp_path / "onnx")
-    with pytest.raises(InputError, match=r"these options give a graph that does not hold \(.*present\.0\.key"):
+    with pytest.raises(InputError, match=r"these options give an invalid graph \(.*present\.0\.key"):
         onnx_graph.check(GenaiConfig.read(folder))
 
 

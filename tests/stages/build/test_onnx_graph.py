@@ -29,16 +29,16 @@ def test_weights_that_are_cut_short_or_missing_are_found(folder: Path) -> None:
     data = folder / "model.onnx.data"
     data.write_bytes(data.read_bytes()[:-1])
     size = data.stat().st_size
-    assert refused(folder).startswith(f"model.onnx.data: {size} bytes of at least {size + 1}")
+    assert refused(folder).startswith(f"model.onnx.data: has {size} of at least {size + 1} bytes")
     data.unlink()
     assert refused(folder).startswith("model.onnx.data: not found")
 
 
 def test_a_graph_that_is_missing_or_none_is_found(folder: Path) -> None:
     (folder / "model.onnx").write_bytes(b"no protobuf")
-    assert refused(folder).startswith("model.onnx: no ONNX graph (")
+    assert refused(folder).startswith("model.onnx: not an ONNX graph (")
     (folder / "model.onnx").unlink()
-    assert refused(folder) == "genai_config.json: names model.onnx, which is not there; build the model again"
+    assert refused(folder) == "genai_config.json: names model.onnx, which is missing; build the model again"
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_a_weight_of_another_type_is_found(folder: Path) -> None:
         scales.data_type = onnx.TensorProto.INT32
 
     edit_graph(folder, change)
-    assert "these options give a graph that does not hold (" in refused(folder)
+    assert "these options give an invalid graph (" in refused(folder)
 
 
 def test_names_that_are_not_the_graphs_are_found(folder: Path) -> None:
@@ -69,4 +69,4 @@ def test_names_that_are_not_the_graphs_are_found(folder: Path) -> None:
     assert "present_key_names is now.%d.key, and model.onnx has no such output" in refused(folder)
     settings(folder, lambda model: model["decoder"]["outputs"].update(present_key_names="present.%d.key"))
     settings(folder, lambda model: model["decoder"]["inputs"].pop("attention_mask"))
-    assert "names no attention_mask, which model.onnx wants" in refused(folder)
+    assert "does not name attention_mask, an input of model.onnx" in refused(folder)

@@ -36,14 +36,14 @@ def test_int4_in_blocks_of_32_takes_half_a_byte_and_a_float_for_32(tiny_phi3: Pa
     }
     assert found.quantized_weights == HEAD + ATTENTION + MLP
     assert found.effective_bits_per_weight == 4 + 32 / 32
-    assert onnx_weights.found_recipe(found) == {"block_size": 32, "accuracy_level": 4, "is_symmetric": True}
+    assert onnx_weights.actual_recipe(found) == {"block_size": 32, "accuracy_level": 4, "is_symmetric": True}
 
 
 def test_zero_points_and_scales_of_half_a_float_are_counted(tiny_phi3: Path, tmp_path: Path) -> None:
     found = weights(recipe("int4", "cuda", block_size=16, is_symmetric=False), tiny_phi3, tmp_path / "onnx")
     assert found.tensors["mlp", Kind.zero_points] == MLP // 16 // 2
     assert found.effective_bits_per_weight == 4 + 16 / 16 + 4 / 16
-    assert onnx_weights.found_recipe(found) == {"block_size": 16, "accuracy_level": 0, "is_symmetric": False}
+    assert onnx_weights.actual_recipe(found) == {"block_size": 16, "accuracy_level": 0, "is_symmetric": False}
 
 
 def test_layers_of_eight_bits_among_those_of_four_are_counted(tiny_phi3: Path, tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_full_precision_is_plain(tiny_phi3: Path, tmp_path: Path) -> None:
     assert {kind for _, kind in found.tensors} == {Kind.plain}
     assert found.tensors["attention", Kind.plain] == ATTENTION * 2
     assert found.effective_bits_per_weight is None
-    assert onnx_weights.found_recipe(found) == {"block_size": None, "accuracy_level": None, "is_symmetric": None}
+    assert onnx_weights.actual_recipe(found) == {"block_size": None, "accuracy_level": None, "is_symmetric": None}
 
 
 @pytest.mark.parametrize("options", [{}, {"use_qdq": True}, {"op_types_to_quantize": "MatMul/Gather"}], ids=str)
@@ -74,4 +74,4 @@ def test_every_byte_of_the_file_is_some_tensors(options: dict[str, object], tiny
 def test_values_that_differ_are_all_told() -> None:
     nodes = [{"block_size": size, "zero_points": size > 16} for size in (32, 16, 32)]
     found = Weights({}, nodes, 0)
-    assert onnx_weights.found_recipe(found) == {"block_size": [16, 32], "accuracy_level": 0, "is_symmetric": [False, True]}
+    assert onnx_weights.actual_recipe(found) == {"block_size": [16, 32], "accuracy_level": 0, "is_symmetric": [False, True]}

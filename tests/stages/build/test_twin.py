@@ -41,7 +41,7 @@ def test_a_window_of_one_token_more_or_less_is_refused(model_type: str, more: in
         (source / "config.json").write_text(content)
 
     monkeypatch.setattr(Builder, "build", with_another_window)
-    with pytest.raises(InputError, match="computes sliding windows otherwise than torch"):
+    with pytest.raises(InputError, match="computes sliding windows differently from torch"):
         twin.check(AutoConfig.for_model(model_type, **LARGE[model_type]))
 
 

@@ -189,8 +189,8 @@ def refused(folder: Path, expected: list[int]) -> str:
 
 def test_a_layer_with_another_window_is_refused(with_window: Path) -> None:
     said = refused(with_window, [WINDOW, WINDOW, WINDOW + 1, WINDOW])
-    assert said.startswith("model.onnx: layer 2 sees the latest 64 tokens, in the model it was built from the latest 65 tokens; ")
-    assert "layer 3 sees the latest 64 tokens" in refused(with_window, [WINDOW] * 3 + [ALL])
+    assert said.startswith("model.onnx: layer 2 sees the last 64 tokens, in the source model the last 65 tokens; ")
+    assert "layer 3 sees the last 64 tokens" in refused(with_window, [WINDOW] * 3 + [ALL])
 
 
 def test_a_cache_as_short_as_the_window_is_refused(with_window: Path) -> None:

@@ -16,7 +16,7 @@ from onnxruntime import AdapterFormat, InferenceSession
 from peft import PeftModel
 
 from stages.build.adapters.export import add_adapter_inputs, fit, write_adapter
-from stages.build.adapters.graph import Product, branched, products
+from stages.build.adapters.graph import Product, branched_products, find_products
 from stages.build.adapters.lora import Factors, load
 from stages.build.stage import build
 from tests.conftest import ROOT
@@ -172,7 +172,7 @@ def test_an_int4_graph_of_every_target_loads_and_has_an_input_of_its_own_type_fo
         assert value.element_type() == inputs[name].elem_type == io_type
         for size, dimension in zip(value.shape(), inputs[name].shape.dim, strict=True):
             assert dimension.dim_param or dimension.dim_value == size
-    assert branched(graph).keys() == products(graph).keys()
+    assert branched_products(graph).keys() == find_products(graph).keys()
     assert (tmp_path / "model.onnx.data").read_bytes() == weights
 
 
@@ -247,7 +247,7 @@ def test_layers_that_the_builder_has_joined_keep_to_their_rows() -> None:
 
 
 def test_a_layer_that_is_no_product_of_the_graph_is_refused() -> None:
-    with pytest.raises(InputError, match=r"changes model\.layers\.0\.mlp\.router, which is no product in the ONNX model"):
+    with pytest.raises(InputError, match=r"changes model\.layers\.0\.mlp\.router, which is not a product in the ONNX model"):
         fit({"model.layers.0.mlp.router": factors(8)}, {"model.layers.0.mlp.up_proj": product("mlp/up_proj", 8)})
     with pytest.raises(InputError, match="is for another base model"):
         fit({"model.layers.0.attn.v_proj": factors(16)}, {"model.layers.0.attn.qkv_proj": product("attn/qkv_proj", 24)})

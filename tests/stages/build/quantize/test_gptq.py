@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from stages.build.quantize.blocks import QuantizedMatrix, unpack
-from stages.build.quantize.gptq import Curvature, gptq, search
+from stages.build.quantize.gptq import Curvature, gptq, search_scales
 
 FULL: dict[str, Any] = {"block_size": 32, "bits": 4, "symmetric": True, "dtype": torch.float32}
 
@@ -35,7 +35,7 @@ def error(weight: Tensor, rounded: Tensor, inputs: Tensor) -> float:
 
 def nearest(weight: Tensor, bits: int, symmetric: bool) -> Tensor:
     blocks = weight.view(len(weight), -1, 32)
-    scales, zeros = search(weight, torch.ones(weight.shape[1]), 32, bits, symmetric, torch.float32)
+    scales, zeros = search_scales(weight, torch.ones(weight.shape[1]), 32, bits, symmetric, torch.float32)
     codes = (blocks / scales[..., None] + zeros[..., None]).round().clamp(0, 2**bits - 1)
     return ((codes - zeros[..., None]) * scales[..., None]).view_as(weight)
 
@@ -112,7 +112,7 @@ def test_a_block_of_next_to_nothing_does_no_harm(
 def test_the_largest_weights_of_a_type_stay_finite(dtype: torch.dtype, symmetric: bool, bits: int) -> None:
     large = torch.full((2, 128), torch.finfo(dtype).max)
     large[:, ::2] *= -1
-    scales, zeros = search(large, torch.ones(128), 32, bits, symmetric, dtype)
+    scales, zeros = search_scales(large, torch.ones(128), 32, bits, symmetric, dtype)
     codes = (large.view(2, 4, 32) / scales.float()[..., None] + zeros[..., None]).round().clamp(0, 2**bits - 1).view(2, 128)
     blockwise = QuantizedMatrix.of(codes.to(torch.uint8), scales, zeros, bits)
     assert torch.isfinite(blockwise.dequantized()).all()
