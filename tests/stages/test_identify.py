@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -177,7 +178,8 @@ def imported_at_once(path: Path) -> set[str]:
 
 
 def test_no_stage_and_no_composition_imports_a_package_of_a_cloud(root: Path) -> None:
-    waiting = [root / "hydra_plugins/tunepress.py", *(root / "stages").rglob("*.py")]
+    stages = (root / "stages").glob("*.py"), (root / "stages").glob("*/__main__.py")
+    waiting = [root / "hydra_plugins/tunepress.py", *chain(*stages)]
     found, names = set(waiting), set()
     while waiting:
         now = imported_at_once(waiting.pop())
