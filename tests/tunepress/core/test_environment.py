@@ -50,7 +50,7 @@ def test_a_build_of_the_same_version_is_the_same(lock: Callable[..., str], monke
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "said"),
+    ("old", "new", "expected"),
     [
         ("torch==2.13.0\n", "torch==2.9.1\n", "lock.txt: says torch 2.9.1, but 2.13.0"),
         ("onnxruntime==1.32.0\n", "onnxruntime==1.33.0\n", "lock.txt: says onnxruntime 1.33.0, but 1.32.0 is installed; "),
@@ -58,9 +58,9 @@ def test_a_build_of_the_same_version_is_the_same(lock: Callable[..., str], monke
         ("tqdm==", "onnxruntime-gpu==1.31.1\ntqdm==", "lock.txt: says onnxruntime-gpu 1.31.1, but none is installed; "),
     ],
 )
-def test_another_version_or_package_is_named_with_the_cure(lock: Callable[..., str], old: str, new: str, said: str) -> None:
+def test_another_version_or_package_is_named_with_the_cure(lock: Callable[..., str], old: str, new: str, expected: str) -> None:
     message = refused(lock((old, new)))
-    assert message.startswith(said)
+    assert message.startswith(expected)
     assert "-S environment=" in message
 
 
@@ -81,8 +81,8 @@ def test_an_environment_names_a_lock_that_pins_what_decides(name: str, root: Pat
     path = (root / f"conf/environment/{name}.yaml").read_text(encoding="utf-8").partition("lock: ")[2].strip()
     runtimes = {"onnxruntime", "onnxruntime-genai"} if name != "cuda13" else {"onnxruntime-gpu", "onnxruntime-genai-cuda"}
     assert locked_versions(path).keys() >= {"torch", "transformers", "peft", *runtimes}
-    assert {one for one in locked_versions(path) if one.startswith("onnxruntime")} == runtimes
-    assert {one for one in PACKAGES if not one.startswith("onnxruntime")} <= locked_versions(path).keys()
+    assert {package for package in locked_versions(path) if package.startswith("onnxruntime")} == runtimes
+    assert {package for package in PACKAGES if not package.startswith("onnxruntime")} <= locked_versions(path).keys()
 
 
 def test_a_stage_ends_before_its_work_where_the_environment_is_another(root: Path) -> None:

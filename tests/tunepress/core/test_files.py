@@ -135,7 +135,7 @@ def killed_before(step: int, action: Callable[[], None]) -> Callable[[], None]:
 @pytest.mark.parametrize("new", KINDS)
 def test_a_kill_at_any_moment_leaves_the_old_output_or_the_new_one(tmp_path: Path, old: Make, new: Make) -> None:
     place = tmp_path / "out"
-    found: list[str] = []
+    contents: list[str] = []
     for step in range(200):
         shutil.rmtree(tmp_path)
         tmp_path.mkdir()
@@ -143,15 +143,15 @@ def test_a_kill_at_any_moment_leaves_the_old_output_or_the_new_one(tmp_path: Pat
         code = child(killed_before(step, lambda: replace(place, new)))
         recover_all(tmp_path)
         content = tree(place)["inner/" + name] if place.is_dir() and (name := next((place / "inner").iterdir()).name) else None
-        found.append(content if content is not None else place.read_text(encoding="utf-8"))
+        contents.append(content if content is not None else place.read_text(encoding="utf-8"))
         replace(place, new)
         assert [path.name for path in tmp_path.iterdir()] == ["out"]
         if not code:
             break
         assert code == -signal.SIGKILL
-    assert len(found) > 10
-    assert found == sorted(found, reverse=True)  # "old" until it is replaced, then "new"
-    assert set(found) == {"old", "new"}
+    assert len(contents) > 10
+    assert contents == sorted(contents, reverse=True)  # "old" until it is replaced, then "new"
+    assert set(contents) == {"old", "new"}
 
 
 @pytest.mark.parametrize("new", KINDS)

@@ -1,4 +1,4 @@
-"""genai_config: what would stop or mislead the model where it is used is found before anybody gets it."""
+"""genai_config: what would make the built model fail or answer differently is found during the build."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,8 +24,8 @@ def refused(folder: Path, tiny_phi3: Path, change: Callable[[dict[str, Any]], No
 
 
 def test_an_end_of_training_that_the_model_is_not_told_is_found(folder: Path, tiny_phi3: Path) -> None:
-    said = refused(folder, tiny_phi3, lambda model: model.update(eos_token_id=256))
-    assert said.startswith("genai_config.json: eos_token_id [256] differs from [256, 259], which end the answers in training")
+    message = refused(folder, tiny_phi3, lambda model: model.update(eos_token_id=256))
+    assert message.startswith("genai_config.json: eos_token_id [256] differs from [256, 259], which end the answers in training")
 
 
 def test_an_end_that_training_does_not_know_is_found(folder: Path, tiny_phi3: Path) -> None:
@@ -46,13 +46,13 @@ def test_the_ends_of_training_are_written_for_the_runtime(folder: Path, ends: li
 @pytest.mark.parametrize("name", ["bos_token_id", "pad_token_id"])
 @pytest.mark.parametrize("token", [-1, 260])
 def test_a_token_that_is_not_in_the_vocabulary_is_found(name: str, token: int, folder: Path, tiny_phi3: Path) -> None:
-    said = refused(folder, tiny_phi3, lambda model: model.update({name: token}))
-    assert f"{name} {token} is not in the vocabulary of 260 tokens" in said
+    message = refused(folder, tiny_phi3, lambda model: model.update({name: token}))
+    assert f"{name} {token} is not in the vocabulary of 260 tokens" in message
 
 
 def test_rows_that_do_not_fit_the_context_are_found(folder: Path, tiny_phi3: Path) -> None:
-    said = refused(folder, tiny_phi3, lambda model: model.update(context_length=99))
-    assert said.endswith("data.source_max_len: 100 tokens do not fit genai_config.json's context of 99; set 99 or less")
+    message = refused(folder, tiny_phi3, lambda model: model.update(context_length=99))
+    assert message.endswith("data.source_max_len: 100 tokens do not fit genai_config.json's context of 99; set 99 or less")
 
 
 def test_a_model_for_another_provider_is_found(folder: Path, tiny_phi3: Path) -> None:
@@ -69,4 +69,4 @@ def test_chat_markup_without_a_chat_template_is_found(folder: Path, tiny_phi3: P
     assert "the prompt has chat markup (<|user|>), but the tokenizer has no chat template" in refused(
         folder, tiny_phi3, lambda model: None, chat
     )
-    genai_config.check(GenaiConfig.read(folder), "cpu", load_encoder(tiny_phi3), PROMPT)  # plain text wants none
+    genai_config.check(GenaiConfig.read(folder), "cpu", load_encoder(tiny_phi3), PROMPT)  # plain text does not need one

@@ -1,4 +1,4 @@
-"""Answers as figures, against cases worked out by hand."""
+"""Metrics of answers, against cases computed by hand."""
 
 import pytest
 
@@ -30,15 +30,15 @@ def test_figures_of_a_classifier_are_those_worked_out_by_hand() -> None:
 
 
 def test_a_label_that_no_row_has_counts_as_zero_in_macro_f1() -> None:
-    figures = classification_metrics(["joy", "sadness"], ["joy", "sadness"], TONES, 0.95)
-    assert figures["accuracy"] == 1.0
-    assert figures["macro_f1"] == 0.6667
-    assert figures["per_class"]["fear"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "rows": 0}
+    metrics = classification_metrics(["joy", "sadness"], ["joy", "sadness"], TONES, 0.95)
+    assert metrics["accuracy"] == 1.0
+    assert metrics["macro_f1"] == 0.6667
+    assert metrics["per_class"]["fear"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "rows": 0}
 
 
 def test_answers_without_a_label_are_all_wrong() -> None:
-    figures = classification_metrics(TONES, [INVALID] * 3, TONES, 0.95)
-    assert (figures["accuracy"], figures["macro_f1"], figures["invalid_rate"]) == (0.0, 0.0, 1.0)
+    metrics = classification_metrics(TONES, [INVALID] * 3, TONES, 0.95)
+    assert (metrics["accuracy"], metrics["macro_f1"], metrics["invalid_rate"]) == (0.0, 0.0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -70,14 +70,14 @@ def test_figures_of_free_answers_are_those_worked_out_by_hand() -> None:
 
 
 def test_single_words_count_in_any_order_and_as_often_as_they_come() -> None:
-    figures = generation_metrics(["red green blue blue"], ["blue red"], 0.95)
+    metrics = generation_metrics(["red green blue blue"], ["blue red"], 0.95)
     # words: 2 of 2 and 2 of 4, so 2·1·0.5 / 1.5; in their order only one is common, 2·0.5·0.25 / 0.75
-    assert (figures["token_f1"], figures["rouge_l"]) == (0.6667, 0.3333)
+    assert (metrics["token_f1"], metrics["rouge_l"]) == (0.6667, 0.3333)
 
 
 def test_words_of_any_script_count() -> None:
-    figures = generation_metrics(["Größe und Länge", "雨が 降る"], ["größe und länge", "雨が 止む"], 0.95)
-    assert (figures["token_f1"], figures["rouge_l"]) == (0.75, 0.75)
+    metrics = generation_metrics(["Größe und Länge", "雨が 降る"], ["größe und länge", "雨が 止む"], 0.95)
+    assert (metrics["token_f1"], metrics["rouge_l"]) == (0.75, 0.75)
 
 
 @pytest.mark.parametrize(
@@ -90,11 +90,11 @@ def test_words_of_any_script_count() -> None:
     ],
 )
 def test_the_paired_test_counts_only_rows_that_one_alone_has_right(first: str, second: str, p_value: float) -> None:
-    found = mcnemar([one == "1" for one in first], [one == "1" for one in second])
+    result = mcnemar([right == "1" for right in first], [right == "1" for right in second])
     pairs = list(zip(first, second, strict=True))
-    assert found["only_first_right"] == pairs.count(("1", "0"))
-    assert found["only_second_right"] == pairs.count(("0", "1"))
-    assert found["p_value"] == pytest.approx(p_value, abs=1e-4)
+    assert result["only_first_right"] == pairs.count(("1", "0"))
+    assert result["only_second_right"] == pairs.count(("0", "1"))
+    assert result["p_value"] == pytest.approx(p_value, abs=1e-4)
 
 
 def test_as_many_answers_as_rows_are_needed() -> None:

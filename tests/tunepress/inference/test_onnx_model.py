@@ -1,4 +1,4 @@
-"""onnx_model: what cannot run is told in one line, and the logits are those of every token."""
+"""onnx_model: a model that cannot run is an error of one line, and there are logits for every token."""
 
 from pathlib import Path
 
@@ -19,10 +19,10 @@ def test_a_model_that_computes_no_numbers_is_found_by_the_build(tiny_phi3: Path,
 
 
 def test_logits_of_a_pruned_head_are_those_of_the_whole_one(tiny_phi3: Path, tmp_path: Path) -> None:
-    asked = [([3, 4, 5], [[1, 2, 3, 4], [5], [6, 7]])]
+    requests = [([3, 4, 5], [[1, 2, 3, 4], [5], [6, 7]])]
     chosen = recipe("fp32", extra_options={"prune_lm_head": True})
     whole, pruned = built(recipe("fp32"), tiny_phi3, tmp_path / "whole"), built(chosen, tiny_phi3, tmp_path / "pruned")
-    expected, found = (list(OnnxModel(folder).logits(asked)) for folder in (whole, pruned))
-    for one, other in zip(found, expected, strict=True):
-        assert one[:2] == other[:2]
-        np.testing.assert_allclose(one[2], other[2], atol=1e-5)
+    expected, actual = (list(OnnxModel(folder).logits(requests)) for folder in (whole, pruned))
+    for chunk, expected_chunk in zip(actual, expected, strict=True):
+        assert chunk[:2] == expected_chunk[:2]
+        np.testing.assert_allclose(chunk[2], expected_chunk[2], atol=1e-5)

@@ -1,4 +1,4 @@
-"""What likelihoods are made into: figures of four digits, ten bins, and a count of the tokens that two models agree on."""
+"""Metrics of likelihoods: four digits, ten bins, and the number of tokens on which two models agree."""
 
 import math
 
@@ -11,22 +11,22 @@ from tunepress.inference.scoring import agreement, calibration_error, log_softma
 
 def test_figures_are_rounded_to_four_digits() -> None:
     model = Dice({"y": 0.6, "n": 0.3, "\0": 0.1})
-    _, figures = score(model, [row("y"), row("n"), row("y")], ("n", "y"))
-    assert figures == {
+    _, metrics = score(model, [row("y"), row("n"), row("y")], ("n", "y"))
+    assert metrics == {
         "perplexity": round((0.06**2 * 0.03) ** (-1 / 6), 4),
         "likelihood_accuracy": 0.6667,
         "calibration_error": 0.0,  # sure of two in three, and right in two of three
     }
-    _, figures = score(model, [row("y")] * 6 + [row("n")], ("n", "y"))
-    assert figures["calibration_error"] == 0.1905  # 6/7 - 2/3
+    _, metrics = score(model, [row("y")] * 6 + [row("n")], ("n", "y"))
+    assert metrics["calibration_error"] == 0.1905  # 6/7 - 2/3
 
 
 def test_rows_keep_their_own_scores_in_whatever_order_the_model_gives_them() -> None:
     model = Dice({"a": 0.5, "b": 0.3, "c": 0.1, "\0": 0.1})
-    answers, figures = score(model, [row("aa"), row("b"), row("c")], ("aa", "b", "c"))  # aa: 0.025, b: 0.03, c: 0.01
+    answers, metrics = score(model, [row("aa"), row("b"), row("c")], ("aa", "b", "c"))  # aa: 0.025, b: 0.03, c: 0.01
     assert answers == [{"top_label": "b", "confidence": "0.4615"}] * 3
-    assert figures["likelihood_accuracy"] == 0.3333
-    assert figures["perplexity"] == round((0.025 * 0.03 * 0.01) ** (-1 / 7), 4)
+    assert metrics["likelihood_accuracy"] == 0.3333
+    assert metrics["perplexity"] == round((0.025 * 0.03 * 0.01) ** (-1 / 7), 4)
 
 
 def test_the_calibration_error_has_ten_bins_of_equal_width() -> None:

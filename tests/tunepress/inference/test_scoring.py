@@ -1,4 +1,4 @@
-"""Likelihoods, against cases worked out by hand and against whole forward passes."""
+"""Likelihoods, against cases computed by hand and against whole forward passes."""
 
 import math
 import subprocess
@@ -37,7 +37,7 @@ LABELS = ("joy", "fear", "a")
 
 
 class Dice:
-    """A model that knows no context: a token is a letter, and each has its own logit."""
+    """A model that ignores the context: a token is a letter with a fixed probability."""
 
     def __init__(self, weights: dict[str, float]) -> None:
         self.row = np.log(np.array([weights.get(chr(code), 1e-9) for code in range(128)], dtype=np.float32))
@@ -48,18 +48,18 @@ class Dice:
     def encode_completion(self, text: str) -> Tokens:
         return [*self.encode_prompt(text), 0]
 
-    def logits(self, asked: Requests) -> Iterator[tuple[int, int, Logits]]:
-        for number, (_, completions) in reversed(list(enumerate(asked))):
-            for place, completion in enumerate(completions):
+    def logits(self, requests: Requests) -> Iterator[tuple[int, int, Logits]]:
+        for index, (_, completions) in reversed(list(enumerate(requests))):
+            for choice, completion in enumerate(completions):
                 for start in range(0, len(completion), 3):
-                    yield number, place, np.tile(self.row, (len(completion[start : start + 3]), 1))
+                    yield index, choice, np.tile(self.row, (len(completion[start : start + 3]), 1))
 
 
-def whole(model: Scorer, asked: Requests) -> dict[tuple[int, int], Logits]:
-    """The logits of each completion, by the numbers of its prompt and its own."""
+def whole(model: Scorer, requests: Requests) -> dict[tuple[int, int], Logits]:
+    """The logits of each completion, by the index of its prompt and its own index."""
     chunks = defaultdict(list)
-    for number, place, logits in model.logits(asked):
-        chunks[number, place].append(logits)
+    for index, choice, logits in model.logits(requests):
+        chunks[index, choice].append(logits)
     return {key: np.concatenate(parts) for key, parts in chunks.items()}
 
 
@@ -69,25 +69,25 @@ def row(expected: str, rest: str = "") -> dict[str, Any]:
 
 def test_the_likelihoods_of_labels_are_those_worked_out_by_hand() -> None:
     # y: 0.6, n: 0.3, end: 0.1; each answer is a letter and the end, so y has 0.6 / (0.6 + 0.3) of both
-    top_labels, figures = score(Dice({"y": 0.6, "n": 0.3, "\0": 0.1}), [row("y"), row("n"), row("y"), row("y")], ("n", "y"))
+    top_labels, metrics = score(Dice({"y": 0.6, "n": 0.3, "\0": 0.1}), [row("y"), row("n"), row("y"), row("y")], ("n", "y"))
     assert top_labels == [{"top_label": "y", "confidence": "0.6667"}] * 4
     # (0.06³ · 0.03) ^ (-1/8): three answers y and one n, of two tokens each
-    assert figures["perplexity"] == pytest.approx((0.06**3 * 0.03) ** (-1 / 8), abs=1e-4)
-    assert figures["likelihood_accuracy"] == 0.75
-    assert figures["calibration_error"] == pytest.approx(0.75 - 2 / 3, abs=1e-4)
+    assert metrics["perplexity"] == pytest.approx((0.06**3 * 0.03) ** (-1 / 8), abs=1e-4)
+    assert metrics["likelihood_accuracy"] == 0.75
+    assert metrics["calibration_error"] == pytest.approx(0.75 - 2 / 3, abs=1e-4)
 
 
 def test_what_follows_a_label_in_the_completion_counts_for_every_label() -> None:
     model = Dice({"y": 0.5, "n": 0.25, "!": 0.125, "\0": 0.125})
-    top_labels, figures = score(model, [row("n", "!")], ("n", "y"))
+    top_labels, metrics = score(model, [row("n", "!")], ("n", "y"))
     assert top_labels == [{"top_label": "y", "confidence": "0.6667"}]
-    assert figures["perplexity"] == pytest.approx((0.25 * 0.125 * 0.125) ** (-1 / 3), abs=1e-4)
+    assert metrics["perplexity"] == pytest.approx((0.25 * 0.125 * 0.125) ** (-1 / 3), abs=1e-4)
 
 
 def test_free_text_has_a_perplexity_and_no_labels() -> None:
-    top_labels, figures = score(Dice({"a": 0.5, "b": 0.25, "\0": 0.25}), [row("ab"), row("a")], None)
+    top_labels, metrics = score(Dice({"a": 0.5, "b": 0.25, "\0": 0.25}), [row("ab"), row("a")], None)
     assert top_labels == [{}, {}]
-    assert figures == {"perplexity": pytest.approx((0.5 * 0.25 * 0.25 * 0.5 * 0.25) ** (-1 / 5), abs=1e-4)}
+    assert metrics == {"perplexity": pytest.approx((0.5 * 0.25 * 0.25 * 0.5 * 0.25) ** (-1 / 5), abs=1e-4)}
 
 
 def test_the_calibration_error_is_the_mean_gap_of_the_bins() -> None:
@@ -124,19 +124,19 @@ def fp32(tiny_phi3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
 def test_torch_gives_the_logits_of_one_whole_forward_pass(tiny_phi3: Path, batch_size: int) -> None:
     model = TorchModel(tiny_phi3, batch_size)
-    asked = [(model.encode_prompt(prompt), [model.encode_completion(label) for label in LABELS]) for prompt in PROMPTS * 2]
-    assert_as_one_forward_pass(model, model, asked)
+    requests = [(model.encode_prompt(prompt), [model.encode_completion(label) for label in LABELS]) for prompt in PROMPTS * 2]
+    assert_as_one_forward_pass(model, model, requests)
 
 
 def test_a_full_precision_onnx_model_gives_the_logits_of_torch(tiny_phi3: Path, fp32: Path) -> None:
     merged, onnx = TorchModel(tiny_phi3, 4), OnnxModel(fp32)
-    asked = [(onnx.encode_prompt(prompt), [onnx.encode_completion(label) for label in LABELS]) for prompt in PROMPTS]
-    expected = whole(merged, asked)
-    for (number, place), logits in whole(onnx, asked).items():
-        completion = asked[number][1][place]
+    requests = [(onnx.encode_prompt(prompt), [onnx.encode_completion(label) for label in LABELS]) for prompt in PROMPTS]
+    expected = whole(merged, requests)
+    for (index, choice), logits in whole(onnx, requests).items():
+        completion = requests[index][1][choice]
         assert logits.shape == (len(completion), 260)
-        np.testing.assert_allclose(logits, expected[number, place], atol=1e-4)
-        logprobs, expected_logprobs = (token_logprobs(one, completion) for one in (logits, expected[number, place]))
+        np.testing.assert_allclose(logits, expected[index, choice], atol=1e-4)
+        logprobs, expected_logprobs = (token_logprobs(values, completion) for values in (logits, expected[index, choice]))
         np.testing.assert_allclose(logprobs, expected_logprobs, atol=1e-4)
 
 
@@ -151,14 +151,14 @@ def test_a_completion_of_its_end_alone_is_scored(tiny_phi3: Path, fp32: Path) ->
         assert logits.shape == (1, 260)
 
 
-def assert_as_one_forward_pass(torch_model: TorchModel, model: Scorer, asked: Requests, atol: float = 1e-5) -> None:
-    found = whole(model, asked)
-    assert sorted(found) == [(number, place) for number, (_, own) in enumerate(asked) for place in range(len(own))]
-    for number, (prompt, completions) in enumerate(asked):
-        for place, completion in enumerate(completions):
+def assert_as_one_forward_pass(torch_model: TorchModel, model: Scorer, requests: Requests, atol: float = 1e-5) -> None:
+    logits_by_choice = whole(model, requests)
+    assert sorted(logits_by_choice) == [(index, choice) for index, (_, own) in enumerate(requests) for choice in range(len(own))]
+    for index, (prompt, completions) in enumerate(requests):
+        for choice, completion in enumerate(completions):
             with torch.inference_mode():
                 expected = torch_model.model(torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1].numpy()
-            np.testing.assert_allclose(found[number, place], expected, atol=atol)
+            np.testing.assert_allclose(logits_by_choice[index, choice], expected, atol=atol)
 
 
 @pytest.mark.parametrize("longest", [3, 4, 5, 8, 9, 11])
@@ -171,13 +171,13 @@ def test_the_chunks_of_a_long_completion_are_one_forward_pass(
     monkeypatch.setattr(onnx_model, "PROMPT_CHUNK", 3)  # so the prompt too is read in parts
     reference = TorchModel(tiny_phi3, batch_size=16)
     model: Scorer = reference if runtime == "torch" else OnnxModel(fp32)
-    asked = [
+    requests = [
         (list(range(5, 12)), [list(range(20, 20 + longest)), [1], list(range(90, 96))]),
         (list(range(15, 22)), [[2], list(range(30, 30 + longest)), list(range(60, 61))]),  # as long, so in one batch with it
         ([7], [[1, 2, 3], [1], [4, 5]]),
     ]
-    assert_as_one_forward_pass(reference, model, asked, atol=1e-4)
-    assert max(len(logits) for _, _, logits in model.logits(asked)) <= 4
+    assert_as_one_forward_pass(reference, model, requests, atol=1e-4)
+    assert max(len(logits) for _, _, logits in model.logits(requests)) <= 4
 
 
 def test_many_completions_of_one_prompt_are_not_computed_in_one_batch(tiny_phi3: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,8 +185,8 @@ def test_many_completions_of_one_prompt_are_not_computed_in_one_batch(tiny_phi3:
     model = TorchModel(tiny_phi3, batch_size=16)
     positions: list[int] = []
     model.model.lm_head.register_forward_hook(lambda _, __, output: positions.append(output.shape[0] * output.shape[1]))
-    asked = [([3, 4, 5], [[1, 2, 3, 4]] * 2), ([3, 4, 6], [[1, 2, 3], [4]])]
-    assert_as_one_forward_pass(TorchModel(tiny_phi3), model, asked)
+    requests = [([3, 4, 5], [[1, 2, 3, 4]] * 2), ([3, 4, 6], [[1, 2, 3], [4]])]
+    assert_as_one_forward_pass(TorchModel(tiny_phi3), model, requests)
     assert max(positions) <= 10
 
 
@@ -194,9 +194,9 @@ def test_a_completion_counts_only_as_far_as_its_row_was_learned() -> None:
     model = Dice({"y": 0.5, "n": 0.25, "\0": 0.25})
     assert len("which?") == 6
     for source_max_len, tokens in ((10, "yyn\0"), (9, "yyn"), (8, "yy"), (7, "y"), (3, "y")):
-        _, figures = score(model, [row("yyn")], None, source_max_len)
+        _, metrics = score(model, [row("yyn")], None, source_max_len)
         expected = np.prod([{"y": 0.5, "n": 0.25, "\0": 0.25}[token] for token in tokens]) ** (-1 / len(tokens))
-        assert figures["perplexity"] == pytest.approx(expected, abs=1e-4)
+        assert metrics["perplexity"] == pytest.approx(expected, abs=1e-4)
 
 
 MEMORY = """

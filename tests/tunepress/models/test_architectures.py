@@ -76,8 +76,8 @@ def twin(folder: Path, fields: dict[str, Any]) -> Path:
 
 @torch.inference_mode()
 def logits(model: Any) -> np.ndarray:
-    found: np.ndarray = model.eval()(torch.tensor([TOKENS]), use_cache=False).logits[0].numpy()
-    return found
+    values: np.ndarray = model.eval()(torch.tensor([TOKENS]), use_cache=False).logits[0].numpy()
+    return values
 
 
 @pytest.mark.parametrize("name", TWINS)
@@ -91,8 +91,8 @@ def test_a_supported_model_passes_training_merge_and_build(name: str, tmp_path: 
     expected = logits(load_model(merged))
     np.testing.assert_allclose(expected, logits(adapted), atol=1e-4, rtol=0)
     model = OnnxModel(built(recipe("fp32"), merged, tmp_path / "onnx"))
-    for _, place, found in model.logits([(TOKENS[:40], [TOKENS[40:], TOKENS[40:60]])]):
-        np.testing.assert_allclose(found, expected[39:-1] if place == 0 else expected[39:59], atol=1e-4, rtol=0)
+    for _, choice, values in model.logits([(TOKENS[:40], [TOKENS[40:], TOKENS[40:60]])]):
+        np.testing.assert_allclose(values, expected[39:-1] if choice == 0 else expected[39:59], atol=1e-4, rtol=0)
 
 
 def losses_of_examples_are_their_own(base: Path, attention: str) -> None:

@@ -1,4 +1,4 @@
-"""quantization: rounded weights as floats are, bit for bit, what bitsandbytes multiplies with."""
+"""bnb_4bit: dequantized weights are bit-identical to those with which bitsandbytes multiplies."""
 
 from pathlib import Path
 from typing import Any
@@ -22,14 +22,14 @@ KINDS = [
 
 @pytest.fixture(params=KINDS, ids=[f"{kind.bnb_4bit_quant_type} {kind.bnb_4bit_use_double_quant}" for kind in KINDS])
 def kind(request: pytest.FixtureRequest) -> Quantization:
-    found: Quantization = request.param
-    return found
+    quantization: Quantization = request.param
+    return quantization
 
 
 def adapter(method: Method, **changed: Any) -> Adapter:
-    given: dict[str, Any] = {"r": 4, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear"}
+    lora: dict[str, Any] = {"r": 4, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear"}
     bnb: dict[str, Any] = {f"bnb_4bit_{name}": None for name in ("quant_type", "use_double_quant", "compute_dtype")}
-    return Adapter(method, **({"init_lora_weights": True} | given | bnb | changed))
+    return Adapter(method, **({"init_lora_weights": True} | lora | bnb | changed))
 
 
 def quantized(folder: Path, kind: Quantization, dtype: torch.dtype = torch.float32) -> Any:
@@ -79,17 +79,17 @@ def test_a_product_with_the_identity_gives_the_rounded_weights(kind: Quantizatio
     round_all(model, kind)
     rounded = layers(model)
     for name, module in layers(quantized(tiny_phi3, kind)).items():
-        one = torch.eye(module.in_features, requires_grad=True)
-        assert torch.equal(module.train()(one).T, rounded[name].weight), name
+        identity = torch.eye(module.in_features, requires_grad=True)
+        assert torch.equal(module.train()(identity).T, rounded[name].weight), name
 
 
 def test_each_kind_of_rounding_is_another(tiny_phi3: Path) -> None:
-    found = []
+    weights: list[torch.Tensor] = []
     for kind in KINDS:
         model = load_model(tiny_phi3)
         round_all(model, kind)
-        found.append(model.get_parameter("model.layers.0.mlp.down_proj.weight").detach())
-    assert all(not torch.equal(one, other) for number, one in enumerate(found) for other in found[:number])
+        weights.append(model.get_parameter("model.layers.0.mlp.down_proj.weight").detach())
+    assert all(not torch.equal(weight, other) for number, weight in enumerate(weights) for other in weights[:number])
 
 
 def test_only_linear_weights_are_rounded(tiny_phi3: Path) -> None:
@@ -113,10 +113,10 @@ def test_a_head_that_is_the_embedding_stays_too(tiny_phi3: Path) -> None:
 
 def test_an_evaluation_changes_neither_the_weights_nor_the_gradients_of_what_follows(kind: Quantization, tiny_phi3: Path) -> None:
     layer = layers(quantized(tiny_phi3, kind))["model.layers.0.mlp.down_proj"]
-    given = torch.randn(5, layer.in_features, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(5, layer.in_features, generator=torch.Generator().manual_seed(0))
 
     def learn() -> list[torch.Tensor]:
-        states = given.clone().requires_grad_()
+        states = x.clone().requires_grad_()
         out = layer.train()(states)
         out.square().sum().backward()
         assert states.grad is not None
@@ -124,8 +124,8 @@ def test_an_evaluation_changes_neither_the_weights_nor_the_gradients_of_what_fol
 
     before = learn()
     with torch.inference_mode():
-        torch.testing.assert_close(layer.eval()(given), before[0])
-    assert all(torch.equal(one, other) for one, other in zip(before, learn(), strict=True))
+        torch.testing.assert_close(layer.eval()(x), before[0])
+    assert all(torch.equal(old, new) for old, new in zip(before, learn(), strict=True))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)

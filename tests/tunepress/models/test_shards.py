@@ -1,4 +1,4 @@
-"""shards: tensors are found, read and overwritten where they lie, and whatever is not changed stays as it is."""
+"""shards: tensors are found, read and overwritten in their files, and everything else stays unchanged."""
 
 import json
 from collections.abc import Callable
@@ -61,10 +61,10 @@ def refusal(folder: Path) -> str:
 
 
 def test_every_tensor_is_found_with_its_values(llama: Path) -> None:
-    found, expected = Shards.of(llama).tensors, values(llama)
-    assert found.keys() == expected.keys()
-    assert len({stored.file for stored in found.values()}) > 3
-    for name, stored in found.items():
+    tensors, expected = Shards.of(llama).tensors, values(llama)
+    assert tensors.keys() == expected.keys()
+    assert len({stored.file for stored in tensors.values()}) > 3
+    for name, stored in tensors.items():
         assert stored.shape == tuple(expected[name].shape)
         assert torch.equal(stored.read(), expected[name])
         assert torch.equal(torch.cat([stored.read(*block) for block in stored.blocks()]), expected[name])
@@ -81,9 +81,9 @@ def test_rows_are_read_alone(dtype: torch.dtype, tmp_path: Path) -> None:
 
 def test_the_order_is_that_in_the_file_whatever_that_of_the_header(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1, dtype=torch.float16), "b": torch.zeros(1), "c": torch.zeros(2)}, tmp_path / "a.safetensors")
-    found = list(read_header(tmp_path / "a.safetensors").values())
-    assert [stored.start for stored in found] == sorted(stored.start for stored in found)
-    assert found[-1].start + found[-1].size == (tmp_path / "a.safetensors").stat().st_size
+    tensors = list(read_header(tmp_path / "a.safetensors").values())
+    assert [stored.start for stored in tensors] == sorted(stored.start for stored in tensors)
+    assert tensors[-1].start + tensors[-1].size == (tmp_path / "a.safetensors").stat().st_size
 
 
 def test_one_file_is_preferred_to_an_index(llama: Path, tmp_path: Path) -> None:
@@ -105,26 +105,26 @@ def test_without_changes_the_files_are_the_same_to_the_byte(llama: Path, tmp_pat
 def test_a_change_is_seen_in_its_tensor_and_nowhere_else(llama: Path, tmp_path: Path) -> None:
     name = "model.layers.1.mlp.down_proj.weight"
     folder = rewritten(llama, tmp_path / "out", name)
-    found, before = values(folder), values(llama)
-    assert torch.equal(found.pop(name), before.pop(name) * 2)
-    assert all(torch.equal(tensor, before[other]) for other, tensor in found.items())
+    after, before = values(folder), values(llama)
+    assert torch.equal(after.pop(name), before.pop(name) * 2)
+    assert all(torch.equal(tensor, before[other]) for other, tensor in after.items())
     for file in llama.glob("*.safetensors"):
         assert (folder / file.name).stat().st_size == file.stat().st_size
 
 
 def test_what_cannot_be_divided_is_made_at_once(llama: Path, tmp_path: Path) -> None:
-    asked = []
+    calls = []
 
     @dataclass(frozen=True)
     class Whole(Doubled):
         divisible: bool = False
 
         def opened(self) -> ReadRows:
-            return lambda first, last: asked.append((first, last)) or self.like.read(first, last) * 2  # type: ignore[func-returns-value]
+            return lambda first, last: calls.append((first, last)) or self.like.read(first, last) * 2  # type: ignore[func-returns-value]
 
     name = "model.layers.0.mlp.up_proj.weight"
     folder = rewritten(llama, tmp_path / "out", name, change=Whole)
-    assert asked == [(0, 108)]
+    assert calls == [(0, 108)]
     assert torch.equal(values(folder)[name], values(llama)[name] * 2)
 
 
@@ -140,11 +140,10 @@ def test_types_that_torch_cannot_compute_with_are_copied(tmp_path: Path) -> None
     }
     save_file(tensors, tmp_path / "base" / SINGLE_FILE, {"format": "pt", "of": "the user's"})
     folder = rewritten(tmp_path / "base", tmp_path / "out", "weight")
-    found = load_file(folder / SINGLE_FILE)
-    assert torch.equal(found.pop("weight"), tensors.pop("weight") * 2)
-    assert all(
-        torch.equal(tensor.view(-1).view(torch.uint8), tensors[name].view(-1).view(torch.uint8)) for name, tensor in found.items()
-    )
+    copied = load_file(folder / SINGLE_FILE)
+    assert torch.equal(copied.pop("weight"), tensors.pop("weight") * 2)
+    for name, tensor in copied.items():
+        assert torch.equal(tensor.view(-1).view(torch.uint8), tensors[name].view(-1).view(torch.uint8))
     assert b"the user's" in (folder / SINGLE_FILE).read_bytes()[:600]
 
 
@@ -154,17 +153,17 @@ def test_a_tensor_more_comes_to_a_file_of_its_own_and_into_the_index(files: str,
     base = Shards.of(source)
     (tmp_path / "out").mkdir()
     base.write(tmp_path / "out", {"more": Doubled(base.tensors["lm_head.weight"])})
-    found = values(tmp_path / "out")
-    assert torch.equal(found["more"], found["lm_head.weight"] * 2)
-    assert {name: found[name].shape for name in base.tensors} == {
+    written = values(tmp_path / "out")
+    assert torch.equal(written["more"], written["lm_head.weight"] * 2)
+    assert {name: written[name].shape for name in base.tensors} == {
         name: torch.Size(stored.shape) for name, stored in base.tensors.items()
     }
     total = len(base.files) + 1
     names = [f"model-{number:05}-of-{total:05}.safetensors" for number in range(1, total + 1)]
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [*names, INDEX]
     index = json.loads((tmp_path / "out" / INDEX).read_text())
-    assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in found.values())
-    assert index["weight_map"].keys() == found.keys()
+    assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in written.values())
+    assert index["weight_map"].keys() == written.keys()
     assert index["weight_map"]["more"] == names[-1]
     for name, tensor in load_model(source).state_dict().items():
         assert torch.equal(tensor, load_file(tmp_path / "out" / index["weight_map"][name])[name])

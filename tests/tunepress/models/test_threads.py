@@ -130,12 +130,12 @@ def test_an_input_that_needs_no_gradient_gets_none_where_nothing_is_trained() ->
 
 def learned(module: Module, x: Tensor) -> list[Tensor]:
     """The output and all gradients."""
-    given = x.clone().requires_grad_()
+    x = x.clone().requires_grad_()
     module.zero_grad()
-    found = module(given)
-    found.backward(torch.sin(torch.arange(found.numel(), dtype=torch.float32)).view_as(found).to(found.dtype))
-    assert given.grad is not None
-    return [found, given.grad, *(weight.grad for weight in module.parameters() if weight.grad is not None)]
+    output = module(x)
+    output.backward(torch.sin(torch.arange(output.numel(), dtype=torch.float32)).view_as(output).to(output.dtype))
+    assert x.grad is not None
+    return [output, x.grad, *(weight.grad for weight in module.parameters() if weight.grad is not None)]
 
 
 class Fused(Module):

@@ -1,4 +1,4 @@
-"""addresses: what may stand in data.files, and what may not be written into a file that git keeps."""
+"""addresses: those that data.files accepts, and those that must not be committed to git."""
 
 import pytest
 
@@ -27,7 +27,7 @@ def test_an_address_of_a_file_of_rows_is_taken(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "expected"),
     [
         ("gs://bucket/tone.jsonl", "unknown kind of address gs://; known: abfs, "),
         ("http://example.org/tone.jsonl", "use https"),
@@ -38,8 +38,8 @@ def test_an_address_of_a_file_of_rows_is_taken(url: str) -> None:
         ("abfs://rows/folder", "unknown kind of file ''; known: .json, "),
     ],
 )
-def test_anything_else_is_refused(url: str, said: str) -> None:
-    assert said in str(url_problem(url))
+def test_anything_else_is_refused(url: str, expected: str) -> None:
+    assert expected in str(url_problem(url))
     assert str(url_problem(url)).startswith(url)
 
 
@@ -56,18 +56,18 @@ def test_anything_else_is_refused(url: str, said: str) -> None:
     ],
 )
 def test_a_secret_is_refused_without_being_repeated(url: str, instead: str) -> None:
-    said = str(url_problem(url + SECRET))
-    assert said.startswith(url.partition("?")[0])
-    assert instead in said
-    assert SECRET not in said
-    assert "\n" not in said
+    problem = str(url_problem(url + SECRET))
+    assert problem.startswith(url.partition("?")[0])
+    assert instead in problem
+    assert SECRET not in problem
+    assert "\n" not in problem
 
 
 @pytest.mark.parametrize("url", [f"https://{SECRET}@example.org/tone.jsonl", f"http://{SECRET}@example.org/tone.jsonl"])
 def test_a_token_in_place_of_a_user_is_refused_without_being_repeated(url: str) -> None:
-    said = str(url_problem(url))
-    assert said.partition("//")[2].startswith("example.org/tone.jsonl: the address contains a secret")
-    assert SECRET not in said
+    problem = str(url_problem(url))
+    assert problem.partition("//")[2].startswith("example.org/tone.jsonl: the address contains a secret")
+    assert SECRET not in problem
 
 
 def test_what_is_no_address_is_told() -> None:
@@ -75,9 +75,9 @@ def test_what_is_no_address_is_told() -> None:
 
 
 def test_a_password_is_refused_without_being_repeated() -> None:
-    said = str(url_problem(f"https://someone:{SECRET}@example.org/tone.jsonl"))
-    assert said.startswith("https://example.org/tone.jsonl: the address contains a secret")
-    assert SECRET not in said
+    problem = str(url_problem(f"https://someone:{SECRET}@example.org/tone.jsonl"))
+    assert problem.startswith("https://example.org/tone.jsonl: the address contains a secret")
+    assert SECRET not in problem
 
 
 def test_a_path_is_no_address() -> None:

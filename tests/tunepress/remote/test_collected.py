@@ -1,4 +1,4 @@
-"""collected: each file from elsewhere has a place of its own, and keeps the end of its name."""
+"""collected: each remote file has its own path, with the suffix of its name."""
 
 from tunepress.remote.collected import local_paths, remote_lists
 

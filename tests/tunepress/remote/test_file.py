@@ -1,4 +1,4 @@
-"""remote_file: versions and bytes over http(s), and what is said where there are none; tests/azure has the object stores."""
+"""file: versions and content over http(s), and the errors; the object stores are tested in tests/azure."""
 
 import asyncio
 import socket
@@ -20,7 +20,7 @@ ROWS = b'{"phrase": "a day at the sea", "tone": "joy"}\n'
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TUNEPRESS_NETWORK_SECONDS", "60")  # a busy machine is no silent server
+    monkeypatch.setenv("TUNEPRESS_NETWORK_SECONDS", "60")  # a busy machine is not a silent server
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
@@ -32,8 +32,8 @@ def files() -> Iterator[Files]:
 
 
 def test_an_identity_is_asked_for_without_reading_the_file(files: Files) -> None:
-    found = identify_file(f"{files.url}/a/tone.jsonl")
-    assert (found.size, len(found.etag), found.md5) == (len(ROWS), 16, None)
+    version = identify_file(f"{files.url}/a/tone.jsonl")
+    assert (version.size, len(version.etag), version.md5) == (len(ROWS), 16, None)
     assert files.asked == ["HEAD /a/tone.jsonl"]
 
 
@@ -52,10 +52,10 @@ def test_the_bytes_come_as_they_are(content: bytes, files: Files, tmp_path: Path
 
 
 def test_a_file_that_changes_between_the_question_and_the_download_is_refused(files: Files, tmp_path: Path) -> None:
-    found = identify_file(f"{files.url}/a/tone.jsonl")
+    version = identify_file(f"{files.url}/a/tone.jsonl")
     files.files["/a/tone.jsonl"] = ROWS.upper()
     with pytest.raises(InputError, match="was changed while it was read"):
-        download(found, tmp_path / "tone.jsonl")
+        download(version, tmp_path / "tone.jsonl")
 
 
 def test_a_file_that_is_not_as_long_as_was_said_is_refused(files: Files, tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_file_that_is_not_as_long_as_was_said_is_refused(files: Files, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("status", "said"),
+    ("status", "expected"),
     [
         (404, "no such file there"),
         (410, "no such file there"),
@@ -72,11 +72,11 @@ def test_a_file_that_is_not_as_long_as_was_said_is_refused(files: Files, tmp_pat
         (403, "no permission to read it"),
     ],
 )
-def test_a_no_is_an_error_that_names_the_address(status: int, said: str, files: Files) -> None:
+def test_a_no_is_an_error_that_names_the_address(status: int, expected: str, files: Files) -> None:
     files.statuses["/a/tone.jsonl"] = status
     with pytest.raises(InputError) as raised:
         identify_file(f"{files.url}/a/tone.jsonl")
-    assert str(raised.value) == f"{files.url}/a/tone.jsonl: {said}"
+    assert str(raised.value) == f"{files.url}/a/tone.jsonl: {expected}"
 
 
 @pytest.mark.parametrize("status", [500, 503, 429])
@@ -114,8 +114,8 @@ def test_a_server_without_versions_is_refused(files: Files) -> None:
 
 def test_a_private_blob_says_how_to_ask_with_credentials() -> None:
     url = "https://account.blob.core.windows.net/rows/a/tone.jsonl"
-    said = str(remote_errors.translate(url, [FileNotFoundError(url)]))
-    assert said.endswith("no such file there; if it is not public, write abfs://rows@account.dfs.core.windows.net/a/tone.jsonl")
+    message = str(remote_errors.translate(url, [FileNotFoundError(url)]))
+    assert message.endswith("no such file there; if it is not public, write abfs://rows@account.dfs.core.windows.net/a/tone.jsonl")
 
 
 # redirects
@@ -125,8 +125,8 @@ def test_a_redirect_within_this_machine_is_followed(files: Files, tmp_path: Path
     files.redirects["/moved.jsonl"] = "/a/tone.jsonl"
     with serving() as other:
         other.redirects["/b.jsonl"] = f"http://localhost:{files.server_port}/moved.jsonl"
-        found = identify_file(f"{other.url}/b.jsonl")
-        download(found, tmp_path / "b.jsonl")
+        version = identify_file(f"{other.url}/b.jsonl")
+        download(version, tmp_path / "b.jsonl")
     assert (tmp_path / "b.jsonl").read_bytes() == ROWS
 
 

@@ -1,4 +1,4 @@
-"""storage_account: which account and which credential, of what an address and the environment say."""
+"""storage_account: the account and the credential that follow from an address and the environment."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""corpus: which rows stand in one sequence, that none is cut, and that they see each other only if asked to."""
+"""packing: which rows are in one sequence, that none is truncated, and that they attend to each other only if configured."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ def flat(assigned: list[list[int]]) -> list[int]:
     return [number for numbers in assigned for number in numbers]
 
 
-# which rows stand together
+# which rows are in one sequence
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -57,9 +57,9 @@ def test_join_keeps_the_order_and_ends_a_sequence_only_where_the_next_row_does_n
         assert sum(LENGTHS[number] for number in numbers) + LENGTHS[following[0]] > limit
 
 
-@pytest.mark.parametrize(("lengths", "found"), [([], []), ([40], [[0]]), ([20, 20], [[0, 1]]), ([20, 21], [[0], [1]])])
-def test_join_fills_a_sequence_to_the_last_token(lengths: list[int], found: list[list[int]]) -> None:
-    assert pack(lengths, "join", 40, None, 0) == found
+@pytest.mark.parametrize(("lengths", "expected"), [([], []), ([40], [[0]]), ([20, 20], [[0, 1]]), ([20, 21], [[0], [1]])])
+def test_join_fills_a_sequence_to_the_last_token(lengths: list[int], expected: list[list[int]]) -> None:
+    assert pack(lengths, "join", 40, None, 0) == expected
 
 
 @pytest.mark.parametrize("strategy", ["line-by-line-random", "join-random"])
@@ -146,8 +146,8 @@ def read(root: Path, **settings: Any) -> list[PackedSequence]:
 @torch.inference_mode()
 def logits(model: Any, tokens: list[int]) -> torch.Tensor:
     """The logits of one text in an ordinary model."""
-    found: torch.Tensor = model(torch.tensor([tokens])).logits[0]
-    return found
+    values: torch.Tensor = model(torch.tensor([tokens])).logits[0]
+    return values
 
 
 @torch.inference_mode()
@@ -156,8 +156,8 @@ def logits_in(root: Path, batch: list[PackedSequence]) -> list[torch.Tensor]:
     model = train.load_base(sections(root, attn_implementation=BY_EXAMPLE)).eval().cpu()
     inputs = FlatteningCollator(boundaries=True)(batch)
     del inputs["labels"]
-    found: torch.Tensor = model(**inputs, use_cache=False).logits[0]
-    return list(found.split([len(one["input_ids"]) for sequence in batch for one in sequence]))
+    values: torch.Tensor = model(**inputs, use_cache=False).logits[0]
+    return list(values.split([len(example["input_ids"]) for sequence in batch for example in sequence]))
 
 
 @pytest.mark.parametrize("rows", [1, 3, 16])
@@ -168,25 +168,26 @@ def test_no_token_of_a_row_is_cut_or_comes_twice(rows: int, corpus: Corpus, root
     prepared = read_jsonl(PREPARED / "train.jsonl")
     tokens = [encoder.encode_prompt(row["prompt"]) + encoder.encode_completion(row["completion"]) for row in prepared]
     learned = [label for row in prepared for label in encoder.encode_completion(row["completion"])]
-    found = read(root)
-    assert len(found) == math.ceil(16 / rows)
-    for number, sequence in enumerate(found):
-        given = [token for one in sequence for token in one["input_ids"]]
+    read_sequences = read(root)
+    assert len(read_sequences) == math.ceil(16 / rows)
+    for number, sequence in enumerate(read_sequences):
+        input_ids = [token for example in sequence for token in example["input_ids"]]
         expected = [token for row in tokens[number * rows : (number + 1) * rows] for token in row]
-        assert given[: len(expected)] == expected
-        assert len(given) == (corpus.pad_to_max_len or len(expected))
-        assert set(given[len(expected) :]) <= {encoder.tokenizer.pad_token_id}
-    assert [label for sequence in found for one in sequence for label in one["labels"] if label != IGNORE_INDEX] == learned
+        assert input_ids[: len(expected)] == expected
+        assert len(input_ids) == (corpus.pad_to_max_len or len(expected))
+        assert set(input_ids[len(expected) :]) <= {encoder.tokenizer.pad_token_id}
+    labels = [label for sequence in read_sequences for example in sequence for label in example["labels"]]
+    assert [label for label in labels if label != IGNORE_INDEX] == learned
 
 
 def test_joined_examples_do_not_see_each_other(root: Path, joined: Callable[..., None]) -> None:
     joined(4)
     model = load_model(BASE).eval()
     batch = read(root)[:2]
-    examples = [one for sequence in batch for one in sequence]
+    examples = [example for sequence in batch for example in sequence]
     assert len(examples) == 8
-    for one, found in zip(examples, logits_in(root, batch), strict=True):
-        torch.testing.assert_close(found, logits(model, one["input_ids"]), atol=1e-5, rtol=0)
+    for example, values in zip(examples, logits_in(root, batch), strict=True):
+        torch.testing.assert_close(values, logits(model, example["input_ids"]), atol=1e-5, rtol=0)
 
 
 def test_without_the_mask_an_example_sees_those_before_it_as_one_text(root: Path, joined: Callable[..., None]) -> None:
@@ -195,28 +196,28 @@ def test_without_the_mask_an_example_sees_those_before_it_as_one_text(root: Path
     joined(4, SEEING)
     batch = read(root)[:2]
     model = load_model(BASE).eval()
-    for apart, sequence, found in zip(alone, batch, logits_in(root, batch), strict=True):
+    for apart, sequence, values in zip(alone, batch, logits_in(root, batch), strict=True):
         (text,) = sequence
         assert text == concatenate(apart)
-        torch.testing.assert_close(found, logits(model, text["input_ids"]), atol=1e-5, rtol=0)
+        torch.testing.assert_close(values, logits(model, text["input_ids"]), atol=1e-5, rtol=0)
         first, second = apart[:2]
         start, end = len(first["input_ids"]), len(first["input_ids"]) + len(second["input_ids"])
-        torch.testing.assert_close(found[:start], logits(model, first["input_ids"]), atol=1e-5, rtol=0)
-        assert (found[start:end] - logits(model, second["input_ids"])).abs().max() > 0.01
+        torch.testing.assert_close(values[:start], logits(model, first["input_ids"]), atol=1e-5, rtol=0)
+        assert (values[start:end] - logits(model, second["input_ids"])).abs().max() > 0.01
 
 
 def trained(root: Path, **settings: Any) -> tuple[dict[int, float], dict[str, torch.Tensor]]:
     """Losses and adapter of a training in the order of the rows, with SGD: Adam would blow rounding up to a step's size."""
-    given: dict[str, Any] = {"optim": "sgd", "learning_rate": 0.1, "train_sampling_strategy": "sequential"}
-    train.main(sections(root, **(given | settings)))
+    defaults: dict[str, Any] = {"optim": "sgd", "learning_rate": 0.1, "train_sampling_strategy": "sequential"}
+    train.main(sections(root, **(defaults | settings)))
     return curve("train/loss"), load_file(WEIGHTS)
 
 
-def assert_same(one: tuple[Any, dict[str, torch.Tensor]], other: tuple[Any, dict[str, torch.Tensor]]) -> None:
-    assert one[0] == pytest.approx(other[0], abs=1e-5)
-    assert one[1].keys() == other[1].keys()
-    for name, tensor in one[1].items():
-        torch.testing.assert_close(tensor, other[1][name], atol=1e-6, rtol=1e-3)
+def assert_same(first: tuple[Any, dict[str, torch.Tensor]], second: tuple[Any, dict[str, torch.Tensor]]) -> None:
+    assert first[0] == pytest.approx(second[0], abs=1e-5)
+    assert first[1].keys() == second[1].keys()
+    for name, tensor in first[1].items():
+        torch.testing.assert_close(tensor, second[1][name], atol=1e-6, rtol=1e-3)
 
 
 def test_join_learns_what_line_by_line_learns_from_the_same_rows(root: Path, joined: Callable[..., None]) -> None:
@@ -233,7 +234,7 @@ def test_padding_changes_neither_the_losses_nor_the_adapter(seeing: bool, root: 
     joined(2, Corpus(None, seeing))
     plain = trained(root, per_device_train_batch_size=2)
     joined(2, Corpus(200, seeing))
-    assert {sum(len(one["input_ids"]) for one in sequence) for sequence in read(root)} == {200}
+    assert {sum(len(example["input_ids"]) for example in sequence) for sequence in read(root)} == {200}
     assert_same(trained(root, per_device_train_batch_size=2), plain)
 
 
@@ -246,9 +247,9 @@ def test_examples_that_see_each_other_are_learned_otherwise(root: Path, joined: 
 
 def test_validation_rows_stand_alone_whatever_the_corpus(root: Path, joined: Callable[..., None]) -> None:
     joined(4, Corpus(1024, False))
-    found = train.read_examples(sections(root).train)["validation"]
-    assert [len(sequence) for sequence in found] == [1] * 6
-    assert max(len(sequence[0]["input_ids"]) for sequence in found) < 100
+    validation = train.read_examples(sections(root).train)["validation"]
+    assert [len(sequence) for sequence in validation] == [1] * 6
+    assert max(len(sequence[0]["input_ids"]) for sequence in validation) < 100
 
 
 # attention by example
@@ -296,10 +297,10 @@ def learned(model: PreTrainedModel, boundaries: bool) -> dict[str, torch.Tensor]
 def test_attention_by_example_gives_the_loss_and_gradients_of_transformers_own(
     attention: str, made: Callable[[str], PreTrainedModel]
 ) -> None:
-    found, expected = learned(made(BY_EXAMPLE), boundaries=True), learned(made(attention), boundaries=False)
-    assert found.keys() == expected.keys()
-    assert len(found) > 16
-    for name, tensor in found.items():
+    actual, expected = learned(made(BY_EXAMPLE), boundaries=True), learned(made(attention), boundaries=False)
+    assert actual.keys() == expected.keys()
+    assert len(actual) > 16
+    for name, tensor in actual.items():
         torch.testing.assert_close(tensor, expected[name], atol=1e-4, rtol=1e-4)
         assert tensor.any()
 

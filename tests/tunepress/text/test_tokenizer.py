@@ -42,9 +42,9 @@ def test_an_example_begins_with_the_tokens_of_its_prompt(
 ) -> None:
     encoder: Encoder = request.getfixturevalue(name)
     example = encoder.encode_example({"prompt": prompt, "completion": completion}, 100, False)
-    given = encoder.encode_prompt(prompt)
-    assert example["input_ids"][: len(given)] == given
-    assert example["input_ids"][len(given) :] == encoder.encode_completion(completion)
+    prompt_tokens = encoder.encode_prompt(prompt)
+    assert example["input_ids"][: len(prompt_tokens)] == prompt_tokens
+    assert example["input_ids"][len(prompt_tokens) :] == encoder.encode_completion(completion)
 
 
 def test_an_example_says_prompt_and_completion_and_then_ends(encoder: Encoder) -> None:
