@@ -49,7 +49,7 @@ TEMPLATES = {
     "conf/GROUP/",
 }
 FOREIGN = ("az", "curl", "docker", "dvc", "git", "gto", "kubectl", "nvidia-ctk", "pip", "apt-get")
-FOREIGN_FLAGS = {"--fs-config", "--help", "--jobs", "--local", "--queue", "--run-cache", "--temp", "--userns"}
+FOREIGN_FLAGS = {"--fs-config", "--help", "--jobs", "--local", "--only-changed", "--queue", "--run-cache", "--temp", "--userns"}
 FREE = (
     "build.extra_options.",
     "train.fsdp_config.",
