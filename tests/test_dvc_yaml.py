@@ -86,7 +86,7 @@ def test_it_can_be_read_aloud(root: Path) -> None:
 
 def test_only_what_experiments_are_compared_by_is_a_metric() -> None:
     assert [stage.get("metrics") for stage in DVC_YAML["stages"].values() if "metrics" in stage] == [
-        [{"metrics/speed.json": {"cache": False}}, {"metrics/summary.json": {"cache": False}}]
+        [{"metrics/summary.json": {"cache": False}}, {"metrics/speed.json": {"cache": False}}]
     ]
 
 

@@ -93,25 +93,22 @@ class Run:
         return float(self.benchmark[name]["batch_1"]["decode_tokens_per_second"]["median"])
 
     def summary(self, broken: Sequence[str]) -> dict[str, float | str]:
-        """The few metrics of metrics/summary.json, which `dvc exp show` compares: short names, the most important first.
+        """The metrics of metrics/summary.json, few and with short names, so that `dvc exp show` fits a terminal.
 
         Args:
-            broken: the bounds of the gate that are broken; they have a column only where there are any.
+            broken: the bounds of the gate that are broken.
         """
         onnx = self.evaluate["onnx"]
         return {
             self.score: onnx[self.score],
-            "drop": self.drop,
-            "merged": self.score_of("merged"),
-            "base": self.score_of("base"),
             **({} if self.score == "accuracy" else {"token_f1": onnx["token_f1"]}),
+            "drop": self.drop,
+            "base": self.score_of("base"),
             "kl": self.compare["mean_kl"],
             "size_mb": self.build["size_mb"],
-            "passed": not broken,
-            **({"broken": ", ".join(broken)} if broken else {}),
+            "gate": ", ".join(broken) or "passed",
         }
 
     def speed(self) -> dict[str, float]:
-        """The metrics of metrics/speed.json, of the ONNX model: they differ from machine to machine and from run to run."""
-        first_token = self.benchmark["onnx"]["batch_1"]["time_to_first_token_ms"]["median"]
-        return {"tokens_s": self.tokens_per_second("onnx"), "first_ms": first_token}
+        """The metric of metrics/speed.json, of the ONNX model: it differs from machine to machine and from run to run."""
+        return {"tokens_s": self.tokens_per_second("onnx")}

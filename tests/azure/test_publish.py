@@ -29,7 +29,7 @@ def run(storage: Azurite, root: Path, tmp_path: Path) -> Path:
     for name in ("model.onnx", "prompt.json"):
         (tmp_path / "models/onnx" / name).write_bytes(FILES[name])
     (tmp_path / "models/MODEL_CARD.md").write_bytes(FILES["MODEL_CARD.md"])
-    write_json(tmp_path / "metrics/summary.json", {"accuracy": 0.96, "passed": True})
+    write_json(tmp_path / "metrics/summary.json", {"accuracy": 0.96, "gate": "passed"})
     shutil.copyfile(root / "params.yaml", tmp_path / "params.yaml")
     OmegaConf.save({"stages": outs}, tmp_path / "dvc.yaml")
     git("init", "--quiet")
@@ -69,7 +69,7 @@ def test_a_model_is_registered_with_card_figures_and_provenance(
     ((name, version), registered) = machine_learning.models.popitem()
     blobs = {blob.name for blob in storage.container(CONTAINER).list_blobs()}
     assert name == "tone"
-    assert registered["tags"].items() >= {"accuracy": "0.96", "passed": "True"}.items()
+    assert registered["tags"].items() >= {"accuracy": "0.96", "gate": "passed"}.items()
     assert registered["properties"]["git_revision"] == git("rev-parse", "HEAD")
     assert registered["properties"]["dvc_md5"].endswith(".dir")
     assert registered["properties"]["sha256"].startswith(version)

@@ -27,7 +27,7 @@ FIGURES = {  # of metrics/summary.json and metrics/speed.json, and how they are 
     "kl": ".4f",
     "size_mb": ".1f",
     "tokens_s": ".1f",
-    "passed": "",
+    "gate": "",
 }
 UNREADABLE = "!"  # DVC's mark for all values of a file that a commit's dvc.yaml names and the commit lacks
 FILES = ("metrics/summary.json:", "metrics/speed.json:")
@@ -85,12 +85,11 @@ def table(rows: list[Row]) -> Table:
 
 
 def remarks(row: Row, commit: Row) -> Iterator[str]:
-    """State if it did not end well, broken bounds, image, and the parameters that differ from those of the commit."""
+    """State if it did not end well, image, and the parameters that differ from those of the commit."""
     if row["State"] not in (None, "Success"):
         yield row["State"].lower()
-    for name in ("broken", "image"):
-        if row.get(name) not in (None, "None"):  # where another run has one, DVC says None in words
-            yield f"{name}={row[name]}"
+    if row.get("image") not in (None, "None"):  # where another run has one, DVC says None in words
+        yield f"image={row['image']}"
     sections = {field.name for field in fields(Tunepress)}
     for name in row:
         if name.partition(".")[0] in sections and not FOLLOWING.search(name) and row[name] != commit.get(name, row[name]):

@@ -20,7 +20,7 @@ FEW = 200  # rows: with fewer the interval of an accuracy of 0.9 is over 8 point
 
 
 def figures_of(revision: str) -> Figures:
-    """The figures of an experiment: DVC's metrics, by their names in `dvc exp show`, and all others as FILE:KEY.
+    """The figures of an experiment: DVC's metrics by their names in `dvc exp show`, `passed`, all others as FILE:KEY.
 
     Args:
         revision: the experiment's commit.
@@ -31,7 +31,8 @@ def figures_of(revision: str) -> Figures:
         if path.endswith(".json"):
             with contextlib.suppress(FileNotFoundError):  # it is not in the cache, as after `dvc exp pull` of the metrics alone
                 details |= {f"{path}:{key}": number for key, number in numbers(json.loads(files.read_text(path)))}
-    return details | dict(numbers(metrics_show(rev=revision)))
+    metrics = metrics_show(rev=revision)
+    return details | dict(numbers(metrics)) | {"passed": float(metrics.get("gate") == "passed")}
 
 
 def numbers(tree: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
@@ -81,10 +82,9 @@ def limits(constraints: dict[str, Bound], default: Figures) -> list[Limit]:
 
 def interval(metric: str, figures: Figures) -> tuple[float, float] | None:
     """The confidence interval of a score; None for other figures."""
-    candidate = "merged" if metric == "merged" else "onnx"
-    score = next((name for name in SCORES if name in figures), None)
-    low, high = (figures.get(f"metrics/evaluate/{candidate}.json:{score}_{end}") for end in ("low", "high"))
-    return None if metric not in (score, "merged") or low is None or high is None else (low, high)
+    file, _, name = metric.rpartition(":")
+    low, high = (figures.get(f"{file or 'metrics/evaluate/onnx.json'}:{name}_{end}") for end in ("low", "high"))
+    return None if low is None or high is None else (low, high)
 
 
 def resolution(figures: Figures) -> str:

@@ -11,11 +11,10 @@ from tools.cli.experiments import table
 FIGURES: dict[str, Any] = {
     "accuracy": 0.9417,
     "drop": 0.0125,
-    "merged": 0.9542,
     "kl": 0.01663,
     "size_mb": 117.15,
     "tokens_s": 64.74,
-    "passed": "True",
+    "gate": "passed",
 }
 PARAMETERS: dict[str, Any] = {
     "adapter.method": "lora",
@@ -67,7 +66,7 @@ def test_ten_experiments_that_differ_in_two_parameters_fit_with_all_their_figure
         ({"build__block_size": 16.0}, "build.block_size=16"),
         ({"base_model__name": "tiny"}, "base_model.name=tiny"),
         ({"image": "tunepress-train:cpu@0123456789ab"}, "image=tunepress-train:cpu@0123456789ab"),
-        ({"passed": "False", "broken": "max_drop 0.08 > 0.05"}, "broken=max_drop 0.08 > 0.05"),
+        ({"gate": "max_drop 0.08 > 0.05"}, "max_drop 0.08 > 0.05"),
         ({"State": "Failed"}, "failed"),
         ({"State": "Queued", "accuracy": None}, "queued"),
     ],

@@ -115,7 +115,9 @@ def test_a_server_without_versions_is_refused(files: Files) -> None:
 def test_a_private_blob_says_how_to_ask_with_credentials() -> None:
     url = "https://account.blob.core.windows.net/rows/a/tone.jsonl"
     message = str(remote_errors.translate(url, [FileNotFoundError(url)]))
-    assert message.endswith("no such file there; if it is not public, write abfs://rows@account.dfs.core.windows.net/a/tone.jsonl")
+    assert message.endswith(
+        "no such file there; if it is not public, write abfs://rows@account.dfs.core.windows.net/a/tone.jsonl"
+    )
 
 
 # redirects
