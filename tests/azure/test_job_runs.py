@@ -186,7 +186,7 @@ def test_a_node_that_may_not_write_to_the_remote_says_so_before_it_works(run: Ru
 
 def test_a_result_does_not_go_over_changes_nor_into_another_commit(run: Run) -> None:
     fetch = (sys.executable, "-m", "tools.azure.fetch", run.name)
-    assert "changed since the last commit, and the job's result would go over it" in run.clone.run(*fetch, code=1)
+    assert "changed since the last commit, and the job's result would overwrite it" in run.clone.run(*fetch, code=1)
     run.clone.commit()
     before = run.clone.run("git", "rev-parse", "HEAD~").strip()
     assert f"is of another commit: `git switch --detach {before[:9]}`" in run.clone.run(*fetch)

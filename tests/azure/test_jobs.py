@@ -170,7 +170,7 @@ def test_ctrl_c_ends_the_watching_and_where_it_is_wanted_the_job(cancel: bool, j
     assert watching.wait(timeout=60) == 1
     name = only({key: key for key in jobs.jobs})
     assert jobs.canceled == ([name] if cancel else [])
-    assert said.endswith(f"job {name}: canceled\n" if cancel else f"`az ml job cancel --name {name}` ends it\n")
+    assert said.endswith(f"job {name}: canceled\n" if cancel else f"`az ml job cancel --name {name}` cancels it\n")
 
 
 def test_a_connection_that_breaks_off_says_how_to_watch_again(jobs: Jobs, in_cloud: Cloud) -> None:
@@ -179,7 +179,9 @@ def test_a_connection_that_breaks_off_says_how_to_watch_again(jobs: Jobs, in_clo
         f"{HISTORY}/workspaces/{WORKSPACE}/runs/(?P<name>.*)/details",
         lambda request, name: refuse(503, "Busy", "too busy"),
     )
-    with pytest.raises(InputError, match=r"^job (default-\S+): .*; it may run on, `make azure-fetch JOB=\1` waits for it$"):
+    with pytest.raises(
+        InputError, match=r"^job (default-\S+): .*; it may still be running; `make azure-fetch JOB=\1` waits for it$"
+    ):
         submit("compute=gpu-cluster")
 
 
@@ -193,9 +195,9 @@ def test_a_compute_that_is_not_there_is_named_before_anything_is_uploaded(jobs: 
 
 
 def test_a_compute_of_another_kind_is_told(jobs: Jobs) -> None:
-    with pytest.raises(InputError, match="compute arc is of type kubernetes; set azure_arc=true"):
+    with pytest.raises(InputError, match="compute arc has type kubernetes; set azure_arc=true"):
         submit("compute=arc")
-    with pytest.raises(InputError, match="compute gpu-cluster is of type amlcompute; set azure_arc=false"):
+    with pytest.raises(InputError, match="compute gpu-cluster has type amlcompute; set azure_arc=false"):
         submit("compute=gpu-cluster", "azure_arc=true", "instance_type=gpu")
 
 

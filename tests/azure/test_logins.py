@@ -80,7 +80,7 @@ def test_that_a_secret_lets_in_and_may_be_kept(project: Project, azure: Azure, k
     }[kind]
     project.environment[variable] = secret
     said = project.set_up("azure://results/secret", "--store")
-    assert f"in account {ACCOUNT}, reached with the {kind} of the environment, which .dvc/config.local keeps now" in said
+    assert f"in account {ACCOUNT}, reached with the {kind} of the environment, which is now stored in .dvc/config.local" in said
     del project.environment[variable], project.environment["AZURE_STORAGE_ACCOUNT"]
     project.share("push")
     assert azure.pushed() == 1
@@ -103,7 +103,7 @@ def test_that_az_login_lets_in(project: Project, azure: Azure, tmp_path: Path) -
     assert azure.pushed() == 1
     assert not (project.folder / ".dvc/config.local").exists()
     said = project.set_up("azure://results/login", "--account", ACCOUNT, "--store", code=1)
-    assert said == "remote-azure: `az login` or a managed identity leaves nothing to store: leave STORE out\n"
+    assert said == "remote-azure: `az login` or a managed identity has no secret to store: omit STORE\n"
 
 
 def test_that_a_managed_identity_lets_in(project: Project, azure: Azure) -> None:

@@ -86,7 +86,7 @@ def test_the_same_bytes_are_registered_once_and_others_beside_them(
 ) -> None:
     said("tone", *PLACE)
     sent = len([request for request in in_cloud.asked if request.method == "PUT"])
-    assert said("tone", *PLACE).endswith("has these files already")
+    assert said("tone", *PLACE).endswith("already has these files")
     assert len([request for request in in_cloud.asked if request.method == "PUT"]) == sent
     write_json(run / "metrics/summary.json", {"accuracy": 0.97})
     said("tone", *PLACE)
@@ -106,7 +106,7 @@ def test_a_registry_takes_it_too(
 
 
 def test_no_name_is_refused(said: Said) -> None:
-    assert said("", *PLACE).startswith("azure-publish: NAME=: give the model a name")
+    assert said("", *PLACE).startswith("azure-publish: NAME=: must be a name")
 
 
 @pytest.mark.parametrize("path", ["models/onnx", "models/MODEL_CARD.md", "metrics/summary.json"])
@@ -119,7 +119,7 @@ def test_a_model_that_is_not_the_committed_one_is_refused(run: Path, machine_lea
     changed = run / "models/onnx/model.onnx"
     changed.unlink()
     changed.write_bytes(b"other")
-    assert "models/onnx/: is not what dvc.lock names" in said("tone", *PLACE)
+    assert "models/onnx/: is not the version in dvc.lock" in said("tone", *PLACE)
     assert machine_learning.models == {}
 
 

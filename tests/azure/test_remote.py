@@ -84,7 +84,7 @@ def connections(azurite: Azurite) -> dict[str, str]:
         ("padding", "account tunepress: no login with the connection string of the environment: Incorrect padding"),
         ("port", "127.0.0.1:9/tunepress does not answer as it should: Cannot connect to host 127.0.0.1:9"),
         ("form", "the connection string of the environment is malformed"),
-        ("container", "account tunepress has no container 'absent': mend the URL, or make it with `az storage container create"),
+        ("container", "account tunepress has no container 'absent': fix the URL, or create it with `az storage container create"),
     ],
 )
 def test_that_nothing_is_written_where_dvc_would_not_get_in(
@@ -110,7 +110,7 @@ def test_that_no_account_is_said(project: Path) -> None:
     ["", "s3://container", "azure://Container", "azure://a", "azure://container/path?sig=abc", "azure://me:key@container/path"],
 )
 def test_that_an_address_holds_nothing_else(project: Path, url: str) -> None:
-    with pytest.raises(InputError, match=r"URL= is azure://container/path, without an account, a key or a token in it") as caught:
+    with pytest.raises(InputError, match=r"URL= must be azure://container/path, without an account, a key or a token") as caught:
         set_up(url, account=None, store=False)
     assert "sig=" not in str(caught.value)
 
@@ -118,5 +118,5 @@ def test_that_an_address_holds_nothing_else(project: Path, url: str) -> None:
 def test_that_a_secret_in_git_is_found(project: Path, azurite: Azurite, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", azurite.connection_string)
     (project / ".dvc/config").write_text("['remote \"azure\"']\n    url = azure://c\n    account_key = abc\n")
-    with pytest.raises(InputError, match=r"\.dvc/config is in git and holds remote\.azure\.account_key: take it out with"):
+    with pytest.raises(InputError, match=r"\.dvc/config is in git and has remote\.azure\.account_key: remove it with"):
         set_up("azure://container/path", account=None, store=False)

@@ -59,7 +59,7 @@ def test_that_an_absent_container_is_named_on_pull_too(project: Project, azurite
     project.run("dvc", "remote", "modify", "azure", "url", "azure://absent/tunepress")
     for command in (["push"], ["pull"], ["repro", "--pull"]):
         said = project.share(*command, code=1)
-        assert said.startswith(f"dvc {' '.join(command)}: account tunepress has no container 'absent': mend the URL, or make it")
+        assert said.startswith(f"dvc {' '.join(command)}: account tunepress has no container 'absent': fix the URL, or create it")
 
 
 def test_that_the_remote_that_a_command_names_is_asked(project: Project, azurite: Azurite) -> None:
@@ -76,7 +76,7 @@ def test_that_a_dead_server_is_said_at_once(project: Project, azurite: Azurite) 
     azurite.stop()
     try:
         started = time.monotonic()
-        assert f"127.0.0.1:{azurite.port}/tunepress does not answer as it should" in project.share("pull", code=1)
+        assert f"127.0.0.1:{azurite.port}/tunepress does not answer as expected" in project.share("pull", code=1)
         assert time.monotonic() - started < 60  # on a busy machine; DVC itself takes 84 and more
     finally:
         azurite.start()
@@ -112,7 +112,7 @@ def test_that_a_second_push_completes_what_a_dying_server_cut_short(project: Pro
         return list(container.list_blob_names())
 
     said = interrupted(project, azurite, "push", "--jobs", "2", when=lambda: len(there()) >= 3)
-    assert "ended after 3 s, what was moved stays: run it again to go on" in said
+    assert "stopped after 3 s; run it again to resume the transfer" in said
     azurite.start()
     moved = set(there())
     assert 3 <= len(moved) < 42
@@ -134,7 +134,7 @@ def test_that_make_hands_its_words_over(project: Project, azurite: Azurite) -> N
     azurite.container("made")
     said = project.run(*make, "remote-azure", "URL=azure://made/path", "ACCOUNT=tunepress", "STORE=1")
     assert "the DVC remote 'azure' is azure://made/path in account tunepress" in said
-    assert "which .dvc/config.local keeps now" in said
+    assert "which is now stored in .dvc/config.local" in said
     assert project.run(*make, "push", "ARGS=many --jobs 2") == "41 files pushed\n"
     assert "Everything is up to date" in project.run(*make, "pull", "ARGS=many")
     assert "has no container 'none'" in project.run(*make, "remote-azure", "URL=azure://none", code=2)

@@ -1,6 +1,6 @@
-"""Registers the int4 model in Azure ML, its card and its figures with it: `make azure-publish NAME=tone`.
+"""Registers the int4 model in Azure ML, with its model card and metrics: `make azure-publish NAME=tone`.
 
-A version is named by a hash of its files, so the same bytes are registered once however often they are published.
+A version is named after a hash of its files, so the same files are registered only once.
 """
 
 import argparse
@@ -42,12 +42,11 @@ class Config:
 
 
 def main() -> None:
-    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tools.azure.publish", description=__doc__.splitlines()[0])
-    parser.add_argument("name", help="of the model in Azure ML")
-    parser.add_argument("--registry-name", help="publish to a registry and not to a workspace")
+    parser.add_argument("name", help="name of the model in Azure ML")
+    parser.add_argument("--registry-name", help="publish to a registry instead of a workspace")
     for part in ("subscription-id", "resource-group", "workspace-name"):
-        parser.add_argument(f"--{part}", help="of the workspace (default: AZUREML_ARM_..., or config.json)")
+        parser.add_argument(f"--{part}", help="of the workspace (default: from AZUREML_ARM_... or config.json)")
     arguments = parser.parse_args()
     workspace = (arguments.subscription_id, arguments.resource_group, arguments.workspace_name)
     try:
@@ -59,30 +58,29 @@ def main() -> None:
 
 
 def publish(name: str, registry_name: str | None, workspace: tuple[str | None, str | None, str | None]) -> str:
-    """Registers models/onnx in a registry or else in a workspace; says what it did.
+    """Registers models/onnx in a registry or a workspace and returns a description of the version.
 
     Raises:
-        InputError: there is no whole run to publish, or Azure does not take it.
+        InputError: the run is not complete, or Azure refuses it.
     """
-    from stages.fetch.registered_model import RegisteredModel  # imports Azure's packages, or says how to get them
+    from stages.fetch.registered_model import RegisteredModel  # imports Azure's packages, or raises how to install them
     from tunepress.remote.workspace import Registry, azure_errors, connect, find_workspace
 
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,254}", name):
-        raise InputError(f"NAME={name}: give the model a name of letters, digits, '-', '_' and '.'")
-    refuse_half_a_run()
+        raise InputError(f"NAME={name}: must be a name of letters, digits, '-', '_' and '.'")
+    require_complete_run()
     place = Registry(registry_name) if registry_name else find_workspace(*workspace)
-    with gathered() as folder, connect(place) as client:
+    with publication_folder() as folder, connect(place) as client:
         hashed = content_hash(folder)
         model = RegisteredModel(place, name, hashed[:12])
         with azure_errors(model):
             if is_registered(client, model):
-                return f"{model} has these files already"
+                return f"{model} already has these files"
             register(client, model, folder, hashed)
         return f"{model}, {size_mb(folder):.0f} MB"
 
 
 def is_registered(client: "MLClient", model: "RegisteredModel") -> bool:
-    """Whether Azure has this version."""
     from azure.core.exceptions import ResourceNotFoundError
 
     try:
@@ -93,7 +91,7 @@ def is_registered(client: "MLClient", model: "RegisteredModel") -> bool:
 
 
 def register(client: "MLClient", model: "RegisteredModel", folder: Path, hashed: str) -> None:
-    """Uploads a folder, and registers it when all of it is there."""
+    """Uploads a folder, and registers it when the upload is complete."""
     from azure.ai.ml.entities import Model
 
     entity = Model(name=model.name, version=model.version, path=folder, tags=tags(), properties=properties(hashed))
@@ -101,8 +99,8 @@ def register(client: "MLClient", model: "RegisteredModel", folder: Path, hashed:
     client.models.create_or_update(entity)
 
 
-def refuse_half_a_run() -> None:
-    """Raises InputError unless model, card and figures are there, and the model is the one that dvc.lock names."""
+def require_complete_run() -> None:
+    """Raises InputError unless model, model card and metrics exist, and are those in dvc.lock."""
     from dvc.repo import Repo
 
     for path in (ONNX, MODEL_CARD, SUMMARY):
@@ -111,12 +109,14 @@ def refuse_half_a_run() -> None:
     with Repo() as repo:
         changed = repo.data_status(targets=[str(ONNX), str(MODEL_CARD)])["uncommitted"]
     if changed:
-        raise InputError(f"{next(iter(changed.values()))[0]}: is not what dvc.lock names; run `make repro`, or `dvc checkout`")
+        raise InputError(
+            f"{next(iter(changed.values()))[0]}: is not the version in dvc.lock; run `make repro`, or `dvc checkout`"
+        )
 
 
 @contextmanager
-def gathered() -> Iterator[Path]:
-    """A folder with the model's files, its card and its figures, for as long as the block lasts; it takes no room."""
+def publication_folder() -> Iterator[Path]:
+    """A temporary folder with the model's files, its card and its metrics; the files are hard links."""
     with tempfile.TemporaryDirectory(dir=ONNX.parent, prefix=".publish-") as scratch:
         folder = Path(scratch) / "int4"
         shutil.copytree(ONNX, folder, copy_function=os.link)
@@ -126,24 +126,23 @@ def gathered() -> Iterator[Path]:
 
 
 def content_hash(folder: Path) -> str:
-    """The sha256 of the names and bytes of all files below a folder."""
+    """The sha256 of the names and contents of all files in a folder."""
     hashes = {file.relative_to(folder).as_posix(): sha256(file) for file in sorted(folder.rglob("*")) if file.is_file()}
     return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
 
 
 def base_model() -> BaseModel:
-    """The model that was fine-tuned."""
     return load(Config, []).base_model
 
 
 def tags() -> dict[str, str]:
-    """What a user of the registry may look for: the figures, and where the model comes from. They can be edited there."""
-    figures = {name: str(value) for name, value in read_json(SUMMARY).items()}
-    return {**figures, "base_model": base_model().name, "license": base_model().license}
+    """The metrics and the origin of the model, for searches in the registry. They can be edited there."""
+    metrics = {name: str(value) for name, value in read_json(SUMMARY).items()}
+    return {**metrics, "base_model": base_model().name, "license": base_model().license}
 
 
 def properties(hashed: str) -> dict[str, str]:
-    """What says which run it was. They cannot be edited there."""
+    """What identifies the run. They cannot be edited in the registry."""
     revision = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], capture_output=True, text=True
     )
@@ -151,7 +150,7 @@ def properties(hashed: str) -> dict[str, str]:
 
 
 def dvc_md5() -> str:
-    """The hash by which DVC knows models/onnx."""
+    """DVC's hash of models/onnx."""
     locked: Any = OmegaConf.to_container(OmegaConf.load("dvc.lock"))
     return next(out["md5"] for out in locked["stages"]["build"]["outs"] if out["path"] == str(ONNX))
 

@@ -1,4 +1,4 @@
-"""A job of Azure ML, watched until it ends."""
+"""Watches a job of Azure ML until it ends."""
 
 import json
 import logging
@@ -11,21 +11,21 @@ from azure.core.exceptions import AzureError, HttpResponseError
 from tunepress.core.errors import InputError
 from tunepress.remote.workspace import NO_ANSWER, error_message
 
-logging.getLogger("azure.ai.ml").setLevel(logging.ERROR)  # it says of a dozen of its own classes that they are experimental
+logging.getLogger("azure.ai.ml").setLevel(logging.ERROR)  # it warns that a dozen of its own classes are experimental
 
 COMPLETED = "Completed"
 
 
 def watch(client: MLClient, name: str, cancel_on_interrupt: bool) -> int:
-    """Streams a job's status and logs; Ctrl-C ends the watching.
+    """Streams a job's status and logs; Ctrl-C stops watching.
 
     Args:
         client: of the workspace.
         name: of the job.
-        cancel_on_interrupt: whether Ctrl-C cancels the job too.
+        cancel_on_interrupt: whether Ctrl-C also cancels the job.
 
     Returns:
-        The exit status of a command that did what the job did: 0 where it completed.
+        The exit status: 0 if the job completed, otherwise 1.
 
     Raises:
         InputError: Azure no longer answers.
@@ -33,43 +33,44 @@ def watch(client: MLClient, name: str, cancel_on_interrupt: bool) -> int:
     try:
         client.jobs.stream(name)
         status = client.jobs.get(name).status
-        print(f"job {name}: {getattr(status, 'value', status).lower()}")  # a word that the SDK does not know stays one
+        print(f"job {name}: {getattr(status, 'value', status).lower()}")  # a str if the SDK does not know it
         return 0 if status == COMPLETED else 1
     except KeyboardInterrupt:
         return leave(client, name, cancel_on_interrupt)
     except JobException as error:
-        if isinstance(error.__cause__, KeyboardInterrupt):  # the SDK makes this of Ctrl-C
+        if isinstance(error.__cause__, KeyboardInterrupt):  # raised by the SDK for Ctrl-C
             return leave(client, name, cancel_on_interrupt)
         print(f"job {name}: failed: {reason(error)}")
         return 1
     except AzureError as error:
-        if not broken_off(error):
+        if not is_unavailable(error):
             raise
         raise InputError(
-            f"job {name}: {error_message(error)}; it may run on, `make azure-fetch JOB={name}` waits for it"
+            f"job {name}: {error_message(error)}; it may still be running; `make azure-fetch JOB={name}` waits for it"
         ) from error
 
 
 def leave(client: MLClient, name: str, cancel: bool) -> int:
-    """Ends the watching, and the job where that is wanted."""
+    """Cancels the job if requested, otherwise prints how to continue; returns the exit status."""
     if cancel:
         client.jobs.begin_cancel(name).result()
         print(f"job {name}: canceled")
     else:
-        print(f"job {name}: runs on; `make azure-fetch JOB={name}` waits for it, `az ml job cancel --name {name}` ends it")
+        cures = f"`make azure-fetch JOB={name}` waits for it, `az ml job cancel --name {name}` cancels it"
+        print(f"job {name}: is still running; {cures}")
     return 1
 
 
-def broken_off(error: AzureError) -> bool:
-    """Whether Azure gave no answer, or that it is in trouble itself."""
+def is_unavailable(error: AzureError) -> bool:
+    """Whether Azure did not answer, or answered with a server error."""
     return isinstance(error, NO_ANSWER) or (isinstance(error, HttpResponseError) and (error.status_code or 500) >= 500)
 
 
 def reason(error: JobException) -> str:
-    """What Azure ML says, without the JSON around it."""
-    said = str(error.message)
+    """Azure ML's message without the JSON around it."""
+    message = str(error.message)
     try:
-        details: Any = json.loads(said[said.index("{") : said.rindex("}") + 1])
+        details: Any = json.loads(message[message.index("{") : message.rindex("}") + 1])
         return str(details["error"]["message"]).strip().splitlines()[0]
     except (ValueError, LookupError, TypeError):
-        return said.strip().splitlines()[-1]
+        return message.strip().splitlines()[-1]

@@ -6,7 +6,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-from tools.cli import check_image
+from tools.doctor import check_image
 from tools.doctor.finding import Finding, error, ok, warning
 from tools.doctor.recipe import Recipe
 from tunepress.core import environment

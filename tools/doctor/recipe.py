@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from hydra_plugins.tunepress import Tunepress
 from tunepress.config.adapter import Method
-from tunepress.core.params import CONF, PARAMS, compose_conf, load, read_yaml, typed
+from tunepress.core.params import PARAMS, compose_typed, load, read_yaml
 from tunepress.core.paths import BASE
 
 LOCK = Path("dvc.lock")
@@ -38,10 +38,7 @@ class Recipe:
         Raises:
             InputError: it does not compose, or the schema refuses it.
         """
-        if PARAMS.exists() and not overrides:
-            params = load(Tunepress, [])
-        else:
-            params = typed(Tunepress, cast(DictConfig, OmegaConf.create(compose_conf(overrides))), f"{CONF}/")
+        params = load(Tunepress, []) if PARAMS.exists() and not overrides else compose_typed(Tunepress, overrides)
         wanted: Any = OmegaConf.to_container(OmegaConf.structured(params.base_model), enum_to_str=True)
         return cls(params, fetched() == given(wanted))
 

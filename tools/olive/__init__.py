@@ -1,1 +1,1 @@
-"""An Olive configuration as an experiment of this project, with an account of each of its fields."""
+"""Converts an Olive configuration to an experiment, and reports how each field maps to this project."""

@@ -1,16 +1,15 @@
-"""What a configuration has in Azure: rows in a datastore, models of a registry or workspace, and machines for jobs.
+"""The parts of a configuration that are in Azure: rows in a datastore, models of a registry or workspace, machines for jobs.
 
-The only place that knows what their keys are called here. Those of jobs begin with `job.`: they are settings of
-`make azure-submit` (conf/azure) and no part of the experiment.
+Keys of jobs start with `job.`: they are settings of `make azure-submit` (conf/azure) and not part of the experiment.
 """
 
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from tools.olive.base_models import base_models
 from tools.olive.document import Object
-from tools.olive.fate import JOB, Fate, Kind, Rule, Value, otherwise, refused, taken, to
+from tools.olive.hub import base_models
+from tools.olive.mapping import JOB, FieldMapping, Rule, Status, Value, covered, mapped_to, maps_to, unsupported
 from tunepress.core.errors import InputError
 
 CLIENT = ("subscription_id", "resource_group", "workspace_name")
@@ -21,140 +20,142 @@ STORED = re.compile(
     r"azureml://subscriptions/([^/]+)/resourcegroups/([^/]+)/workspaces/([^/]+)/datastores/([^/]+)/paths/(.+)", re.IGNORECASE
 )
 STORED_PARTS = (*CLIENT, "datastore_name", "relative_path")
-MLFLOW = otherwise("fetch finds the weights in an MLflow model by itself")
+MLFLOW = covered("fetch finds the weights in an MLflow model")
 RETRIES = ("read_timeout", "max_operation_retries", "operation_retry_interval")
-CREDENTIALS = refused("credentials come from the environment, `az login` or a managed identity")
+CREDENTIALS = unsupported("credentials come from the environment, `az login` or a managed identity")
 
 
 def client_rules(field: str, section: str) -> dict[str, Rule]:
-    """The rules of a workspace and how it is reached.
+    """The rules for a workspace and its client.
 
     Args:
-        field: that holds them.
-        section: of the keys here, with its dot.
+        field: that contains them.
+        section: of the keys of this project, with its dot.
     """
-    rules: dict[str, Rule] = {f"{field}.{name}": to(f"{section}{name}") for name in CLIENT}
-    rules |= {f"{field}.{name}": otherwise("the SDK's own number") for name in RETRIES}
-    rules[f"{field}.aml_config_path"] = otherwise("a config.json here or in .azureml names the workspace")
-    rules[f"{field}.keyvault_name"] = to(f"{JOB}keyvault_name") if section == JOB else CREDENTIALS
+    rules: dict[str, Rule] = {f"{field}.{name}": maps_to(f"{section}{name}") for name in CLIENT}
+    rules |= {f"{field}.{name}": covered("the SDK's default") for name in RETRIES}
+    rules[f"{field}.aml_config_path"] = covered("a config.json in the project or in .azureml names the workspace")
+    rules[f"{field}.keyvault_name"] = maps_to(f"{JOB}keyvault_name") if section == JOB else CREDENTIALS
     return rules | {f"{field}.default_auth_params": CREDENTIALS}
 
 
 def is_machine(kind: str) -> bool:
-    """Whether a system, by its type in small letters, is one of Azure ML; the older generation has several names."""
+    """Whether a type of system, in lower case, is of Azure ML; older versions of Olive have several."""
     return kind == "azureml" or re.fullmatch(r"azuren[a-z]\w*system", kind) is not None
 
 
 def machine_rules(name: str) -> dict[str, Rule]:
-    """The rules of a system of Azure ML.
+    """The rules for a system of Azure ML.
 
     Args:
-        name: of the system; that of Kubernetes by Azure Arc is in no other field.
+        name: of the system; only the name tells Kubernetes on Azure Arc from others.
     """
-    job = otherwise("`make azure-submit`")
+    arc = FieldMapping(Status.mapped, "`make azure-submit`, azure_arc=true", {f"{JOB}azure_arc": True})
     return client_rules("azureml_client_config", JOB) | {
-        "type": Fate(Kind.taken, "`make azure-submit`, azure_arc=true", {f"{JOB}azure_arc": True}) if "arc" in name else job,
-        "aml_compute": to(f"{JOB}compute"),
+        "type": arc if "arc" in name else covered("`make azure-submit`"),
+        "aml_compute": maps_to(f"{JOB}compute"),
         "accelerators": lock,
         "accelerators.device": lock,
-        "accelerators.execution_providers": otherwise("the target says what a model is built for"),
-        "instance_count": to(f"{JOB}instance_count"),
-        "hf_token": to(f"{JOB}hf_token"),
-        "aml_docker_config.base_image": to(f"{JOB}environment.image"),
-        "aml_docker_config.conda_file_path": Fate(
-            Kind.otherwise,
-            "environment.conda_file=lock: the packages of requirements/ are put on the image",
+        "accelerators.execution_providers": covered("the target determines what a model is built for"),
+        "instance_count": maps_to(f"{JOB}instance_count"),
+        "hf_token": maps_to(f"{JOB}hf_token"),
+        "aml_docker_config.base_image": maps_to(f"{JOB}environment.image"),
+        "aml_docker_config.conda_file_path": FieldMapping(
+            Status.covered,
+            "environment.conda_file=lock: the packages of requirements/ are added to the image",
             {f"{JOB}environment.conda_file": "lock"},
         ),
-        "aml_docker_config.dockerfile": to(f"{JOB}environment.dockerfile_path"),
-        "aml_docker_config.build_context_path": to(f"{JOB}environment.build"),
-        "is_dev": otherwise("the commit that is checked out runs"),
-        "olive_managed_env": otherwise("the environment is made of requirements/"),
-        "requirements_file": otherwise("the environment is made of requirements/"),
+        "aml_docker_config.dockerfile": maps_to(f"{JOB}environment.dockerfile_path"),
+        "aml_docker_config.build_context_path": maps_to(f"{JOB}environment.build"),
+        "is_dev": covered("the checked-out commit runs"),
+        "olive_managed_env": covered("the environment is built from requirements/"),
+        "requirements_file": covered("the environment is built from requirements/"),
     }
 
 
-def lock(value: Any) -> Fate:
-    """The rule of the devices of a machine."""
+def lock(value: Any) -> FieldMapping:
+    """The rule for the devices of a machine."""
     devices = {str(device).lower() for device in (value if isinstance(value, list) else [value])}
     if not devices <= {"cpu", "gpu"}:
-        return refused("environment.lock is cpu, or cuda13 or cuda12 for a GPU")
-    return taken(f"{JOB}environment.lock", "cuda13" if "gpu" in devices else "cpu")
+        return unsupported("environment.lock must be cpu, or cuda13 or cuda12 for a GPU")
+    return mapped_to(f"{JOB}environment.lock", "cuda13" if "gpu" in devices else "cpu")
 
 
 def row_rules() -> dict[str, Rule]:
-    """The rules of `data_files` in a datastore."""
+    """The rules for `data_files` in a datastore."""
     return client_rules("data_files.azureml_client", "data.datastore.") | {
-        "data_files.type": taken("/data", "azureml_datastore"),
-        "data_files.datastore_name": to("data.datastore.datastore_name"),
-        "data_files.relative_path": to("data.datastore.relative_path"),
-        "data_files.datastore_url": stored,
+        "data_files.type": mapped_to("/data", "azureml_datastore"),
+        "data_files.datastore_name": maps_to("data.datastore.datastore_name"),
+        "data_files.relative_path": maps_to("data.datastore.relative_path"),
+        "data_files.datastore_url": datastore_path,
     }
 
 
-def shared_workspace(document: Object, given: set[str]) -> list[Value]:
-    """The workspace of the whole configuration, for rows in a datastore and a model that name none.
+def shared_workspace(document: Object, keys: set[str]) -> list[Value]:
+    """The workspace of the whole configuration, for rows and a model in Azure that name none.
 
     Args:
         document: the configuration.
-        given: the keys that have a value of their own.
+        keys: that have a value of their own.
     """
     client = document.get("azureml_client") or {}
-    in_workspace = "base_model.version" in given and "base_model.registry_name" not in given
-    sections = ["data.datastore."] * ("data.datastore.relative_path" in given) + ["base_model."] * in_workspace
-    keys = {f"{section}{name}": name for section in sections for name in CLIENT if name in client}
-    return [Value(key, client[name], f"azureml_client.{name}") for key, name in keys.items() if key not in given]
+    in_workspace = "base_model.version" in keys and "base_model.registry_name" not in keys
+    sections = ["data.datastore."] * ("data.datastore.relative_path" in keys) + ["base_model."] * in_workspace
+    names = {f"{section}{name}": name for section in sections for name in CLIENT if name in client}
+    return [Value(key, client[name], f"azureml_client.{name}") for key, name in names.items() if key not in keys]
 
 
-def stored(url: Any) -> Fate:
-    """The rule of a file's address in a datastore.
+def datastore_path(url: Any) -> FieldMapping:
+    """The rule for a URL of a file in a datastore.
 
     Raises:
-        InputError: it is none.
+        InputError: it is not one.
     """
     match = STORED.fullmatch(str(url))
     if not match:
-        raise InputError(f"datastore_url: {url!r} is no azureml://subscriptions/.../datastores/.../paths/...")
+        raise InputError(f"datastore_url: must be azureml://subscriptions/.../datastores/.../paths/..., got {url!r}")
     values = {f"data.datastore.{part}": value for part, value in zip(STORED_PARTS, match.groups(), strict=True)}
-    return Fate(Kind.taken, "data.datastore", values)
+    return FieldMapping(Status.mapped, "data.datastore", values)
 
 
 def model_rules(flat: Mapping[str, Any]) -> dict[str, Rule]:
-    """The rules of a `model_path` in a registry or a workspace."""
+    """The rules for a `model_path` in a registry or a workspace."""
     registry = flat.get("model_path.registry_name") if flat["model_path.type"] == REGISTRY_MODEL else None
-    model = named(flat.get("model_path.name"), flat.get("model_path.version"), registry)
+    model = map_model(flat.get("model_path.name"), flat.get("model_path.version"), registry)
     return client_rules("model_path.azureml_client", "base_model.") | {
-        "model_path.type": taken("/base_model", model.values["/base_model"]),
-        "model_path.name": to("base_model.name"),
-        "model_path.version": lambda value: taken("base_model.version", str(value)),
-        "model_path.registry_name": to("base_model.registry_name"),
-        "model_name": otherwise("the model in Azure has the tokenizer too"),
+        "model_path.type": mapped_to("/base_model", model.values["/base_model"]),
+        "model_path.name": maps_to("base_model.name"),
+        "model_path.version": lambda value: mapped_to("base_model.version", str(value)),
+        "model_path.registry_name": maps_to("base_model.registry_name"),
+        "model_name": covered("the model in Azure includes the tokenizer"),
     }
 
 
-def model_at(place: str) -> Fate:
-    """What becomes of a model's address in a registry.
+def model_at(address: str) -> FieldMapping:
+    """Maps the address of a model in a registry.
 
     Raises:
-        InputError: it is none, or one without a version.
+        InputError: it is not one, or has no version.
     """
-    match = ADDRESS.fullmatch(place)
+    match = ADDRESS.fullmatch(address)
     if not match:
-        raise InputError(f"input_model: {place} is no azureml://registries/NAME/models/MODEL/versions/VERSION")
+        raise InputError(f"input_model: must be azureml://registries/NAME/models/MODEL/versions/VERSION, got {address}")
     registry, name, version = match.groups()
-    return named(name, version, registry)
+    return map_model(name, version, registry)
 
 
-def named(name: Any, version: Any, registry: str | None) -> Fate:
-    """A model by its name: the group of conf/base_model that has it, or that of any model in Azure.
+def map_model(name: Any, version: Any, registry: str | None) -> FieldMapping:
+    """Maps a model to the group of conf/base_model that has it, or to the one for any model in Azure.
 
     Raises:
-        InputError: no name or no version, without which a later model would come.
+        InputError: name or version are missing.
     """
     if not name or not version:
-        raise InputError("input_model.model_path: a model in Azure wants name and version; without, a later one would come")
+        raise InputError(
+            "input_model.model_path: a model in Azure needs name and version; without a version, the newest would be used"
+        )
     same = {"source": "azureml", "name": name, "version": str(version), "registry_name": registry}
-    known = next((stem for stem, one in base_models().items() if all(one.get(key) == same[key] for key in same)), None)
+    known = next((stem for stem, group in base_models().items() if all(group.get(key) == same[key] for key in same)), None)
     group = known or "azureml"
     values = {"/base_model": group} | {f"base_model.{key}": same[key] for key in same if key != "source" and same[key]}
-    return Fate(Kind.taken, f"base_model.source=azureml, base_model.name={name}, base_model.version={version}", values)
+    return FieldMapping(Status.mapped, f"base_model.source=azureml, base_model.name={name}, base_model.version={version}", values)

@@ -1,133 +1,195 @@
-"""`systems`, `engine` and what stands beside them: machines, execution providers, folders, logs."""
+"""`systems`, `engine` and the fields beside them: machines, execution providers, folders, logs."""
 
+from collections.abc import Iterator
 from typing import Any
 
-from tools.olive import azure
+from tools.olive import azure, builder
 from tools.olive.document import Object, leaves, section
-from tools.olive.fate import Fate, Kind, Line, Rule, only, otherwise, refused, ruled
+from tools.olive.mapping import FieldMapping, MappedField, Rule, Status, covered, map_fields, mapped_to, only, unsupported
 from tunepress.core.errors import InputError
 
 SECTIONS = ("input_model", "data_configs", "systems", "evaluators", "passes", "pass_flows", "azureml_client", "engine")
-LOGS = otherwise("each stage says what it made; HYDRA_FULL_ERROR=1 shows where an error came from")
-FORCE = otherwise("`dvc repro --force` runs all again, `dvc gc` clears the cache")
-SHARED = otherwise("`dvc push` and `dvc pull` share .dvc/cache")
-ENGINE: dict[str, Rule] = {  # in today's Olive they stand beside `engine`
-    "$schema": otherwise("tunepress/config checks each key before any work"),
-    "workflow_id": otherwise("the experiment's name"),
-    "search_strategy": only(False, "nothing is searched", "`make search` takes space, bounds and sampler from conf/search/"),
-    "cache_dir": otherwise(".dvc/cache"),
+LOGS = covered("each stage prints a summary; HYDRA_FULL_ERROR=1 shows the traceback of an error")
+FORCE = covered("`dvc repro --force` runs all stages again, `dvc gc` clears the cache")
+SHARED = covered("`dvc push` and `dvc pull` share .dvc/cache")
+ENGINE: dict[str, Rule] = {  # in newer versions of Olive they are next to `engine`
+    "$schema": covered("tunepress/config checks each key before any stage runs"),
+    "workflow_id": covered("the experiment's name"),
+    "search_strategy": only(False, "there is no search", "`make search` reads space, constraints and sampler from conf/search/"),
+    "cache_dir": covered(".dvc/cache"),
     "clean_cache": FORCE,
     "clean_evaluation_cache": FORCE,
     "cache_config": SHARED,
     "enable_shared_cache": SHARED,
-    "output_dir": otherwise("models/, and for what was measured metrics/ and report/"),
-    "output_name": otherwise("models/ has a folder for each step"),
-    "evaluate_input_model": otherwise("evaluate@base"),
-    "evaluator": otherwise("evaluate measures base, merged and onnx"),
+    "output_dir": covered("models/, and for measurements metrics/ and report/"),
+    "output_name": covered("models/ has a folder for each step"),
+    "evaluate_input_model": covered("evaluate@base"),
+    "evaluator": covered("evaluate measures base, merged and onnx"),
     "log_severity_level": LOGS,
     "ort_log_severity_level": LOGS,
     "ort_py_log_severity_level": LOGS,
     "log_to_file": LOGS,
-    "plot_pareto_frontier": only(False, "nothing is searched", "report/ compares experiments in a table"),
+    "plot_pareto_frontier": only(False, "there is no search", "report/ compares experiments in a table"),
     "no_artifacts": only(False, "models/ is kept", "models/ is kept"),
-    "packaging_config": refused("models/onnx is the package; `make docker-serve` makes a service of it"),
+    "packaging_config": unsupported("models/onnx is the package; `make docker-serve` serves it"),
 }
 SYSTEMS: dict[str, dict[str, Rule]] = {
-    "localsystem": {"type": otherwise("this machine")},
-    "docker": {"type": otherwise("`make docker-train` runs an experiment in this project's image")},
-    "pythonenvironment": {"type": otherwise("`make setup` installs requirements/cpu.txt into .venv")},
-    "isolatedort": {"type": otherwise("`make setup` installs requirements/cpu.txt into .venv")},
+    "localsystem": {"type": covered("this machine")},
+    "docker": {"type": covered("`make docker-train` runs an experiment in this project's image")},
+    "pythonenvironment": {"type": covered("`make setup` installs requirements/cpu.txt into .venv")},
+    "isolatedort": {"type": covered("`make setup` installs requirements/cpu.txt into .venv")},
 }
-NOT_USED = otherwise("neither host nor target: not used")
-TARGET = otherwise("all stages run on the host")
+NOT_USED = covered("not used, since it is neither host nor target")
+TARGET = covered("all stages run on the host")
 ACCELERATORS = ("accelerators", "accelerators.device", "accelerators.execution_providers")
 SYSTEM: dict[str, Rule] = {
-    "accelerators.memory": refused("`train` says before it starts what it needs, and what there is"),
-    "hf_token": otherwise("the Hub's client takes HF_TOKEN"),
+    "accelerators.memory": unsupported("train compares the memory it needs with that available before it starts"),
+    "hf_token": covered("the Hub's client reads HF_TOKEN"),
 }
 
 
-def used(document: Object, role: str) -> tuple[str, Object]:
-    """The place of the system that is host or target, and itself; the first of `systems` where none is named."""
+def used_system(document: Object, role: str) -> tuple[str, Object]:
+    """The path of the system that is host or target, and the system; by default the first of `systems`."""
     engine, systems = section(document.get("engine", {}), "engine"), section(document.get("systems", {}), "systems")
-    within = "engine." if role in engine else ""
-    given = engine.get(role, document.get(role))
-    if isinstance(given, dict):
-        return f"{within}{role}", given
-    name = given if given is not None else next(iter(systems), None)
+    prefix = "engine." if role in engine else ""
+    system = engine.get(role, document.get(role))
+    if isinstance(system, dict):
+        return f"{prefix}{role}", system
+    name = system if system is not None else next(iter(systems), None)
     if name is None:
         return "", {}
     if not isinstance(name, str) or name not in systems:
-        raise InputError(f"{within}{role}: {name!r} is none of systems ({', '.join(systems) or 'there are none'})")
+        raise InputError(f"{prefix}{role}: {name!r} is not in systems ({', '.join(systems) or 'empty'})")
     return f"systems.{name}", section(systems[name], f"systems.{name}")
 
 
-def lines(document: Object, place: str, provider: Fate) -> list[Line]:
-    """The fate of each field of systems and engine.
+def map_machines(document: Object, place: str, provider: FieldMapping) -> list[MappedField]:
+    """Maps the fields of systems and engine.
 
     Args:
         document: the whole configuration.
-        place: that says which execution provider a model is built for; empty if none does.
-        provider: what becomes of it.
+        place: path of the field with the execution provider; empty if there is none.
+        provider: the mapping of that field.
 
     Raises:
-        InputError: a kind of system that Olive does not have.
+        InputError: an unknown type of system.
     """
-    (target, _), (host, _) = used(document, "target"), used(document, "host")
-    found = []
-    for path, system in described(document).items():
+    (target, _), (host, _) = used_system(document, "target"), used_system(document, "host")
+    fields = []
+    for path, system in all_systems(document).items():
         rules = system_rules(system, path)
         if path != host:
             rules = dict.fromkeys((leaf.name for leaf in leaves(system, path)), TARGET if path == target else NOT_USED)
-        found += at(path, system, rules, place, provider)
-    return found + engine_lines(document, place, provider)
+        fields += map_at(path, system, rules, place, provider)
+    return fields + map_engine(document, place, provider)
 
 
-def described(document: Object) -> dict[str, Object]:
-    """All systems by their place: those of `systems`, and host and target where they stand in full."""
-    systems = {f"systems.{name}": given for name, given in section(document.get("systems", {}), "systems").items()}
-    systems |= dict(used(document, role) for role in ("host", "target"))
-    return {path: section(given, path) for path, given in systems.items() if path}
+def all_systems(document: Object) -> dict[str, Object]:
+    """All systems by their path, including host and target if they are defined in place."""
+    systems = {f"systems.{name}": system for name, system in section(document.get("systems", {}), "systems").items()}
+    systems |= dict(used_system(document, role) for role in ("host", "target"))
+    return {path: section(system, path) for path, system in systems.items() if path}
 
 
-def at(path: str, tree: Any, rules: dict[str, Rule], place: str, provider: Fate) -> list[Line]:
-    """The fate of the fields below a place, one of which may say the execution provider."""
-    unknown = "nothing of a machine's kind is set here"
-    lines = ruled(leaves(tree, path), rules, unknown)
-    return [Line(line.leaf, both(provider, line.fate)) if line.leaf.path == place else line for line in lines]
+def map_at(path: str, tree: Any, rules: dict[str, Rule], place: str, provider: FieldMapping) -> list[MappedField]:
+    """Maps the fields below a path; one of them may be the execution provider."""
+    fields = map_fields(leaves(tree, path), rules, "settings of machines are not supported")
+    return [MappedField(field.leaf, combine(provider, field.mapping)) if field.leaf.path == place else field for field in fields]
 
 
-def both(provider: Fate, other: Fate) -> Fate:
-    """What becomes of a place that says the execution provider, and may say more: for a job its packages too."""
-    if other.kind is not Kind.taken:
+def combine(provider: FieldMapping, other: FieldMapping) -> FieldMapping:
+    """Combines the mapping of the execution provider with another one of the same field, such as the packages of a job."""
+    if other.status is not Status.mapped:
         return provider
-    return Fate(Kind.taken, f"{provider.said}; {other.said}", {**provider.values, **other.values})
+    return FieldMapping(Status.mapped, f"{provider.text}; {other.text}", {**provider.values, **other.values})
 
 
 def system_rules(system: Object, path: str) -> dict[str, Rule]:
-    """The rules of a system that is used.
+    """The rules for a system that is used.
 
     Raises:
-        InputError: Olive has no such kind.
+        InputError: an unknown type of system.
     """
     kind = str(system.get("type", "")).lower()
     if azure.is_machine(kind):
         return SYSTEM | azure.machine_rules(path.rpartition(".")[2])
     if kind not in SYSTEMS:
-        raise InputError(f"{path}.type: {system.get('type')!r} is none of LocalSystem, Docker, PythonEnvironment, AzureML")
-    beside = otherwise("the place that goes first says the execution provider")
-    return SYSTEM | dict.fromkeys(ACCELERATORS, beside) | SYSTEMS[kind]
+        raise InputError(f"{path}.type: must be LocalSystem, Docker, PythonEnvironment or AzureML, got {system.get('type')!r}")
+    overridden = covered("another field determines the execution provider")
+    return SYSTEM | dict.fromkeys(ACCELERATORS, overridden) | SYSTEMS[kind]
 
 
-def engine_lines(document: Object, place: str, provider: Fate) -> list[Line]:
-    """The fate of each field of the engine, in `engine` or beside it."""
-    system = otherwise("systems has it")
-    rules = ENGINE | {"host": system, "target": system, "execution_providers": otherwise("engine says it")}
+def map_engine(document: Object, place: str, provider: FieldMapping) -> list[MappedField]:
+    """Maps the fields of the engine, in `engine` or next to it."""
+    system = covered("see systems")
+    rules = ENGINE | {"host": system, "target": system, "execution_providers": covered("see engine")}
     engine = {key: value for key, value in document.get("engine", {}).items() if not is_system(key, value)}
     flat = {key: value for key, value in document.items() if key not in SECTIONS and not is_system(key, value)}
-    return at("engine", engine, rules, place, provider) * bool(engine) + at("", flat, rules, place, provider) * bool(flat)
+    return map_at("engine", engine, rules, place, provider) * bool(engine) + map_at("", flat, rules, place, provider) * bool(flat)
 
 
 def is_system(key: str, value: Any) -> bool:
-    """Whether a field of the engine is a system in full, and not the name of one."""
+    """Whether a field of the engine is a system, and not the name of one."""
     return key in ("host", "target") and isinstance(value, dict)
+
+
+DEVICES = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider"}
+
+
+def providers_of(document: Object) -> tuple[list[str], str]:
+    """The execution providers in Olive's names, of which the first is used, and the path of their field.
+
+    Raises:
+        InputError: the host or target is not in `systems`.
+    """
+    engine = section(document.get("engine", {}), "engine")
+    places = [(f"{path}execution_providers", tree) for path, tree in (("engine.", engine), ("", document))]
+    candidates = [(tree.get("execution_providers"), place) for place, tree in places]
+    for role in ("target", "host"):
+        path, system = used_system(document, role)
+        candidates += [
+            (leaf.value, leaf.path) for leaf in leaves(system, path) if leaf.name == "accelerators.execution_providers"
+        ]
+        candidates += devices(path, system)
+    return next(((provider_names(names), place) for names, place in candidates if names), ([builder.DEFAULT], ""))
+
+
+def provider_names(value: Any) -> list[str]:
+    """The names in a list of providers; a provider in a library of its own is a pair with its path."""
+    providers = value if isinstance(value, list) else [value]
+    return [str(provider[0] if isinstance(provider, list) and provider else provider) for provider in providers]
+
+
+def devices(path: str, system: Object) -> Iterator[tuple[list[str], str]]:
+    """The execution providers of a system's devices, with the path of the field; older versions only list names of devices."""
+    for leaf in leaves(system, path):
+        if leaf.name in ("accelerators", "accelerators.device") and leaf.value:
+            listed = leaf.value if isinstance(leaf.value, list) else [leaf.value]
+            yield [DEVICES.get(str(device).lower(), str(device)) for device in listed], leaf.path
+
+
+def provider_mapping(providers: list[str], builds: bool | None) -> FieldMapping:
+    """Maps the field with the execution provider.
+
+    Args:
+        providers: in Olive's names.
+        builds: whether a pass builds a model; None without passes.
+    """
+    name = providers[0]
+    if builds is False:
+        return covered("no model is built; training uses a GPU if there is one")
+    if name not in builder.PROVIDERS:
+        return unsupported(f"the builder does not support it; the model is for {builder.DEFAULT}")
+    mapping = FieldMapping(Status.mapped, f"build.execution_provider={builder.PROVIDERS[name][0]}")
+    if builds is None:
+        mapping = mapped_to("/build", builder.group("int4", name, "execution_providers"))
+    if len(providers) == 1:
+        return mapping
+    return FieldMapping(
+        Status.unsupported, f"{mapping.text}; a run has one provider, import again for {', '.join(providers[1:])}", mapping.values
+    )
+
+
+def supported(provider: str) -> str:
+    """The provider, or the default if the builder does not support it."""
+    return provider if provider in builder.PROVIDERS else builder.DEFAULT

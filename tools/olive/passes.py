@@ -1,16 +1,27 @@
-"""`passes`: which steps there are, and at which stage the run stops."""
+"""`passes`: which steps run, and at which stage the run stops."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tools.olive import building, olive_defaults, training
+from tools.olive import builder, training
 from tools.olive.document import Leaf, Object, leaves, members, section
-from tools.olive.fate import Fate, Kind, Line, Rule, Value, only, otherwise, refused, ruled, taken, values_of
-from tools.olive.pass_types import why
+from tools.olive.mapping import (
+    FieldMapping,
+    MappedField,
+    Rule,
+    Status,
+    Value,
+    covered,
+    map_fields,
+    mapped_to,
+    only,
+    unsupported,
+    values_of,
+)
 from tunepress.core.errors import InputError
 
 MERGE, EXTRACT = "mergeadapterweights", "extractadapters"
-CONVERSIONS = {  # what made an ONNX model before the builder did all of it, and the precision that each leaves
+CONVERSIONS = {  # passes that made an ONNX model before ModelBuilder, and the precision of their result
     "onnxconversion": "fp32",
     "optimumconversion": "fp32",
     "optimummerging": None,
@@ -19,18 +30,18 @@ CONVERSIONS = {  # what made an ONNX model before the builder did all of it, and
     "onnxblockwisertnquantization": "int4",
     "onnxkquantquantization": "int4",
 }
-DONE = (*training.METHODS, MERGE, building.BUILDER, EXTRACT, *CONVERSIONS)
+SUPPORTED = (*training.METHODS, MERGE, builder.BUILDER, EXTRACT, *CONVERSIONS)
 EVERY: Mapping[str, Rule] = {  # fields of any pass
-    "type": refused("no stage does it"),
-    "host": otherwise("all stages run on one machine"),
-    "evaluator": otherwise("evaluate measures base, merged and onnx"),
-    "disable_search": otherwise("nothing is searched"),
-    "clean_run_cache": otherwise("`dvc repro --force` runs a stage again"),
-    "output_name": otherwise("models/ has a folder for each step"),
+    "type": unsupported("no stage does this"),
+    "host": covered("all stages run on one machine"),
+    "evaluator": covered("evaluate measures base, merged and onnx"),
+    "disable_search": covered("there is no search"),
+    "clean_run_cache": covered("`dvc repro --force` runs a stage again"),
+    "output_name": covered("models/ has a folder for each step"),
 }
 
 
-INPUTS = "the adapter's weights are inputs of the graph, in a file of their own"
+INPUTS = "the adapter's weights are inputs of the graph, in a separate file"
 EXTRACTED: Mapping[str, Rule] = {"make_inputs": only(True, INPUTS, INPUTS), "adapter_type": only("lora", INPUTS, "only LoRA")}
 
 
@@ -39,8 +50,8 @@ class Pass:
     """One pass.
 
     Attributes:
-        path: its place.
-        kind: its type in small letters.
+        path: in the configuration.
+        kind: its type in lower case.
         leaves: its fields.
     """
 
@@ -51,148 +62,188 @@ class Pass:
 
 @dataclass(frozen=True)
 class Steps:
-    """What the passes come to.
+    """The result of mapping the passes.
 
     Attributes:
-        lines: the fate of each field.
-        values: those that come of no field.
-        target: the stage at which the run stops; empty for the whole graph.
+        fields: all fields of the passes.
+        values: that no field sets.
+        target: the last stage; empty for the whole graph.
     """
 
-    lines: list[Line]
+    fields: list[MappedField]
     values: list[Value]
     target: str
 
 
-def steps(document: Object, provider: str) -> Steps:
-    """What becomes of the passes.
+def map_passes(document: Object, provider: str) -> Steps:
+    """Maps the passes.
 
     Args:
-        document: the whole configuration; where it has no passes, all stages stay.
-        provider: the execution provider that a model is built for.
+        document: the whole configuration; without passes, all stages run.
+        provider: the execution provider of the model.
 
     Raises:
-        InputError: a type of pass that is not known, or none that does anything here.
+        InputError: an unknown type of pass, or no supported step.
     """
     if "passes" not in document:
         return Steps([], [], "")
-    found, lines = read(document)
-    kinds = [one.kind for one in found]
-    check(found)
+    passes, fields = read(document)
+    kinds = [step.kind for step in passes]
+    check(passes)
     values: list[Value] = []
-    for one in found:
-        of_pass, more = parts(one, kinds, provider)
-        lines += of_pass
-        values += more
+    for step in passes:
+        step_fields, step_values = map_pass(step, kinds, provider)
+        fields += step_fields
+        values += step_values
     if not set(kinds) & set(training.METHODS):
         values.append(Value("/adapter", "none", "no pass trains"))
         values.append(Value("gate.min_gain", None, "no pass trains"))
         values.append(Value("report.title", "${base_model.name} in ${build.precision}", "no pass trains"))
-    return Steps(lines, values, "" if building.BUILDER in kinds or converted(kinds) else "merge")
+    return Steps(fields, values, "" if builder.BUILDER in kinds or converted(kinds) else "merge")
 
 
-def read(document: Object) -> tuple[list[Pass], list[Line]]:
-    """The passes that run, and the fate of what belongs to others.
+def read(document: Object) -> tuple[list[Pass], list[MappedField]]:
+    """The passes that run, and the mapped fields of the others.
 
     Raises:
-        InputError: a type of pass that Olive does not have, or several passes to choose from.
+        InputError: an unknown type of pass, or several passes to choose from.
     """
-    flow, lines = running(document)
-    found = []
-    for name, given in section(document["passes"], "passes").items():
+    flow, fields = selected_flow(document)
+    passes = []
+    for name, value in section(document["passes"], "passes").items():
         path = f"passes.{name}"
-        if isinstance(given, list) and len(given) != 1:
-            raise InputError(f"{path}: {len(given)} passes to choose from; leave one, `make search` compares recipes")
-        one = section(given[0] if isinstance(given, list) else given, path)
-        kind = str(one.get("type", "")).lower()
-        if kind not in DONE and why(kind) is None:
+        if isinstance(value, list) and len(value) != 1:
+            raise InputError(f"{path}: {len(value)} passes to choose from; keep one, `make search` compares recipes")
+        step = section(value[0] if isinstance(value, list) else value, path)
+        kind = str(step.get("type", "")).lower()
+        if kind not in SUPPORTED and unsupported_reason(kind) is None:
             known = "LoRA, QLoRA, DoRA, LoftQ, MergeAdapterWeights, ModelBuilder, ExtractAdapters"
-            raise InputError(f"{path}.type: {one.get('type')!r} is no pass of Olive's; those that run here are {known}")
-        fields = list(leaves(one, path))
+            raise InputError(f"{path}.type: {step.get('type')!r} is not a pass of Olive; those supported are {known}")
+        step_leaves = list(leaves(step, path))
         if flow is None or name in flow:
-            found.append(Pass(path, kind, fields))
+            passes.append(Pass(path, kind, step_leaves))
         else:
-            lines += [Line(leaf, otherwise("not in pass_flows: it does not run")) for leaf in fields]
-    return found, lines
+            fields += [MappedField(leaf, covered("not in pass_flows, so it does not run")) for leaf in step_leaves]
+    return passes, fields
 
 
-def running(document: Object) -> tuple[list[str] | None, list[Line]]:
-    """The names of the passes that run, None for all, and the fate of `pass_flows`."""
+def selected_flow(document: Object) -> tuple[list[str] | None, list[MappedField]]:
+    """The names of the passes that run, None for all, and the mapped field `pass_flows`."""
     flows = members(document.get("pass_flows"), "pass_flows")
     if not flows:
         return None, []
     if len(flows) != 1 or not isinstance(flows[0], list):
-        raise InputError(f"pass_flows: {len(flows)} flows to choose from; leave one, `make search` compares recipes")
+        raise InputError(f"pass_flows: {len(flows)} flows to choose from; keep one, `make search` compares recipes")
     unknown = [str(name) for name in flows[0] if name not in list(document["passes"])]
     if unknown:
-        raise InputError(f"pass_flows: {', '.join(unknown)} is none of passes ({', '.join(document['passes'])})")
+        raise InputError(f"pass_flows: {', '.join(unknown)} is not in passes ({', '.join(document['passes'])})")
     leaf = Leaf("pass_flows", "pass_flows", flows)
-    return flows[0], [Line(leaf, otherwise("dvc.yaml has the order; what is not in it is left out"))]
+    return flows[0], [MappedField(leaf, covered("dvc.yaml has the order of the stages"))]
 
 
-def check(found: list[Pass]) -> None:
-    """Raises InputError unless the passes do something here, and one at most trains."""
-    if not {one.kind for one in found} & set(DONE):
-        named = ", ".join(one.path for one in found) or "none"
-        raise InputError(f"passes: nothing that runs here trains, merges or builds a model ({named})")
-    trains = [one.path for one in found if one.kind in training.METHODS]
+def check(passes: list[Pass]) -> None:
+    """Raises InputError unless a pass is supported and at most one trains."""
+    if not {step.kind for step in passes} & set(SUPPORTED):
+        paths = ", ".join(step.path for step in passes) or "none"
+        raise InputError(f"passes: must have one that trains, merges or builds a model, got {paths}")
+    trains = [step.path for step in passes if step.kind in training.METHODS]
     if len(trains) > 1:
-        raise InputError(f"{trains[1]}: a second pass that trains, after {trains[0]}; leave one")
+        raise InputError(f"{trains[1]}: a second pass that trains, after {trains[0]}; keep one")
 
 
 def converted(kinds: list[str]) -> str | None:
-    """The precision of a model that is made without ModelBuilder, None if none is."""
+    """The precision of a model that is made without ModelBuilder; None if there is no such model."""
     precisions = {CONVERSIONS.get(kind) for kind in kinds}
-    return None if building.BUILDER in kinds else next((one for one in ("int4", "fp32") if one in precisions), None)
+    return None if builder.BUILDER in kinds else next((name for name in ("int4", "fp32") if name in precisions), None)
 
 
-def parts(one: Pass, kinds: list[str], provider: str) -> tuple[list[Line], list[Value]]:
-    """The fate of a pass's fields, and the values that come of none."""
-    own = [leaf for leaf in one.leaves if leaf.name not in EVERY]
-    lines = ruled([leaf for leaf in one.leaves if leaf.name in EVERY], {**EVERY, "type": of_type(one, kinds, provider)}, "")
+def map_pass(step: Pass, kinds: list[str], provider: str) -> tuple[list[MappedField], list[Value]]:
+    """The mapped fields of a pass, and the values that no field sets."""
+    own = [leaf for leaf in step.leaves if leaf.name not in EVERY]
+    fields = map_fields(
+        [leaf for leaf in step.leaves if leaf.name in EVERY], {**EVERY, "type": map_type(step, kinds, provider)}, ""
+    )
     values: list[Value] = []
-    if one.kind in training.METHODS:
-        lines += training.lines(one.kind, own)
-        given = {value.key: value.value for value in values_of(lines)}
-        values += olive_defaults.defaults(one.kind, given, {leaf.name.rpartition(".")[2] for leaf in own})
-    elif one.kind == building.BUILDER:
-        lines += building.lines(own, provider)
-        values += building.default_precision(lines, provider, one.path)
+    if step.kind in training.METHODS:
+        fields += training.map_training(step.kind, own)
+        chosen = {value.key: value.value for value in values_of(fields)}
+        values += training.defaults(step.kind, chosen, {leaf.name.rpartition(".")[2] for leaf in own})
+    elif step.kind == builder.BUILDER:
+        fields += builder.map_builder(own, provider)
+        values += builder.default_precision(fields, provider, step.path)
     else:
-        rules = EXTRACTED if one.kind == EXTRACT else {}
-        lines += ruled(own, rules, why(one.kind) or "the stage has no such choice")
-    return lines, values
+        rules = EXTRACTED if step.kind == EXTRACT else {}
+        fields += map_fields(own, rules, unsupported_reason(step.kind) or "the stage has no such option")
+    return fields, values
 
 
-def of_type(one: Pass, kinds: list[str], provider: str) -> Fate:
-    """What becomes of the pass itself."""
-    if one.kind in training.METHODS:
-        return taken("/adapter", one.kind)
-    if one.kind == MERGE:
-        return otherwise("the stage merge")
-    if one.kind == building.BUILDER:
-        return otherwise("the stage build")
-    if one.kind == EXTRACT:
-        return extracted(kinds)
-    if one.kind in CONVERSIONS:
+def map_type(step: Pass, kinds: list[str], provider: str) -> FieldMapping:
+    """Maps the type of a pass."""
+    if step.kind in training.METHODS:
+        return mapped_to("/adapter", step.kind)
+    if step.kind == MERGE:
+        return covered("the stage merge")
+    if step.kind == builder.BUILDER:
+        return covered("the stage build")
+    if step.kind == EXTRACT:
+        return map_extraction(kinds)
+    if step.kind in CONVERSIONS:
         precision = converted(kinds)
-        if precision and CONVERSIONS[one.kind] == precision:
-            return taken("/build", building.group(precision, provider, one.path))
-        return otherwise("the stage build")
-    return refused(why(one.kind) or "")
+        if precision and CONVERSIONS[step.kind] == precision:
+            return mapped_to("/build", builder.group(precision, provider, step.path))
+        return covered("the stage build")
+    return unsupported(unsupported_reason(step.kind) or "")
 
 
-def extracted(kinds: list[str]) -> Fate:
-    """What becomes of ExtractAdapters: an adapter that stands apart from the ONNX model."""
-    if building.BUILDER not in kinds or not {"lora", "qlora"} & set(kinds):
-        return refused("build.adapters=separate wants a LoRA or QLoRA pass and a ModelBuilder")
+def map_extraction(kinds: list[str]) -> FieldMapping:
+    """Maps ExtractAdapters: the adapter is separate from the ONNX model."""
+    if builder.BUILDER not in kinds or not {"lora", "qlora"} & set(kinds):
+        return unsupported("build.adapters=separate needs a LoRA or QLoRA pass and a ModelBuilder")
     values = {"build.adapters": "separate", "build.algo_config": "k_quant_mixed", "merge.base": "original"}
-    return Fate(Kind.taken, "build.adapters=separate", values)
+    return FieldMapping(Status.mapped, "build.adapters=separate", values)
 
 
 def builds(document: Object) -> bool | None:
-    """Whether a pass builds an ONNX model; None where the configuration has no passes."""
+    """Whether a pass builds an ONNX model; None without passes."""
     if "passes" not in document:
         return None
-    kinds = [one.kind for one in read(document)[0]]
-    return building.BUILDER in kinds or converted(kinds) is not None
+    kinds = [step.kind for step in read(document)[0]]
+    return builder.BUILDER in kinds or converted(kinds) is not None
+
+
+# Of olive_config.json in Olive 0.6.2 and 0.13.0.
+FOREIGN = """
+    AddOliveMetadata AimetQuantization AppendPrePostProcessingOps AutoAWQQuantizer AutoClip CaptureLayerAnnotations
+    CaptureSplitInfo ComposeOnnxModels DynamicToFixedShape EPContextBinaryGenerator Gptq GptqModel GptqQuantizer
+    GraphSurgeries IncDynamicQuantization IncQuantization IncStaticQuantization InputNCHWtoNHWC InsertBeamSearch
+    KQuant LoHa LoKr MatMulNBitsToQDQ MixedPrecisionOverrides MobiusBuilder MoEExpertsDistributor
+    NVModelOptGraphSurgery NVModelOptQuantization OnnxBnb4Quantization OnnxDiscrepancyCheck OnnxDynamicQuantization
+    OnnxFloatToFloat16 OnnxHqqQuantization OnnxIODataTypeConverter OnnxIOFloat16ToFloat32 OnnxModelOptimizer
+    OnnxOpVersionConversion OnnxPeepholeOptimizer OnnxQuantization OnnxQuantizationPreprocess OnnxScriptFusion
+    OnnxStaticQuantization OpenVINOConversion OpenVINOEncapsulation OpenVINOIoUpdate OpenVINOOptimumConversion
+    OpenVINOQuantization OpenVINOQuantizationWithAccuracy OpenVINOWeightCompression OrtMixedPrecision OrtPerfTuning
+    OrtSessionParamsTuning PowerOfTwoMethod PyTorchTensorParallel QairtEncapsulation QairtGenAIBuilder QairtMHA2SHA
+    QairtPipelinePass QairtPreparation QNNContextBinaryGenerator QNNConversion QNNModelLibGenerator QNNPreprocess
+    QuantizationAwareTraining quantize_static QuarkQuantization QuaRot Rtn SDLoRA SelectiveMixedPrecision SliceGPT
+    SNPEConversion SNPEQuantization SNPEtoONNXConversion SparseGPT SpinQuant SplitModel StaticLLM TorchTRTConversion
+    VitisAIAddMetaData VitisAIQuantization VitisGenerateModelLLM VitisGenerateModelSD VitisQDQQuantizer
+    VitisQOpQuantizer
+"""
+
+RUNTIMES = ("openvino", "qairt", "qnn", "quark", "snpe", "tensorrt", "trt", "vitis")
+QUANTIZERS = ("quant", "gptq", "awq", "gptqmodel", "hqq", "rtn", "rot", "spin", "sparse", "slice", "clip")
+
+
+def unsupported_reason(kind: str) -> str | None:
+    """Why a type of pass is not supported; None if Olive has no such type.
+
+    Args:
+        kind: the type in lower case.
+    """
+    if kind not in FOREIGN.lower().split():
+        return None
+    if kind.startswith(RUNTIMES):
+        return "the model is only for onnxruntime-genai and its execution providers"
+    if any(name in kind for name in QUANTIZERS):
+        return "the stage build quantizes the weights, see build.algo_config"
+    return "no stage does this"

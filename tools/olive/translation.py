@@ -1,100 +1,100 @@
-"""A whole Olive configuration, section by section."""
+"""Maps a whole Olive configuration, section by section."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.olive import azure, data, evaluators, machine, model, passes, provider
+from tools.olive import azure, data, evaluators, machine, model, passes
 from tools.olive.document import Object, leaves, section
-from tools.olive.fate import EMPTY, JOB, Fate, Kind, Line, Value, refused, ruled, values_of
+from tools.olive.mapping import EMPTY, JOB, FieldMapping, MappedField, Status, Value, map_fields, unsupported, values_of
 
-SECTIONS = {  # of Olive's that may be missing, and what then stays as conf/config.yaml has it
+SECTIONS = {  # that may be missing, and what conf/config.yaml then determines
     "input_model": "base_model",
     "data_configs": "data",
     "passes": "all stages and their parameters",
 }
 
 
-TESTED = "data.test_size: a share of the rows is kept for evaluate, and Olive trains on all; data.test_files brings others"
+TEST_ROWS = "data.test_size: a share of the rows is kept for evaluate, while Olive trains on all; data.test_files uses other rows"
 
 
 @dataclass(frozen=True)
 class Translation:
-    """An experiment, and the account of it.
+    """The result of mapping a configuration.
 
     Attributes:
-        lines: the fate of each field.
-        values: what the experiment sets.
-        target: the stage at which it stops; empty for the whole graph.
-        absent: what stays as conf/ has it, since the configuration says nothing.
+        fields: all fields with their mappings.
+        values: of the experiment.
+        target: the last stage; empty for the whole graph.
+        notes: what the configuration does not determine.
     """
 
-    lines: list[Line]
+    fields: list[MappedField]
     values: list[Value]
     target: str
-    absent: list[str]
+    notes: list[str]
 
     @property
-    def refused(self) -> list[Line]:
-        """The fields that nothing here does."""
-        return [line for line in self.lines if line.fate.kind is Kind.refused]
+    def unsupported(self) -> list[MappedField]:
+        return [field for field in self.fields if field.mapping.status is Status.unsupported]
 
 
 def translate(document: Object, folder: Path) -> Translation:
-    """Reads all sections of a configuration.
+    """Maps all sections of a configuration.
 
     Args:
         document: the configuration.
-        folder: where it lies, from which its paths start.
+        folder: of the configuration, to which its paths are relative.
 
     Raises:
-        InputError: a type that Olive does not have, or a file that is not there.
+        InputError: an unknown type, or a file that does not exist.
     """
-    named, place = provider.providers_of(document)
-    steps = passes.steps(document, provider.known(named[0]))
-    lines: list[Line] = []
+    providers, provider_path = machine.providers_of(document)
+    steps = passes.map_passes(document, machine.supported(providers[0]))
+    provider_mapping = machine.provider_mapping(providers, passes.builds(document))
+    fields: list[MappedField] = []
     values: list[Value] = []
     if "input_model" in document:
-        lines += model.lines(section(document["input_model"], "input_model"), folder)
+        fields += model.map_model(section(document["input_model"], "input_model"), folder)
     if document.get("data_configs"):
-        of_data, values = data.parts(document["data_configs"], users(document), folder)
-        lines += of_data
-    lines += steps.lines
-    lines += machine.lines(document, place, provider.provider_fate(named, passes.builds(document)))
+        data_fields, values = data.map_data(document["data_configs"], users(document), folder)
+        fields += data_fields
+    fields += steps.fields
+    fields += machine.map_machines(document, provider_path, provider_mapping)
     if "azureml_client" in document:
         client = leaves(document["azureml_client"], "azureml_client", ("azureml_client",))
-        lines += ruled(client, azure.client_rules("azureml_client", JOB), "Azure's client has its own")
-    lines = settled([*lines, *evaluators.lines(document.get("evaluators") or {})])
-    lines += unread(document, lines)
-    values += azure.shared_workspace(document, {value.key for value in values_of(lines)})
-    absent = [f"{name}: absent, conf/config.yaml keeps {kept}" for name, kept in SECTIONS.items() if not document.get(name)]
-    absent += [TESTED] * bool(document.get("data_configs"))
-    return Translation(lines, [*values_of(lines), *values, *steps.values], steps.target, absent)
+        fields += map_fields(client, azure.client_rules("azureml_client", JOB), "Azure's client has its own")
+    fields = without_overridden([*fields, *evaluators.map_evaluators(document.get("evaluators") or {})])
+    fields += empty_fields(document, fields)
+    values += azure.shared_workspace(document, {value.key for value in values_of(fields)})
+    notes = [f"{name}: missing, conf/config.yaml determines {kept}" for name, kept in SECTIONS.items() if not document.get(name)]
+    notes += [TEST_ROWS] * bool(document.get("data_configs"))
+    return Translation(fields, [*values_of(fields), *values, *steps.values], steps.target, notes)
 
 
-def settled(lines: list[Line]) -> list[Line]:
-    """The same lines; a field whose key a later one sets to another value is not supported, for the later one counts."""
-    setters = {key: line for line in lines for key in line.fate.values}
+def without_overridden(fields: list[MappedField]) -> list[MappedField]:
+    """The fields; those whose key a later field sets to another value become unsupported."""
+    setters = {key: field for field in fields for key in field.mapping.values}
 
-    def fate(line: Line) -> Fate:
-        others = [setters[key] for key, value in line.fate.values.items() if setters[key].fate.values[key] != value]
-        return refused(f"{others[0].leaf.path} sets the same, and counts") if others else line.fate
+    def mapping(field: MappedField) -> FieldMapping:
+        others = [setters[key] for key, value in field.mapping.values.items() if setters[key].mapping.values[key] != value]
+        return unsupported(f"overridden by {others[0].leaf.path}") if others else field.mapping
 
-    return [Line(line.leaf, fate(line)) for line in lines]
+    return [MappedField(field.leaf, mapping(field)) for field in fields]
 
 
-def unread(document: Object, lines: list[Line]) -> list[Line]:
-    """The fields that no section has told of, for they are empty."""
-    told = {line.leaf.path for line in lines}
-    return [Line(leaf, EMPTY) for leaf in leaves(document, "") if leaf.path not in told]
+def empty_fields(document: Object, fields: list[MappedField]) -> list[MappedField]:
+    """The fields that no section has mapped, because they are empty."""
+    paths = {field.leaf.path for field in fields}
+    return [MappedField(leaf, EMPTY) for leaf in leaves(document, "") if leaf.path not in paths]
 
 
 def users(document: Object) -> data.Users:
-    """Which data configuration is used for what."""
+    """The uses of the data configurations."""
     fields = list(leaves(document.get("passes", {}), "passes"))
     fields += leaves(document.get("evaluators") or {}, "evaluators")
 
-    def named(ending: str, place: str) -> list[str]:
-        return [leaf.value for leaf in fields if leaf.name.endswith(ending) and leaf.path.startswith(place)]
+    def names(ending: str, path: str) -> list[str]:
+        return [leaf.value for leaf in fields if leaf.name.endswith(ending) and leaf.path.startswith(path)]
 
-    training, validation = named(".train_data_config", "passes"), named(".eval_data_config", "passes")
-    return data.Users(next(iter(training), None), next(iter(validation), None), tuple(named(".data_config", "evaluators")))
+    training, validation = names(".train_data_config", "passes"), names(".eval_data_config", "passes")
+    return data.Users(next(iter(training), None), next(iter(validation), None), tuple(names(".data_config", "evaluators")))

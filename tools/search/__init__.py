@@ -1,5 +1,5 @@
-"""Searches the recipe that meets the constraints and is best at the goal: `make search SEARCH=int4`.
+"""Searches for the recipe that meets the constraints and is best at the goal: `make search SEARCH=int4`.
 
-Optuna chooses, DVC runs and remembers: each trial is a `dvc exp run` in a clone of the project (`clone.py`), named after the
-recipe that it runs, so a recipe that has an experiment already is never run again, whoever ran it.
+Optuna proposes recipes, DVC runs and stores them: each trial is a `dvc exp run` in a clone of the project (`clone.py`), named
+after its recipe, so that a recipe that already has an experiment is never run again.
 """

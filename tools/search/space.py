@@ -1,4 +1,4 @@
-"""What a search may choose from: lists of values, ranges of numbers, and what they are called in Hydra's overrides."""
+"""The search space: lists of values, ranges of numbers, and their form in Hydra's overrides."""
 
 import re
 from dataclasses import dataclass
@@ -19,22 +19,20 @@ PLAIN = re.compile(r"(?!(?:null|true|false|inf|nan)$)[A-Za-z_/][\w./+-]*", re.IG
 
 @dataclass
 class Values:
-    """A list of values, each as Hydra's overrides spell it: Optuna stores text, so any value can be a choice."""
+    """A list of values as text in Hydra's overrides, since Optuna only stores simple types."""
 
     choices: list[str]
 
     def texts(self) -> list[str]:
-        """All there are."""
         return self.choices
 
     def suggest(self, trial: BaseTrial, key: str) -> None:
-        """Lets Optuna choose."""
         trial.suggest_categorical(key, self.choices)
 
 
 @dataclass
 class Range:
-    """Numbers from low to high, both included; `log` draws each order of magnitude alike."""
+    """Numbers from low to high, inclusive; with `log`, each order of magnitude is equally likely."""
 
     low: int | float
     high: int | float
@@ -42,21 +40,20 @@ class Range:
     step: int | float | None = None
 
     @property
-    def whole(self) -> bool:
-        """Whether all its numbers are whole, which they are where the file spells them so."""
+    def integers(self) -> bool:
         return all(isinstance(number, int) for number in (self.low, self.high, self.step or 1))
 
     def texts(self) -> list[str]:
-        """All there are, or none where there is no step."""
+        """All values, or none if there is no step."""
         if not self.step:
             return []
         count = int((self.high - self.low) / self.step + 1e-9) + 1
         numbers = [self.low + index * self.step for index in range(count)]
-        return [text_of(int(number) if self.whole else float(f"{number:.10g}")) for number in numbers]
+        return [text_of(int(number) if self.integers else float(f"{number:.10g}")) for number in numbers]
 
     def suggest(self, trial: BaseTrial, key: str) -> None:
-        """Lets Optuna choose; ValueError where low, high, log and step do not go together."""
-        if self.whole:
+        """Raises ValueError if low, high, log and step contradict each other."""
+        if self.integers:
             trial.suggest_int(key, int(self.low), int(self.high), log=self.log, step=int(self.step or 1))
         else:
             trial.suggest_float(key, self.low, self.high, log=self.log, step=self.step)
@@ -66,10 +63,10 @@ Space = dict[str, Values | Range]
 
 
 def parse(key: str, values: Any) -> Values | Range:
-    """One entry of `space`.
+    """Parses an entry of `space`.
 
     Raises:
-        InputError: there is no such key or group, a value has the wrong type, or the range is none.
+        InputError: an unknown key or group, a value of the wrong type, or an invalid range.
     """
     dimension = range_of(key, values) if isinstance(values, dict) else values_of(key, values)
     name = key.lstrip("+")
@@ -86,49 +83,48 @@ def parse(key: str, values: Any) -> Values | Range:
 
 
 def values_of(key: str, values: Any) -> Values:
-    """A list of choices."""
     if not isinstance(values, list) or not values:
-        raise InputError(f"space.{key}: wants a list of values, or low and high")
-    if key.lstrip("+") == "data.text_template":  # in whose overrides a backslash is an escape
+        raise InputError(f"space.{key}: must be a list of values, or low and high")
+    if key.lstrip("+") == "data.text_template":  # in whose overrides a backslash escapes
         values = [value.replace("\\", "\\\\") if isinstance(value, str) else value for value in values]
     return Values(list(dict.fromkeys(text_of(value) for value in values)))
 
 
 def range_of(key: str, values: dict[str, Any]) -> Range:
-    """A range, which Optuna has the last word on."""
+    """A range, which Optuna checks."""
     try:
         checked = OmegaConf.merge(OmegaConf.structured(Range), values)
         if missing := sorted(OmegaConf.missing_keys(checked)):
             raise InputError(f"space.{key}.{missing[0]} has no value")
-        made = cast(Range, OmegaConf.to_object(checked))
-        made.suggest(FixedTrial({key: made.low}), key)
+        result = cast(Range, OmegaConf.to_object(checked))
+        result.suggest(FixedTrial({key: result.low}), key)
     except ConfigKeyError as error:
         raise InputError(unknown_key(f"space.{key}.{error.full_key}", ["low", "high", "log", "step"])) from error
     except (OmegaConfBaseException, ValueError) as error:
         raise InputError(f"space.{key}: {one_line(error)}") from error
-    return made
+    return result
 
 
 def check_group(key: str, group: str, values: Any) -> None:
-    """Raises InputError for a choice that the Hydra group does not have."""
-    there = sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+    """Raises InputError if the Hydra group does not have a choice."""
+    choices = sorted(file.stem for file in (CONF / group).glob("*.yaml"))
     for value in values if isinstance(values, list) else [values]:
-        if value not in there:
-            raise InputError(f"space.{key}: no {group} {text_of(value)}; there are {', '.join(there)}")
+        if value not in choices:
+            raise InputError(f"space.{key}: {group} must be one of {', '.join(choices)}, got {text_of(value)}")
 
 
 def check_type(key: str, value: Any) -> None:
-    """Raises InputError for a value that the schema of params.yaml does not take."""
+    """Raises InputError if a value does not match the schema of params.yaml."""
     try:
-        chosen = OmegaConf.create()
-        OmegaConf.update(chosen, key, value)
-        OmegaConf.merge(OmegaConf.structured(Tunepress), chosen)
+        config = OmegaConf.create()
+        OmegaConf.update(config, key, value)
+        OmegaConf.merge(OmegaConf.structured(Tunepress), config)
     except OmegaConfBaseException as error:
         raise InputError(f"space.{key}: {one_line(error)}") from error
 
 
 def text_of(value: Any) -> str:
-    """A value as the right side of a Hydra override."""
+    """A value as in a Hydra override."""
     if value is None:
         return "null"
     if isinstance(value, bool):

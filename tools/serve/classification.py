@@ -1,16 +1,14 @@
-"""POST /v1/classify: the label of a text, as `stages.evaluate` takes it from the model's answer."""
+"""POST /v1/classify: the label of a text, found in the model's answer as `stages.evaluate` does."""
 
 from typing import Any
 
 from fastapi import APIRouter, Request
 
-from tools.serve.client import while_connected
-from tools.serve.door import door
-from tools.serve.errors import RequestError
-from tools.serve.generation import answered, usage
-from tools.serve.question import Question
-from tools.serve.replies import Classification, Classified
+from tools.serve.generation import answer_of, usage
+from tools.serve.messages import GenerationRequest
 from tools.serve.requests import ClassifyRequest, Row
+from tools.serve.responses import Classification, ClassifyResponse, RequestError
+from tools.serve.routing import route_class, while_connected
 from tools.serve.service import Service
 from tools.serve.worker import Job
 from tunepress.core.errors import InputError
@@ -19,47 +17,46 @@ from tunepress.text.prompt import Prompt
 
 
 def router(service: Service) -> APIRouter:
-    """The route."""
-    routes = APIRouter(route_class=door(service))
+    routes = APIRouter(route_class=route_class(service))
 
-    @routes.post("/v1/classify", response_model=Classification, response_model_exclude_unset=True)
+    @routes.post("/v1/classify", response_model=ClassifyResponse, response_model_exclude_unset=True)
     async def classify(body: ClassifyRequest, request: Request) -> Any:
-        """Puts one of the trained labels to each text."""
+        """Assigns one of the trained labels to each text."""
         service.check_model(body.model)
         labels, scored = known_labels(service, bool(body.likelihoods))
-        prompts, param = rendered(body, service.prompt)
-        asked = service.ask([Question(prompt, param, service.max_tokens, scored=scored) for prompt in prompts])
+        prompts, param = render(body, service.prompt)
+        batch = service.submit([GenerationRequest(prompt, param, service.max_tokens, scored=scored) for prompt in prompts])
 
-        async def classified() -> Classification:
-            data = [await one_label(index, job, labels) for index, job in enumerate(asked.jobs)]
-            return Classification(object="classification", model=service.settings.name, data=data, usage=usage(asked))
+        async def respond() -> ClassifyResponse:
+            data = [await classification_of(index, job, labels) for index, job in enumerate(batch.jobs)]
+            return ClassifyResponse(object="classification", model=service.settings.name, data=data, usage=usage(batch))
 
-        with asked:
-            return await while_connected(request, classified())
+        with batch:
+            return await while_connected(request, respond())
 
     return routes
 
 
 def known_labels(service: Service, likelihoods: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The model's labels, and as it writes them where their likelihoods are wanted.
+    """Returns the model's labels and, if likelihoods are requested, the completions to score.
 
     Raises:
-        RequestError: it has none.
+        RequestError: the model has no labels, or no completions of them alone.
     """
     labels = service.prompt.labels
     if not labels:
-        raise RequestError(400, "this model answers in free text and knows no labels; ask /v1/completions", code="no_labels")
+        raise RequestError(400, "this model answers in free text and has no labels; use /v1/completions", code="no_labels")
     if not likelihoods:
         return labels, ()
-    in_full = service.labels_in_full()
-    if in_full is None:
-        reason = "likelihoods: behind the label this model writes other columns, so the labels alone are not its answers"
+    completions = service.label_completions()
+    if completions is None:
+        reason = "likelihoods: this model writes other columns after the label, so a label alone is not a complete answer"
         raise RequestError(400, reason, "likelihoods")
-    return labels, in_full
+    return labels, completions
 
 
-def rendered(body: ClassifyRequest, prompt: Prompt) -> tuple[list[str], str]:
-    """The prompts that a request asks, and the field that they are in.
+def render(body: ClassifyRequest, prompt: Prompt) -> tuple[list[str], str]:
+    """Returns the prompts of a request, and the field that has the texts or rows.
 
     Raises:
         RequestError: a text or a row does not fill the prompt's columns.
@@ -79,22 +76,22 @@ def rendered(body: ClassifyRequest, prompt: Prompt) -> tuple[list[str], str]:
 
 
 def check_columns(row: Row, prompt: Prompt, param: str) -> None:
-    """Raises RequestError unless a row has the prompt's columns, and something in them."""
-    wanted = dict.fromkeys(prompt.columns)
-    missing, unknown = [name for name in wanted if name not in row], [name for name in row if name not in wanted]
+    """Raises RequestError unless a row has the columns of the prompt, and some text in them."""
+    columns = dict.fromkeys(prompt.columns)
+    missing, unknown = [name for name in columns if name not in row], [name for name in row if name not in columns]
     if missing or unknown:
-        what = f"has no column {missing[0]!r}" if missing else f"the model's prompt has no column {unknown[0]!r}"
-        raise RequestError(400, f"{param}: {what}; its columns are {', '.join(map(repr, wanted))}", param)
+        problem = f"has no column {missing[0]!r}" if missing else f"the model's prompt has no column {unknown[0]!r}"
+        raise RequestError(400, f"{param}: {problem}; its columns are {', '.join(map(repr, columns))}", param)
     if not any(str(value).strip() for value in row.values()):
         raise RequestError(400, f"{param}: is empty", param)
 
 
-async def one_label(index: int, job: Job, labels: tuple[str, ...]) -> Classified:
-    """What the model says of one text."""
-    answer, end = await answered(job)
+async def classification_of(index: int, job: Job, labels: tuple[str, ...]) -> Classification:
+    answer, finished = await answer_of(job)
     label = find_label(answer, labels)
-    said = Classified(index=index, label=None if label == INVALID else label, answer=answer.strip())
-    if end.probabilities:
-        said.probabilities = dict(zip(labels, end.probabilities, strict=True))
-        said.top_label = max(said.probabilities, key=said.probabilities.__getitem__)
-    return said
+    classification = Classification(index=index, label=None if label == INVALID else label, answer=answer.strip())
+    if finished.probabilities:
+        probabilities = dict(zip(labels, finished.probabilities, strict=True))
+        classification.probabilities = probabilities
+        classification.top_label = max(probabilities, key=probabilities.__getitem__)
+    return classification

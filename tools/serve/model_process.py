@@ -1,117 +1,205 @@
-"""The process that has the model: it answers one question after the other, and stops between two tokens when told to."""
+"""The process that holds the model: it answers one request at a time, and can be cancelled between two tokens.
 
+`ModelProcess` is its handle in the process that speaks HTTP.
+"""
+
+import asyncio
 import signal
 import sys
+import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 import numpy as np
 
-from tools.serve.answer_text import AnswerText
-from tools.serve.question import Begun, End, FinishReason, Heard, Piece, Question, Ready, Refused, Stop, Stopped
+from tools.serve.messages import (
+    Cancelled,
+    Command,
+    Failed,
+    Finished,
+    FinishReason,
+    GenerationRequest,
+    ModelEvent,
+    Ready,
+    Started,
+    Token,
+)
 from tunepress.core.errors import InputError, one_line
 from tunepress.inference.genai_config import GenaiConfig
 from tunepress.inference.onnx_model import OnnxModel
 from tunepress.inference.scoring import completion_logprobs, softmax
 from tunepress.text.tokenizer import Tokens
 
+EXIT_TIMEOUT = 5.0  # seconds that the process has to exit by itself
+REPLACEMENT = "\ufffd"  # what a tokenizer makes of the first bytes of a character
 
-def main(folder: Path, max_length: int, connection: "Connection[Heard, Question | Stop | None]") -> None:
-    """Loads the model, then answers until it is told None, or the other process is gone.
+
+class ModelProcess:
+    """Starts a process that loads a model.
 
     Args:
         folder: of the ONNX model.
-        max_length: tokens that a prompt and its answer may have together.
-        connection: to the other process.
+        max_length: maximum number of tokens of a prompt and its answer together.
     """
-    for ending in (signal.SIGINT, signal.SIGTERM):  # a whole process group is told to end; the other process says when
-        signal.signal(ending, signal.SIG_IGN)
+
+    def __init__(self, folder: Path, max_length: int) -> None:
+        context = get_context("spawn")  # a forked copy of a process with threads may hang
+        self._connection: Connection[Command, ModelEvent]
+        self._connection, remote_end = context.Pipe()
+        self._process = context.Process(target=main, args=(folder, max_length, remote_end), name="model")
+        self._process.start()
+        remote_end.close()  # our copy; with it open, the end of the process would not be noticed
+        self._join_lock = threading.Lock()
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid
+        return self._process.pid
+
+    @property
+    def exit_status(self) -> str:
+        code = self._process.exitcode
+        return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+
+    def receive(self) -> ModelEvent:
+        """Waits for the next event.
+
+        Raises:
+            EOFError: the process has ended.
+        """
+        try:
+            return self._connection.recv()
+        except (EOFError, OSError):
+            self._join()
+            raise EOFError from None
+
+    def send(self, command: Command) -> None:
+        with suppress(OSError):  # it has ended, which the listener notices too
+            self._connection.send(command)
+
+    def listen(self, on_event: Callable[[ModelEvent], None], on_exit: Callable[[], None]) -> None:
+        """Calls `on_event` in the running event loop for each event, and `on_exit` when the process has ended."""
+        loop = asyncio.get_running_loop()
+
+        def forward() -> None:
+            with suppress(RuntimeError):  # the loop is closed: the server has ended first
+                with suppress(EOFError):
+                    while True:
+                        loop.call_soon_threadsafe(on_event, self.receive())
+                loop.call_soon_threadsafe(on_exit)
+
+        threading.Thread(target=forward, name="listener", daemon=True).start()
+
+    def kill(self) -> None:
+        """Kills the process without waiting for it; the listener is told of its end."""
+        self._process.kill()
+
+    def stop(self) -> None:
+        """Asks the process to exit, and kills it if it does not in time."""
+        self.send(None)
+        self._join()
+
+    def _join(self) -> None:
+        with self._join_lock:  # the listener and the main thread may both wait, and only one of them gets the exit code
+            self._process.join(EXIT_TIMEOUT)
+            if self._process.is_alive():  # in the middle of a long prompt
+                self._process.kill()
+                self._process.join()
+
+
+def main(folder: Path, max_length: int, connection: "Connection[ModelEvent, Command]") -> None:
+    """Loads the model, then answers requests until it receives None or the other process has ended."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole process group; the other process says when to exit
+        signal.signal(number, signal.SIG_IGN)
     try:
         model = ServedModel(folder, max_length)
-    except (InputError, RuntimeError) as error:  # or onnxruntime's, at a file that is not what it should be
-        connection.send(Refused(str(error) if isinstance(error, InputError) else f"{folder}: {one_line(error)}", None, None))
+    except (InputError, RuntimeError) as error:  # the latter is onnxruntime's for a broken file
+        reason = str(error) if isinstance(error, InputError) else f"{folder}: {one_line(error)}"
+        connection.send(Failed(reason, None, None))
         return
     connection.send(Ready())
     try:
-        while question := connection.recv():
-            if isinstance(question, Question):  # or a Stop that came too late
-                answer(model, question, connection)
+        while command := connection.recv():
+            if isinstance(command, GenerationRequest):  # otherwise a Cancel that came too late
+                answer(model, command, connection)
     except (EOFError, OSError):
         sys.exit()
 
 
-def answer(model: "ServedModel", question: Question, connection: "Connection[Heard, Question | Stop | None]") -> None:
-    """Sends what there is to hear, until it is complete or nobody wants it."""
-    heard = model.answer(question)
+def answer(model: "ServedModel", request: GenerationRequest, connection: "Connection[ModelEvent, Command]") -> None:
+    """Sends the events of an answer until it is complete or cancelled."""
+    events = model.answer(request)
     while True:
         try:
-            one = next(heard)
+            event = next(events)
         except StopIteration:
             return
-        except QuestionError as error:
-            connection.send(Refused(error.reason, question.param, error.code))
+        except GenerationError as error:
+            connection.send(Failed(error.reason, request.param, error.code))
             return
-        except Exception as error:  # whatever onnxruntime raises: this answer fails, the next may not
+        except Exception as error:  # whatever onnxruntime raises: this answer fails, the next one may not
             traceback.print_exc()
-            connection.send(Refused(f"the model failed ({one_line(error)})", None, None))
+            connection.send(Failed(f"the model failed ({one_line(error)})", None, None))
             return
-        connection.send(one)
-        if not isinstance(one, End) and connection.poll():
+        connection.send(event)
+        if not isinstance(event, Finished) and connection.poll():
             if connection.recv() is None:
                 sys.exit()
-            connection.send(Stopped())
+            connection.send(Cancelled())
             return
 
 
-class QuestionError(Exception):
-    """The question cannot be asked."""
+class GenerationError(Exception):
+    """The request cannot be answered."""
 
     def __init__(self, reason: str, code: str | None = None) -> None:
         self.reason, self.code = reason, code
 
 
 class ServedModel:
-    """An ONNX model that shows its answers while it writes them."""
+    """An ONNX model that yields its answers token by token."""
 
     def __init__(self, folder: Path, max_length: int) -> None:
         self._model, self._max_length = OnnxModel(folder), max_length
-        self._ends = set(GenaiConfig.read(folder).eos_token_ids)
+        self._eos_token_ids = set(GenaiConfig.read(folder).eos_token_ids)
 
-    def answer(self, question: Question) -> Iterator[Heard]:
-        """Begun, a Piece for each token, and End.
+    def answer(self, request: GenerationRequest) -> Iterator[ModelEvent]:
+        """Yields Started, a Token for each token, and Finished.
 
         Raises:
-            QuestionError: the prompt is not a text for this model, or leaves no room for an answer.
+            GenerationError: the tokenizer makes nothing of the prompt, or there is no room for an answer.
         """
-        prompt = self._encode(question)
-        completions = [self._model.encode_completion(text) for text in question.scored]
+        prompt = self._encode(request)
+        completions = [self._model.encode_completion(text) for text in request.scored]
         room = self._room(prompt, max(map(len, completions), default=1))
-        yield Begun(len(prompt))
-        text, token = AnswerText(self._model.decode, question.stop), -1
-        for token in self._model.generate(prompt, min(question.max_new_tokens, room), **sampling(question)):
-            yield Piece("" if token in self._ends else text.add(token))
+        yield Started(len(prompt))
+        text, token = AnswerText(self._model.decode, request.stop), -1
+        for token in self._model.generate(prompt, min(request.max_new_tokens, room), **sampling_options(request)):
+            yield Token("" if token in self._eos_token_ids else text.add(token))
             if text.stopped:
                 break
-        reason: FinishReason = "stop" if text.stopped or token in self._ends else "length"
-        yield End(text.rest(), reason, self._probabilities(prompt, completions))
+        reason: FinishReason = "stop" if text.stopped or token in self._eos_token_ids else "length"
+        yield Finished(text.rest(), reason, self._probabilities(prompt, completions))
 
-    def _encode(self, question: Question) -> Tokens:
-        tokens = self._model.encode_prompt(question.prompt)
-        bare = [int(token) for token in self._model.bare_tokenizer.encode(question.prompt)]
-        if question.from_template and bare and tokens == [bare[0], *bare]:
-            return bare  # the template and the tokenizer have both written the first token
+    def _encode(self, request: GenerationRequest) -> Tokens:
+        tokens = self._model.encode_prompt(request.prompt)
+        bare = [int(token) for token in self._model.bare_tokenizer.encode(request.prompt)]
+        if request.from_template and bare and tokens == [bare[0], *bare]:
+            return bare  # the template and the tokenizer have both added the first token
         if not tokens:
-            raise QuestionError("is no text for this model: its tokenizer makes no token of it")
+            raise GenerationError("is not a text for this model: its tokenizer makes no token of it")
         return tokens
 
-    def _room(self, prompt: Tokens, needed: int) -> int:
-        """Tokens that an answer to a prompt may have."""
+    def _room(self, prompt: Tokens, required: int) -> int:
+        """The number of tokens that an answer to a prompt may have."""
         room = self._max_length - len(prompt)
-        if room < needed:
-            raise QuestionError(
-                f"has {len(prompt)} tokens, which leave no room for an answer of {needed} in the {self._max_length} that a "
+        if room < required:
+            raise GenerationError(
+                f"has {len(prompt)} tokens, which leave no room for an answer of {required} in the {self._max_length} that a "
                 "prompt and its answer may have here",
                 "context_length_exceeded",
             )
@@ -124,9 +212,49 @@ class ServedModel:
         return tuple(softmax(np.array(log_probabilities)).tolist())
 
 
-def sampling(question: Question) -> dict[str, bool | int | float]:
-    """onnxruntime-genai's options for it: top_k is off, for no client of OpenAI's can have meant the model folder's."""
-    if question.temperature == 0:
+def sampling_options(request: GenerationRequest) -> dict[str, bool | int | float]:
+    """onnxruntime-genai's search options; top_k is off, since no OpenAI client can have meant the model folder's value."""
+    if request.temperature == 0:
         return {}
-    options = {"do_sample": True, "temperature": question.temperature, "top_p": question.top_p, "top_k": 0}
-    return options if question.seed is None else options | {"random_seed": question.seed}
+    options = {"do_sample": True, "temperature": request.temperature, "top_p": request.top_p, "top_k": 0}
+    return options if request.seed is None else options | {"random_seed": request.seed}
+
+
+class AnswerText:
+    """The text of an answer, token by token. The returned pieces, joined, are what the tokenizer decodes from all tokens.
+
+    Args:
+        decode: returns the text of tokens.
+        stop: texts before which the answer ends.
+    """
+
+    def __init__(self, decode: Callable[[list[int]], str], stop: Sequence[str]) -> None:
+        self._decode, self._stop = decode, stop
+        self._tokens: list[int] = []
+        self._text = ""
+        self._returned = 0  # characters
+        self.stopped = False  # whether a stop text was reached
+
+    def add(self, token: int) -> str:
+        """Adds a token and returns the text that has become certain."""
+        self._tokens.append(token)
+        self._text = self._decode(self._tokens)
+        positions = [position for position in (self._text.find(stop) for stop in self._stop) if position >= 0]
+        if positions:
+            self._text, self.stopped = self._text[: min(positions)], True
+            return ""
+        return self._take(len(self._text.rstrip(REPLACEMENT)) - self._held_back())
+
+    def rest(self) -> str:
+        """Returns the remaining text once the last token has been added."""
+        return self._take(len(self._text))
+
+    def _held_back(self) -> int:
+        """The number of characters at the end with which a stop text may begin."""
+        text = self._text.rstrip(REPLACEMENT)
+        lengths = (length for stop in self._stop for length in range(1, len(stop)) if text.endswith(stop[:length]))
+        return max(lengths, default=0)
+
+    def _take(self, end: int) -> str:
+        piece, self._returned = self._text[self._returned : end], max(self._returned, end)
+        return piece

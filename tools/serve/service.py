@@ -1,130 +1,187 @@
-"""The service: a model, what is known of it, and the rules by which it is asked."""
+"""The service: a model, what its folder says about it, and the rules for requests to it."""
 
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from tools.serve.conversation import Conversation
-from tools.serve.errors import RequestError
+from tools.serve.messages import GenerationRequest
 from tools.serve.metrics import Metrics
-from tools.serve.question import Question
-from tools.serve.replies import Health
-from tools.serve.requests import Sampling
+from tools.serve.requests import Message, Sampling
+from tools.serve.responses import Health, RequestError
 from tools.serve.settings import CHARACTERS_PER_TOKEN, Settings
-from tools.serve.worker import Asked, Worker
+from tools.serve.worker import Batch, Worker
+from tunepress.core.errors import InputError
 from tunepress.inference.genai_config import GenaiConfig
-from tunepress.text.prompt import Prompt, column_names
+from tunepress.text.chat_template import ChatTemplate
+from tunepress.text.prompt import Prompt, column_names, escape
 
-OPENAIS_MAX_TOKENS = 16  # of /v1/completions, for a model whose prompt.json says nothing
+DEFAULT_MAX_TOKENS = 16  # OpenAI's for /v1/completions, for a model whose prompt.json says nothing
+MARKER = "\ue000"  # a private-use character that no chat template contains
+
+
+@dataclass(frozen=True)
+class RenderedChat:
+    prompt: str
+    from_template: bool
+
+
+class ChatPrompt:
+    """Renders chat messages: with the chat template if the model was trained with it, otherwise as the trained prompt.
+
+    Args:
+        folder: of the model, which may have no chat template.
+        prompt: with which the model was trained.
+    """
+
+    def __init__(self, folder: Path, prompt: Prompt) -> None:
+        self._prompt = prompt
+        self._template = ChatTemplate.read(folder, prompt.chat_template_date)
+        self.trained = self._template is not None and is_in_template(prompt.prompt, self._template)
+
+    def render(self, messages: Sequence[Message]) -> RenderedChat:
+        """Returns the prompt that asks for the answer to `messages`.
+
+        Raises:
+            RequestError: the model cannot answer them.
+        """
+        if messages[-1].role != "user":
+            raise RequestError(400, "messages: the last must be the user's", "messages")
+        try:
+            if self.trained and self._template:
+                chat = [{"role": message.role, "content": message.content} for message in messages]
+                return RenderedChat(self._template.render(chat), from_template=True)
+            if len(messages) == 1:
+                row = self._prompt.row_of(messages[0].content.strip())
+                return RenderedChat(self._prompt.render_prompt(row), from_template=False)
+        except InputError as error:
+            raise RequestError(400, f"messages: {error}", "messages") from error
+        raise RequestError(
+            400,
+            "messages: this model was trained on single texts, not on conversations; send one message, the user's, "
+            "or a whole prompt to /v1/completions",
+            "messages",
+        )
+
+
+def is_in_template(prompt_template: str, chat_template: ChatTemplate) -> bool:
+    """Whether a prompt template is a user's message in a chat template, as tunepress/text/chat_template.py makes it."""
+    try:
+        before, _, after = chat_template.render([{"role": "user", "content": MARKER}]).partition(MARKER)
+    except InputError:
+        return False
+    bos = chat_template.special_tokens.get("bos_token", "")
+    prefixes = {escape(before), escape(before.removeprefix(bos))}
+    starts = any(prompt_template.startswith(prefix) for prefix in prefixes)
+    return starts and prompt_template.endswith(escape(after)) and bool(before)
 
 
 class Service:
-    """One model, served.
+    """One served model, which is not loaded yet.
+
+    Args:
+        settings: of the server.
 
     Attributes:
         settings: of the server.
-        prompt: that the model was trained with.
-        conversation: how chat messages become a prompt.
-        max_length: tokens that a prompt and its answer may have together.
+        prompt: with which the model was trained.
+        chat_prompt: renders chat messages.
+        max_length: maximum number of tokens of a prompt and its answer together.
         created: when the model was built, in seconds since 1970.
-        worker: who answers.
-        metrics: what is counted.
-        closing: whether the server takes no more requests.
+        worker: answers prompts.
+        metrics: of the server.
+        closing: whether new requests are refused.
+
+    Raises:
+        InputError: the folder has no model, or its context is shorter than the settings require.
     """
 
     def __init__(self, settings: Settings) -> None:
-        """Reads what is known of the model, which is not loaded yet.
-
-        Raises:
-            InputError: the folder has no model, or one with less room than is set.
-        """
         config = GenaiConfig.read(settings.model)
         self.settings = settings
         self.prompt = Prompt.load(settings.model)
-        self.conversation = Conversation(settings.model, self.prompt)
+        self.chat_prompt = ChatPrompt(settings.model, self.prompt)
         longest_row = self.prompt.source_max_len + self.prompt.max_new_tokens
         self.max_length = settings.max_length(config.model["context_length"], longest_row)
         self.created = int(config.path.stat().st_mtime)
         self.metrics = Metrics()
         self.worker = Worker(settings, self.max_length, self.metrics)
         self.closing = False
-        self._last_answer = 0.0
+        self._close_deadline = 0.0
 
     @property
     def max_tokens(self) -> int:
-        """Of an answer for which nobody says how many: those of the longest in training."""
-        return self.prompt.max_new_tokens or OPENAIS_MAX_TOKENS
+        """The maximum length of an answer if the request has none: that of the longest answer in training."""
+        return self.prompt.max_new_tokens or DEFAULT_MAX_TOKENS
 
     def health(self) -> Health:
-        """How the server is."""
         return Health(status="shutting down" if self.closing else "ok" if self.worker.alive else "restarting the model")
 
     def check_open(self) -> None:
-        """Raises RequestError where the server takes no more requests."""
+        """Raises RequestError if the server is shutting down."""
         if self.closing:
             raise RequestError(503, "the server is shutting down", code="shutting_down", headers={"Connection": "close"})
 
     def check_model(self, name: str | None) -> None:
-        """Raises RequestError where another model is asked for."""
+        """Raises RequestError if a request names another model."""
         if name is not None and name != self.settings.name:
-            reason = f"model: there is no {name!r} here; the one model is {self.settings.name!r}"
+            reason = f"model: {name!r} not found; the only model is {self.settings.name!r}"
             raise RequestError(404, reason, "model", "model_not_found")
 
-    def sampled(self, question: Question, body: Sampling) -> Question:
-        """The question with what a request says of how the answer is written."""
+    def with_sampling(self, request: GenerationRequest, body: Sampling) -> GenerationRequest:
         return replace(
-            question,
+            request,
             temperature=body.temperature or 0.0,
             top_p=1.0 if body.top_p is None else body.top_p,
             seed=body.seed,
             stop=tuple(body.stop or ()),
         )
 
-    def ask(self, questions: Sequence[Question]) -> Asked:
-        """Puts the questions of one request behind those that wait.
+    def submit(self, requests: Sequence[GenerationRequest]) -> Batch:
+        """Queues the prompts of one HTTP request.
 
         Raises:
-            RequestError: they are too many or too long, or there is no room.
+            RequestError: they are too many or too long, or the queue is full.
         """
         self.check_open()
         settings = self.settings
-        if len(questions) > settings.max_prompts:
-            param = questions[0].param
-            raise RequestError(400, f"{param}: {len(questions)} of them, of at most {settings.max_prompts} in one request", param)
-        for question in questions:
-            self._check_size(question)
-        return self.worker.ask(questions, asyncio.get_running_loop().time() + settings.timeout)
+        if len(requests) > settings.max_prompts:
+            param = requests[0].param
+            raise RequestError(400, f"{param}: has {len(requests)} items, at most {settings.max_prompts} are allowed", param)
+        for request in requests:
+            self._check_size(request)
+        return self.worker.submit(requests, asyncio.get_running_loop().time() + settings.timeout)
 
-    def labels_in_full(self) -> tuple[str, ...] | None:
-        """What the model learned to write for each label; None where that goes on with columns that nobody knows here."""
+    def label_completions(self) -> tuple[str, ...] | None:
+        """What the model learned to write for each label; None if that contains columns whose values are unknown here."""
         columns = column_names(self.prompt.completion)
         if len(columns) > 1:
             return None
         return tuple(self.prompt.render_completion({columns[0]: label}) for label in self.prompt.labels or ())
 
     def close(self, at_once: bool = False) -> None:
-        """Takes no more requests; those taken are answered, for as long as settings say or not at all."""
-        self.closing, self._last_answer = True, time.monotonic() + (0 if at_once else self.settings.grace)
+        """Refuses new requests; those accepted are answered within `settings.grace` seconds, or not at all."""
+        self.closing, self._close_deadline = True, time.monotonic() + (0 if at_once else self.settings.grace)
 
     def drained(self) -> bool:
-        """Whether a closed service has nothing to answer any more; after the time for it, what is left is given up."""
+        """Whether a closing service has nothing left to answer; after its deadline, the rest is cancelled."""
         if not self.closing:
             return False
-        if not self.worker.idle and time.monotonic() > self._last_answer:
-            reason = "the server has shut down before the answer was complete"
-            self.worker.give_up_all(RequestError(503, reason, code="shutting_down"))
+        if not self.worker.idle and time.monotonic() > self._close_deadline:
+            reason = "the server shut down before the answer was complete"
+            self.worker.cancel_all(RequestError(503, reason, code="shutting_down"))
             return True
         return self.worker.idle
 
-    def _check_size(self, question: Question) -> None:
-        """The rest is checked where the prompt's tokens are counted, in the model's process."""
-        most = self.max_length * CHARACTERS_PER_TOKEN
-        if len(question.prompt) > most:
+    def _check_size(self, request: GenerationRequest) -> None:
+        """Checks the characters; the model process checks the tokens, which it counts."""
+        max_characters = self.max_length * CHARACTERS_PER_TOKEN
+        if len(request.prompt) > max_characters:
             raise RequestError(
                 400,
-                f"{question.param}: has {len(question.prompt)} characters, of at most {most} "
+                f"{request.param}: has {len(request.prompt)} characters, at most {max_characters} are allowed "
                 f"({CHARACTERS_PER_TOKEN} for each of {self.max_length} tokens)",
-                question.param,
+                request.param,
                 "context_length_exceeded",
             )

@@ -1,4 +1,4 @@
-"""Settings: what the command line says, and the limits that keep one client from taking all."""
+"""The settings of a server, and the limits that keep one client from using all resources."""
 
 import resource
 from contextlib import suppress
@@ -7,31 +7,33 @@ from pathlib import Path
 
 from tunepress.core.errors import InputError
 
-CHARACTERS_PER_TOKEN = 16  # more than any prose has; a longer text is refused before a tokenizer, quadratic in a word, sees it
-MAX_TOKENS = 4096  # by default; 0.3 GB of keys and values with SmolLM2-135M, 3.2 GB with Phi-3-mini
-BACKLOG = 128  # connections that are accepted at once, before the first of them is looked at
-FILES = 64  # open files beside the connections
+CHARACTERS_PER_TOKEN = (
+    16  # more than prose has; longer texts are refused before a tokenizer, quadratic in the length of a word, reads them
+)
+MAX_TOKENS = 4096  # the default; 0.3 GB of keys and values with SmolLM2-135M, 3.2 GB with Phi-3-mini
+BACKLOG = 128  # connections that the kernel accepts before the server does
+FILES = 64  # open files besides the connections
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Of one server.
+    """The settings of one server.
 
     Attributes:
         model: folder of the ONNX model.
-        name: by which clients call the model.
-        host: address to listen at.
-        port: 0 takes a free one.
-        queue: prompts that may wait while another is answered.
-        max_prompts: of one request.
-        max_body: bytes of one request.
-        max_tokens: of a prompt and its answer together, which decide the memory; None for the default.
-        max_connections: at once.
-        timeout: seconds that a request may take, waiting included.
-        client_timeout: seconds that a client may take to send a head or a body, and to read on.
-        grace: seconds that requests which have been taken are given after SIGTERM.
-        restarts: of the model's process, in a row without an answer in between, before the server gives up.
-        api_key: what clients must show, None for nothing.
+        name: of the model, for clients.
+        host: address to listen on.
+        port: 0 chooses a free one.
+        queue: maximum number of prompts that wait while another is answered.
+        max_prompts: maximum number of prompts in a request.
+        max_body: maximum size of a request's body in bytes.
+        max_tokens: maximum length of a prompt and its answer together, which determines the memory; None for the default.
+        max_connections: maximum number of simultaneous connections.
+        timeout: seconds for a request, including its time in the queue.
+        client_timeout: seconds for a client to send a head or a body, or to continue reading.
+        grace: seconds after SIGTERM for accepted requests.
+        restarts: of the model process, in a row without an answer in between, before the server exits.
+        api_key: that clients must send; None needs no key.
     """
 
     model: Path
@@ -50,43 +52,45 @@ class Settings:
     api_key: str | None
 
     def check(self) -> None:
-        """Looks whether a server could run with these, and raises this process's limit of open files where it is too low.
+        """Checks the settings, and raises this process's limit of open files if it is too low.
 
         Raises:
-            InputError: it could not.
+            InputError: a setting is invalid.
         """
         for option in ("queue", "max_prompts", "max_body", "max_connections", "timeout", "client_timeout"):
             if getattr(self, option) <= 0:
-                raise InputError(f"--{option.replace('_', '-')}: must be more than 0")
+                raise InputError(f"--{option.replace('_', '-')}: must be greater than 0")
         for option in ("grace", "restarts"):
             if getattr(self, option) < 0:
-                raise InputError(f"--{option}: must be 0 or more")
+                raise InputError(f"--{option}: must be at least 0")
         if self.max_tokens is not None and self.max_tokens < 2:
             raise InputError(f"--max-tokens: must be at least 2, a prompt and an answer of one token each, got {self.max_tokens}")
         self._check_files()
         if self.max_prompts > self.queue + 1:
-            raise InputError(f"--max-prompts: {self.max_prompts} would never fit a queue of {self.queue}; raise --queue")
+            raise InputError(f"--max-prompts: {self.max_prompts} prompts never fit a queue of {self.queue}; increase --queue")
         if not 0 <= self.port <= 65535:
             raise InputError("--port: must be between 0 and 65535")
         if not self.name.strip():
-            raise InputError("--name: is empty")
+            raise InputError("--name: must not be empty")
         if self.api_key is not None:
             self._check_key(self.api_key)
 
     def max_length(self, context_length: int, longest_row: int) -> int:
-        """Tokens that a prompt and its answer may have together.
+        """Returns the maximum number of tokens of a prompt and its answer together.
 
         Args:
             context_length: of the model.
-            longest_row: tokens that a training row could have.
+            longest_row: maximum number of tokens of a training row.
 
         Raises:
-            InputError: more than the model has room for.
+            InputError: --max-tokens exceeds the model's context.
         """
         if self.max_tokens is None:
             return min(context_length, max(MAX_TOKENS, longest_row))
         if self.max_tokens > context_length:
-            raise InputError(f"--max-tokens: {self.max_tokens} is more than the {context_length} of the model's context")
+            raise InputError(
+                f"--max-tokens: must be at most {context_length}, the length of the model's context, got {self.max_tokens}"
+            )
         return self.max_tokens
 
     def _check_files(self) -> None:
@@ -94,16 +98,18 @@ class Settings:
         limit, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if resource.RLIM_INFINITY != limit < needed:
             reachable = needed if hard == resource.RLIM_INFINITY else min(hard, needed)
-            with suppress(OSError, ValueError):  # a limit of the whole system
+            with suppress(OSError, ValueError):  # the system's own limit is lower
                 resource.setrlimit(resource.RLIMIT_NOFILE, (reachable, hard))
                 limit = reachable
         if limit != resource.RLIM_INFINITY and limit < needed:
-            reason = f"{self.max_connections} need {needed} open files, of at most {limit} (ulimit -n); raise that or lower this"
+            reason = (
+                f"{self.max_connections} need {needed} open files, and the limit is {limit} (ulimit -n); raise it or use fewer"
+            )
             raise InputError(f"--max-connections: {reason}")
 
     @staticmethod
     def _check_key(key: str) -> None:
-        if not key.strip():  # a secret that did not arrive, and not the wish for an open server
+        if not key.strip():  # rather a secret that did not arrive than the intention to serve without a key
             raise InputError("TUNEPRESS_API_KEY: is set and empty; unset it to serve without a key")
         if not (key.isascii() and key.isprintable()) or key != key.strip():
-            raise InputError("TUNEPRESS_API_KEY: must be printable ASCII without spaces around it, as an HTTP header is")
+            raise InputError("TUNEPRESS_API_KEY: must be printable ASCII without surrounding spaces, to fit an HTTP header")

@@ -1,4 +1,4 @@
-"""The worker: the model's process seen from the one that speaks HTTP, and the questions that wait for it."""
+"""The queue of requests in front of the model process, which is restarted when it ends unexpectedly."""
 
 import asyncio
 import logging
@@ -8,292 +8,287 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 
-from tools.serve.child import Child
-from tools.serve.errors import RequestError
+from tools.serve.messages import Cancel, Cancelled, Failed, Finished, GenerationRequest, ModelEvent, Ready, Started, Token
 from tools.serve.metrics import Metrics
-from tools.serve.question import Begun, End, Heard, Piece, Question, Ready, Refused, Stop, Stopped
+from tools.serve.model_process import ModelProcess
+from tools.serve.responses import RequestError
 from tools.serve.settings import Settings
 from tunepress.core.errors import InputError, one_line
 
-LONGEST_PAUSE = 30.0  # seconds before another start of the model's process; 1, 2, 4 ... before
-LONGEST_LOAD = 600.0  # seconds for another start; the first has no limit, for whoever started it sees it wait
+MAX_RESTART_DELAY = 30.0  # seconds before a restart; 1, 2, 4 ... before the first ones
+LOAD_TIMEOUT = 600.0  # seconds for a restart; the first start has no limit, since whoever started it sees it wait
 logger = logging.getLogger("uvicorn.error")
 
 
 class Worker:
-    """One process with one model, started again where it ends by itself. Used from one event loop, after `load`.
+    """One model process and its queue. After `load`, it is used from one event loop.
+
+    Args:
+        settings: of the server.
+        max_length: maximum number of tokens of a prompt and its answer together.
+        metrics: are updated with what happens.
 
     Attributes:
         alive: whether the model is loaded.
-        failure: why the process is not started again any more; None while it is.
+        failure: why the process is no longer restarted; None while it is.
     """
 
     def __init__(self, settings: Settings, max_length: int, metrics: Metrics) -> None:
-        """Nothing is started yet.
-
-        Args:
-            settings: of the server.
-            max_length: tokens that a prompt and its answer may have together.
-            metrics: where is counted what happens.
-        """
         self._settings, self._max_length, self._metrics = settings, max_length, metrics
         self._capacity = settings.queue
-        self._waiting: deque[Job] = deque()
+        self._queue: deque[Job] = deque()
         self._running: Job | None = None
         self._mean_seconds = 1.0  # of an answer
-        self._child: Child | None = None
-        self._refusal = ""  # why the process could not load the model
+        self._process: ModelProcess | None = None
+        self._load_error = ""  # why the process could not load the model
         self._failures = 0  # in a row
-        self._overdue: asyncio.TimerHandle | None = None  # ends a process that does not load the model
+        self._load_timer: asyncio.TimerHandle | None = None  # kills a process that does not load the model in time
         self.alive = False
         self.failure: str | None = None
 
     def load(self) -> None:
-        """Starts the process and waits for the model.
+        """Starts the process and waits until the model is loaded.
 
         Raises:
-            InputError: it has none.
+            InputError: the model cannot be loaded.
         """
-        self._child = self._start()
+        self._process = self._start()
         try:
-            message = self._child.receive()
+            event = self._process.receive()
         except EOFError:
-            reason = f"the model's process ended while it loaded the model ({self._child.exit})"
+            reason = f"the model's process ended while it loaded the model ({self._process.exit_status})"
             raise InputError(reason) from None
-        if isinstance(message, Refused):
-            raise InputError(message.reason)
-        assert isinstance(message, Ready)
+        if isinstance(event, Failed):
+            raise InputError(event.reason)
+        assert isinstance(event, Ready)
         self.alive = True
 
     def listen(self) -> None:
-        """Begins to hear what the process says, in the running event loop."""
-        assert self._child
-        self._child.listen(self._hear, self._mourn)
+        """Handles the events of the process in the running event loop."""
+        assert self._process
+        self._process.listen(self._on_event, self._on_process_exit)
 
     @property
     def pid(self) -> int:
-        """Of the model's process."""
-        assert self._child
-        return self._child.pid
+        assert self._process
+        return self._process.pid
 
     @property
-    def waiting(self) -> int:
-        """Questions that wait."""
-        return len(self._waiting)
+    def queue_length(self) -> int:
+        return len(self._queue)
 
     @property
     def idle(self) -> bool:
-        """Whether there is nothing to answer."""
-        return not (self._running or self._waiting)
+        return not (self._running or self._queue)
 
-    def ask(self, questions: Sequence[Question], deadline: float) -> "Asked":
-        """Puts questions behind those that wait, all or none.
+    def submit(self, requests: Sequence[GenerationRequest], deadline: float) -> "Batch":
+        """Queues all prompts of one HTTP request, or none.
 
         Args:
-            questions: of one request.
-            deadline: when the last must have been answered, by the event loop's clock.
+            requests: one per prompt.
+            deadline: when the last one must be answered, by the event loop's clock.
 
         Raises:
-            RequestError: there is no room, or no model any more.
+            RequestError: the queue is full, or the model is not loaded.
         """
         if not self.alive:
-            raise self._ended("the model's process has ended and is being started again")
-        free = self._capacity - len(self._waiting) + (self._running is None)
-        if len(questions) > free:
-            again = max(1, math.ceil(self._mean_seconds))
-            reason = f"the queue is full: {len(self._waiting)} prompts wait, of {self._capacity}; try again in {again} s"
-            raise RequestError(429, reason, code="queue_full", headers={"Retry-After": str(again)})
-        jobs = [Job(question, deadline, self) for question in questions]
-        self._waiting.extend(jobs)
-        self._go_on()
-        return Asked(jobs)
+            raise self._unavailable("the model's process has ended and is being restarted")
+        free = self._capacity - len(self._queue) + (self._running is None)
+        if len(requests) > free:
+            retry_after = max(1, math.ceil(self._mean_seconds))
+            reason = f"the queue is full: {len(self._queue)} of {self._capacity} prompts are waiting; retry in {retry_after} s"
+            raise RequestError(429, reason, code="queue_full", headers={"Retry-After": str(retry_after)})
+        jobs = [Job(request, deadline, self) for request in requests]
+        self._queue.extend(jobs)
+        self._run_next()
+        return Batch(jobs)
 
-    def give_up(self, job: "Job") -> None:
-        """Drops a question: at once where it waits, at the next token where it is being answered."""
-        if job in self._waiting:
-            self._waiting.remove(job)
+    def cancel(self, job: "Job") -> None:
+        """Removes a job from the queue, or stops its answer at the next token."""
+        if job in self._queue:
+            self._queue.remove(job)
         elif job is self._running:
-            self._send(Stop())
+            self._send(Cancel())
 
-    def give_up_all(self, refusal: RequestError) -> None:
-        """Drops all questions and tells those who wait for the answers why."""
-        for job in [*self._waiting, *([self._running] if self._running else [])]:
-            job.hear(refusal)
-            self.give_up(job)
+    def cancel_all(self, error: RequestError) -> None:
+        """Cancels all jobs; `error` is raised where their answers are awaited."""
+        for job in [*self._queue, *([self._running] if self._running else [])]:
+            job.put(error)
+            self.cancel(job)
 
-    def end(self) -> None:
-        """Ends the process, whatever it does."""
-        if self._child:
-            self._child.end()
+    def stop(self) -> None:
+        """Ends the process."""
+        if self._process:
+            self._process.stop()
 
-    def _go_on(self) -> None:
-        """Asks the next question if none is being answered."""
-        if self._running is None and self._waiting:
-            self._running = self._waiting.popleft()
-            self._running.started = time.monotonic()
-            self._send(self._running.question)
+    def _run_next(self) -> None:
+        """Sends the next request unless one is being answered."""
+        if self._running is None and self._queue:
+            self._running = self._queue.popleft()
+            self._running.started_at = time.monotonic()
+            self._send(self._running.request)
 
-    def _start(self) -> Child:
-        return Child(self._settings.model, self._max_length)
+    def _start(self) -> ModelProcess:
+        return ModelProcess(self._settings.model, self._max_length)
 
-    def _send(self, message: Question | Stop) -> None:
-        if self._child:
-            self._child.send(message)
+    def _send(self, command: GenerationRequest | Cancel) -> None:
+        if self._process:
+            self._process.send(command)
 
-    def _hear(self, heard: Heard) -> None:
+    def _on_event(self, event: ModelEvent) -> None:
         job = self._running
-        if job is None:  # it has been started again
-            self.alive = isinstance(heard, Ready)
-            self._refusal = heard.reason if isinstance(heard, Refused) else ""
+        if job is None:  # the process has been restarted
+            self.alive = isinstance(event, Ready)
+            self._load_error = event.reason if isinstance(event, Failed) else ""
             if self.alive:
                 logger.info("the model is loaded again")
             return
-        self._count(heard, job)
-        job.hear(heard)
-        if isinstance(heard, End | Stopped | Refused):
-            seconds = time.monotonic() - job.started
+        self._count(event, job)
+        job.put(event)
+        if isinstance(event, Finished | Cancelled | Failed):
+            seconds = time.monotonic() - job.started_at
             self._mean_seconds += (seconds - self._mean_seconds) / 10
             self._failures = 0
             self._running = None
-            self._go_on()
+            self._run_next()
 
-    def _count(self, heard: Heard, job: "Job") -> None:
-        if isinstance(heard, Begun):
-            self._metrics.prompt_tokens.inc(heard.prompt_tokens)
-        elif isinstance(heard, Piece):
+    def _count(self, event: ModelEvent, job: "Job") -> None:
+        if isinstance(event, Started):
+            self._metrics.prompt_tokens.inc(event.prompt_tokens)
+        elif isinstance(event, Token):
             self._metrics.completion_tokens.inc()
             if job.completion_tokens == 0:
-                self._metrics.time_to_first_token.observe(time.monotonic() - job.asked)
-        elif isinstance(heard, Stopped):
-            self._metrics.stopped.inc()
+                self._metrics.time_to_first_token.observe(time.monotonic() - job.submitted_at)
+        elif isinstance(event, Cancelled):
+            self._metrics.cancelled.inc()
 
-    def _mourn(self) -> None:
-        """The process has ended: so it does when told to, and when it is killed or crashes, or cannot load the model."""
-        assert self._child
-        reason = self._refusal or f"the model's process has ended ({self._child.exit})"
-        self.alive, self._refusal = False, ""
-        if self._overdue:
-            self._overdue.cancel()
+    def _on_process_exit(self) -> None:
+        """Restarts the process after it was killed, crashed or could not load the model; also called after `stop`."""
+        assert self._process
+        reason = self._load_error or f"the model's process has ended ({self._process.exit_status})"
+        self.alive, self._load_error = False, ""
+        if self._load_timer:
+            self._load_timer.cancel()
         self._failures += 1
-        self.give_up_all(self._ended(reason))
+        self.cancel_all(self._unavailable(reason))
         self._running = None
         if self._failures > self._settings.restarts:
             self.failure = f"{reason}; {self._failures} times in a row without an answer in between (--restarts)"
             return
-        pause = self._pause()
-        logger.error("%s; it is started again in %g s", reason, pause)
-        asyncio.get_running_loop().call_later(pause, self._restart)
+        delay = self._restart_delay()
+        logger.error("%s; restarting it in %g s", reason, delay)
+        asyncio.get_running_loop().call_later(delay, self._restart)
 
     def _restart(self) -> None:
         self._metrics.restarts.inc()
         try:
-            self._child = self._start()
-        except OSError as error:  # no memory for it, or no number
-            self._refusal = f"the model's process cannot be started ({one_line(error)})"
-            self._mourn()
+            self._process = self._start()
+        except OSError as error:  # out of memory or process ids
+            self._load_error = f"the model's process cannot be started ({one_line(error)})"
+            self._on_process_exit()
         else:
             self.listen()
-            self._overdue = asyncio.get_running_loop().call_later(LONGEST_LOAD, self._too_late)
+            self._load_timer = asyncio.get_running_loop().call_later(LOAD_TIMEOUT, self._on_load_timeout)
 
-    def _too_late(self) -> None:
-        if self._child and not self.alive:
-            self._refusal = f"the model's process has not loaded the model in {LONGEST_LOAD:g} s"
-            self._child.kill()
+    def _on_load_timeout(self) -> None:
+        if self._process and not self.alive:
+            self._load_error = f"the model's process has not loaded the model in {LOAD_TIMEOUT:g} s"
+            self._process.kill()
 
-    def _pause(self) -> float:
-        return float(min(LONGEST_PAUSE, 2 ** max(0, self._failures - 1)))
+    def _restart_delay(self) -> float:
+        return float(min(MAX_RESTART_DELAY, 2 ** max(0, self._failures - 1)))
 
-    def _ended(self, reason: str) -> RequestError:
-        return RequestError(503, reason, code="model_ended", headers={"Retry-After": f"{math.ceil(self._pause())}"})
+    def _unavailable(self, reason: str) -> RequestError:
+        return RequestError(503, reason, code="model_ended", headers={"Retry-After": f"{math.ceil(self._restart_delay())}"})
 
 
 class Job:
-    """A question on its way to an answer.
+    """A prompt in the queue or being answered.
 
     Attributes:
-        question: what is asked.
-        asked: when, in seconds of time.monotonic().
-        started: when its turn came.
-        prompt_tokens: of the prompt, once it has been read.
-        completion_tokens: of the answer so far, that which ends it included.
+        request: what is sent to the model process.
+        submitted_at: in seconds of time.monotonic().
+        started_at: when it was sent to the model process.
+        prompt_tokens: once the prompt has been read.
+        completion_tokens: of the answer so far, including the token that ends it.
     """
 
-    def __init__(self, question: Question, deadline: float, worker: Worker) -> None:
-        self.question, self._deadline, self._worker = question, deadline, worker
-        self.asked = self.started = time.monotonic()
+    def __init__(self, request: GenerationRequest, deadline: float, worker: Worker) -> None:
+        self.request, self._deadline, self._worker = request, deadline, worker
+        self.submitted_at = self.started_at = time.monotonic()
         self.prompt_tokens = self.completion_tokens = 0
-        self._begun = self._ended = False
-        self._heard: asyncio.Queue[Heard | RequestError] = asyncio.Queue()
+        self._started = self._done = False
+        self._events: asyncio.Queue[ModelEvent | RequestError] = asyncio.Queue()
 
-    def hear(self, heard: Heard | RequestError) -> None:
-        """Takes what the model said, or why it says no more."""
-        if isinstance(heard, Begun):
-            self.prompt_tokens = heard.prompt_tokens
-        elif isinstance(heard, Piece):
+    def put(self, event: ModelEvent | RequestError) -> None:
+        """Adds an event, or the error that ends the answer."""
+        if isinstance(event, Started):
+            self.prompt_tokens = event.prompt_tokens
+        elif isinstance(event, Token):
             self.completion_tokens += 1
-        self._heard.put_nowait(heard)
+        self._events.put_nowait(event)
 
-    async def begun(self) -> None:
+    async def started(self) -> None:
         """Returns when the prompt has been read.
 
         Raises:
-            RequestError: it cannot be answered, or its turn did not come in time.
+            RequestError: it cannot be answered, or was not started in time.
         """
-        if not self._begun:
-            self._begun = isinstance(await self._next(), Begun)
+        if not self._started:
+            self._started = isinstance(await self._next(), Started)
 
-    async def pieces(self) -> AsyncIterator[Piece | End]:
-        """What follows, up to the end.
+    async def tokens(self) -> AsyncIterator[Token | Finished]:
+        """Yields the rest of the answer.
 
         Raises:
-            RequestError: the model failed, or the time is over.
+            RequestError: the model failed, or the request timed out.
         """
-        await self.begun()
-        while not self._ended:
-            heard = await self._next()
-            if isinstance(heard, Piece | End):
-                self._ended = isinstance(heard, End)
-                yield heard
+        await self.started()
+        while not self._done:
+            event = await self._next()
+            if isinstance(event, Token | Finished):
+                self._done = isinstance(event, Finished)
+                yield event
 
-    def give_up(self) -> None:
-        """Nobody waits for the answer any more."""
-        if not self._ended:
-            self._ended = True
-            self._worker.give_up(self)
+    def cancel(self) -> None:
+        """Called when nobody is waiting for the answer any more."""
+        if not self._done:
+            self._done = True
+            self._worker.cancel(self)
 
-    async def _next(self) -> Heard:
+    async def _next(self) -> ModelEvent:
         try:
             async with asyncio.timeout_at(self._deadline):
-                heard = await self._heard.get()
+                event = await self._events.get()
         except TimeoutError:
-            raise self._late() from None
-        if isinstance(heard, RequestError):
-            raise heard
-        if isinstance(heard, Refused):
-            self._ended = True
-            reason = f"{heard.param} {heard.reason}" if heard.param else heard.reason
-            raise RequestError(400 if heard.param else 500, reason, heard.param, heard.code)
-        return heard
+            raise self._timeout() from None
+        if isinstance(event, RequestError):
+            raise event
+        if isinstance(event, Failed):
+            self._done = True
+            reason = f"{event.param} {event.reason}" if event.param else event.reason
+            raise RequestError(400 if event.param else 500, reason, event.param, event.code)
+        return event
 
-    def _late(self) -> RequestError:
-        if self._begun:
-            return RequestError(504, f"the time was over after {self.completion_tokens} tokens of the answer", code="timeout")
-        return RequestError(503, "the time was over before this prompt's turn came", code="timeout", headers={"Retry-After": "1"})
+    def _timeout(self) -> RequestError:
+        if self._started:
+            return RequestError(504, f"the request timed out after {self.completion_tokens} tokens of the answer", code="timeout")
+        reason = "the request timed out before this prompt was started"
+        return RequestError(503, reason, code="timeout", headers={"Retry-After": "1"})
 
 
-class Asked:
-    """The questions of one request; at the end of a with-block, those without an answer are given up."""
+class Batch:
+    """The jobs of one HTTP request; at the end of a with-block, the unfinished ones are cancelled."""
 
     def __init__(self, jobs: list[Job]) -> None:
         self.jobs = jobs
 
-    def __enter__(self) -> "Asked":
+    def __enter__(self) -> "Batch":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.give_up()
+        self.cancel()
 
-    def give_up(self) -> None:
-        """Nobody waits for the answers any more."""
+    def cancel(self) -> None:
         for job in self.jobs:
-            job.give_up()
+            job.cancel()

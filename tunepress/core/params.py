@@ -70,6 +70,15 @@ def compose_conf(overrides: list[str]) -> str:
     return OmegaConf.to_yaml(config)
 
 
+def compose_typed(config_class: type[ConfigT], overrides: list[str]) -> ConfigT:
+    """Composes conf/ and checks the result against the dataclass `config_class`.
+
+    Raises:
+        InputError: conf/ does not compose, or does not match the schema.
+    """
+    return typed(config_class, cast(DictConfig, OmegaConf.create(compose_conf(overrides))), f"{CONF}/")
+
+
 def composing(error: Exception) -> str:
     """What Hydra says does not compose: in which file, what, at which key; or the options that there are."""
     said = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -1,4 +1,4 @@
-"""tools/azure/fetch: a job's experiment among what lies here. tests/azure/test_job_runs.py brings one with its model."""
+"""Applying the experiment of a job to the working tree. tests/azure/test_job_runs.py downloads one with its model."""
 
 import sys
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tools.azure import fetch
-from tools.azure.repository import git
+from tools.azure.repository import git, read_bundle
 from tunepress.core.errors import InputError
 
 JOB = "smoke-1"
@@ -37,7 +37,7 @@ def test_a_file_that_is_changed_while_the_job_runs_is_not_written_over(project: 
     fetch.refuse_changes()
     (project / "metrics.json").write_text("changed since")
     with pytest.raises(InputError, match=r"^metrics\.json: changed since the last commit"):
-        fetch.lay_down(JOB)
+        fetch.apply(JOB)
     assert (project / "metrics.json").read_text() == "changed since"
 
 
@@ -50,11 +50,11 @@ def test_the_experiment_of_a_commit_that_is_not_here_says_what_to_do(
     monkeypatch.chdir(other)
     commit = git(project, "rev-parse", "HEAD")
     with pytest.raises(InputError, match=f"^job {JOB}: the commit that it ran is not in this repository.*{commit}") as refused:
-        fetch.take_over(tmp_path / "bundle", JOB)
+        read_bundle(tmp_path / "bundle", JOB)
     assert "\n" not in str(refused.value)
 
 
 def test_no_name_of_a_job_is_told_before_azure_is_asked(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["fetch", ""])
-    with pytest.raises(SystemExit, match=r"^azure-fetch: JOB= is the name that `make azure-submit` has said"):
+    with pytest.raises(SystemExit, match=r"^azure-fetch: JOB= must be the name that `make azure-submit` printed"):
         fetch.main()

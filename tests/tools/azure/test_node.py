@@ -1,4 +1,4 @@
-"""tools/azure/node: what a node makes of what Azure ML says to it. tests/azure/test_job_runs.py runs whole jobs."""
+"""What a node does with its inputs and environment. tests/azure/test_job_runs.py runs whole jobs."""
 
 import json
 import os
@@ -15,12 +15,10 @@ from fsspec.implementations.memory import MemoryFileSystem
 from tests.loopback import running
 from tools.azure.node import __main__ as node
 from tools.azure.node import key_vault
-from tools.azure.node.inputs import place
-from tools.azure.node.nodes import first, rendezvous
-from tools.azure.node.remote import write_and_remove
+from tools.azure.node.setup import is_first_node, link_input, torchrun_environment, write_and_remove
 from tunepress.core.errors import InputError
 
-OF_PYTORCH = {
+PYTORCH_VARIABLES = {
     "RANK": "1",
     "LOCAL_RANK": "0",
     "WORLD_SIZE": "2",
@@ -35,7 +33,7 @@ REQUIRED = ["--name", "job", "--lock", "cpu", "--remote", "azure", "url=azure://
 
 
 def test_a_node_s_process_of_pytorch_is_a_node_of_torchrun() -> None:
-    assert rendezvous(OF_PYTORCH | {"PATH": "/bin"}) == {
+    assert torchrun_environment(PYTORCH_VARIABLES | {"PATH": "/bin"}) == {
         "PATH": "/bin",
         "PET_NNODES": "2",
         "PET_NODE_RANK": "1",
@@ -43,13 +41,13 @@ def test_a_node_s_process_of_pytorch_is_a_node_of_torchrun() -> None:
         "PET_MASTER_PORT": "6105",
         "PET_RDZV_CONF": "timeout=3600",
     }
-    assert not first(OF_PYTORCH)
-    assert first(OF_PYTORCH | {"RANK": "0"})
+    assert not is_first_node(PYTORCH_VARIABLES)
+    assert is_first_node(PYTORCH_VARIABLES | {"RANK": "0"})
 
 
 def test_a_node_alone_is_the_first_and_of_no_torchrun() -> None:
-    assert first({})
-    assert rendezvous({"PATH": "/bin"}) == {"PATH": "/bin"}
+    assert is_first_node({})
+    assert torchrun_environment({"PATH": "/bin"}) == {"PATH": "/bin"}
 
 
 # what its commands see
@@ -57,17 +55,17 @@ def test_a_node_alone_is_the_first_and_of_no_torchrun() -> None:
 
 def test_a_node_logs_in_with_the_identity_of_its_compute(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AZURE_CLIENT_ID", "before")
-    found = {"DEFAULT_IDENTITY_CLIENT_ID": "of-the-compute"}
-    assert node.environment(node.parser().parse_args(REQUIRED), found)["AZURE_CLIENT_ID"] == "of-the-compute"
+    inherited = {"DEFAULT_IDENTITY_CLIENT_ID": "of-the-compute"}
+    assert node.environment(node.parser().parse_args(REQUIRED), inherited)["AZURE_CLIENT_ID"] == "of-the-compute"
     chosen = node.parser().parse_args([*REQUIRED, "--client-id", "chosen"])
-    assert node.environment(chosen, found)["AZURE_CLIENT_ID"] == "chosen"
+    assert node.environment(chosen, inherited)["AZURE_CLIENT_ID"] == "chosen"
 
 
 def test_the_remote_is_tried_with_the_identity_of_the_compute(monkeypatch: pytest.MonkeyPatch) -> None:
     tried_as: list[str] = []
     monkeypatch.setenv("AZURE_CLIENT_ID", "before")
     monkeypatch.setenv("DEFAULT_IDENTITY_CLIENT_ID", "of-the-compute")
-    monkeypatch.setattr(node, "add", lambda name, options: tried_as.append(os.environ["AZURE_CLIENT_ID"]))
+    monkeypatch.setattr(node, "add_remote", lambda name, options: tried_as.append(os.environ["AZURE_CLIENT_ID"]))
     monkeypatch.setattr(node, "lead", lambda arguments, variables: 0)
     monkeypatch.setattr(sys, "argv", ["node", *REQUIRED])
     with pytest.raises(SystemExit):
@@ -87,12 +85,12 @@ def test_the_experiment_is_of_the_environment_that_is_installed() -> None:
 @pytest.mark.parametrize(
     ("failing", "code", "ran"),
     [
-        ({}, 0, ["tools.cli.check_image", "dvc exp", "dvc push", "tools.cli.results"]),
-        ({"tools.cli.check_image": 1}, 1, ["tools.cli.check_image"]),
-        ({"dvc exp": 1}, 1, ["tools.cli.check_image", "dvc exp"]),
-        ({"dvc push": 1}, 0, ["tools.cli.check_image", "dvc exp", "dvc push", "dvc push", "tools.cli.results"]),
-        ({"dvc push": 3}, 1, ["tools.cli.check_image", "dvc exp", "dvc push", "dvc push", "dvc push"]),
-        ({"tools.cli.results": 1}, 0, ["tools.cli.check_image", "dvc exp", "dvc push", "tools.cli.results"]),
+        ({}, 0, ["tools.doctor.check_image", "dvc exp", "dvc push", "tools.cli.results"]),
+        ({"tools.doctor.check_image": 1}, 1, ["tools.doctor.check_image"]),
+        ({"dvc exp": 1}, 1, ["tools.doctor.check_image", "dvc exp"]),
+        ({"dvc push": 1}, 0, ["tools.doctor.check_image", "dvc exp", "dvc push", "dvc push", "tools.cli.results"]),
+        ({"dvc push": 3}, 1, ["tools.doctor.check_image", "dvc exp", "dvc push", "dvc push", "dvc push"]),
+        ({"tools.cli.results": 1}, 0, ["tools.doctor.check_image", "dvc exp", "dvc push", "tools.cli.results"]),
     ],
 )
 def test_a_step_that_fails_ends_the_job_but_a_broken_bound_and_a_push_that_the_next_completes(
@@ -134,18 +132,18 @@ def test_nodes_that_try_the_remote_at_once_do_not_remove_each_other_s_file() -> 
 # inputs
 
 
-def test_an_input_lies_where_the_project_looks_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_input_is_where_the_project_expects_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "mounted").mkdir()
     (tmp_path / "mounted/rows.jsonl").write_text("{}")
     (tmp_path / "project").mkdir()
     monkeypatch.chdir(tmp_path / "project")
-    place(str(tmp_path / "mounted/rows.jsonl"), "data/inputs/rows.jsonl")
-    place(str(tmp_path / "mounted"), "models/mine")
+    link_input(str(tmp_path / "mounted/rows.jsonl"), "data/inputs/rows.jsonl")
+    link_input(str(tmp_path / "mounted"), "models/mine")
     assert Path("data/inputs/rows.jsonl").read_text() == Path("models/mine/rows.jsonl").read_text() == "{}"
     with pytest.raises(InputError, match=r"input data/inputs/rows\.jsonl: the project has a file of that name"):
-        place(str(tmp_path / "mounted/rows.jsonl"), "data/inputs/rows.jsonl")
-    with pytest.raises(InputError, match="and nothing is there"):
-        place(str(tmp_path / "mounted/other"), "data/inputs/other")
+        link_input(str(tmp_path / "mounted/rows.jsonl"), "data/inputs/rows.jsonl")
+    with pytest.raises(InputError, match="which does not exist"):
+        link_input(str(tmp_path / "mounted/other"), "data/inputs/other")
 
 
 # the Hugging Face token

@@ -65,11 +65,11 @@ def test_a_job_that_is_right_passes(tmp_path: Path) -> None:
         ({"command": "${{inputs.rwos}}"}, r"command: \$\{\{inputs.rwos\}\} is not among the inputs"),
         ({"command": "${{outputs.result}}"}, r"command: \$\{\{outputs.result\}\} is not among the outputs"),
         ({"environment.build.dockerfile_path": "docker/File"}, "environment.build: no context/docker/File"),
-        ({"compute": None}, "compute: none is named"),
-        ({"compute": "azureml:"}, "compute: none is named"),
-        ({"code": "cod"}, "code: cod is no folder with files"),
-        ({"code": "empty"}, "code: empty is no folder with files"),
-        ({"inputs.rows.path": "row.jsonl"}, r"inputs.rows.path: row.jsonl is no file"),
+        ({"compute": None}, "compute: is missing"),
+        ({"compute": "azureml:"}, "compute: is missing"),
+        ({"code": "cod"}, "code: cod is not a folder with files"),
+        ({"code": "empty"}, "code: empty is not a folder with files"),
+        ({"inputs.rows.path": "row.jsonl"}, r"inputs.rows.path: row.jsonl is neither a file"),
         ({"environment": {"image": "a", "conda_file": "conda.yaml"}}, "environment.conda_file: conda.yaml not found"),
     ],
 )
@@ -83,7 +83,7 @@ def test_what_the_schema_lets_pass_is_found(change: dict[str, Any], said: str, t
     [{"command": "${{inputs.rwos}}"}, {"environment.build.dockerfile_path": "docker/File"}, {"compute": None}, {"code": "empty"}],
 )
 def test_the_schema_does_let_it_pass(change: dict[str, Any], tmp_path: Path) -> None:
-    """Else the checks of ours could go."""
+    """Otherwise our own checks would not be needed."""
     load_job(written(tmp_path, change))
 
 
@@ -146,31 +146,31 @@ def test_a_dry_run_writes_the_job_and_asks_nobody(clone: Clone) -> None:
 def test_a_refused_job_leaves_the_earlier_one(clone: Clone) -> None:
     dry_run(clone, "compute=gpu-cluster")
     before = (clone.folder / ".azure_job/job.yaml").read_text()
-    for wrong, said in {
+    for options, message in {
         "--experiment=smok": "Could not find 'experiment/smok'",
         "-Strain.learning_rat=1": "did you mean train.learning_rate?",
         "-Sdata.files=[${{inputs.rows}}]": "${{inputs.rows}} is not among the inputs",
-        "instance_count=2 -Strain.load_best_model_at_end=true": "the best checkpoint lies on the first node alone",
+        "instance_count=2 -Strain.load_best_model_at_end=true": "only the first node has the best checkpoint",
     }.items():
-        told = dry_run(clone, "compute=other", *wrong.split(), code=1)
-        assert told.startswith("azure-submit: ")
-        assert said in told
+        output = dry_run(clone, "compute=other", *options.split(), code=1)
+        assert output.startswith("azure-submit: ")
+        assert message in output
     assert (clone.folder / ".azure_job/job.yaml").read_text() == before
 
 
-def test_a_recipe_that_git_does_not_know_is_refused(clone: Clone) -> None:
+def test_a_experiment_that_is_not_in_git_is_refused(clone: Clone) -> None:
     recipe = clone.folder / "conf/experiment/mine.yaml"
     recipe.write_text("# @package _global_\nseed: 5\n")
-    for asked in ("--experiment=mine", "-S+experiment=mine"):
-        told = dry_run(clone, "compute=gpu-cluster", asked, code=1)
-        assert told.startswith("azure-submit: conf/experiment/mine.yaml: git does not know it, and the job runs the commit")
+    for option in ("--experiment=mine", "-S+experiment=mine"):
+        output = dry_run(clone, "compute=gpu-cluster", option, code=1)
+        assert output.startswith("azure-submit: conf/experiment/mine.yaml: is not in git, and the job runs the commit")
     recipe.unlink()
 
 
-def test_a_file_that_git_does_not_know_is_named_and_one_that_has_changed_is_refused(clone: Clone) -> None:
+def test_a_file_that_is_not_in_git_is_named_and_one_that_has_changed_is_refused(clone: Clone) -> None:
     recipe, readme = clone.folder / "conf/experiment/mine.yaml", clone.folder / "README.md"
     recipe.touch()
-    assert "not in git, so the job goes without: conf/experiment/mine.yaml" in dry_run(clone, "compute=gpu-cluster")
+    assert "not in git, so the job does not have: conf/experiment/mine.yaml" in dry_run(clone, "compute=gpu-cluster")
     recipe.unlink()
     original = readme.read_text()
     readme.write_text("changed")

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tests.tools.doctor.conftest import Read
-from tools.cli.check_image import Cuda, Driver
 from tools.doctor import devices
+from tools.doctor.check_image import Cuda, Driver
 from tools.doctor.finding import State
 
 NONE = Cuda(None, None, None, None, None, None)

@@ -13,13 +13,13 @@ from omegaconf import OmegaConf
 
 from tests.tools.olive.conftest import Import
 from tests.tools.olive.documents import BLOCKS, FILE, STORED, TEMPLATE, today, whole
-from tools.cli.params import compose
 from tools.olive import __main__ as command
 from tools.olive.document import leaves
-from tools.olive.experiment import text_of
-from tools.olive.fate import SEARCH, Value
+from tools.olive.experiment import render
+from tools.olive.mapping import SEARCH, Value
 from tools.olive.translation import translate
 from tunepress.core.errors import InputError
+from tunepress.core.params import compose_conf
 
 EXPERIMENT = Path("conf/experiment/mine.yaml")
 HOSTED = {"host": "azure_arc", "target": "aml"}
@@ -27,12 +27,12 @@ DOCUMENTS: dict[str, Any] = {**BLOCKS, "whole": whole(), "today": today()}
 
 
 def composed(*overrides: str) -> Any:
-    """What the imported experiment composes to."""
-    return OmegaConf.create(compose(["+experiment=mine", *overrides]))
+    """The composed configuration of the imported experiment."""
+    return OmegaConf.create(compose_conf(["+experiment=mine", *overrides]))
 
 
 def comments() -> dict[str, str]:
-    """What stands behind each value of the experiment, by the value's own name."""
+    """The comment after each value of the experiment, by the last part of its key."""
     lines = EXPERIMENT.read_text(encoding="utf-8").splitlines()
     found = [re.fullmatch(r" *(?:- override )?/?(\w+): .*? # (.*)", line) for line in lines]
     return {match[1]: match[2] for match in found if match}
@@ -42,16 +42,16 @@ def comments() -> dict[str, str]:
 def test_each_document_becomes_an_experiment_and_each_field_has_one_line(name: str, bring: Import, project: Path) -> None:
     said = bring(DOCUMENTS[name], "--strict")
     assert "conf/experiment/mine.yaml: " in said, said
-    lines = translate(DOCUMENTS[name], project / "brought").lines
-    assert sorted(line.leaf.path for line in lines) == sorted(leaf.path for leaf in leaves(DOCUMENTS[name], ""))
+    lines = translate(DOCUMENTS[name], project / "brought").fields
+    assert sorted(field.leaf.path for field in lines) == sorted(leaf.path for leaf in leaves(DOCUMENTS[name], ""))
 
 
 def test_what_is_empty_has_a_line_and_loses_nothing(bring: Import, project: Path) -> None:
     document: dict[str, Any] = today() | {"evaluators": None, "pass_flows": [], "engine": {}, "packaging_config": None}
     document["input_model"] |= {"model_script": None}
     assert "conf/experiment/mine.yaml: " in bring(document, "--strict")
-    lines = translate(document, project / "brought").lines
-    assert sorted(line.leaf.path for line in lines) == sorted(leaf.path for leaf in leaves(document, ""))
+    lines = translate(document, project / "brought").fields
+    assert sorted(field.leaf.path for field in lines) == sorted(leaf.path for leaf in leaves(document, ""))
 
 
 def test_where_olive_trains_on_all_rows_none_validate(bring: Import) -> None:
@@ -138,7 +138,7 @@ def test_projections_that_a_lora_pass_does_not_name_are_told(bring: Import) -> N
     del document["passes"]["tune"]["target_modules"]
     bring(document)
     assert composed().adapter.target_modules == "all-linear"
-    assert comments()["target_modules"].startswith("Olive takes those that it or peft lists")
+    assert comments()["target_modules"].startswith("Olive uses those that it or peft lists")
 
 
 def test_a_goal_for_another_figure_than_accuracy_is_told(project: Path) -> None:
@@ -146,7 +146,7 @@ def test_a_goal_for_another_figure_than_accuracy_is_told(project: Path) -> None:
     (sub_type,) = document["evaluators"]["scores"]["metrics"][0]["sub_types"]
     sub_type["name"] = "perplexity"
     translation = translate(document, project / "brought")
-    assert [line.leaf.name for line in translation.refused] == ["sub_types.goal.type", "sub_types.goal.value"]
+    assert [line.leaf.name for line in translation.unsupported] == ["sub_types.goal.type", "sub_types.goal.value"]
     assert "gate.max_drop" not in {value.key for value in translation.values}
 
 
@@ -230,8 +230,8 @@ def test_the_host_is_the_machine_of_a_job_and_the_target_is_what_is_built_for(br
 def test_of_two_fields_for_one_key_the_one_that_does_not_count_is_told(project: Path) -> None:
     document = whole()
     document["passes"]["lora"]["config"] |= {"r": 8}
-    (line,) = translate(document, project / "brought").refused
-    assert (line.leaf.path, line.fate.said) == ("passes.lora.config.lora_r", "passes.lora.config.r sets the same, and counts")
+    (line,) = translate(document, project / "brought").unsupported
+    assert (line.leaf.path, line.mapping.text) == ("passes.lora.config.lora_r", "overridden by passes.lora.config.r")
 
 
 def test_what_is_not_supported_says_why(project: Path) -> None:
@@ -242,14 +242,14 @@ def test_what_is_not_supported_says_why(project: Path) -> None:
     lora["eval_data_config"] = "other"
     engine["search_strategy"] = {"sampler": "random"}
     engine["packaging_config"] = {"type": "Zipfile"}
-    said = {line.leaf.path: line.fate.said for line in translate(document, project / "brought").refused}
+    said = {line.leaf.path: line.mapping.text for line in translate(document, project / "brought").unsupported}
     assert said == {
         "passes.lora.config.lora_r.olive_parameter_type": SEARCH,
         "passes.lora.config.lora_r.support": SEARCH,
-        "passes.lora.config.training_args.dataloader_num_workers": "peft and transformers' Trainer get no such argument here",
+        "passes.lora.config.training_args.dataloader_num_workers": "not an argument of peft or transformers' Trainer here",
         "passes.lora.config.eval_data_config": "validation rows are a share of the training rows, data.eval_dataset_size",
         "engine.search_strategy.sampler": SEARCH,
-        "engine.packaging_config.type": "models/onnx is the package; `make docker-serve` makes a service of it",
+        "engine.packaging_config.type": "models/onnx is the package; `make docker-serve` serves it",
     }
 
 
@@ -284,16 +284,16 @@ def test_a_device_beside_the_engines_provider_is_no_loss(bring: Import) -> None:
 def test_a_device_without_a_builder_is_told(accelerators: list[Any], project: Path) -> None:
     document = whole()
     document["systems"]["local"]["config"]["accelerators"] = accelerators
-    (line,) = translate(document, project / "brought").refused
-    assert line.fate.said == "the builder makes no model for it; this one is for CPUExecutionProvider"
+    (line,) = translate(document, project / "brought").unsupported
+    assert line.mapping.text == "the builder does not support it; the model is for CPUExecutionProvider"
 
 
 def test_a_provider_without_a_builder_is_told(bring: Import, project: Path) -> None:
     document = whole()
     document["engine"]["execution_providers"] = ["OpenVINOExecutionProvider"]
-    (line,) = translate(document, project / "brought").refused
+    (line,) = translate(document, project / "brought").unsupported
     assert line.leaf.path == "engine.execution_providers"
-    assert line.fate.said == "the builder makes no model for it; this one is for CPUExecutionProvider"
+    assert line.mapping.text == "the builder does not support it; the model is for CPUExecutionProvider"
     bring(document)
     assert composed().build.execution_provider == "cpu"
 
@@ -302,8 +302,8 @@ def test_of_several_providers_the_first_is_built_for_and_the_others_are_told(pro
     document = whole()
     document["engine"]["execution_providers"] = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     translation = translate(document, project / "brought")
-    (line,) = translation.refused
-    assert line.fate.said == "build.execution_provider=cuda, and one provider a run: import again for CPUExecutionProvider"
+    (line,) = translation.unsupported
+    assert line.mapping.text == "build.execution_provider=cuda; a run has one provider, import again for CPUExecutionProvider"
     assert {value.value for value in translation.values if value.key == "/build"} == {"cuda_int4"}
 
 
@@ -362,8 +362,10 @@ def test_the_name_of_the_configurations_file_is_one_line_of_the_experiment(
 
 
 def test_an_imported_experiment_names_no_function_to_call() -> None:
-    with pytest.raises(InputError, match=r"evaluate\.metric names a Python function to call; an imported experiment sets none"):
-        text_of("mine", "olive-config.json", "", [Value("evaluate.metric", "os.system", "evaluators.mine")])
+    with pytest.raises(
+        InputError, match=r"evaluate\.metric names a Python function to call, which an imported experiment must not set"
+    ):
+        render("mine", "olive-config.json", "", [Value("evaluate.metric", "os.system", "evaluators.mine")])
 
 
 @pytest.mark.parametrize(
@@ -371,7 +373,7 @@ def test_an_imported_experiment_names_no_function_to_call() -> None:
     ["a: b", "yes", "- a", "#x", "!!python/object:os.system", "&a", "*a", "1e-5", "null", "", " ", "\t", "'", '"', "\ud800"],
 )
 def test_any_text_is_read_back_as_it_is(value: str) -> None:
-    text = text_of(
+    text = render(
         "mine", "olive-config.json", "", [Value("base_model.name", value, "why"), Value("data.files", [value, "b"], "why")]
     )
     assert yaml.safe_load(text) == {"base_model": {"name": value}, "data": {"files": [value, "b"]}}
@@ -389,4 +391,4 @@ def test_an_experiment_is_imported_again_but_never_one_of_another_hand(bring: Im
     bring(whole())
     assert composed().build.precision == "int4"
     said = bring(whole(), name="smoke")
-    assert said.endswith("conf/experiment/smoke.yaml: is there and was not imported; choose another NAME")
+    assert said.endswith("conf/experiment/smoke.yaml: exists and was not imported; choose another NAME")

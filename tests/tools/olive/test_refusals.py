@@ -30,63 +30,63 @@ LOAD = "data_configs.0.load_dataset_config.params"
 TEXTS = "data_configs.0.pre_process_data_config.params"
 CASES: dict[str, tuple[Any, str]] = {
     "broken JSON": ('{"passes": {\n  "lora": ', "line 2: not JSON (Expecting value)"),
-    "a comment": ('{\n  // of mine\n  "passes": {}}', "line 2: not JSON (JSON has no comments, remove it)"),
-    "a comment behind a value": ('{"a": 1, /* one */ "b": 2}', "line 1: not JSON (JSON has no comments, remove it)"),
-    "a number that JSON does not have": ('{"a": NaN}', "not JSON (NaN is no number of JSON)"),
+    "a comment": ('{\n  // of mine\n  "passes": {}}', "line 2: not JSON (JSON has no comments; remove it)"),
+    "a comment behind a value": ('{"a": 1, /* one */ "b": 2}', "line 1: not JSON (JSON has no comments; remove it)"),
+    "a number that JSON does not have": ('{"a": NaN}', "not JSON (NaN is not a number in JSON)"),
     "a number without end": (f'{{"a": {"9" * 5000}}}', "not JSON (Exceeds the limit (4300 digits)"),
-    "no object": ("[1]", "an Olive configuration is a JSON object, not list"),
-    "a key twice": ('{"host": "a", "host": "b"}', "the key 'host' stands twice"),
-    "a section of another type": ({"passes": ["lora"]}, "passes: wants an object, not list"),
-    "rows that are not there": (changed(f"{LOAD}.data_files", "gone.json"), "no such file brought/gone.json (data_files)"),
-    "no rows": (changed(f"{LOAD}.data_files", None), "data_configs[0]: names no rows; set data_files"),
-    "rows of another kind": (changed("data_configs.0.type", "DummyDataContainer"), "data_configs[0].type: DummyDataContainer"),
+    "no object": ("[1]", "an Olive configuration must be a JSON object, not list"),
+    "a key twice": ('{"host": "a", "host": "b"}', "the key 'host' is twice"),
+    "a section of another type": ({"passes": ["lora"]}, "passes: must be an object, not list"),
+    "rows that are not there": (changed(f"{LOAD}.data_files", "gone.json"), "brought/gone.json not found (data_files)"),
+    "no rows": (changed(f"{LOAD}.data_files", None), "data_configs[0]: has no rows; set data_files"),
+    "rows of another kind": (changed("data_configs.0.type", "DummyDataContainer"), "type: must be HuggingfaceContainer"),
     "rows at an address with a secret": (
         changed(f"{LOAD}.data_files", "https://host.example/rows.jsonl?sig=hush"),
         "data_files: https://host.example/rows.jsonl: the address contains a secret",
     ),
     "rows that stand in the pass": (
         changed("passes.lora.config.train_data_config", {"name": "rows"}),
-        "passes.lora.config.train_data_config.name: rows that stand in the pass; put them into data_configs",
+        "passes.lora.config.train_data_config.name: rows in a pass; move them to data_configs",
     ),
-    "a template that is no text": (changed(f"{TEXTS}.text_template", 5), "data_configs[0]: text_template: wants a text, not int"),
-    "a template with half a column": (changed(f"{TEXTS}.text_template", "{"), "a brace that is none is written twice"),
-    "a template of one column": (changed(f"{TEXTS}.text_template", "{tone}"), "no text_template of two columns or more"),
-    "a reference in the template": (changed(f"{TEXTS}.text_template", "It costs ${phrase}, {tone}"), "text_template: holds ${"),
+    "a template that is no text": (changed(f"{TEXTS}.text_template", 5), "text_template: must be a string, not int"),
+    "a template with half a column": (changed(f"{TEXTS}.text_template", "{"), "write a literal brace twice"),
+    "a template of one column": (changed(f"{TEXTS}.text_template", "{tone}"), "text_template must have at least two columns"),
+    "a reference in the template": (changed(f"{TEXTS}.text_template", "Costs ${phrase}, {tone}"), "text_template: contains ${"),
     "a reference in another text": (
         changed("passes.lora.config.training_args.attn_implementation", "${oc.env:HOME}"),
-        "passes.lora.config.training_args.attn_implementation: holds ${",
+        "passes.lora.config.training_args.attn_implementation: contains ${",
     ),
     "an unknown data configuration": (
         changed("data_configs", [rows_in_components(FILE) | {"name": name} for name in "ab"]),
-        "train_data_config: dataset_default_train is none of data_configs (a, b)",
+        "train_data_config: dataset_default_train is not in data_configs (a, b)",
     ),
-    "a model that is not there": (changed(MODEL, "a/b/c"), "no folder brought/a/b/c"),
-    "a model of another type": (changed("input_model.type", "ONNXModel"), "input_model.type: ONNXModel cannot be fine-tuned"),
-    "no model": (changed(MODEL, None), "input_model: names no model"),
+    "a model that is not there": (changed(MODEL, "a/b/c"), "brought/a/b/c not found"),
+    "a model of another type": (changed("input_model.type", "ONNXModel"), "input_model.type: must be HfModel or"),
+    "no model": (changed(MODEL, None), "input_model: has no model"),
     "a model in Azure without version": (
         {"input_model": {"type": "HfModel", "model_path": {"type": "azureml_model", "name": "mine"}}},
-        "a model in Azure wants name and version",
+        "a model in Azure needs name and version",
     ),
-    "an unknown pass": (changed("passes.lora.type", "Lora2"), "passes.lora.type: 'Lora2' is no pass of Olive's"),
-    "only passes of other kinds": ({"passes": {"a": {"type": "SparseGPT"}}}, "nothing that runs here trains, merges or builds"),
+    "an unknown pass": (changed("passes.lora.type", "Lora2"), "passes.lora.type: 'Lora2' is not a pass of Olive"),
+    "only passes of other kinds": ({"passes": {"a": {"type": "SparseGPT"}}}, "must have one that trains, merges or builds"),
     "two passes that train": (changed("passes.more", {"type": "QLoRA"}), "passes.more: a second pass that trains"),
-    "flows that are no list": ({"passes": {"a": {"type": "LoRA"}}, "pass_flows": {"a": 1}}, "pass_flows: wants a list, not dict"),
-    "a flow of an unknown pass": ({"passes": {"a": {"type": "LoRA"}}, "pass_flows": [["b"]]}, "pass_flows: b is none of passes"),
+    "flows that are no list": ({"passes": {"a": {"type": "LoRA"}}, "pass_flows": {"a": 1}}, "pass_flows: must be a list"),
+    "a flow of an unknown pass": ({"passes": {"a": {"type": "LoRA"}}, "pass_flows": [["b"]]}, "pass_flows: b is not in passes"),
     "two flows": ({"passes": {"a": {"type": "LoRA"}}, "pass_flows": [["a"], ["b"]]}, "pass_flows: 2 flows to choose from"),
-    "a precision that there is not": (changed("passes.builder.config.precision", "fp16"), "no model in fp16 for CPU"),
-    "an unknown system": (changed("engine.host", "moon"), "engine.host: 'moon' is none of systems (local)"),
-    "a host that is no name": (changed("engine.host", ["local"]), "engine.host: ['local'] is none of systems (local)"),
-    "a metric that is no object": ({"evaluators": {"e": {"metrics": ["accuracy"]}}}, "evaluators.e.metrics[0]: wants an object"),
-    "metrics that are no list": ({"evaluators": {"e": {"metrics": {"a": 1}}}}, "evaluators.e.metrics: wants a list, not dict"),
+    "a precision that there is not": (changed("passes.builder.config.precision", "fp16"), "has no fp16 model for CPU"),
+    "an unknown system": (changed("engine.host", "moon"), "engine.host: 'moon' is not in systems (local)"),
+    "a host that is no name": (changed("engine.host", ["local"]), "engine.host: ['local'] is not in systems (local)"),
+    "a metric that is no object": ({"evaluators": {"e": {"metrics": ["a"]}}}, "evaluators.e.metrics[0]: must be an object"),
+    "metrics that are no list": ({"evaluators": {"e": {"metrics": {"a": 1}}}}, "evaluators.e.metrics: must be a list, not dict"),
     "a commit that is no text": (
         {"input_model": {"type": "HfModel", "model_path": "a/b", "load_kwargs": {"revision": 5}}},
-        "input_model: load_kwargs.revision: wants a text, not int",
+        "input_model: load_kwargs.revision: must be a string, not int",
     ),
     "a precision that conf/ does not have": (
         {"passes": {"b": {"type": "ModelBuilder"}}, "execution_providers": ["CUDAExecutionProvider"]},
-        "no model in fp32 for CUDAExecutionProvider in conf/build; there are fp16, bf16, int8, int4",
+        "conf/build has no fp32 model for CUDAExecutionProvider; it has fp16, bf16, int8, int4",
     ),
-    "a system of unknown type": (changed("systems.local.type", "Abacus"), "systems.local.type: 'Abacus'"),
+    "a system of unknown type": (changed("systems.local.type", "Abacus"), "systems.local.type: must be LocalSystem, Docker"),
     "a value of a wrong type": (changed("passes.lora.config.lora_r", "many"), "passes.lora.config.lora_r: conf/: "),
     "a value that cannot be": (changed("passes.lora.config.lora_dropout", 2.0), "passes.lora.config.lora_dropout: conf/: "),
 }  # fmt: skip
@@ -103,17 +103,17 @@ def test_it_ends_in_one_line_and_writes_nothing(name: str, bring: Import) -> Non
 
 def test_a_configuration_that_is_not_there_is_named(bring: Import, monkeypatch: pytest.MonkeyPatch, project: Path) -> None:
     monkeypatch.setattr(Path, "is_file", lambda path: path.name != "olive-config.json")
-    assert bring({}).endswith("brought/olive-config.json: no such file (CONFIG)")
+    assert bring({}).endswith("brought/olive-config.json: not found (CONFIG)")
 
 
 @pytest.mark.parametrize("name", ["../mine", "a b", "", "123", "_a"])
 def test_a_name_that_is_none_is_refused(name: str, bring: Import) -> None:
-    assert "is not of letters, digits, _ and - alone, a letter first" in bring(whole(), name=name)
+    assert "must consist of letters, digits, _ and -, and start with a letter" in bring(whole(), name=name)
 
 
 @pytest.mark.parametrize("name", ["null", "True"])
 def test_a_name_that_hydra_reads_as_a_value_is_refused(name: str, bring: Import) -> None:
-    assert "is a word of YAML's; choose another" in bring(whole(), name=name)
+    assert "is a keyword of YAML; choose another name" in bring(whole(), name=name)
 
 
 def test_an_earlier_import_survives_one_that_fails(bring: Import) -> None:
@@ -126,8 +126,8 @@ def test_an_earlier_import_survives_one_that_fails(bring: Import) -> None:
 def test_a_model_of_the_hub_wants_its_commit(bring: Import, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     said = bring({"input_model": {"type": "HfModel", "model_path": "someone/model"}})
-    assert "the Hub does not tell the commit of someone/model" in said
-    assert 'give the commit as "revision" in load_kwargs' in said
+    assert "cannot look up the commit of someone/model on the Hub" in said
+    assert 'set the commit as "revision" in load_kwargs' in said
     pin = {"revision": "0123456789abcdef0123456789abcdef01234567"}
     bring({"input_model": {"type": "HfModel", "model_path": "someone/model", "load_kwargs": pin}})
     text = EXPERIMENT.read_text(encoding="utf-8")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.serve.letters_model import TINY, letters_model
-from tests.tools.serve.models import CHAT, COLUMNS, SLOW, with_prompt
+from tests.tools.serve.prompts import CHAT, COLUMNS, SLOW, with_prompt
 from tests.tools.serve.served import Server, serving
 from tunepress.inference.onnx_model import OnnxModel
 

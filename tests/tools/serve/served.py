@@ -1,4 +1,4 @@
-"""A server in a process of its own, as a user starts it."""
+"""A server in its own process, as users start it."""
 
 import json
 import os
@@ -19,17 +19,17 @@ from openai import AsyncOpenAI, OpenAI
 from prometheus_client.parser import text_string_to_metric_families
 
 ROOT = Path(__file__).resolve().parents[3]
-ENDLESS = {"prompt": "a", "max_tokens": 8000}  # for a model that ends no answer
+ENDLESS = {"prompt": "a", "max_tokens": 8000}  # for a model that never ends an answer
 
 
 class Server:
-    """What is known of a running server."""
+    """A running server."""
 
     def __init__(self, process: subprocess.Popen[str], url: str, log: Path) -> None:
         self.process, self.url, self._log = process, url, log
 
     def openai(self, key: str = "none") -> OpenAI:
-        """OpenAI's own client, which here tries once."""
+        """OpenAI's own client, without retries."""
         return OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0, timeout=100)
 
     def async_openai(self) -> AsyncOpenAI:
@@ -37,7 +37,6 @@ class Server:
         return AsyncOpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=100)
 
     def get(self, path: str) -> httpx2.Response:
-        """A GET."""
         return httpx2.get(self.url + path, timeout=100)
 
     def post(self, path: str, body: Any = None, **options: Any) -> httpx2.Response:
@@ -45,39 +44,39 @@ class Server:
         return httpx2.post(self.url + path, **({"json": body} if body is not None else {}), timeout=100, **options)
 
     def metric(self, name: str, **labels: str) -> float:
-        """A sample of /metrics, 0 where there is none yet."""
+        """The value of a sample in /metrics, 0 if it does not exist yet."""
         families = text_string_to_metric_families(self.get("/metrics").text)
         samples = [sample for family in families for sample in family.samples if sample.name == name]
         return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
 
     def model_pid(self) -> int:
-        """Of the process that has the model."""
+        """The id of the model process."""
         children = psutil.Process(self.process.pid).children()
         return next(child.pid for child in children if "spawn_main" in " ".join(child.cmdline()))
 
     def end(self, signal: int) -> int:
-        """Sends a signal; the exit code."""
+        """Sends a signal; returns the exit code."""
         self.process.send_signal(signal)
         return self.process.wait(100)
 
     def log(self) -> str:
-        """All it has said so far, but for the first line."""
+        """What it has printed so far, except the first line."""
         return self._log.read_text(encoding="utf-8")
 
 
 @contextmanager
 def serving(folder: Path, *options: str, limit: int | None = None, **variables: str) -> Iterator[Server]:
-    """A server of a model folder at a free port, until the block ends; `limit` is that of its open files."""
+    """Runs a server of a model folder on a free port; `limit` is its limit of open files."""
     with tempfile.TemporaryDirectory() as scratch:
         log = Path(scratch) / "log"
         with log.open("w") as errors:
             process = start(folder, *options, errors=errors, limit=limit, **variables)
         try:
             assert process.stdout
-            said = process.stdout.readline()
-            found = re.fullmatch(r"serving .* at (http://\S+)\n", said)
-            assert found, said + log.read_text()
-            server = Server(process, found[1], log)
+            line = process.stdout.readline()
+            address = re.fullmatch(r"serving .* at (http://\S+)\n", line)
+            assert address, line + log.read_text()
+            server = Server(process, address[1], log)
             until(lambda: reachable(server))
             yield server
         finally:
@@ -101,7 +100,7 @@ def start(
 
 
 def reachable(server: Server) -> bool:
-    """Whether anybody answers."""
+    """Whether the server answers."""
     try:
         server.get("/health")
     except httpx2.ConnectError:
@@ -110,26 +109,26 @@ def reachable(server: Server) -> bool:
 
 
 def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    """Waits until something is so."""
-    late = time.monotonic() + seconds
+    """Waits for a condition."""
+    deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < late, "it did not come to be so"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.02)
 
 
 def connected(server: Server) -> socket.socket:
-    """A connection of one's own, to hang up."""
+    """A connection that a test can close."""
     host, _, port = server.url.removeprefix("http://").partition(":")
     return socket.create_connection((host, int(port)), timeout=60)
 
 
 def send(connection: socket.socket, body: dict[str, Any], path: str = "/v1/completions") -> None:
-    """Sends a request and does not wait."""
+    """Sends a request without waiting for the response."""
     content = json.dumps(body)
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
     connection.sendall((head + content).encode())
 
 
 def written(server: Server) -> float:
-    """Tokens of answers so far."""
+    """The number of answer tokens so far."""
     return server.metric("tunepress_completion_tokens_total")

@@ -10,7 +10,7 @@ import pytest
 from benchmarks.serve.letters_model import PROMPT as TEXT
 from stages import evaluate
 from tests.stages.recipes import evaluation
-from tests.tools.serve.models import COLUMNS, relabelled, with_prompt
+from tests.tools.serve.prompts import COLUMNS, relabelled, with_prompt
 from tests.tools.serve.served import Server, serving
 from tunepress.core.files import write_jsonl
 from tunepress.core.paths import ONNX, PREDICTIONS, PREPARED
@@ -83,14 +83,14 @@ def test_one_text_is_answered_as_one_of_many_and_without_likelihoods_if_nobody_a
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ({}, "send one of text, texts, row and rows"),
-        ({"text": "a", "texts": ["a"]}, "send one of text, texts, row and rows"),
+        ({}, "send exactly one of text, texts, row and rows"),
+        ({"text": "a", "texts": ["a"]}, "send exactly one of text, texts, row and rows"),
         ({"text": " \n"}, "text: is empty"),
         ({"text": ""}, "text: "),
         ({"text": 5}, "text: "),
         ({"texts": []}, "texts: "),
-        ({"texts": ["a", "b\0"]}, "texts.1: holds a NUL character"),
-        ({"texts": ["a"] * 17}, "texts: 17 of them, of at most 16"),
+        ({"texts": ["a", "b\0"]}, "texts.1: contains a NUL character"),
+        ({"texts": ["a"] * 17}, "texts: has 17 items, at most 16 are allowed"),
         ({"row": {"Phrase": "a"}}, "row: has no column 'phrase'; its columns are 'phrase'"),
         ({"row": {"phrase": "a", "tone": "joy"}}, "row: the model's prompt has no column 'tone'"),
         ({"row": {"phrase": " "}}, "row: is empty"),
@@ -109,7 +109,7 @@ def test_what_is_no_text_is_refused_with_the_reason(body: dict[str, Any], said: 
 def test_a_model_without_labels_says_so(server: Server) -> None:
     refused = server.post("/v1/classify", {"text": "a"})
     assert refused.status_code == 400
-    assert refused.json()["error"]["message"] == "this model answers in free text and knows no labels; ask /v1/completions"
+    assert refused.json()["error"]["message"] == "this model answers in free text and has no labels; use /v1/completions"
 
 
 def test_a_model_of_columns_is_asked_with_rows_and_knows_no_likelihoods_of_an_answer_that_goes_on(

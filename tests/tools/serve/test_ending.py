@@ -61,10 +61,10 @@ def test_an_answer_that_takes_longer_than_is_left_is_given_up(slow_folder: Path)
             send(waiting, ENDLESS)
             until(lambda: server.metric("tunepress_queue_length") == 1)
             assert server.end(signal.SIGTERM) == 0
-            assert b"the server has shut down before the answer was complete" in read(streaming)
+            assert b"the server shut down before the answer was complete" in read(streaming)
             refused = read(waiting)
         assert refused.startswith(b"HTTP/1.1 503 ")
-        assert b"the server has shut down before the answer was complete" in refused
+        assert b"the server shut down before the answer was complete" in refused
         assert "Traceback" not in server.log()
 
 
@@ -163,45 +163,48 @@ def test_the_models_process_does_not_outlive_the_server(number: int, slow_folder
         until(lambda: not Path(f"/proc/{model}").exists())
 
 
-def said_at_start(folder: Path, *options: str, **variables: Any) -> str:
-    """What a server that cannot start says, in one line."""
+def error_of_start(folder: Path, *options: str, **variables: Any) -> str:
+    """The last line of a server that cannot start."""
     process = start(folder, *options, **variables)
-    _, said = process.communicate(timeout=100)
+    _, log = process.communicate(timeout=100)
     assert process.returncode == 1
-    *_, last = said.splitlines()
+    *_, last = log.splitlines()
     return str(last)
 
 
 def test_what_keeps_a_server_from_starting_is_told_in_one_line(folder: Path, server: Server, tmp_path: Path) -> None:
     _, _, port = server.url.rpartition(":")
-    assert said_at_start(folder, "--port", port) == f"serve: --host 127.0.0.1 --port {port}: address already in use"
-    assert said_at_start(tmp_path).startswith(f"serve: {tmp_path}: no genai_config.json")
-    assert said_at_start(folder, "--queue", "0") == "serve: --queue: must be more than 0"
-    assert said_at_start(folder, "--client-timeout", "0") == "serve: --client-timeout: must be more than 0"
-    assert said_at_start(folder, "--restarts", "-1") == "serve: --restarts: must be 0 or more"
-    assert said_at_start(folder, "--max-tokens", "1").startswith("serve: --max-tokens: must be at least 2, ")
-    assert said_at_start(folder, "--max-tokens", "513") == "serve: --max-tokens: 513 is more than the 512 of the model's context"
-    assert said_at_start(folder, "--max-connections", str(10**9)).startswith(
+    assert error_of_start(folder, "--port", port) == f"serve: --host 127.0.0.1 --port {port}: address already in use"
+    assert error_of_start(tmp_path).startswith(f"serve: {tmp_path}: no genai_config.json")
+    assert error_of_start(folder, "--queue", "0") == "serve: --queue: must be greater than 0"
+    assert error_of_start(folder, "--client-timeout", "0") == "serve: --client-timeout: must be greater than 0"
+    assert error_of_start(folder, "--restarts", "-1") == "serve: --restarts: must be at least 0"
+    assert error_of_start(folder, "--max-tokens", "1").startswith("serve: --max-tokens: must be at least 2, ")
+    assert (
+        error_of_start(folder, "--max-tokens", "513")
+        == "serve: --max-tokens: must be at most 512, the length of the model's context, got 513"
+    )
+    assert error_of_start(folder, "--max-connections", str(10**9)).startswith(
         "serve: --max-connections: 1000000000 need 1000000320 "
     )
-    assert "would never fit a queue of 5" in said_at_start(folder, "--queue", "5")
-    assert said_at_start(folder, "--timeout", "0") == "serve: --timeout: must be more than 0"
-    assert said_at_start(folder, "--port", "70000") == "serve: --port: must be between 0 and 65535"
+    assert "16 prompts never fit a queue of 5" in error_of_start(folder, "--queue", "5")
+    assert error_of_start(folder, "--timeout", "0") == "serve: --timeout: must be greater than 0"
+    assert error_of_start(folder, "--port", "70000") == "serve: --port: must be between 0 and 65535"
     for key in ("schlüssel", "a\nb", " a", "a "):
-        assert said_at_start(folder, TUNEPRESS_API_KEY=key).startswith("serve: TUNEPRESS_API_KEY: must be printable ASCII")
-    assert said_at_start(folder, TUNEPRESS_API_KEY="").startswith("serve: TUNEPRESS_API_KEY: is set and empty; unset it")
+        assert error_of_start(folder, TUNEPRESS_API_KEY=key).startswith("serve: TUNEPRESS_API_KEY: must be printable ASCII")
+    assert error_of_start(folder, TUNEPRESS_API_KEY="").startswith("serve: TUNEPRESS_API_KEY: is set and empty; unset it")
 
 
 def test_a_model_that_does_not_load_is_told_in_one_line(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "onnx")
     (tmp_path / "onnx/model.onnx").write_bytes(b"no graph")
-    said = said_at_start(tmp_path / "onnx")
+    said = error_of_start(tmp_path / "onnx")
     assert said.startswith(f"serve: {tmp_path / 'onnx'}: onnxruntime-genai cannot load this model (")
 
 
 def test_an_open_address_without_a_key_is_warned_of(folder: Path) -> None:
     with serving(folder, "--host", "0.0.0.0") as server:
-        assert "serve: whoever reaches 0.0.0.0 may ask; set TUNEPRESS_API_KEY" in server.log()
+        assert "serve: anyone who can reach 0.0.0.0 can send requests; set TUNEPRESS_API_KEY" in server.log()
 
 
 def test_neither_process_loads_torch_or_transformers() -> None:

@@ -10,7 +10,7 @@ from openai.types.chat import ChatCompletionMessageParam
 from transformers import AutoTokenizer
 
 from benchmarks.serve.letters_model import PROMPT as TEXT
-from tests.tools.serve.models import COLUMNS
+from tests.tools.serve.prompts import COLUMNS
 from tests.tools.serve.served import Server, serving
 from tunepress.inference.onnx_model import OnnxModel
 

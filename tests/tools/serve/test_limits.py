@@ -21,11 +21,11 @@ def is_idle(server: Server) -> bool:
 @pytest.mark.parametrize("stream", [False, True])
 def test_whoever_hangs_up_stops_the_answer(stream: bool, slow_server: Server) -> None:
     until(lambda: is_idle(slow_server))
-    before, stopped = written(slow_server), slow_server.metric("tunepress_stopped_answers_total")
+    before, stopped = written(slow_server), slow_server.metric("tunepress_cancelled_answers_total")
     with connected(slow_server) as connection:
         send(connection, {**ENDLESS, "stream": stream})
         until(lambda: written(slow_server) > before + 5)
-    until(lambda: slow_server.metric("tunepress_stopped_answers_total") == stopped + 1)
+    until(lambda: slow_server.metric("tunepress_cancelled_answers_total") == stopped + 1)
     assert is_idle(slow_server)
     assert written(slow_server) < before + 4000
     assert slow_server.post("/v1/completions", {"prompt": "a", "max_tokens": 3}).status_code == 200
@@ -49,7 +49,7 @@ def test_more_prompts_than_may_wait_are_told_to_come_again(slow_server: Server) 
         until(lambda: not is_idle(slow_server))
         send(second, {**ENDLESS, "prompt": ["a", "b"]})
         until(lambda: slow_server.metric("tunepress_queue_length") == 2)
-        with pytest.raises(RateLimitError, match="the queue is full: 2 prompts wait, of 3") as refused:
+        with pytest.raises(RateLimitError, match="the queue is full: 2 of 3 prompts are waiting") as refused:
             slow_server.openai().completions.create(model="tunepress", prompt=["a", "b"])
         assert int(refused.value.response.headers["Retry-After"]) >= 1
         assert slow_server.metric("tunepress_queue_length") == 2  # all of a request's prompts or none
@@ -72,10 +72,10 @@ def test_the_time_of_a_request_ends_its_answer(slow_folder: Path) -> None:
     with serving(slow_folder, "--timeout", "2") as server:
         refused = server.post("/v1/completions", {**ENDLESS, "prompt": ["a", "b"]})
         assert refused.status_code == 504
-        assert "the time was over after" in refused.json()["error"]["message"]
+        assert "the request timed out after" in refused.json()["error"]["message"]
         assert refused.json()["error"]["code"] == "timeout"
         until(lambda: is_idle(server))
-        assert server.metric("tunepress_stopped_answers_total") == 1  # and the other prompt's was not begun
+        assert server.metric("tunepress_cancelled_answers_total") == 1  # and the other prompt's was not begun
         assert server.post("/v1/completions", {"prompt": "a", "max_tokens": 3}).status_code == 200
 
 
@@ -85,7 +85,7 @@ def test_a_prompt_whose_turn_does_not_come_in_time_says_so(slow_folder: Path) ->
         until(lambda: server.metric("tunepress_prompt_tokens_total") == 8000)
         refused = server.post("/v1/completions", {"prompt": "a", "max_tokens": 1})
         assert refused.status_code == 503
-        assert "before this prompt's turn came" in refused.json()["error"]["message"]
+        assert "before this prompt was started" in refused.json()["error"]["message"]
         assert refused.headers["Retry-After"] == "1"
         assert first.recv(100).startswith(b"HTTP/1.1 504 ")
 
@@ -93,7 +93,7 @@ def test_a_prompt_whose_turn_does_not_come_in_time_says_so(slow_folder: Path) ->
 def test_a_stream_whose_time_is_over_ends_with_the_error(slow_folder: Path) -> None:
     with serving(slow_folder, "--timeout", "2") as server:
         pieces = []
-        with pytest.raises(APIError, match="the time was over after"):
+        with pytest.raises(APIError, match="the request timed out after"):
             for chunk in server.openai().completions.create(model="tunepress", prompt="a", max_tokens=8000, stream=True):
                 pieces.append(chunk.choices[0].text)
         assert len("".join(pieces)) > 5

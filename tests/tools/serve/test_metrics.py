@@ -24,7 +24,7 @@ def test_what_is_asked_is_counted(folder: Path) -> None:
         assert metric("tunepress_time_to_first_token_seconds_count") == 3
         assert metric("tunepress_request_seconds_count", route="/v1/completions") == 2
         assert 0 < metric("tunepress_request_seconds_sum", route="/v1/completions") < 60
-        assert metric("tunepress_queue_length") == metric("tunepress_stopped_answers_total") == 0
+        assert metric("tunepress_queue_length") == metric("tunepress_cancelled_answers_total") == 0
         assert metric("tunepress_model_alive") == 1
         assert metric("tunepress_model_process_resident_memory_bytes") > metric("process_resident_memory_bytes") / 2 > 10e6
 

@@ -26,24 +26,24 @@ def error_of(response: Any, status: int = 400) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("change", "param", "said"),
     [
-        ({"best_of": 1}, "best_of", "unknown parameter best_of: nothing here reads it"),
+        ({"best_of": 1}, "best_of", "unknown parameter best_of"),
         ({"frequency_penalty": 0}, "frequency_penalty", "unknown parameter"),
         ({"user": "me"}, "user", "unknown parameter"),
-        ({"n": 2}, "n", "n: only one answer for each prompt (n=1)"),
+        ({"n": 2}, "n", "n: only one answer per prompt is supported (n=1)"),
         ({"n": True}, "n", "n: only one"),
-        ({"logprobs": 5}, "logprobs", "log-probabilities are not served"),
+        ({"logprobs": 5}, "logprobs", "log-probabilities are not supported"),
         ({"prompt": None}, "prompt", "prompt: "),
         ({"prompt": ""}, "prompt.0", "prompt.0: "),
         ({"prompt": []}, "prompt", "prompt: "),
         ({"prompt": ["a", ""]}, "prompt.1", "prompt.1: "),
-        ({"prompt": [1, 2]}, "prompt", "token ids are not taken"),
-        ({"prompt": [[1, 2]]}, "prompt", "token ids are not taken"),
+        ({"prompt": [1, 2]}, "prompt", "token ids are not supported"),
+        ({"prompt": [[1, 2]]}, "prompt", "token ids are not supported"),
         ({"prompt": 5}, "prompt", "prompt: "),
         ({"prompt": {"a": "b"}}, "prompt.0", "prompt.0: "),
-        ({"prompt": "a\0b"}, "prompt.0", "holds a NUL character, at which the tokenizer stops reading"),
-        ({"prompt": ["a"] * 17}, "prompt", "prompt: 17 of them, of at most 16 in one request"),
+        ({"prompt": "a\0b"}, "prompt.0", "contains a NUL character, at which the tokenizer stops"),
+        ({"prompt": ["a"] * 17}, "prompt", "prompt: has 17 items, at most 16 are allowed"),
         ({"prompt": "a" * 512}, "prompt", "prompt has 512 tokens, which leave no room for an answer of 1 in the 512 that"),
-        ({"prompt": "a" * 9000}, "prompt", "prompt: has 9000 characters, of at most 8192"),
+        ({"prompt": "a" * 9000}, "prompt", "prompt: has 9000 characters, at most 8192 are allowed"),
         ({"max_tokens": 0}, "max_tokens", "max_tokens: "),
         ({"max_tokens": -1}, "max_tokens", "max_tokens: "),
         ({"max_tokens": 1.5}, "max_tokens", "max_tokens: "),
@@ -60,7 +60,7 @@ def error_of(response: Any, status: int = 400) -> dict[str, Any]:
         ({"stop": list("abcde")}, "stop", "stop: "),
         ({"stop": "\0"}, "stop.0", "stop.0: "),
         ({"stream": "yes"}, "stream", "stream: "),
-        ({"stream_options": {"include_usage": True}}, None, "stream_options: only with stream=true"),
+        ({"stream_options": {"include_usage": True}}, None, "stream_options: needs stream=true"),
         ({"stream": True, "stream_options": {"include": True}}, "stream_options.include", "unknown parameter"),
         ({"model": ["a"]}, "model", "model: "),
     ],
@@ -80,14 +80,17 @@ def test_a_parameter_that_cannot_be_taken_is_named(change: dict[str, Any], param
         ({"messages": "hello"}, "messages: "),
         ({"messages": [{"role": "user"}]}, "messages.0.content: is missing"),
         ({"messages": [{"role": "user", "content": ""}]}, "messages.0.content: "),
-        ({"messages": [{"role": "user", "content": []}]}, "messages.0.content: only text is taken"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "only text is taken"),
-        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "\0"}]}]}, "holds a NUL character"),
+        ({"messages": [{"role": "user", "content": []}]}, "messages.0.content: only text is supported"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+            "only text is supported",
+        ),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "\0"}]}]}, "contains a NUL character"),
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role: "),
         ({"messages": [{"role": "user", "content": "x", "name": "me"}]}, "unknown parameter messages.0.name"),
         ({"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}, "messages: the last must be"),
         ({"messages": [{"role": "user", "content": "x"}], "tools": []}, "unknown parameter tools"),
-        ({"messages": [{"role": "user", "content": "x"}], "logprobs": True}, "log-probabilities are not served"),
+        ({"messages": [{"role": "user", "content": "x"}], "logprobs": True}, "log-probabilities are not supported"),
         (
             {"messages": [{"role": "user", "content": "x"}], "max_tokens": 5, "max_completion_tokens": 5},
             "max_tokens: is the older name of max_completion_tokens",
@@ -113,12 +116,12 @@ JSON = {"Content-Type": "application/json"}
     ("content", "said"),
     [
         (b"", "the body is empty"),
-        (b"{", "the body is no JSON in UTF-8"),
-        (b'{"prompt": "\xff"}', "the body is no JSON in UTF-8"),
-        (b'{"prompt": "\\ud800"}', "the body is no JSON in UTF-8"),
-        ('{"prompt": "a"}'.encode("utf-16"), "the body is no JSON in UTF-8"),
-        (b'{"prompt": "a", "temperature": NaN}', "the body is no JSON in UTF-8"),
-        (b'{"prompt": "a", "temperature": Infinity}', "the body is no JSON in UTF-8"),
+        (b"{", "the body is not JSON in UTF-8"),
+        (b'{"prompt": "\xff"}', "the body is not JSON in UTF-8"),
+        (b'{"prompt": "\\ud800"}', "the body is not JSON in UTF-8"),
+        ('{"prompt": "a"}'.encode("utf-16"), "the body is not JSON in UTF-8"),
+        (b'{"prompt": "a", "temperature": NaN}', "the body is not JSON in UTF-8"),
+        (b'{"prompt": "a", "temperature": Infinity}', "the body is not JSON in UTF-8"),
         (b'{"prompt": "a", "temperature": 1e999}', ""),
         (b'{"prompt": "a", "max_tokens": ' + b"9" * 10000 + b"}", ""),
         (b'{"prompt": ' + b"[" * 100000 + b"]" * 100000 + b"}", ""),
@@ -163,7 +166,7 @@ def test_other_paths_methods_and_models_are_refused_in_the_same_shape(server: Se
     assert error_of(server.get("/v1/nothing"), 404)["message"] == "GET /v1/nothing: not found"
     error_of(server.get(COMPLETIONS), 405)
     error_of(server.post("/health"), 405)
-    with pytest.raises(NotFoundError, match="there is no 'gpt-4' here; the one model is 'tunepress'"):
+    with pytest.raises(NotFoundError, match="'gpt-4' not found; the only model is 'tunepress'"):
         server.openai().completions.create(model="gpt-4", prompt="a")
     assert error_of(server.get("/v1/models/gpt-4"), 404)["code"] == "model_not_found"
 

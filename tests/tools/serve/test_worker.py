@@ -1,4 +1,4 @@
-"""The worker in this process: when it starts the model's process again, and what those who wait are told."""
+"""The worker, in this process: when it restarts the model process, and how waiting requests fail."""
 
 import asyncio
 import os
@@ -12,8 +12,8 @@ import pytest
 
 from tools.serve import worker as module
 from tools.serve.__main__ import parse
-from tools.serve.errors import RequestError
-from tools.serve.question import Question
+from tools.serve.messages import GenerationRequest
+from tools.serve.responses import RequestError
 from tools.serve.service import Service
 from tools.serve.worker import Worker
 
@@ -27,27 +27,27 @@ async def working(folder: Path, *options: str) -> AsyncIterator[Worker]:
         worker.listen()
         yield worker
     finally:
-        worker.end()
+        worker.stop()
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Waits until something is so, and lets the worker hear meanwhile."""
-    late = time.monotonic() + 60
+    """Waits for a condition while the worker handles events."""
+    deadline = time.monotonic() + 60
     while not condition():
-        assert time.monotonic() < late, "it did not come to be so"
+        assert time.monotonic() < deadline, "timed out"
         await asyncio.sleep(0.01)
 
 
 async def retry_after(worker: Worker) -> tuple[str, str]:
-    """Of two refusals after the process is killed: to the question that it had, and to the next."""
+    """The header of two errors after the process was killed: of the request it had, and of the next one."""
     process = worker.pid
     os.kill(process, signal.SIGSTOP)  # so that it answers nothing
-    with worker.ask([Question("a", "prompt", 3)], asyncio.get_running_loop().time() + 60) as asked:
+    with worker.submit([GenerationRequest("a", "prompt", 3)], asyncio.get_running_loop().time() + 60) as batch:
         os.kill(process, signal.SIGKILL)
         with pytest.raises(RequestError) as running:
-            await asked.jobs[0].begun()
+            await batch.jobs[0].started()
     with pytest.raises(RequestError) as refused:
-        worker.ask([Question("a", "prompt", 3)], 0)
+        worker.submit([GenerationRequest("a", "prompt", 3)], 0)
     assert running.value.headers and refused.value.headers
     return running.value.headers["Retry-After"], refused.value.headers["Retry-After"]
 
@@ -63,7 +63,7 @@ def test_those_who_wait_are_told_the_pause_that_follows(folder: Path) -> None:
 
 
 def test_a_process_that_does_not_load_the_model_again_is_ended_and_counted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LONGEST_LOAD", 0.5)
+    monkeypatch.setattr(module, "LOAD_TIMEOUT", 0.5)
 
     async def run() -> None:
         async with working(folder, "--restarts", "1") as worker:
@@ -87,8 +87,8 @@ def test_a_process_that_has_loaded_the_model_is_left_alone_when_the_time_is_over
             first = worker.pid
             os.kill(first, signal.SIGKILL)
             await until(lambda: worker.pid != first and worker.alive)
-            worker._too_late()
-            with worker.ask([Question("a", "prompt", 3)], asyncio.get_running_loop().time() + 60) as asked:
-                await asked.jobs[0].begun()
+            worker._on_load_timeout()
+            with worker.submit([GenerationRequest("a", "prompt", 3)], asyncio.get_running_loop().time() + 60) as batch:
+                await batch.jobs[0].started()
 
     asyncio.run(run())

@@ -1,4 +1,4 @@
-"""What a node has installed: an image to build, one that is built, or one with a conda file on it."""
+"""The environment of a node: an image to build, an existing image, or one with a conda file."""
 
 import re
 from pathlib import Path
@@ -17,36 +17,36 @@ CONDA = "conda.yaml"
 DOCKERFILE = "Dockerfile"
 VERSIONS = Path("docker/versions.env")
 CHANNEL = "conda-forge"
-SYSTEM = ("git", "make", "pip")  # what the pipeline wants besides Python and its packages
+SYSTEM = ("git", "make", "pip")  # what the pipeline needs besides Python and its packages
 
 
-def describe(given: Environment, folder: Path) -> dict[str, Any]:
-    """The environment as the job's YAML has it; what is to be made for it is written.
+def describe(environment: Environment, folder: Path) -> dict[str, Any]:
+    """Returns the environment for the job's YAML, and writes the files that it refers to.
 
     Args:
-        given: of the settings.
-        folder: that the YAML lies in.
+        environment: of the settings.
+        folder: of the YAML.
 
     Raises:
-        InputError: a file that is named is not there.
+        InputError: a file that the settings name does not exist.
     """
-    if given.image and given.conda_file == LOCK:
-        write(folder / CONDA, conda_file(given.lock))
-        return {"image": given.image, "conda_file": CONDA}
-    if given.image and given.conda_file:
-        return {"image": given.image, "conda_file": str(found("conda_file", given.conda_file))}
-    if given.image:
-        return {"image": given.image}
-    if given.build == DOCKER:
-        write(folder / CONTEXT / DOCKERFILE, dockerfile(given.lock))
-        write(folder / CONTEXT / "requirements.txt", "\n".join(requirements(given.lock)) + "\n")
+    if environment.image and environment.conda_file == LOCK:
+        write(folder / CONDA, conda_file(environment.lock))
+        return {"image": environment.image, "conda_file": CONDA}
+    if environment.image and environment.conda_file:
+        return {"image": environment.image, "conda_file": str(existing("conda_file", environment.conda_file))}
+    if environment.image:
+        return {"image": environment.image}
+    if environment.build == DOCKER:
+        write(folder / CONTEXT / DOCKERFILE, dockerfile(environment.lock))
+        write(folder / CONTEXT / "requirements.txt", "\n".join(requirements(environment.lock)) + "\n")
         return {"build": {"path": CONTEXT, "dockerfile_path": DOCKERFILE}}
-    found("dockerfile_path", str(Path(given.build) / given.dockerfile_path))
-    return {"build": {"path": str(found("build", given.build)), "dockerfile_path": given.dockerfile_path}}
+    existing("dockerfile_path", str(Path(environment.build) / environment.dockerfile_path))
+    return {"build": {"path": str(existing("build", environment.build)), "dockerfile_path": environment.dockerfile_path}}
 
 
 def dockerfile(lock: str) -> str:
-    """docker/azure.Dockerfile with the values of its arguments."""
+    """docker/azure.Dockerfile with values for its arguments."""
     pinned = versions()
     base = "@".join(filter(None, (pinned["BASE_IMAGE"], pinned["BASE_DIGEST"])))
     text = Path("docker/azure.Dockerfile").read_text(encoding="utf-8")
@@ -56,7 +56,7 @@ def dockerfile(lock: str) -> str:
 
 
 def conda_file(lock: str) -> str:
-    """The same packages for conda."""
+    """The same packages as a conda file."""
     dependencies = [f"python={versions()['PYTHON']}", *SYSTEM, {"pip": requirements(lock)}]
     return yaml.safe_dump({"channels": [CHANNEL], "dependencies": dependencies}, sort_keys=False)
 
@@ -68,9 +68,9 @@ def versions() -> dict[str, str]:
 
 
 def requirements(lock: str) -> list[str]:
-    """The pins of a lock and of requirements/azure.txt, which has the say on what both have.
+    """The pins of a lock and of requirements/azure.txt, which takes precedence.
 
-    It must: its packages want an older python-dateutil than the locks for CUDA, which know nothing of them.
+    It must: its packages need an older python-dateutil than the locks for CUDA, which were made without them.
     """
     azure = pins("azure")
     names = {name for name, _ in azure}
@@ -78,17 +78,17 @@ def requirements(lock: str) -> list[str]:
 
 
 def pins(lock: str) -> list[tuple[str, str]]:
-    """The lines of a lock with the packages that they are of; a package has several where versions of Python differ."""
+    """The lines of a lock with their package names; a package may have one line for each version of Python."""
     lines = Path(f"requirements/{lock}.txt").read_text(encoding="utf-8").splitlines()
-    wanted = [line for line in lines if line and not line.startswith(("#", "-"))]
-    return [(canonicalize_name(Requirement(line).name), line) for line in wanted]
+    pinned = [line for line in lines if line and not line.startswith(("#", "-"))]
+    return [(canonicalize_name(Requirement(line).name), line) for line in pinned]
 
 
-def found(key: str, path: str) -> Path:
-    """A file or folder of the user's, from wherever it is used.
+def existing(key: str, path: str) -> Path:
+    """Returns the absolute path of a file or folder of the user.
 
     Raises:
-        InputError: it is not there.
+        InputError: it does not exist.
     """
     if not Path(path).exists():
         raise InputError(f"azure.environment.{key}: {path} not found")
@@ -96,6 +96,5 @@ def found(key: str, path: str) -> Path:
 
 
 def write(path: Path, text: str) -> None:
-    """Writes a file of the job."""
     with atomic_output(path) as partial:
         partial.write_text(text, encoding="utf-8")

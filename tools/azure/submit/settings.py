@@ -1,4 +1,4 @@
-"""conf/azure/default.yaml and the command line, as typed settings of a job."""
+"""The settings of a job, from conf/azure/default.yaml and the command line."""
 
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -20,7 +20,7 @@ TYPES = ("uri_file", "uri_folder", "mltable", "mlflow_model", "custom_model")
 
 @dataclass
 class Environment:
-    """What a node has installed, in the words of Azure ML's environments."""
+    """The environment of a node, in the terms of Azure ML."""
 
     lock: str
     build: str
@@ -31,7 +31,7 @@ class Environment:
 
 @dataclass
 class Input:
-    """Something that Azure ML brings to the nodes; `place` is where the project finds it."""
+    """Data that Azure ML provides to the nodes; `place` is its path in the project."""
 
     path: str
     place: str
@@ -41,8 +41,6 @@ class Input:
 
 @dataclass
 class Job:
-    """All settings of a job."""
-
     subscription_id: str | None
     resource_group: str | None
     workspace_name: str | None
@@ -61,76 +59,79 @@ class Job:
 
 @dataclass
 class Config:
-    """One section, so that a wrong key is told as azure.compte."""
+    """One group, so that a misspelled key is reported as azure.compte."""
 
     azure: Job
 
 
 def load(overrides: list[str]) -> Job:
-    """Reads the settings.
+    """Reads and checks the settings.
 
     Args:
         overrides: such as `compute=gpu-cluster`, in Hydra's grammar.
 
     Raises:
-        InputError: a key that there is not, a wrong type, or settings that do not go together.
+        InputError: an unknown key, a wrong type, or settings that contradict each other.
     """
     config = cast(DictConfig, OmegaConf.load(FILE))
     try:
-        for given in OverridesParser.create().parse_overrides(overrides):
-            if given.is_sweep_override():
+        for override in OverridesParser.create().parse_overrides(overrides):
+            if override.is_sweep_override():
                 raise InputError(
-                    f"{FILE}: azure.{given.key_or_group}: {given.get_value_string()} is a sweep, and a job has one value"
+                    f"{FILE}: azure.{override.key_or_group}: {override.get_value_string()} is a sweep, and a job has one value"
                 )
-            OmegaConf.update(config, given.key_or_group, given.value(), force_add=True)
+            OmegaConf.update(config, override.key_or_group, override.value(), force_add=True)
     except HydraException as error:
         raise InputError(f"{FILE}: {one_line(error)}") from error
     job = typed(Config, OmegaConf.create({"azure": config}), str(FILE)).azure
-    if wrong := refusal(job):
-        raise InputError(f"{FILE}: azure.{wrong}")
+    if message := problem(job):
+        raise InputError(f"{FILE}: azure.{message}")
     return job
 
 
-def refusal(job: Job) -> str | None:
-    """What does not go together in the settings, as a key and what to do; None if all does."""
+def problem(job: Job) -> str | None:
+    """The first problem of the settings, as a key and what to do; None if there is none."""
     if not job.compute:
-        return "compute: none is named; name a cluster of the workspace, compute=..."
+        return "compute: is missing; set it to a cluster of the workspace, compute=..."
     if job.instance_count < 1:
-        return f"instance_count: {job.instance_count} nodes; 1 is the least"
+        return f"instance_count: must be at least 1, got {job.instance_count}"
     if job.azure_arc and not job.instance_type:
-        return "instance_type: Kubernetes gives its smallest nodes where none is named; `kubectl get instancetype` lists them"
+        return (
+            "instance_type: is missing, and Kubernetes would use its smallest nodes; `kubectl get instancetype` lists the types"
+        )
     if job.instance_type and not job.azure_arc:
-        return "instance_type: only Kubernetes has them, where azure_arc=true; the nodes of a cluster are all of its size"
+        return "instance_type: only applies to Kubernetes (azure_arc=true); all nodes of a cluster have the same size"
     if job.hf_token and not job.keyvault_name:
-        return "keyvault_name: hf_token is true, and the token is read from a Key Vault; name it"
+        return "keyvault_name: is missing, and hf_token=true reads the token from a Key Vault"
     if job.environment.conda_file and not job.environment.image:
-        return "environment.image: conda_file needs an image to be put on"
+        return "environment.image: is missing, and conda_file needs one"
     locks = sorted(path.stem for path in (CONF / "environment").glob("*.yaml"))
     if job.environment.lock not in locks:
-        return f"environment.lock: {job.environment.lock} is none of {', '.join(locks)}"
-    return next(filter(None, (refusal_of(name, given) for name, given in job.inputs.items())), None) or shared_place(job.inputs)
+        return f"environment.lock: must be one of {', '.join(locks)}, got {job.environment.lock}"
+    return next(filter(None, (input_problem(name, settings) for name, settings in job.inputs.items())), None) or shared_place(
+        job.inputs
+    )
 
 
-def refusal_of(name: str, given: Input) -> str | None:
-    """What is wrong with an input; None if nothing is."""
+def input_problem(name: str, settings: Input) -> str | None:
     if not name.isidentifier():
-        return f"inputs: {name} is no name for an input; take letters, digits and _"
-    for key, value, known in (("type", given.type, TYPES), ("mode", given.mode, MODES)):
+        return f"inputs: {name} must consist of letters, digits and _"
+    for key, value, known in (("type", settings.type, TYPES), ("mode", settings.mode, MODES)):
         if value not in known:
-            return f"inputs.{name}.{key}: {value} is none of {', '.join(known)}"
-    place = PurePosixPath(given.place)
+            return f"inputs.{name}.{key}: must be one of {', '.join(known)}, got {value}"
+    place = PurePosixPath(settings.place)
     if place.is_absolute() or ".." in place.parts:
-        return f"inputs.{name}.place: {given.place} is not in the project; give a path relative to its root"
-    if Path(given.place).exists():
-        return f"inputs.{name}.place: the project has a file {given.place}; choose another place"
+        return f"inputs.{name}.place: {settings.place} is not in the project; use a path relative to its root"
+    if Path(settings.place).exists():
+        return f"inputs.{name}.place: the project has a file {settings.place}; choose another place"
     return None
 
 
 def shared_place(inputs: dict[str, Input]) -> str | None:
-    """Which input would lie where another one does; None if each has a place of its own."""
+    """An input with the same place as another one; None if all places differ."""
     taken: dict[PurePosixPath, str] = {}
-    for name, given in inputs.items():
-        other = taken.setdefault(PurePosixPath(given.place), name)
+    for name, settings in inputs.items():
+        other = taken.setdefault(PurePosixPath(settings.place), name)
         if other != name:
-            return f"inputs.{name}.place: {given.place} is the place of inputs.{other} too; choose another place"
+            return f"inputs.{name}.place: {settings.place} is also the place of inputs.{other}; choose another place"
     return None

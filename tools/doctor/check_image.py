@@ -1,6 +1,6 @@
 """What every container of the images starts with: does what is inside fit together, and to the driver outside?
 
-    python -m tools.cli.check_image
+    python -m tools.doctor.check_image
 
 The packages must be those of the image's lock. With CUDA, the driver, cuDNN, torch and onnxruntime's CUDA provider are asked
 themselves what they are. Ends with one line about the first that does not fit.

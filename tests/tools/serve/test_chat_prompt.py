@@ -1,4 +1,4 @@
-"""Conversations: chat templates as transformers renders them, and which model was trained in one."""
+"""Chat messages as prompts: chat templates as transformers renders them, and which model was trained in one."""
 
 import json
 from dataclasses import replace
@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
-from tools.serve.conversation import Conversation
-from tools.serve.errors import RequestError
 from tools.serve.requests import Message
+from tools.serve.responses import RequestError
+from tools.serve.service import ChatPrompt
 from tunepress.core.errors import InputError
 from tunepress.models.hf_model import load_encoder
 from tunepress.text.chat_template import ChatTemplate, wrap_in_chat_template
@@ -64,8 +64,8 @@ def test_a_model_trained_in_its_template_is_told_from_one_that_was_not(name: str
     if name == "what newer ones use":
         return  # shows the user's words twice, so nothing can be trained in it
     prompt, completion = wrap_in_chat_template("Review {{1}}: {text}", "{stars}", load_encoder(tmp_path))
-    assert Conversation(tmp_path, Prompt(prompt, completion, None, 10)).trained
-    assert not Conversation(tmp_path, Prompt("Review: {text}\n", "{stars}", None, 10)).trained
+    assert ChatPrompt(tmp_path, Prompt(prompt, completion, None, 10)).trained
+    assert not ChatPrompt(tmp_path, Prompt("Review: {text}\n", "{stars}", None, 10)).trained
 
 
 DATED = (  # as Llama 3.1's and SmolLM3's templates print today's date
@@ -85,15 +85,15 @@ def test_a_template_that_prints_todays_date_is_the_same_tomorrow(tiny_phi3: Path
     prompt, completion = wrap_in_chat_template("Review: {text}", "{stars}", load_encoder(tmp_path))
     assert prompt == "<s>Today Date: 26 Jul 2024\nFriday, 26 July 2024\n<u>Review: {text}<e><a>"
     trained = Prompt(prompt, completion, None, 10)
-    conversation = Conversation(tmp_path, trained)
+    conversation = ChatPrompt(tmp_path, trained)
     assert conversation.trained
     messages = [Message(role="user", content=text) for text in ("a", "b")]
     assert conversation.render(messages).prompt == "<s>Today Date: 26 Jul 2024\nFriday, 26 July 2024\n<u>a<e><u>b<e><a>"
     other = replace(trained, prompt=prompt.replace("26 Jul", "1 Feb"), chat_template_date="2024-02-01")
-    assert not Conversation(tmp_path, other).trained
+    assert not ChatPrompt(tmp_path, other).trained
     dated, _ = wrap_in_chat_template("Review: {text}", "{stars}", load_encoder(tmp_path), "2025-01-31")
     assert dated.startswith("<s>Today Date: 31 Jan 2025\nFriday, 31 January 2025\n")
-    assert Conversation(tmp_path, Prompt(dated, completion, None, 10, chat_template_date="2025-01-31")).trained
+    assert ChatPrompt(tmp_path, Prompt(dated, completion, None, 10, chat_template_date="2025-01-31")).trained
 
 
 def test_a_template_may_refuse(tiny_phi3: Path, tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_a_template_may_refuse(tiny_phi3: Path, tmp_path: Path) -> None:
     )
     (tmp_path / "chat_template.jinja").write_text(source)
     (tmp_path / "tokenizer_config.json").write_text("{}")
-    conversation = Conversation(tmp_path, Prompt("<u>{text}<a>", "{stars}", None, 10))
+    conversation = ChatPrompt(tmp_path, Prompt("<u>{text}<a>", "{stars}", None, 10))
     with pytest.raises(RequestError, match="the model's chat template rejects the messages \\(no system here\\)"):
         conversation.render([Message(role="system", content="x"), Message(role="user", content="x")])
 
@@ -110,7 +110,7 @@ def test_a_template_may_refuse(tiny_phi3: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("source", [None, "{% broken", "{{ messages.nothing.at.all }}"])
 def test_a_folder_without_a_template_that_can_be_used_is_of_a_model_of_texts(source: str | None, tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": source}))
-    assert not Conversation(tmp_path, Prompt("<u>{text}<a>", "{stars}", None, 10)).trained
+    assert not ChatPrompt(tmp_path, Prompt("<u>{text}<a>", "{stars}", None, 10)).trained
 
 
 def test_a_template_reaches_nothing_outside(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tools.cli import check_image
-from tools.cli.check_image import Cuda, Driver, driver_of_host, misfit, pins, provider_here, target_of
+from tools.doctor import check_image
+from tools.doctor.check_image import Cuda, Driver, driver_of_host, misfit, pins, provider_here, target_of
 from tunepress.core import environment
 
 GOOD = {
@@ -33,7 +33,7 @@ def said(lock: str, cuda: Cuda) -> str | None:
 
 def check(root: Path, **given: str) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own."""
-    command = [sys.executable, "-m", "tools.cli.check_image"]
+    command = [sys.executable, "-m", "tools.doctor.check_image"]
     return subprocess.run(command, cwd=root, env=given, capture_output=True, text=True, timeout=100)
 
 
@@ -102,7 +102,7 @@ def test_packages_that_are_not_those_of_the_lock_end_it(root: Path) -> None:
 
 @pytest.mark.parametrize(("fails", "driver"), [(0, "Driver(version='580.95.05', cuda='13.1')"), (9, "None")])
 def test_the_driver_is_asked_itself(fails: int, driver: str, root: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "from tools.cli.check_image import driver_of_host; print(driver_of_host())"]
+    command = [sys.executable, "-c", "from tools.doctor.check_image import driver_of_host; print(driver_of_host())"]
     given = {"LD_LIBRARY_PATH": str(library_of_nvml(tmp_path, fails))}
     done = subprocess.run(command, cwd=root, env=given, capture_output=True, text=True, timeout=100)
     assert done.stdout.strip() == driver, done.stderr

@@ -1,4 +1,4 @@
-"""tools/azure/submit/snapshot and remote: what of a project leaves this machine."""
+"""What a job takes from the project: the snapshot of its code and the DVC remote."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tools.azure.repository import git
-from tools.azure.submit import remote, snapshot
+from tools.azure.submit.project import SNAPSHOT, UNPACK, Remote, default_remote, shorten, untracked_files, write_snapshot
 from tunepress.core.errors import InputError
 
 SECRET = "c2VjcmV0LW9mLXRoZS10ZXN0cw=="
@@ -54,8 +54,8 @@ def commit(folder: Path) -> None:
 
 def unpacked(project: Path, folder: Path) -> Path:
     """What a node makes of a project's snapshot."""
-    snapshot.write(project, folder)
-    subprocess.run(["bash", "-c", snapshot.UNPACK], cwd=folder, check=True)
+    write_snapshot(project, folder)
+    subprocess.run(["bash", "-c", UNPACK], cwd=folder, check=True)
     return folder / "project"
 
 
@@ -85,81 +85,81 @@ def test_a_node_has_no_data_no_history_no_credentials_and_no_path_of_this_machin
 
 
 def test_the_archive_names_no_user_of_this_machine(project: Path, tmp_path: Path) -> None:
-    snapshot.write(project, tmp_path)
-    with tarfile.open(tmp_path / snapshot.FILE) as archive:
+    write_snapshot(project, tmp_path)
+    with tarfile.open(tmp_path / SNAPSHOT) as archive:
         assert {(member.uid, member.gid, member.uname, member.gname) for member in archive} == {(0, 0, "", "")}
 
 
 def test_a_changed_file_is_refused_and_named(project: Path, tmp_path: Path) -> None:
     write(project, "stages/train/stage.py", "print('newer')\n")
     with pytest.raises(InputError, match=r"^stages/train/stage\.py: changed since the last commit"):
-        snapshot.write(project, tmp_path / "code")
+        write_snapshot(project, tmp_path / "code")
     assert not (tmp_path / "code").exists()
 
 
 def test_a_file_that_git_does_not_know_is_listed(project: Path) -> None:
-    assert snapshot.unknown(project) == []
+    assert untracked_files(project) == []
     write(project, "conf/experiment/mine.yaml", "")
-    assert snapshot.unknown(project) == ["conf/experiment/mine.yaml"]
-    assert snapshot.listed(list("abcdefg")) == "a, b, c, d, e and 2 more"
+    assert untracked_files(project) == ["conf/experiment/mine.yaml"]
+    assert shorten(list("abcdefg")) == "a, b, c, d, e and 2 more"
 
 
 def test_a_folder_without_git_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     with pytest.raises(InputError, match="git rev-parse: fatal: not a git repository"):
-        snapshot.write(tmp_path, tmp_path / "code")
+        write_snapshot(tmp_path, tmp_path / "code")
 
 
 # the DVC remote
 
 
 def test_a_remote_goes_without_its_credentials(project: Path) -> None:
-    assert remote.find(project) == remote.Remote("azure", {"url": "azure://dvc/store", "account_name": "mine"})
+    assert default_remote(project) == Remote("azure", {"url": "azure://dvc/store", "account_name": "mine"})
 
 
 def test_the_account_is_found_where_dvc_finds_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = f"DefaultEndpointsProtocol=https;AccountName=other;AccountKey={SECRET}"
     (project / ".dvc/config.local").unlink()
     with pytest.raises(InputError, match="no storage account; `dvc remote modify azure account_name"):
-        remote.find(project)
+        default_remote(project)
     write(project, ".dvc/config.local", f"['remote \"azure\"']\n    connection_string = {keys}\n")
-    assert remote.find(project).options == {"url": "azure://dvc/store", "account_name": "other"}
+    assert default_remote(project).options == {"url": "azure://dvc/store", "account_name": "other"}
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT", "third")
-    assert remote.find(project).options["account_name"] == "third"
+    assert default_remote(project).options["account_name"] == "third"
 
 
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("../store", "remote azure: its folder lies on this machine"),
-        ("ssh://me:password@host/store", "its url holds a credential"),
-        ("https://account.blob.core.windows.net/dvc?sv=1&sig=abc", "its url holds a credential"),
-        ("https://host/store?access_token=abc", "its url holds a credential"),
-        ("https://token@host/store", "its url holds a credential"),
+        ("../store", "remote azure: its folder is on this machine"),
+        ("ssh://me:password@host/store", "its url contains a credential"),
+        ("https://account.blob.core.windows.net/dvc?sv=1&sig=abc", "its url contains a credential"),
+        ("https://host/store?access_token=abc", "its url contains a credential"),
+        ("https://token@host/store", "its url contains a credential"),
     ],
 )
 def test_a_remote_that_no_node_may_have_is_refused(url: str, said: str, project: Path) -> None:
     write(project, ".dvc/config.local", f"['remote \"azure\"']\n    url = {url}\n")
     with pytest.raises(InputError, match=said):
-        remote.find(project)
+        default_remote(project)
 
 
 def test_no_remote_is_refused_with_the_command_that_adds_one(project: Path) -> None:
     write(project, ".dvc/config", "")
     (project / ".dvc/config.local").unlink()
     with pytest.raises(InputError, match=r"no default DVC remote.*dvc remote add --default"):
-        remote.find(project)
+        default_remote(project)
 
 
-def test_a_secret_that_git_knows_is_refused(project: Path) -> None:
+def test_a_secret_in_git_is_refused(project: Path) -> None:
     write(project, ".dvc/config", f"['remote \"azure\"']\n    url = azure://dvc/store\n    account_key = {SECRET}\n")
-    with pytest.raises(InputError, match=r"^\.dvc/config is in git and holds remote\.azure\.account_key") as refused:
-        remote.find(project)
+    with pytest.raises(InputError, match=r"^\.dvc/config is in git and has remote\.azure\.account_key") as refused:
+        default_remote(project)
     assert SECRET not in str(refused.value)
 
 
 def test_a_configuration_that_dvc_cannot_read_is_one_line(project: Path) -> None:
     write(project, ".dvc/config", "url = azure://dvc/store\n[core]\n    remote = a\n    remote = b\n")
     with pytest.raises(InputError, match=r"^DVC's configuration: ") as refused:
-        remote.find(project)
+        default_remote(project)
     assert "\n" not in str(refused.value)

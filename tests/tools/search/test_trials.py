@@ -80,7 +80,7 @@ def test_a_search_goes_on_after_a_kill_and_its_winner_can_be_taken(project: Clon
 
     said = project.run(*COMMAND, environment=THREADS)
     assert state(project) == before
-    assert logs(project).items() >= finished.items()  # a trial that runs again writes its output anew
+    assert logs(project).items() >= finished.items()  # a trial that runs again overwrites its output
     assert f"{killed} (" in said
     ran = [stage for text in logs(project).values() for stage in stages_of(text)]
     assert ran.count("train") == 1
@@ -89,8 +89,8 @@ def test_a_search_goes_on_after_a_kill_and_its_winner_can_be_taken(project: Clon
     assert re.search(r"\) failed: build: .*the builder refuses int4 for cpu", said)
     assert len(experiments(project)) == 5  # the default and two of the three; the winner and the default on the test rows
 
-    winner = re.findall(r"Take it: dvc exp apply (\S+)\n", said)[0]
-    tested = said[said.index("On the test rows, which had no say in this:\n") :]
+    winner = re.findall(r"Apply it: dvc exp apply (\S+)\n", said)[0]
+    tested = said[said.index("On the test rows, which were not used for the choice:\n") :]
     assert tested.count("size_mb") == 2
     assert f"\n{winner} (build.algo_config=" in tested
     assert re.search(r"trials are scored on \d+ validation rows: .* set data.eval_dataset_size in overrides for more rows", said)

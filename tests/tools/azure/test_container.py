@@ -1,4 +1,4 @@
-"""tools/azure/tracked_secrets: what must not be in .dvc/config."""
+"""Secrets that must not be in .dvc/config. tests/azure has the tests of the container itself."""
 
 import re
 import subprocess
@@ -9,7 +9,7 @@ import pytest
 from dvc import config_schema
 from dvc.config import Config
 
-from tools.azure import tracked_secrets
+from tools.azure.container import SECRET_OPTIONS, refuse_tracked_secrets
 from tunepress.core.errors import InputError
 
 HARMLESS = {  # switches, numbers, and names of files and programs
@@ -47,7 +47,7 @@ def test_each_option_of_dvc_that_sounds_like_a_secret_is_one_or_is_known_to_be_n
     names = set(
         re.findall(r'"([a-z_]*(?:secret|token|passw|passphrase|key|credential|connection_string|auth_header)[a-z_]*)":', text)
     )
-    assert names - HARMLESS == tracked_secrets.OPTIONS
+    assert names - HARMLESS == SECRET_OPTIONS
 
 
 @pytest.mark.parametrize(
@@ -60,15 +60,15 @@ def test_each_option_of_dvc_that_sounds_like_a_secret_is_one_or_is_known_to_be_n
 )
 def test_a_secret_is_refused_with_the_command_that_takes_it_out(text: str, name: str, project: Path) -> None:
     config = configured(project, text)
-    with pytest.raises(InputError, match=rf"^\.dvc/config is in git and holds {re.escape(name)}: ") as refused:
-        tracked_secrets.refuse(config)
+    with pytest.raises(InputError, match=rf"^\.dvc/config is in git and has {re.escape(name)}: ") as refused:
+        refuse_tracked_secrets(config)
     assert "abc" not in str(refused.value)
     assert f"`dvc config --unset {name}`" in str(refused.value)
     subprocess.run(["git", "init", "--quiet", project], check=True)
     subprocess.run([sys.executable, "-m", "dvc", "config", "--unset", name], cwd=project, check=True)
-    tracked_secrets.refuse(Config(str(project / ".dvc"), validate=False))
+    refuse_tracked_secrets(Config(str(project / ".dvc"), validate=False))
 
 
 def test_a_question_for_a_password_is_none_and_what_git_does_not_know_may_be_one(project: Path) -> None:
     (project / ".dvc/config.local").write_text("['remote \"a\"']\n    password = abc\n", encoding="utf-8")
-    tracked_secrets.refuse(configured(project, "['remote \"a\"']\n    url = ssh://host/store\n    ask_password = true\n"))
+    refuse_tracked_secrets(configured(project, "['remote \"a\"']\n    url = ssh://host/store\n    ask_password = true\n"))

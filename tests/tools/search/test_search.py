@@ -14,13 +14,13 @@ from rich.console import Console
 
 from tools.cli.params import compose
 from tools.search.clone import Clone, reason
-from tools.search.figures import Limit, limits, numbers, resolution
+from tools.search.metrics import Limit, limits, numbers, resolution
+from tools.search.report import plot, sentence, table
+from tools.search.report import tested_lines as lines_of_test_rows
 from tools.search.schema import Bound, Sampler, Search, load
-from tools.search.show import plot, table
 from tools.search.space import Range, overrides_of, text_of
-from tools.search.study import Proposals
-from tools.search.verdict import Trial, Verdict, judge, sentence
-from tools.search.verdict import tested_lines as lines_of_test_rows
+from tools.search.trials import Proposals
+from tools.search.verdict import Trial, Verdict, judge
 from tunepress.core.errors import InputError
 from tunepress.core.lock import file_lock
 
@@ -52,24 +52,24 @@ def written(project: Path, text: str) -> Search:
         ("[]\n", "must be a mapping of keys to values, got a list"),
         (GOAL, "space has no value"),
         (GOAL + "space: {}\n", "space is empty"),
-        (SPACE, "one goal is wanted, minimize or maximize"),
-        (SPACE + GOAL + "maximize: accuracy\n", "one goal is wanted"),
+        (SPACE, "set either minimize or maximize"),
+        (SPACE + GOAL + "maximize: accuracy\n", "set either minimize or maximize"),
         (GOAL + "space: {build.block_siz: [32]}\n", "unknown key build.block_siz; did you mean build.block_size?"),
         (GOAL + "space: {tarin.bf16: [true]}\n", "did you mean train?"),
         (GOAL + "space: {build.block_size: [32, large]}\n", "space.build.block_size: Value 'large'"),
-        (GOAL + "space: {build.block_size: 32}\n", "space.build.block_size: wants a list of values, or low and high"),
-        (GOAL + "space: {adapter: [lora, lorra]}\n", "space.adapter: no adapter lorra; there are dora, loftq, lora"),
+        (GOAL + "space: {build.block_size: 32}\n", "space.build.block_size: must be a list of values, or low and high"),
+        (GOAL + "space: {adapter: [lora, lorra]}\n", "space.adapter: adapter must be one of dora, loftq, lora"),
         (GOAL + "space: {adapter.r: {low: 4, hihg: 8}}\n", "did you mean space.adapter.r.high?"),
         (GOAL + "space: {adapter.r: {low: 4}}\n", "space.adapter.r.high has no value"),
         (GOAL + "space: {adapter.r: {low: 8, high: 4, step: 1}}\n", "space.adapter.r: "),
         (GOAL + "space: {train.learning_rate: {low: 0.0, high: 1.0, log: true}}\nsampler: tpe\n", "space.train.learning_rate: "),
-        (GOAL + "space: {train.learning_rate: {low: 0.1, high: 1.0}}\n", "a grid wants a list of values, or low, high and step"),
+        (GOAL + "space: {train.learning_rate: {low: 0.1, high: 1.0}}\n", "a grid needs a list of values, or low, high and step"),
         (SPACE + GOAL + "sampler: tpo\n", "expected one of [grid, random, tpe]"),
         (SPACE + GOAL + "sampler: tpe\n", "n_trials has no value"),
-        (SPACE + GOAL + "overrides: [evaluate.split=test]\n", "evaluate.split is not for a search to choose"),
-        (GOAL + "space: {evaluate.split: [test, validation]}\n", "evaluate.split is not for a search to choose"),
-        (SPACE + GOAL + "n_trials: 0\n", "n_trials must be 1 or more"),
-        (SPACE + GOAL + "constraints: {size_mb: {}}\n", "constraints.size_mb: no limit; give one of max, min"),
+        (SPACE + GOAL + "overrides: [evaluate.split=test]\n", "evaluate.split must not be set"),
+        (GOAL + "space: {evaluate.split: [test, validation]}\n", "evaluate.split must not be set"),
+        (SPACE + GOAL + "n_trials: 0\n", "n_trials must be at least 1"),
+        (SPACE + GOAL + "constraints: {size_mb: {}}\n", "constraints.size_mb: no limit; set one of max, min"),
         (SPACE + GOAL + "constraints: {size_mb: {mx: 1}}\n", "did you mean constraints.size_mb.max?"),
         (SPACE + GOAL + "constraints: {size_mb: {max: small}}\n", "constraints.size_mb.max: Value 'small'"),
     ],
@@ -84,7 +84,7 @@ def test_a_mistake_is_one_line_that_names_the_file_and_the_key(text: str, said: 
 
 
 def test_a_search_that_is_not_there_comes_with_those_that_are(project: Path) -> None:
-    with pytest.raises(InputError, match="takes one of adapter, int4"):
+    with pytest.raises(InputError, match="must be one of adapter, int4"):
         load("int8")
 
 
@@ -186,12 +186,12 @@ def test_an_interrupted_search_proposes_what_an_undisturbed_one_does(sampler: Sa
     assert all(1e-4 <= choices["train.learning_rate"] <= 1e-2 and isinstance(choices["adapter.r"], int) for choices in whole)
 
 
-def test_what_was_told_comes_back_and_another_commit_begins_anew(project: Path) -> None:
+def test_what_was_told_comes_back_and_another_commit_starts_again(project: Path) -> None:
     search = made(Sampler.grid, 2, **GRID)
     proposed(search, project / "log", 1)
     proposed(search, project / "log", 1, fail=True)
     trials = Proposals(search, "c" * 40, project / "log").trials()
-    assert [(trial.name, trial.figures, trial.reason) for trial in trials] == [
+    assert [(trial.name, trial.metrics, trial.reason) for trial in trials] == [
         ("trial-0", {"size": 0}, ""),
         ("trial-1", {}, "no"),
     ]
@@ -205,10 +205,10 @@ def test_tpe_is_told_which_trials_break_a_constraint(project: Path) -> None:
     assert [trial.constraints for trial in study.trials] == [{"size at most 5": number - 5.0} for number in range(8)]
 
 
-# figures
+# metrics
 
 
-def test_figures_are_numbers_by_their_dotted_keys() -> None:
+def test_metrics_are_numbers_by_their_dotted_keys() -> None:
     metrics = {"size_mb": 3, "note": "text", "gone": None, "nan": float("nan"), "passed": True, "calibration": {"rows": 128}}
     assert dict(numbers(metrics)) == {"size_mb": 3.0, "passed": 1.0, "calibration.rows": 128.0}
 
@@ -225,8 +225,8 @@ def test_shares_are_those_of_the_default() -> None:
     assert fast[0].excess({"speed": 9.0}) <= 0
 
 
-def test_a_figure_that_is_not_there_comes_with_those_that_are() -> None:
-    with pytest.raises(InputError, match=r"^no figure sped; a trial has size, speed$"):
+def test_a_metric_that_is_not_there_comes_with_those_that_are() -> None:
+    with pytest.raises(InputError, match=r"^no metric sped; a trial has size, speed$"):
         limits({"sped": Bound(min=1)}, {"speed": 80.0, "size": 100.0})
 
 
@@ -255,7 +255,7 @@ def trial(name: str, size: float, drop: float, speed: float) -> Trial:
     return Trial(name, {"build.block_size": name}, {"size": size, "drop": drop, "speed": speed})
 
 
-WANTED = Search(
+SEARCH = Search(
     {"build.block_size": ["a"]},
     minimize="size",
     constraints={"drop": Bound(max=0.01), "speed": Bound(min_share_of_default=0.9)},
@@ -269,9 +269,9 @@ FAILED = Trial("failed", {"build.block_size": "7"}, reason="build: the builder r
 
 
 def test_the_winner_is_the_best_of_those_that_keep_every_limit() -> None:
-    verdict = judge(WANTED, [DEFAULT, SMALLEST, SLOW, SMALLER, WORSE, FAILED])
+    verdict = judge(SEARCH, [DEFAULT, SMALLEST, SLOW, SMALLER, WORSE, FAILED])
     assert verdict.winner is SMALLER
-    assert verdict.kept == [DEFAULT, SMALLER, WORSE]
+    assert verdict.feasible == [DEFAULT, SMALLER, WORSE]
     assert [limit.metric for limit in verdict.broken(SLOW)] == ["speed"]
     assert sentence(verdict) == (
         "smaller (build.block_size=smaller) wins: its size, 90, is the lowest of the 3 (of 5 that finished) with drop at most "
@@ -280,7 +280,7 @@ def test_the_winner_is_the_best_of_those_that_keep_every_limit() -> None:
 
 
 def test_the_front_has_what_nothing_beats_in_every_figure() -> None:
-    assert judge(WANTED, [DEFAULT, SMALLEST, SLOW, SMALLER, WORSE, FAILED]).front == [DEFAULT, SMALLEST, SLOW, SMALLER]
+    assert judge(SEARCH, [DEFAULT, SMALLEST, SLOW, SMALLER, WORSE, FAILED]).front == [DEFAULT, SMALLEST, SLOW, SMALLER]
 
 
 def test_more_can_be_better() -> None:
@@ -293,13 +293,13 @@ def test_more_can_be_better() -> None:
 
 
 def test_of_equals_the_default_wins() -> None:
-    verdict = judge(WANTED, [DEFAULT, Trial("same", {"build.block_size": "32"}, dict(DEFAULT.figures))])
+    verdict = judge(SEARCH, [DEFAULT, Trial("same", {"build.block_size": "32"}, dict(DEFAULT.metrics))])
     assert verdict.winner is DEFAULT
     assert sentence(verdict).startswith("default (the default recipe) wins: its size, 100, ")
 
 
 def test_where_no_recipe_keeps_the_limits_the_closest_is_named() -> None:
-    strict = Search(WANTED.space, minimize="size", constraints={"drop": Bound(max=0.004), "speed": Bound(min=75)})
+    strict = Search(SEARCH.space, minimize="size", constraints={"drop": Bound(max=0.004), "speed": Bound(min=75)})
     verdict = judge(strict, [DEFAULT, SMALLEST, WORSE, FAILED])
     assert verdict.winner is None
     assert sentence(verdict) == (
@@ -308,19 +308,19 @@ def test_where_no_recipe_keeps_the_limits_the_closest_is_named() -> None:
 
 
 def test_the_test_rows_are_told_apart_from_the_validation_rows() -> None:
-    worse = Trial("smaller-test", SMALLER.choices, SMALLER.figures | {"drop": 0.03})
-    verdict = replace(judge(WANTED, [DEFAULT, SMALLER]), tested=[worse, replace(DEFAULT, name="default-test")])
+    worse = Trial("smaller-test", SMALLER.choices, SMALLER.metrics | {"drop": 0.03})
+    verdict = replace(judge(SEARCH, [DEFAULT, SMALLER]), tested=[worse, replace(DEFAULT, name="default-test")])
     assert lines_of_test_rows(verdict) == [
         "smaller-test (build.block_size=smaller): size 90, drop 0.03, speed 72; breaks drop",
         "default-test (the default recipe): size 100, drop 0.005, speed 80",
     ]
     failed = replace(verdict, tested=[FAILED, DEFAULT])
     assert lines_of_test_rows(failed)[0] == "failed (build.block_size=7) failed: build: the builder refuses [with T = float]"
-    assert lines_of_test_rows(judge(WANTED, [DEFAULT])) == []
+    assert lines_of_test_rows(judge(SEARCH, [DEFAULT])) == []
 
 
 def test_an_accuracy_comes_with_its_interval() -> None:
-    accurate = Search(WANTED.space, maximize="accuracy")
+    accurate = Search(SEARCH.space, maximize="accuracy")
     verdict = judge(accurate, [Trial("default", {}, EVALUATED)])
     assert lines_of_test_rows(replace(verdict, tested=verdict.trials)) == [
         "default (the default recipe): accuracy 0.95 (0.863 to 0.983)"
@@ -328,7 +328,7 @@ def test_an_accuracy_comes_with_its_interval() -> None:
 
 
 def test_a_recipe_that_was_proposed_twice_counts_once() -> None:
-    assert judge(WANTED, [DEFAULT, SMALLER, SMALLER]).trials == [DEFAULT, SMALLER]
+    assert judge(SEARCH, [DEFAULT, SMALLER, SMALLER]).trials == [DEFAULT, SMALLER]
 
 
 def shown(verdict: Verdict) -> str:
@@ -339,7 +339,7 @@ def shown(verdict: Verdict) -> str:
 
 
 def test_the_table_has_the_winner_first_and_the_reason_of_a_failure(tmp_path: Path) -> None:
-    verdict = judge(WANTED, [DEFAULT, FAILED, SMALLEST, SMALLER])
+    verdict = judge(SEARCH, [DEFAULT, FAILED, SMALLEST, SMALLER])
     lines = [line for line in shown(verdict).splitlines() if line.startswith("│")]
     assert [line.split("│")[1].strip() for line in lines] == ["smaller", "default", "smallest", "failed"]
     assert "winner, Pareto front" in lines[0]
@@ -348,7 +348,7 @@ def test_the_table_has_the_winner_first_and_the_reason_of_a_failure(tmp_path: Pa
 
 
 def test_the_plot_names_the_front_and_is_the_same_each_time(tmp_path: Path) -> None:
-    verdict = judge(WANTED, [DEFAULT, FAILED, SMALLEST, SMALLER, WORSE])
+    verdict = judge(SEARCH, [DEFAULT, FAILED, SMALLEST, SMALLER, WORSE])
     for name in ("one.svg", "two.svg"):
         plot(verdict, tmp_path / name)
     drawn = (tmp_path / "one.svg").read_text(encoding="utf-8")

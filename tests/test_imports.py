@@ -1,0 +1,77 @@
+"""Imports point down: tools -> stages -> tunepress; no folder has too many modules; a module that one folder uses is in it."""
+
+import ast
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pytest
+
+CODE = ("tunepress", "stages", "tools")
+GROUPS = {"stages", "tools", "tools.cli"}  # packages whose modules or folders are the stages and tools
+LAYERS = {"tunepress": 0, "hydra_plugins": 1, "stages": 2, "tools": 3}
+MOST_MODULES = 15
+
+Imports = dict[str, set[str]]
+
+
+@pytest.fixture(scope="module")
+def imports(root: Path) -> Imports:
+    """The modules of this project that each module imports, inside functions too."""
+    modules = {module_name(path.relative_to(root)): path for layer in LAYERS for path in (root / layer).rglob("*.py")}
+    return {name: imported(path) & modules.keys() - {name} for name, path in modules.items()}
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return names
+
+
+def layer(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def unit(module: str) -> str:
+    """The stage, the tool or the package of tunepress that a module belongs to; each command of tools/cli is a tool."""
+    parts = module.split(".")
+    return ".".join(parts[: 3 if parts[:2] == ["tools", "cli"] else 2])
+
+
+def test_imports_point_down(imports: Imports) -> None:
+    upward = [
+        (user, module) for user, modules in imports.items() for module in modules if LAYERS[layer(module)] > LAYERS[layer(user)]
+    ]
+    assert upward == []
+
+
+def test_no_stage_imports_another_stage_and_no_tool_another_tool(imports: Imports) -> None:
+    sideways = [
+        (user, module)
+        for user, modules in imports.items()
+        for module in modules
+        if layer(user) == layer(module) in ("stages", "tools") and module not in GROUPS and unit(user) != unit(module)
+    ]
+    assert sideways == []
+
+
+def test_no_folder_has_more_modules_than_fit_on_a_screen(root: Path) -> None:
+    folders = Counter(path.parent for code in CODE for path in (root / code).rglob("*.py") if path.name != "__init__.py")
+    assert {str(folder.relative_to(root)): count for folder, count in folders.items() if count > MOST_MODULES} == {}
+
+
+def test_a_module_of_the_library_has_two_users_or_belongs_to_its_folder(imports: Imports) -> None:
+    users = defaultdict(set)
+    for user, modules in imports.items():
+        for module in modules:
+            users[module].add(unit(user))
+    library = [module for module in imports if layer(module) == "tunepress" and module.count(".") > 1]
+    misplaced = {module: users[module] for module in library if len(users[module]) < 2 and users[module] != {unit(module)}}
+    assert misplaced == {}

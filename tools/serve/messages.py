@@ -1,0 +1,92 @@
+"""Messages between the HTTP process and the model process: requests to generate, and the events of an answer."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+FinishReason = Literal["stop", "length"]  # length: max_new_tokens or the available room ended the answer
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """One prompt to answer.
+
+    Attributes:
+        prompt: the text.
+        param: field of the HTTP request that holds the prompt, for errors.
+        max_new_tokens: maximum length of the answer.
+        temperature: 0 takes the most likely token each time.
+        top_p: share of the probability to choose from.
+        seed: of the random choice; None for a different one each time.
+        stop: texts before which the answer ends.
+        scored: completions of the prompt whose probabilities are requested.
+        from_template: whether a chat template wrote the prompt, which may include the first token (BOS).
+    """
+
+    prompt: str
+    param: str
+    max_new_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    scored: tuple[str, ...] = ()
+    from_template: bool = False
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """To the model process: nobody is waiting for the current answer."""
+
+
+Command = GenerationRequest | Cancel | None  # None: exit
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The model is loaded."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """The prompt has been read."""
+
+    prompt_tokens: int
+
+
+@dataclass(frozen=True)
+class Token:
+    """One more token, and the text that has become certain with it, often none."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The answer is complete.
+
+    Attributes:
+        text: the rest of the answer that had been held back.
+        finish_reason: what ended the answer.
+        probabilities: of `GenerationRequest.scored`, relative to each other.
+    """
+
+    text: str
+    finish_reason: FinishReason
+    probabilities: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """The answer was cancelled as requested."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The request cannot be answered or, without a `param`, the model failed."""
+
+    reason: str
+    param: str | None
+    code: str | None
+
+
+ModelEvent = Ready | Started | Token | Finished | Cancelled | Failed
