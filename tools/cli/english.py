@@ -38,12 +38,8 @@ NOT_CLEAN_YET = (  # paths begin with one of these; remove a line when its folde
     "stages/build/",
     "stages/report/",
     "tests/",
-    "tools/azure/",
     "tools/cli/",
     "tools/doctor/",
-    "tools/olive/",
-    "tools/search/",
-    "tools/serve/",
     "tunepress/config/",
     "tunepress/core/params.py",
 )

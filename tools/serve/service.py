@@ -53,7 +53,7 @@ class ChatPrompt:
                 chat = [{"role": message.role, "content": message.content} for message in messages]
                 return RenderedChat(self._template.render(chat), from_template=True)
             if len(messages) == 1:
-                row = self._prompt.row_of(messages[0].content.strip())
+                row = self._prompt.parse_row(messages[0].content.strip())
                 return RenderedChat(self._prompt.render_prompt(row), from_template=False)
         except InputError as error:
             raise RequestError(400, f"messages: {error}", "messages") from error
