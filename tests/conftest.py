@@ -1,5 +1,7 @@
 """Fixtures that several test modules share. What needs torch is imported in the fixture: many tests do without."""
 
+import functools
+import gc
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish() -> None:
+    """Spares accelerate, which collects garbage at each training, all that is imported: half a second."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -59,24 +66,31 @@ def project(tiny_phi3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """Two threads only get in each other's way on a model this small."""
+    """Two threads only get in each other's way on a model this small; nor does its training need a good estimate or card."""
+    import jinja2
     import torch
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stages.train.estimate.SECONDS", 0.01)  # 0.25 s of each training
+        patch.setattr(jinja2, "Template", functools.cache(jinja2.Template))  # peft compiles one for each checkpoint
+        yield
     torch.set_num_threads(threads)
 
 
 @pytest.fixture
 def inside(project: Path, one_thread: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The project as the working folder, without what an earlier test has made."""
+    import torch
+
     from stages.train.checkpoints import FOLDER
     from tunepress.core.paths import ADAPTER, METRICS
 
     monkeypatch.chdir(project)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     yield project
+    torch.set_num_threads(1)
     for made in (ADAPTER, METRICS, Path(FOLDER)):
         shutil.rmtree(made, ignore_errors=True)
 

@@ -46,6 +46,7 @@ def test_a_lock_without_a_gpu_has_nothing_of_cuda(name: str, root: Path) -> None
     assert not [package for package in pins(root / f"requirements/{name}.txt") if re.match(unwanted, package)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ON_LINUX)
 def test_the_resolver_finds_a_lock_for_a_gpu_complete(name: str, root: Path, tmp_path: Path) -> None:
     """It reads metadata only; nothing of CUDA is downloaded or installed."""

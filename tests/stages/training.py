@@ -1,6 +1,7 @@
 """A small training, for the tests of what `stages.train` does: rows, sections and what came out."""
 
 import csv
+import functools
 import json
 import subprocess
 from pathlib import Path
@@ -54,15 +55,16 @@ def row(number: int, name: str) -> dict[str, Any]:
     return {"source": f"{name} row {number}", "prompt": prompt, "completion": tone, "expected": tone, "sequence": number}
 
 
+@functools.cache
+def default_config(root: Path) -> Any:
+    files = {"adapter": root / "conf/adapter/lora.yaml", "train": root / "conf/train/default.yaml"}
+    return OmegaConf.merge(OmegaConf.structured(train.Config), {name: OmegaConf.load(file) for name, file in files.items()})
+
+
 def sections(root: Path, seed: int = 0, adapter: dict[str, Any] | None = None, **settings: Any) -> train.Config:
     """The default recipe on SHORT, with some values of `adapter` and of `train` changed."""
-    given: Any = {
-        "adapter": OmegaConf.load(root / "conf/adapter/lora.yaml"),
-        "train": OmegaConf.load(root / "conf/train/default.yaml"),
-        "seed": seed,
-    }
-    changed = {"adapter": {"r": 4} | (adapter or {}), "train": SHORT | settings}
-    cfg = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(train.Config), given, changed))
+    changed = {"seed": seed, "adapter": {"r": 4} | (adapter or {}), "train": SHORT | settings}
+    cfg = OmegaConf.to_object(OmegaConf.merge(default_config(root), changed))
     assert isinstance(cfg, train.Config)
     return cfg
 

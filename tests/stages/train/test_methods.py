@@ -1,6 +1,5 @@
 """Every kind of adapter and every initialisation: it trains, repeats, and the merged model is the model that was trained."""
 
-import gc
 import json
 import shutil
 from collections.abc import Iterator
@@ -71,14 +70,6 @@ class Trained:
     def base(self) -> MergeBase:
         """The weights that it was trained on."""
         return MergeBase.dequantized if self.cfg.adapter.method.quantized else MergeBase.original
-
-
-@pytest.fixture(scope="module", autouse=True)
-def frozen() -> Iterator[None]:
-    """Spares accelerate, which collects garbage at each training, all that is imported: half a second."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="module", params=CASES)

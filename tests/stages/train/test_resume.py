@@ -1,6 +1,5 @@
 """Resuming: whenever a training is killed, the next one ends with the bytes of one that was left in peace."""
 
-import gc
 import os
 import random
 import re
@@ -72,14 +71,6 @@ class Watch(TrainerCallback):
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.told("end", state)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def frozen() -> Iterator[None]:
-    """Spares accelerate, which collects garbage at each training, all that is imported: half a second."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

@@ -39,6 +39,7 @@ def test_a_second_training_gives_the_same_bytes_and_another_seed_others(root: Pa
     assert other[CONFIG.name] == first[CONFIG.name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [1, 16])
 def test_threads_and_hash_seeds_of_the_process_change_no_byte(rows: int, root: Path) -> None:
     """Few rows of few tokens are what oneMKL's products depend on threads with: see tunepress/models/threads.py."""

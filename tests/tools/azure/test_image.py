@@ -60,6 +60,7 @@ def test_the_packages_that_decide_are_the_lock_s(lock: str, tmp_path: Path) -> N
     assert pinned(Path("requirements/azure.txt")).items() <= found.items()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lock", LOCKS)
 def test_the_resolver_takes_the_two_locks_together(lock: str, tmp_path: Path) -> None:
     """It reads metadata only; nothing is downloaded or installed."""

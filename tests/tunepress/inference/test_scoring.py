@@ -236,6 +236,7 @@ def wide(tiny_phi3: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     return folder / "merged", folder / "onnx"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runtime", ["torch", "onnx", "torch+onnx"])
 def test_the_memory_of_a_long_answer_is_that_of_a_chunk(runtime: str, wide: tuple[Path, Path], root: Path) -> None:
     command = [sys.executable, "-c", MEMORY, runtime, *map(str, wide)]
