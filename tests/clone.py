@@ -67,7 +67,7 @@ class Clone:
         self.run("git", "commit", "--quiet", "-m", "state")
 
     def outputs(self) -> dict[str, str]:
-        """The hashes of dvc.lock, by output, but for those that tell seconds."""
+        """The hashes of dvc.lock, by output, except those that contain seconds."""
         return hashes(self.folder / "dvc.lock")
 
     def restore(self) -> None:

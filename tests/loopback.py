@@ -66,10 +66,10 @@ class Handler(BaseHTTPRequestHandler):
     def answer(self, content: bytes) -> None:
         etag = hashlib.sha256(content).hexdigest()[:16]
         start, end = 0, len(content)
-        if wanted := self.headers.get("Range"):
-            first, _, last = wanted.removeprefix("bytes=").partition("-")
+        if byte_range := self.headers.get("Range"):
+            first, _, last = byte_range.removeprefix("bytes=").partition("-")
             start, end = int(first), min(int(last) + 1, end)
-        self.send_response(206 if wanted else 200)
+        self.send_response(206 if byte_range else 200)
         self.send_header("Content-Length", str(end - start))
         if self.server.versions:
             self.send_header("ETag", f'"{etag}"')

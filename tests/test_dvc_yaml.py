@@ -46,7 +46,7 @@ def imported_by(path: Path, root: Path) -> set[Path]:
 
 
 def modules_of(stage: str, root: Path) -> set[str]:
-    """The modules that run when a stage runs, but for those that only import another or have only a docstring."""
+    """The modules that run when a stage runs, except those that only import another or have only a docstring."""
     start = root / "stages" / stage / "__main__.py"
     waiting, seen = [start if start.exists() else root / "stages" / f"{stage}.py"], set[Path]()
     while waiting:

@@ -81,9 +81,9 @@ def test_a_bad_row_fails_in_one_line_and_the_last_good_outputs_come_back(clone: 
     before = (clone.folder / "data/prepared/train.jsonl").read_bytes()
     with (clone.folder / "data/raw/tone.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"phrase": "no tone"\n')
-    said = clone.run("dvc", "repro", code=255)
-    assert re.search(r"^prepare: data/raw/tone.jsonl line \d+: not JSON", said, flags=re.MULTILINE)
-    assert "Traceback" not in said
+    output = clone.run("dvc", "repro", code=255)
+    assert re.search(r"^prepare: data/raw/tone.jsonl line \d+: not JSON", output, flags=re.MULTILINE)
+    assert "Traceback" not in output
     clone.run("git", "checkout", "--quiet", ".")
     clone.run("dvc", "checkout", "--quiet")  # what `make repro` does after a failure
     assert (clone.folder / "data/prepared/train.jsonl").read_bytes() == before
@@ -103,16 +103,16 @@ def test_a_broken_bound_fails_repro_behind_the_report(clone: Clone) -> None:
     params = clone.folder / "params.yaml"
     params.write_text(params.read_text(encoding="utf-8").replace("max_size_mb: null", "max_size_mb: 0.01"), encoding="utf-8")
     shutil.rmtree(clone.folder / "report")
-    said = clone.run("dvc", "repro", code=255)
-    assert re.search(r"^gate: gate\.max_size_mb: [\d.]+ is [\d.]+ over the bound of 0\.01$", said, flags=re.MULTILINE)
+    output = clone.run("dvc", "repro", code=255)
+    assert re.search(r"^gate: gate\.max_size_mb: [\d.]+ is [\d.]+ over the bound of 0\.01$", output, flags=re.MULTILINE)
     assert (clone.folder / "report/index.html").exists()
     assert json.loads((clone.folder / "metrics/summary.json").read_text(encoding="utf-8"))["gate"].startswith("max_size_mb ")
 
 
 def test_an_experiment_with_a_broken_bound_is_kept_and_told_again_where_it_is_taken_over(clone: Clone) -> None:
     clone.restore()
-    said = clone.run("dvc", "exp", "run", *SMOKE, "--name", "too-large", "-S", "gate.max_size_mb=0.02")
-    assert "gate: not passed: gate.max_size_mb" in said
+    output = clone.run("dvc", "exp", "run", *SMOKE, "--name", "too-large", "-S", "gate.max_size_mb=0.02")
+    assert "gate: not passed: gate.max_size_mb" in output
     clone.restore()
     clone.run("dvc", "exp", "apply", "too-large")
     assert "over the bound of 0.02" in clone.run(sys.executable, "-m", "tools.cli.results", code=1)
@@ -120,9 +120,9 @@ def test_an_experiment_with_a_broken_bound_is_kept_and_told_again_where_it_is_ta
 
 def test_a_wrong_type_or_key_fails_before_any_stage(clone: Clone) -> None:
     for override in ("train.learning_rate=fast", "+train.learning_rat=1e-3", "base_model=gpt_5"):
-        said = clone.run("dvc", "exp", "run", "-S", override, code=255)
-        assert "Running stage" not in said
-        assert override.split("=")[0].lstrip("+").split(".")[-1] in said
+        output = clone.run("dvc", "exp", "run", "-S", override, code=255)
+        assert "Running stage" not in output
+        assert override.split("=")[0].lstrip("+").split(".")[-1] in output
 
 
 def test_queued_experiments_run_on_two_workers(clone: Clone) -> None:

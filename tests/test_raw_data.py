@@ -20,8 +20,8 @@ def test_no_two_phrases_share_more_than_half_of_their_words(root: Path) -> None:
     rows = [json.loads(line) for line in (root / "data/raw/tone.jsonl").read_text(encoding="utf-8").splitlines()]
     words = [(row["phrase"], frozenset(re.findall(r"[a-z']+", row["phrase"].lower()))) for row in rows]
     alike = [
-        (one, other)
-        for (one, first), (other, second) in itertools.combinations(words, 2)
+        (phrase, other)
+        for (phrase, first), (other, second) in itertools.combinations(words, 2)
         if len(first & second) > 0.5 * len(first | second)
     ]
     assert not alike

@@ -15,22 +15,22 @@ ON_LINUX = ["cuda13", "cuda12", "serve-cuda13", "serve-cuda12"]
 
 def pins(path: Path) -> dict[str, str]:
     """The versions that a file pins, and those of the files that it includes."""
-    found: dict[str, str] = {}
+    pinned: dict[str, str] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
-        wanted = line.split("#")[0].strip()
-        if wanted.startswith("-r "):
-            found |= pins(path.with_name(wanted.removeprefix("-r ")))
-        elif wanted and not wanted.startswith("-c "):
-            match = re.fullmatch(r"([A-Za-z0-9._-]+)(?:\[[a-z,]+\])?==([^ ;]+).*", wanted)
+        requirement = line.split("#")[0].strip()
+        if requirement.startswith("-r "):
+            pinned |= pins(path.with_name(requirement.removeprefix("-r ")))
+        elif requirement and not requirement.startswith("-c "):
+            match = re.fullmatch(r"([A-Za-z0-9._-]+)(?:\[[a-z,]+\])?==([^ ;]+).*", requirement)
             assert match, f"{path}: {line} pins nothing"
-            found[re.sub(r"[-_.]+", "-", match[1]).lower()] = match[2]
-    return found
+            pinned[re.sub(r"[-_.]+", "-", match[1]).lower()] = match[2]
+    return pinned
 
 
 @pytest.mark.parametrize("name", ANYWHERE + ON_LINUX)
 def test_the_lock_holds_what_was_asked_for(name: str, root: Path) -> None:
-    asked, locked = pins(root / f"requirements/{name}.in"), pins(root / f"requirements/{name}.txt")
-    assert asked.items() <= locked.items()
+    direct, locked = pins(root / f"requirements/{name}.in"), pins(root / f"requirements/{name}.txt")
+    assert direct.items() <= locked.items()
 
 
 @pytest.mark.parametrize("name", ["dev", "search", "serve", "azure"])

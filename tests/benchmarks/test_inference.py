@@ -44,12 +44,12 @@ def measured(root: Path, tiny_phi3: Path, tmp_path_factory: pytest.TempPathFacto
 def test_every_contender_has_every_figure(measured: dict[str, Any], tiny_phi3: Path) -> None:
     assert list(measured["contenders"]) == NAMES
     assert measured["threads"] >= 1
-    for one in measured["contenders"].values():
-        assert one["load_seconds"] > 0
-        assert one["peak_memory_mb"] > 0
+    for figures in measured["contenders"].values():
+        assert figures["load_seconds"] > 0
+        assert figures["peak_memory_mb"] > 0
         for batch in ("batch_1", "batch_2"):
-            assert len(one[batch]) == 3
-            for figure in one[batch].values():
+            assert len(figures[batch]) == 3
+            for figure in figures[batch].values():
                 assert 0 < figure["min"] <= figure["median"] <= figure["max"]
     onnx, torch = measured["contenders"]["onnx"], measured["contenders"]["torch"]
     assert (onnx["weights"], torch["weights"]) == ("int4", "float32")

@@ -58,10 +58,10 @@ def shown(results: dict[str, Any], task: Task) -> str:
 
 def test_the_rows_are_in_balance_and_none_is_trained_and_asked(task: Task, tmp_path: Path) -> None:
     config.write(task, 0, tmp_path / "given")
-    learned, asked = (read_jsonl(tmp_path / "given" / name) for name in (TRAIN, TEST))
+    learned, tested = (read_jsonl(tmp_path / "given" / name) for name in (TRAIN, TEST))
     assert set(Counter(row["tone"] for row in learned).values()) == {10}
-    assert set(Counter(row["tone"] for row in asked).values()) == {3}
-    assert not {row["phrase"] for row in learned} & {row["phrase"] for row in asked}
+    assert set(Counter(row["tone"] for row in tested).values()) == {3}
+    assert not {row["phrase"] for row in learned} & {row["phrase"] for row in tested}
 
 
 def test_the_file_names_the_models_own_projections_the_seed_and_the_steps(task: Task, tmp_path: Path) -> None:

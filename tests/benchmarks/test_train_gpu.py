@@ -113,8 +113,8 @@ def test_varlen_computes_attention_by_example(window: int | None, monkeypatch: p
     q, k, v = torch.randn(3, 1, 2, 20, 8, generator=torch.Generator().manual_seed(0))
     options: dict[str, Any] = {"cu_seq_lens_q": EXAMPLES, "sliding_window": window, "scaling": 0.3, "max_length_q": 13}
     expected, _ = attention_by_example(torch.nn.Module(), q, k, v, None, **options)
-    found, _ = attention.attention_varlen(torch.nn.Module(), q, k, v, None, **options)
-    assert torch.allclose(found, expected, atol=1e-6)
+    computed, _ = attention.attention_varlen(torch.nn.Module(), q, k, v, None, **options)
+    assert torch.allclose(computed, expected, atol=1e-6)
     assert attention.VARLEN.startswith(BY_EXAMPLE)  # otherwise it does not get the boundaries
 
 

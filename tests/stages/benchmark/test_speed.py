@@ -71,9 +71,9 @@ def test_the_end_of_an_answer_is_never_chosen(tiny_phi3: Path, fp32: Path, tmp_p
     usual = generate(TorchModel(tiny_phi3, deterministic=False), [PROMPT], NEW_TOKENS).tokens[0]
     end = usual[3]
     torch_model, onnx_model = (ending_with(end, folder, tmp_path / folder.name) for folder in (tiny_phi3, fp32))
-    found = generate(TorchModel(torch_model, deterministic=False), [PROMPT], NEW_TOKENS).tokens[0]
-    assert len(found) == NEW_TOKENS and end not in found
-    assert generate(OnnxModel(onnx_model), [PROMPT], NEW_TOKENS).tokens[0] == found
+    tokens = generate(TorchModel(torch_model, deterministic=False), [PROMPT], NEW_TOKENS).tokens[0]
+    assert len(tokens) == NEW_TOKENS and end not in tokens
+    assert generate(OnnxModel(onnx_model), [PROMPT], NEW_TOKENS).tokens[0] == tokens
 
 
 def test_a_second_answer_does_not_depend_on_the_first(runtime: Runtime) -> None:
