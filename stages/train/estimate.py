@@ -222,15 +222,16 @@ def estimated_bytes(model: PeftModel, train: Train, quantized: bool, tokens: int
     moments = OPTIMIZER_BYTES.get(train.optim, MOMENTS_8BIT if "8bit" in train.optim else MOMENTS)
     layers = frozen_linear(model)
     on_cpu = not torch.cuda.is_available()
-    kept = tokens * sum(layer.out_features for layer in layers) * width * (KEPT_PER_OUTPUT_ON_CPU if on_cpu else KEPT_PER_OUTPUT)
+    per_output = KEPT_PER_OUTPUT_ON_CPU if on_cpu else KEPT_PER_OUTPUT
+    activations = tokens * sum(layer.out_features for layer in layers) * width * per_output
     if train.gradient_checkpointing:
         blocks = model.config.num_hidden_layers
-        least = kept / blocks + tokens * model.config.hidden_size * blocks * width
-        kept = max(least, kept * CHECKPOINTED_ON_CPU) if on_cpu else least
+        checkpointed = activations / blocks + tokens * model.config.hidden_size * blocks * width
+        activations = max(checkpointed, activations * CHECKPOINTED_ON_CPU) if on_cpu else checkpointed
     if quantized:
-        kept += dequantized_bytes([layer.weight.numel() * width for layer in layers], on_cpu)
+        activations += dequantized_bytes([layer.weight.numel() * width for layer in layers], on_cpu)
     logits = labels * model.config.vocab_size * 4 * LOGIT_COPIES
-    return int(RUNTIME + frozen + trained * (4 + 4 + moments) + kept + logits)
+    return int(RUNTIME + frozen + trained * (4 + 4 + moments) + activations + logits)
 
 
 def dequantized_bytes(sizes: list[int], on_cpu: bool) -> int:

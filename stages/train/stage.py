@@ -56,9 +56,9 @@ class Config:
 
 def main(cfg: Config) -> str:
     """Trains models/adapter on data/prepared."""
-    for wrong in (adapter_schema.refusal(cfg.adapter), train_schema.refusal(cfg.train)):
-        if wrong:
-            raise InputError(wrong)
+    for problem in (adapter_schema.refusal(cfg.adapter), train_schema.refusal(cfg.train)):
+        if problem:
+            raise InputError(problem)
     check(BASE)
     if cfg.adapter.method is Method.none:
         return leave_untrained()
@@ -68,9 +68,8 @@ def main(cfg: Config) -> str:
     if plan.split_examples and cfg.train.fsdp and max(map(len, examples["train"])) > 1:  # a process would wait forever
         raise InputError("train.fsdp: this architecture is trained one example at a time; set data.corpus_strategy=line-by-line")
     if to_launch(cfg.train.num_processes):
-        training_arguments(
-            cfg.train, cfg.seed, Path(), bool(examples["validation"])
-        )  # so that errors are printed once, not by each process
+        # so that errors are printed once, not by each process
+        training_arguments(cfg.train, cfg.seed, Path(), bool(examples["validation"]))
         plan.check_memory(cfg.train, cfg.adapter.method.quantized)
         launch("stages.train", sys.argv[1:], cfg.train.num_processes)
     if first():
