@@ -78,10 +78,10 @@ def merged_by_peft(base: Path, adapter: Path, dtype: torch.dtype = torch.float32
 
 def merge_in(project: Path, base: Path, adapter: Path, merge_base: MergeBase = MergeBase.original) -> Path:
     """Runs the stage in a project's folder with these inputs; returns the merged model's."""
-    for place, given in ((BASE, base), (ADAPTER, adapter)):
+    for place, target in ((BASE, base), (ADAPTER, adapter)):
         (project / place).parent.mkdir(parents=True, exist_ok=True)
         (project / place).unlink(missing_ok=True)
-        (project / place).symlink_to(given)
+        (project / place).symlink_to(target)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)
         merge.main(merge.Config(Merge(merge_base)))
@@ -91,5 +91,5 @@ def merge_in(project: Path, base: Path, adapter: Path, merge_base: MergeBase = M
 @torch.inference_mode()
 def logits(model: Any) -> torch.Tensor:
     """Of TOKENS."""
-    found: torch.Tensor = model.eval()(TOKENS).logits
-    return found
+    actual: torch.Tensor = model.eval()(TOKENS).logits
+    return actual

@@ -11,7 +11,7 @@ from tunepress.models.hf_model import load_model
 
 def write_random_adapter(base: Path, folder: Path, seed: int = 0, **fields: Any) -> Path:
     """Writes an adapter of `base` in peft's layout to `folder`, a LoRA on all linear layers unless `fields` say otherwise."""
-    given = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "init_lora_weights": False} | fields
+    values = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "init_lora_weights": False} | fields
     set_seed(seed)
-    get_peft_model(load_model(base), LoraConfig(task_type="CAUSAL_LM", **given)).save_pretrained(folder)
+    get_peft_model(load_model(base), LoraConfig(task_type="CAUSAL_LM", **values)).save_pretrained(folder)
     return folder

@@ -51,10 +51,10 @@ def project(root: Path, tiny_phi3: Path, tmp_path: Path, monkeypatch: pytest.Mon
         new_project(tmp_path, base)
         monkeypatch.chdir(tmp_path)
         write_jsonl(Path("rows.jsonl"), rows)
-        given = {"files": ["rows.jsonl"], "text_template": "{q} => {a}", "completion_column": "a"}
+        values = {"files": ["rows.jsonl"], "text_template": "{q} => {a}", "completion_column": "a"}
         split = {"labels": None, "eval_dataset_size": 0.0, "test_size": 0.5}
         chosen = OmegaConf.merge(
-            OmegaConf.structured(Data), OmegaConf.load(root / "conf/data/tone.yaml"), given | split | settings
+            OmegaConf.structured(Data), OmegaConf.load(root / "conf/data/tone.yaml"), values | split | settings
         )
         data = OmegaConf.to_object(chosen)
         assert isinstance(data, Data)
@@ -76,8 +76,8 @@ def measured(*candidates: str) -> dict[str, dict[str, Any]]:
     for candidate in candidates:
         evaluate.main(candidate, evaluate.Config(evaluation()))
     compare.main(compare.Config(evaluation()))
-    found = {name: read_json(METRICS / "evaluate" / f"{name}.json") for name in candidates}
-    return found | {"compare": read_json(METRICS / "compare.json")}
+    actual = {name: read_json(METRICS / "evaluate" / f"{name}.json") for name in candidates}
+    return actual | {"compare": read_json(METRICS / "compare.json")}
 
 
 # the tokens that end an answer
@@ -167,9 +167,9 @@ def test_rows_that_the_built_model_tokenizes_differently_are_told_and_can_fail_t
     figures = measured("merged", "onnx")
     assert figures["compare"]["tokenized_differently"] == rows == 6
     assert figures["onnx"]["perplexity"] != figures["merged"]["perplexity"]
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     first = read_jsonl(PREPARED / "test.jsonl")[0]["source"]
-    assert f"compare: {first}: the built model's tokenizer gives other tokens than in training, and in 5 more rows" in told
+    assert f"compare: {first}: the built model's tokenizer gives other tokens than in training, and in 5 more rows" in output
     benchmarks = {name: {"batch_1": {"decode_tokens_per_second": {"median": 1.0}}} for name in ("merged", "onnx")}
     evaluated = {name: {"exact_match": 0.0} for name in evaluate.CANDIDATES}
     run = Run({}, {}, {"size_mb": 1.0}, figures["compare"], evaluated, benchmarks)
@@ -211,7 +211,7 @@ def test_rows_that_fill_the_context_are_answered_as_far_as_it_goes(
     onnx, merged = OnnxModel(ONNX), TorchModel(MERGED, 1, [7])  # a token that it does not choose, so only the context ends it
     lengths: list[int] = []
     generate = merged.model.generate
-    monkeypatch.setattr(merged.model, "generate", lambda **given: kept(lengths, generate(**given)))
+    monkeypatch.setattr(merged.model, "generate", lambda **options: kept(lengths, generate(**options)))
     texts = [row["prompt"] for row in rows if len(row["prompt"]) >= longest - 1] + ["x" * 60]
     merged.answers(texts, prompt.max_new_tokens)
     assert max(lengths) == 64

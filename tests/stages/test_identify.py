@@ -42,9 +42,9 @@ def files() -> Iterator[Files]:
 def sections(root: Path, files: Files) -> identify.Config:
     data = OmegaConf.merge(OmegaConf.structured(Data), OmegaConf.load(root / "conf/data/tone.yaml"))
     data.files = [f"{files.url}/a/tone.jsonl", "data/raw/tone.jsonl", f"{files.url}/b/tone.jsonl"]
-    found = OmegaConf.to_object(data)
-    assert isinstance(found, Data)
-    return identify.Config(found)
+    actual = OmegaConf.to_object(data)
+    assert isinstance(actual, Data)
+    return identify.Config(actual)
 
 
 def run(sections: identify.Config) -> None:
@@ -85,13 +85,12 @@ def test_without_an_answer_the_version_seen_before_stays_and_one_line_a_file_say
     files.statuses = dict.fromkeys(files.files, 503)
     identify.main("files", sections)
     assert IDENTIFIED.read_bytes() == before
-    said = capsys.readouterr().err.splitlines()
-    assert len(said) == 2
-    assert "this run continues with the known version" in said[0]
+    message = capsys.readouterr().err.splitlines()
+    assert len(message) == 2
+    assert "this run continues with the known version" in message[0]
 
 
-@pytest.mark.parametrize("text", ["<<<<<<< HEAD\n[]\n", '[{"url": "https://example.org/tone.jsonl"}]', "[1]"])
-def test_a_list_of_versions_that_git_could_not_merge_is_named(text: str, sections: identify.Config) -> None:
+@pytest.mark.parametrize("text", ["def test_a_list_of_versions_that_git_could_not_merge_is_named(text: str, sections: identify.Config) -> None:
     IDENTIFIED.parent.mkdir(parents=True)
     IDENTIFIED.write_text(text, encoding="utf-8")
     for stage in (lambda: identify.main("files", sections), lambda: collect.main("files", collect.Config())):
@@ -180,14 +179,14 @@ def imported_at_once(path: Path) -> set[str]:
 def test_no_stage_and_no_composition_imports_a_package_of_a_cloud(root: Path) -> None:
     stages = (root / "stages").glob("*.py"), (root / "stages").glob("*/__main__.py")
     waiting = [root / "hydra_plugins/tunepress.py", *chain(*stages)]
-    found, names = set(waiting), set()
+    actual, names = set(waiting), set()
     while waiting:
         now = imported_at_once(waiting.pop())
         names |= now
-        ours = {path for name in now if (path := root.joinpath(*name.split(".")).with_suffix(".py")).exists()} - found
-        found |= ours
+        ours = {path for name in now if (path := root.joinpath(*name.split(".")).with_suffix(".py")).exists()} - actual
+        actual |= ours
         waiting += ours
-    assert root / "tunepress/remote/file.py" in found
+    assert root / "tunepress/remote/file.py" in actual
     assert {"fsspec", "torch"} <= {name.partition(".")[0] for name in names}
     assert not {name.partition(".")[0] for name in names} & CLOUD
 

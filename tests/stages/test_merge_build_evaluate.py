@@ -84,8 +84,8 @@ def metrics(name: str) -> Any:
 
 @torch.inference_mode()
 def logits(model: Any, prompt: str) -> torch.Tensor:
-    found: torch.Tensor = model(torch.tensor([load_encoder(BASE).encode_prompt(prompt)])).logits
-    return found
+    actual: torch.Tensor = model(torch.tensor([load_encoder(BASE).encode_prompt(prompt)])).logits
+    return actual
 
 
 # merge
@@ -96,16 +96,16 @@ def test_the_merged_model_gives_the_logits_of_base_and_adapter_and_not_of_the_ba
     untrained = [logits(base, prompt) for prompt in PROMPTS[:5]]
     adapted = PeftModel.from_pretrained(base, ADAPTER).eval()
     for prompt, before in zip(PROMPTS[:5], untrained, strict=True):
-        found = logits(merged, prompt)
-        torch.testing.assert_close(found, logits(adapted, prompt), atol=1e-5, rtol=0)
-        assert (found - before).abs().max() > 0.1
+        actual = logits(merged, prompt)
+        torch.testing.assert_close(actual, logits(adapted, prompt), atol=1e-5, rtol=0)
+        assert (actual - before).abs().max() > 0.1
 
 
 def test_the_merged_weights_are_those_of_pefts_own_merge() -> None:
     expected = PeftModel.from_pretrained(load_model(BASE), ADAPTER).merge_and_unload().state_dict()
-    found = load_model(MERGED).state_dict()
-    assert found.keys() == expected.keys()
-    for name, tensor in found.items():
+    actual = load_model(MERGED).state_dict()
+    assert actual.keys() == expected.keys()
+    for name, tensor in actual.items():
         assert tensor.dtype is torch.float32
         assert torch.equal(tensor, expected[name]), name
 
@@ -217,10 +217,10 @@ def test_every_candidate_is_measured_on_every_row_of_the_split(candidate: str, s
     assert figures["split"] == split.value
     for name in ("source", "prompt", "expected"):
         assert [row[name] for row in predictions] == [row[name] for row in rows]
-    said = [row["predicted"] for row in predictions]
-    assert set(said) <= {*LABELS, "(invalid)"}
+    predicted = [row["predicted"] for row in predictions]
+    assert set(predicted) <= {*LABELS, "(invalid)"}
     assert figures["rows"] == len(rows)
-    assert figures["accuracy"] == pytest.approx(accuracy_score([row["expected"] for row in rows], said), abs=1e-4)
+    assert figures["accuracy"] == pytest.approx(accuracy_score([row["expected"] for row in rows], predicted), abs=1e-4)
     assert figures["accuracy_low"] <= figures["accuracy"] <= figures["accuracy_high"]
 
 
@@ -255,8 +255,8 @@ def test_a_full_precision_build_agrees_to_numerical_noise_and_int4_does_not(proj
 
 def test_rows_that_the_two_models_answer_differently_are_listed() -> None:
     one = [
-        {"source": f"row {n}", "prompt": "p", "expected": "joy", "predicted": said}
-        for n, said in enumerate(("joy", "fear", "joy"))
+        {"source": f"row {n}", "prompt": "p", "expected": "joy", "predicted": answer}
+        for n, answer in enumerate(("joy", "fear", "joy"))
     ]
     other = [row | {"predicted": tone} for row, tone in zip(one, ("joy", "joy", "fear"), strict=True)]
     assert [(row["source"], row["merged"], row["onnx"]) for row in compare.changed_rows(one, other)] == [
@@ -286,7 +286,7 @@ def test_a_metric_of_the_users_own_is_a_function_named_in_the_configuration(
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("of_mine_too.absent", "evaluate.metric: of_mine_too.absent is not a function that can be imported"),
         ("nowhere.at_all", "evaluate.metric: nowhere.at_all is not a function that can be imported"),
@@ -295,14 +295,14 @@ def test_a_metric_of_the_users_own_is_a_function_named_in_the_configuration(
     ],
 )
 def test_a_metric_that_cannot_be_used_is_refused_in_one_line(
-    project: Path, monkeypatch: pytest.MonkeyPatch, name: str, said: str
+    project: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str
 ) -> None:
     functions = ("def broken(expected, answers):\n    return 1 / 0\n", "def wordy(expected, answers):\n    return 'good'\n")
     (project / "of_mine_too.py").write_text("".join(functions))
     monkeypatch.syspath_prepend(str(project))
     with pytest.raises(InputError) as refused:
         evaluated("onnx", metric=name)
-    assert str(refused.value).startswith(said)
+    assert str(refused.value).startswith(message)
     assert "\n" not in str(refused.value)
 
 

@@ -61,14 +61,14 @@ def test_a_killed_build_leaves_the_earlier_model_and_the_next_run_is_whole(recip
     assert killed.returncode == -signal.SIGKILL
     assert [file.name for file in (project / ONNX).iterdir()] == ["earlier"]
     assert (partial / written).exists()
-    found = []
+    actual = []
     for _ in range(2):
         again = started("build", project, recipe)
         _, error = again.communicate()
         assert again.returncode == 0, error
-        found.append(hashes(project / ONNX))
-    assert found[0] == found[1]
-    assert "checkpoint" not in found[0]
+        actual.append(hashes(project / ONNX))
+    assert actual[0] == actual[1]
+    assert "checkpoint" not in actual[0]
     assert not partial.exists()
 
 

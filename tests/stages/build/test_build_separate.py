@@ -99,11 +99,11 @@ def test_one_loaded_model_answers_both_tasks_in_turn(projects: dict[str, Path]) 
             generator.generate_next_token()
         return str(tokenizer.decode(generator.get_sequence(0)[len(tokens) :]))
 
-    said = {task: [] for task in TASKS}  # type: dict[str, list[str]]
+    message = {task: [] for task in TASKS}  # type: dict[str, list[str]]
     for prompt in PROMPTS:
-        for task, answers in said.items():
+        for task, answers in message.items():
             answers.append(answer(prompt, task))
-    assert said == {task: right_answers(task) for task in TASKS}
+    assert message == {task: right_answers(task) for task in TASKS}
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -171,8 +171,8 @@ def test_an_odd_number_of_blocks_is_refused_before_the_builder_stumbles_over_it(
 
 def first_logits(folder: Path) -> Logits:
     model = OnnxModel(folder)
-    ((_, _, found),) = model.logits([(model.encode_prompt("Text: hello"), [[0]])])
-    return found
+    ((_, _, actual),) = model.logits([(model.encode_prompt("Text: hello"), [[0]])])
+    return actual
 
 
 @pytest.mark.parametrize("tie_word_embeddings", [False, True])
@@ -204,7 +204,7 @@ def project(tiny_phi3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize(
-    ("chosen", "said"),
+    ("chosen", "message"),
     [
         (recipe("int3"), "build.precision: the builder has no int3 for cpu"),
         (recipe(extra_options={"fuse_qvk": False}), "did you mean build.extra_options.fuse_qkv?"),
@@ -212,10 +212,10 @@ def project(tiny_phi3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     ],
     ids=["target", "option", "block size"],
 )
-def test_the_stage_refuses_what_was_not_composed_by_conf(chosen: Build, said: str, project: Path) -> None:
+def test_the_stage_refuses_what_was_not_composed_by_conf(chosen: Build, message: str, project: Path) -> None:
     with pytest.raises(InputError) as raised:
         build.main(build.Config(chosen, MERGE))
-    assert said in str(raised.value)
+    assert message in str(raised.value)
     assert not (project / ONNX).exists()
 
 
@@ -299,7 +299,7 @@ def measured(stage: str) -> str:
 @pytest.mark.parametrize("stage", ["evaluate", "compare", "benchmark"])
 def test_a_stage_that_measures_a_model_for_other_hardware_says_in_one_line_what_it_takes(stage: str, project: Path) -> None:
     build.main(build.Config(recipe(execution_provider="cuda"), MERGE))
-    said = measured(stage)
-    assert said.startswith(f"{ONNX}: the model is built for cuda, which does not run here (")
-    assert said.endswith("onnxruntime-genai-cuda and onnxruntime-gpu for CUDA 13")
-    assert "\n" not in said
+    message = measured(stage)
+    assert message.startswith(f"{ONNX}: the model is built for cuda, which does not run here (")
+    assert message.endswith("onnxruntime-genai-cuda and onnxruntime-gpu for CUDA 13")
+    assert "\n" not in message

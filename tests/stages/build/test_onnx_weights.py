@@ -23,8 +23,8 @@ def weights(chosen: Build, tiny_phi3: Path, folder: Path) -> Weights:
 
 
 def test_int4_in_blocks_of_32_takes_half_a_byte_and_a_float_for_32(tiny_phi3: Path, tmp_path: Path) -> None:
-    found = weights(recipe(block_size=32, is_symmetric=True), tiny_phi3, tmp_path / "onnx")
-    assert found.tensors == {
+    actual = weights(recipe(block_size=32, is_symmetric=True), tiny_phi3, tmp_path / "onnx")
+    assert actual.tensors == {
         ("embedding", Kind.plain): 260 * 64 * 4,
         ("head", Kind.quantized): HEAD // 2,
         ("head", Kind.scales): HEAD // 32 * 4,
@@ -34,44 +34,44 @@ def test_int4_in_blocks_of_32_takes_half_a_byte_and_a_float_for_32(tiny_phi3: Pa
         ("mlp", Kind.scales): MLP // 32 * 4,
         ("rest", Kind.plain): (NORMS + CACHES) * 4,
     }
-    assert found.quantized_weights == HEAD + ATTENTION + MLP
-    assert found.effective_bits_per_weight == 4 + 32 / 32
-    assert onnx_weights.actual_recipe(found) == {"block_size": 32, "accuracy_level": 4, "is_symmetric": True}
+    assert actual.quantized_weights == HEAD + ATTENTION + MLP
+    assert actual.effective_bits_per_weight == 4 + 32 / 32
+    assert onnx_weights.actual_recipe(actual) == {"block_size": 32, "accuracy_level": 4, "is_symmetric": True}
 
 
 def test_zero_points_and_scales_of_half_a_float_are_counted(tiny_phi3: Path, tmp_path: Path) -> None:
-    found = weights(recipe("int4", "cuda", block_size=16, is_symmetric=False), tiny_phi3, tmp_path / "onnx")
-    assert found.tensors["mlp", Kind.zero_points] == MLP // 16 // 2
-    assert found.effective_bits_per_weight == 4 + 16 / 16 + 4 / 16
-    assert onnx_weights.actual_recipe(found) == {"block_size": 16, "accuracy_level": 0, "is_symmetric": False}
+    actual = weights(recipe("int4", "cuda", block_size=16, is_symmetric=False), tiny_phi3, tmp_path / "onnx")
+    assert actual.tensors["mlp", Kind.zero_points] == MLP // 16 // 2
+    assert actual.effective_bits_per_weight == 4 + 16 / 16 + 4 / 16
+    assert onnx_weights.actual_recipe(actual) == {"block_size": 16, "accuracy_level": 0, "is_symmetric": False}
 
 
 def test_layers_of_eight_bits_among_those_of_four_are_counted(tiny_phi3: Path, tmp_path: Path) -> None:
-    found = weights(recipe(algo_config="k_quant_mixed", block_size=32), tiny_phi3, tmp_path / "onnx")
+    actual = weights(recipe(algo_config="k_quant_mixed", block_size=32), tiny_phi3, tmp_path / "onnx")
     eight = HEAD + QKV + DOWN  # of the first of two layers
     every = HEAD + ATTENTION + MLP
     four = every - eight
     size = eight * (8 + 32 / 32 + 8 / 32) + four * (4 + 32 / 32 + 4 / 32)
-    assert found.effective_bits_per_weight == pytest.approx(size / every, abs=1e-4)
+    assert actual.effective_bits_per_weight == pytest.approx(size / every, abs=1e-4)
 
 
 def test_full_precision_is_plain(tiny_phi3: Path, tmp_path: Path) -> None:
-    found = weights(recipe("fp16", "cuda"), tiny_phi3, tmp_path / "onnx")
-    assert {kind for _, kind in found.tensors} == {Kind.plain}
-    assert found.tensors["attention", Kind.plain] == ATTENTION * 2
-    assert found.effective_bits_per_weight is None
-    assert onnx_weights.actual_recipe(found) == {"block_size": None, "accuracy_level": None, "is_symmetric": None}
+    actual = weights(recipe("fp16", "cuda"), tiny_phi3, tmp_path / "onnx")
+    assert {kind for _, kind in actual.tensors} == {Kind.plain}
+    assert actual.tensors["attention", Kind.plain] == ATTENTION * 2
+    assert actual.effective_bits_per_weight is None
+    assert onnx_weights.actual_recipe(actual) == {"block_size": None, "accuracy_level": None, "is_symmetric": None}
 
 
 @pytest.mark.parametrize("options", [{}, {"use_qdq": True}, {"op_types_to_quantize": "MatMul/Gather"}], ids=str)
 def test_every_byte_of_the_file_is_some_tensors(options: dict[str, object], tiny_phi3: Path, tmp_path: Path) -> None:
-    found = weights(recipe(block_size=32, extra_options=options), tiny_phi3, tmp_path / "onnx")
+    actual = weights(recipe(block_size=32, extra_options=options), tiny_phi3, tmp_path / "onnx")
     file = (tmp_path / "onnx/model.onnx.data").stat().st_size
-    assert sum(found.tensors.values()) == pytest.approx(file, rel=0.02)  # tensors begin at multiples of 64 bytes or more
-    assert found.effective_bits_per_weight == pytest.approx(5, abs=0.01)
+    assert sum(actual.tensors.values()) == pytest.approx(file, rel=0.02)  # tensors begin at multiples of 64 bytes or more
+    assert actual.effective_bits_per_weight == pytest.approx(5, abs=0.01)
 
 
 def test_values_that_differ_are_all_told() -> None:
     nodes = [{"block_size": size, "zero_points": size > 16} for size in (32, 16, 32)]
-    found = Weights({}, nodes, 0)
-    assert onnx_weights.actual_recipe(found) == {"block_size": [16, 32], "accuracy_level": 0, "is_symmetric": [False, True]}
+    actual = Weights({}, nodes, 0)
+    assert onnx_weights.actual_recipe(actual) == {"block_size": [16, 32], "accuracy_level": 0, "is_symmetric": [False, True]}

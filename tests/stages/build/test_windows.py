@@ -98,8 +98,8 @@ def random_model(folder: Path, **fields: Any) -> Path:
 
 @torch.inference_mode()
 def by_torch(source: Path, tokens: list[int]) -> np.ndarray:
-    found: np.ndarray = load_model(source).eval()(torch.tensor([tokens]), use_cache=False).logits[0].numpy()
-    return found
+    actual: np.ndarray = load_model(source).eval()(torch.tensor([tokens]), use_cache=False).logits[0].numpy()
+    return actual
 
 
 def of_conf(name: str, **changed: Any) -> Build:
@@ -188,8 +188,8 @@ def refused(folder: Path, expected: list[int]) -> str:
 
 
 def test_a_layer_with_another_window_is_refused(with_window: Path) -> None:
-    said = refused(with_window, [WINDOW, WINDOW, WINDOW + 1, WINDOW])
-    assert said.startswith("model.onnx: layer 2 sees the last 64 tokens, in the source model the last 65 tokens; ")
+    message = refused(with_window, [WINDOW, WINDOW, WINDOW + 1, WINDOW])
+    assert message.startswith("model.onnx: layer 2 sees the last 64 tokens, in the source model the last 65 tokens; ")
     assert "layer 3 sees the last 64 tokens" in refused(with_window, [WINDOW] * 3 + [ALL])
 
 

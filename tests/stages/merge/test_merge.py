@@ -231,8 +231,8 @@ def test_a_disk_that_takes_no_more_ends_in_one_line_and_leaves_nothing(large: Pa
     full = started(
         "merge", project, before=limit
     )  # an error of the operating system while the file grows, as that of a full disk
-    said, error = full.communicate()
-    assert (full.returncode, said, error) == (1, "", "merge: disk: file too large\n")
+    message, error = full.communicate()
+    assert (full.returncode, message, error) == (1, "", "merge: disk: file too large\n")
     assert not (project / MERGED).exists()
     assert sorted(file.name for file in (project / MERGED).parent.iterdir()) == [ADAPTER.name, BASE.name]
     assert (merge_in(project, large / "base", large / "adapter") / SINGLE_FILE).exists()

@@ -9,8 +9,8 @@ from stages.prepare.stage import BINS, histogram, summarize
 
 @pytest.mark.parametrize("lengths", [[7], [7, 7, 7], [1, 20], [1, 21], [1, 22], list(range(5, 400)), [3, 3, 256]])
 def test_every_row_is_in_one_of_few_bins(lengths: list[int]) -> None:
-    found = histogram(lengths)
-    edges, counts = found["edges"], found["counts"]
+    actual = histogram(lengths)
+    edges, counts = actual["edges"], actual["counts"]
     assert sum(counts) == len(lengths)
     assert len(edges) == len(counts) + 1 <= BINS + 1
     assert edges[0] == min(lengths)

@@ -122,8 +122,8 @@ def test_a_dropped_contradiction_is_named(
 ) -> None:
     file = rewrite(data, [*phrases(10), {"phrase": "both", "tone": "joy"}, {"phrase": "Both", "tone": "fear"}])
     run(data)
-    said = capsys.readouterr().out.splitlines()
-    assert [line.split(": dropped")[0] for line in said] == [f"prepare: {file} row 41", f"prepare: {file} row 42"]
+    error_text = capsys.readouterr().out.splitlines()
+    assert [line.split(": dropped")[0] for line in error_text] == [f"prepare: {file} row 41", f"prepare: {file} row 42"]
 
 
 def test_token_figures_are_those_of_the_kept_rows(data: Data, run: Callable[[Data], Prepared], encoder: Encoder) -> None:
@@ -362,7 +362,7 @@ def rendered(prompt: Prompt) -> str:
 
 
 @pytest.mark.parametrize(
-    ("template", "asked"),
+    ("template", "content"),
     [
         ("### Text: {phrase}\n### The tone is:\n{tone}", f"### Text: {WORDS['phrase']}\n### The tone is:"),
         ("  {phrase}  {tone}\n", WORDS["phrase"]),
@@ -370,10 +370,10 @@ def rendered(prompt: Prompt) -> str:
     ],
 )
 def test_a_chat_prompt_and_its_answer_are_what_the_chat_template_makes_of_two_messages(
-    data: Data, encoder: Encoder, template: str, asked: str
+    data: Data, encoder: Encoder, template: str, content: str
 ) -> None:
     prompt = make_prompt(replace(data, use_chat_template=True, text_template=template), encoder)
-    messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": "joy"}]
+    messages = [{"role": "user", "content": content}, {"role": "assistant", "content": "joy"}]
     tokenizer = encoder.tokenizer
     assert rendered(prompt) == tokenizer.apply_chat_template(messages, tokenize=False).rstrip()
     opening = tokenizer.apply_chat_template(messages[:1], tokenize=False, add_generation_prompt=True)
@@ -597,9 +597,9 @@ def project(root: Path, tiny_phi3: Path, tmp_path_factory: pytest.TempPathFactor
     OmegaConf.save(CPU | {"data": section, "seed": 0}, folder / "params.yaml")
     write_jsonl(folder / "rows.jsonl", phrases(10))
     project = Project(folder, root)
-    code, said, errors = project.prepare_in_a_process()
+    code, error_text, errors = project.prepare_in_a_process()
     assert (code, errors) == (0, [])
-    assert re.fullmatch(r"prepare: 28 train, 4 validation, 8 test rows in data/prepared, 0 of 40 rows dropped, .*\n", said)
+    assert re.fullmatch(r"prepare: 28 train, 4 validation, 8 test rows in data/prepared, 0 of 40 rows dropped, .*\n", error_text)
     return project
 
 
@@ -639,19 +639,19 @@ def test_a_failed_run_says_one_line_and_leaves_the_earlier_outputs(
     if content is not None:
         (project.folder / name).write_bytes(content)
     prepare = project.prepare_in_a_process if name == "broken.jsonl" else project.prepare
-    code, said, errors = prepare(f"data.files=[{name}]", override)
+    code, error_text, errors = prepare(f"data.files=[{name}]", override)
     assert project.outputs() == before
-    assert (code, said, len(errors)) == (1, "", 1), errors
+    assert (code, error_text, len(errors)) == (1, "", 1), errors
     assert error in errors[0]
     assert errors[0].startswith("prepare: ")
 
 
 def test_a_cut_is_said_in_the_one_line(project: Project) -> None:
     before = {name: content for name, content in project.outputs().items() if name.endswith("train.jsonl")}
-    code, said, errors = project.prepare("data.max_test_samples=4")
+    code, error_text, errors = project.prepare("data.max_test_samples=4")
     assert (code, errors) == (0, [])
     counted = "28 train, 4 validation, 4 test rows in data/prepared, 4 of 40 rows dropped"
-    assert said.startswith(f"prepare: {counted}, test cut from 8 to 4 (data.max_test_samples), ")
+    assert error_text.startswith(f"prepare: {counted}, test cut from 8 to 4 (data.max_test_samples), ")
     assert before.items() <= project.outputs().items()
 
 
@@ -665,8 +665,8 @@ def test_the_default_rows_are_prepared_to_the_bytes_of_dvc_lock(project: Project
     (project.folder / "data/raw").mkdir(parents=True)
     shutil.copy(root / "data/raw/tone.jsonl", project.folder / "data/raw")
     settings = ["data.eval_dataset_size=0.05", "data.test_size=0.2", "data.source_max_len=1024"]  # a token a byte
-    code, said, errors = project.prepare("data.files=[data/raw/tone.jsonl]", *settings)
+    code, error_text, errors = project.prepare("data.files=[data/raw/tone.jsonl]", *settings)
     assert (code, errors) == (0, [])
-    assert said.startswith("prepare: 900 train, 60 validation, 240 test rows in data/prepared, 0 of 1200 rows dropped, ")
+    assert error_text.startswith("prepare: 900 train, 60 validation, 240 test rows in data/prepared, 0 of 1200 rows dropped, ")
     for name, digest in DEFAULT.items():
         assert hashlib.sha256((project.folder / f"data/prepared/{name}.jsonl").read_bytes()).hexdigest() == digest

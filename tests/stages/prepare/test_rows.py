@@ -385,9 +385,9 @@ def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_a_dataset_folder_is_read_split_by_split(dataset: str) -> None:
     assert [row.values for row in read_hub(dataset, None, None, "train", ["phrase"])] == [{"phrase": "to learn"}]
-    asked = read_hub(dataset, None, None, "test", ["phrase"])
-    assert [row.values for row in asked] == [{"phrase": "to ask"}]
-    assert asked[0].source == f"{dataset} row 1"
+    rows = read_hub(dataset, None, None, "test", ["phrase"])
+    assert [row.values for row in rows] == [{"phrase": "to ask"}]
+    assert rows[0].source == f"{dataset} row 1"
 
 
 @pytest.mark.parametrize("split", [None, "holdout"])
@@ -425,9 +425,9 @@ def test_a_dataset_of_csv_keeps_its_text_and_an_unused_column_does_not_matter(
     more = [f"1,{number}" for number in range(20_000)]
     content = "\n".join(["phrase,other", *rows, *more, "007,word", "true,2"])
     folder = in_folder(tmp_path, monkeypatch, "train.csv", content)
-    found = read_hub(folder, None, None, "train", ["phrase"])
-    assert [row.values["phrase"] for row in found] == [*texts, *["1"] * 20_000, "007", "true"]
-    assert found[-1].source == f"{folder} row {len(found)}"
+    actual = read_hub(folder, None, None, "train", ["phrase"])
+    assert [row.values["phrase"] for row in actual] == [*texts, *["1"] * 20_000, "007", "true"]
+    assert actual[-1].source == f"{folder} row {len(actual)}"
 
 
 @pytest.mark.parametrize(("value", "kind"), [("[1, 2]", "a list"), ('{"k": 1}', "an object"), ("null", "null")])

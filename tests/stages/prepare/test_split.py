@@ -67,19 +67,19 @@ def test_labels_that_differ_in_case_only_contradict_each_other() -> None:
 
 def test_every_label_gets_the_same_shares() -> None:
     splits = split(rows(joy=100, fear=40), True, 0.25, 0.1, 0)
-    found = {
+    actual = {
         name: [sum(row["expected"] == label for row in members) for label in ("joy", "fear")] for name, members in splits.items()
     }
-    assert found == {"train": [65, 26], "validation": [10, 4], "test": [25, 10]}
+    assert actual == {"train": [65, 26], "validation": [10, 4], "test": [25, 10]}
 
 
 def test_every_row_has_one_place_and_its_order() -> None:
-    given = rows(joy=37, fear=23, sadness=11)
-    splits = split(list(given), True, 0.2, 0.15, 3)
+    inputs = rows(joy=37, fear=23, sadness=11)
+    splits = split(list(inputs), True, 0.2, 0.15, 3)
     assert list(splits) == ["train", "validation", "test"]
-    assert sorted(row["prompt"] for members in splits.values() for row in members) == sorted(row["prompt"] for row in given)
+    assert sorted(row["prompt"] for members in splits.values() for row in members) == sorted(row["prompt"] for row in inputs)
     for members in splits.values():
-        assert members == [row for row in given if row in members]
+        assert members == [row for row in inputs if row in members]
 
 
 def test_free_answers_are_split_as_one() -> None:
@@ -88,17 +88,17 @@ def test_free_answers_are_split_as_one() -> None:
 
 
 def test_a_seed_gives_one_split_and_another_seed_another() -> None:
-    given = rows(joy=100, fear=100)
-    first, again, other = (places(split(given, True, 0.25, 0.1, seed)) for seed in (0, 0, 1))
+    inputs = rows(joy=100, fear=100)
+    first, again, other = (places(split(inputs, True, 0.25, 0.1, seed)) for seed in (0, 0, 1))
     assert first == again
     moved = sum(first[prompt] != other[prompt] for prompt in first)
     assert 0.25 < moved / len(first) < 0.75  # 0.505 is expected: 1 - 0.65² - 0.1² - 0.25²
 
 
 def test_the_order_of_the_rows_moves_none() -> None:
-    given = rows(joy=60, fear=50)
-    shuffled = random.Random(5).sample(given, len(given))
-    assert places(split(given, True, 0.2, 0.1, 0)) == places(split(shuffled, True, 0.2, 0.1, 0))
+    inputs = rows(joy=60, fear=50)
+    shuffled = random.Random(5).sample(inputs, len(inputs))
+    assert places(split(inputs, True, 0.2, 0.1, 0)) == places(split(shuffled, True, 0.2, 0.1, 0))
 
 
 def test_rows_that_dedupe_alike_get_the_same_place() -> None:
@@ -110,9 +110,9 @@ def test_rows_that_dedupe_alike_get_the_same_place() -> None:
 @pytest.mark.parametrize("stratify", [True, False])
 def test_an_added_row_moves_at_most_three_others_and_only_of_its_label(stratify: bool) -> None:
     for size in range(20, 60):
-        given = rows(joy=size, fear=31)
-        before = places(split(given, stratify, 0.25, 0.1, 0))
-        after = places(split([row("a new one"), *given], stratify, 0.25, 0.1, 0))
+        inputs = rows(joy=size, fear=31)
+        before = places(split(inputs, stratify, 0.25, 0.1, 0))
+        after = places(split([row("a new one"), *inputs], stratify, 0.25, 0.1, 0))
         moved = [prompt for prompt, name in before.items() if after[prompt] != name]
         assert len(moved) <= 3
         if stratify:
@@ -177,30 +177,30 @@ def counts(members: list[Row]) -> dict[str, int]:
 
 
 def test_a_cap_keeps_the_order_and_the_shares_of_the_labels() -> None:
-    given = rows(joy=100, fear=40, rage=1)
-    kept = cap(given, 29, "max_test_samples", True, 0)
-    assert kept == [row for row in given if row in kept]
+    inputs = rows(joy=100, fear=40, rage=1)
+    kept = cap(inputs, 29, "max_test_samples", True, 0)
+    assert kept == [row for row in inputs if row in kept]
     assert counts(kept) == {"joy": 20, "fear": 8, "rage": 1}
-    assert counts(cap(given, 3, "max_test_samples", True, 0)) == {"joy": 1, "fear": 1, "rage": 1}
-    assert len(cap(given, 29, "max_test_samples", False, 0)) == 29
+    assert counts(cap(inputs, 3, "max_test_samples", True, 0)) == {"joy": 1, "fear": 1, "rage": 1}
+    assert len(cap(inputs, 29, "max_test_samples", False, 0)) == 29
 
 
 def test_a_cap_takes_the_same_rows_whatever_their_order_and_a_smaller_one_some_of_them() -> None:
-    given = rows(joy=60, fear=50)
-    shuffled = random.Random(5).sample(given, len(given))
+    inputs = rows(joy=60, fear=50)
+    shuffled = random.Random(5).sample(inputs, len(inputs))
     kept = [
         {row["prompt"] for row in cap(members, most, "max_test_samples", True, seed)}
-        for members, most, seed in ((given, 30, 0), (shuffled, 30, 0), (given, 20, 0), (given, 30, 1))
+        for members, most, seed in ((inputs, 30, 0), (shuffled, 30, 0), (inputs, 20, 0), (inputs, 30, 1))
     ]
     assert kept[0] == kept[1] > kept[2]
     assert kept[0] != kept[3]
-    assert kept[0] != {row["prompt"] for row in given[:30]}
+    assert kept[0] != {row["prompt"] for row in inputs[:30]}
 
 
 @pytest.mark.parametrize("most", [None, 11, 1000])
 def test_a_cap_above_the_rows_cuts_none(most: int | None) -> None:
-    given = rows(joy=6, fear=5)
-    assert cap(given, most, "max_test_samples", True, 0) == given
+    inputs = rows(joy=6, fear=5)
+    assert cap(inputs, most, "max_test_samples", True, 0) == inputs
 
 
 @pytest.mark.parametrize(("stratify", "most", "least"), [(True, 1, 2), (True, 0, 2), (False, 0, 1), (False, -5, 1)])

@@ -20,9 +20,9 @@ MODULES = {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}
 
 
 def adapter(method: Method = Method.lora, **changed: Any) -> Adapter:
-    given: dict[str, Any] = {"r": 4, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear"}
+    inputs: dict[str, Any] = {"r": 4, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear"}
     bnb: dict[str, Any] = {f"bnb_4bit_{name}": None for name in ("quant_type", "use_double_quant", "compute_dtype")}
-    return Adapter(method, **({"init_lora_weights": True} | given | bnb | changed))
+    return Adapter(method, **({"init_lora_weights": True} | inputs | bnb | changed))
 
 
 def base(folder: Path, chosen: Adapter) -> Any:
@@ -41,8 +41,8 @@ def first_weights(model: PeftModel) -> dict[str, torch.Tensor]:
 
 @torch.inference_mode()
 def logits(model: Any) -> torch.Tensor:
-    found: torch.Tensor = model.eval()(INPUT).logits
-    return found
+    actual: torch.Tensor = model.eval()(INPUT).logits
+    return actual
 
 
 # shapes
@@ -120,12 +120,12 @@ def test_an_untrained_adapter_changes_nothing_and_only_it_learns(chosen: Adapter
 @pytest.mark.parametrize("init", [True, "gaussian", "orthogonal", "pissa_niter_1", "loftq"])
 def test_first_weights_depend_on_the_seed_alone(init: Any, tiny_phi3: Path) -> None:
     chosen = adapter(Method.qlora if init == "loftq" else Method.lora, init_lora_weights=init)
-    found = []
+    actual = []
     for seed, noise in ((0, 1), (0, 2), (1, 1)):
         torch.manual_seed(noise)
-        found.append(first_weights(adapted(tiny_phi3, chosen, seed)))
-    assert all(torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
-    assert any(not torch.equal(tensor, found[2][name]) for name, tensor in found[0].items())
+        actual.append(first_weights(adapted(tiny_phi3, chosen, seed)))
+    assert all(torch.equal(tensor, actual[1][name]) for name, tensor in actual[0].items())
+    assert any(not torch.equal(tensor, actual[2][name]) for name, tensor in actual[0].items())
 
 
 # loftq
@@ -135,13 +135,13 @@ def lost(folder: Path, model: PeftModel) -> dict[str, tuple[torch.Tensor, torch.
     """What quantization took of each adapted weight, and what the adapter gives back."""
     from bitsandbytes.functional import dequantize_4bit
 
-    found = {}
+    actual = {}
     for name, layer in model.get_base_model().named_modules():
         if hasattr(layer, "lora_A"):
             packed = layer.base_layer.weight
             taken = read_tensor(folder, f"{name}.weight") - dequantize_4bit(packed.data, packed.quant_state)
-            found[name] = taken, layer.get_delta_weight("default").detach()
-    return found
+            actual[name] = taken, layer.get_delta_weight("default").detach()
+    return actual
 
 
 @pytest.mark.parametrize("quant_type", ["nf4", "fp4"])
@@ -151,12 +151,12 @@ def test_loftq_gives_back_what_a_product_of_that_rank_can(
     quant_type: str, method: Method, r: int, lora_alpha: int, tiny_phi3: Path
 ) -> None:
     chosen = adapter(method, init_lora_weights="loftq", bnb_4bit_quant_type=quant_type, r=r, lora_alpha=lora_alpha)
-    found = lost(tiny_phi3, adapted(tiny_phi3, chosen))
-    assert len(found) == 8
-    for taken, given in found.values():
+    actual = lost(tiny_phi3, adapted(tiny_phi3, chosen))
+    assert len(actual) == 8
+    for taken, inputs in actual.values():
         best = torch.linalg.svdvals(taken)[r:].norm()
-        assert best <= (taken - given).norm() * 1.0001
-        assert (taken - given).norm() < min(best * 1.02, taken.norm())
+        assert best <= (taken - inputs).norm() * 1.0001
+        assert (taken - inputs).norm() < min(best * 1.02, taken.norm())
 
 
 def test_loftq_brings_the_model_nearer_to_the_unquantized_one(tiny_phi3: Path) -> None:
@@ -172,7 +172,7 @@ def test_loftq_takes_the_scale_of_rslora_too(tiny_phi3: Path) -> None:
     for layer in lora_layers(model):
         layer.scaling["default"] = 32 / 4**0.5
     fit_to_quantization(model, tiny_phi3)
-    assert all((taken - given).norm() < taken.norm() for taken, given in lost(tiny_phi3, model).values())
+    assert all((taken - inputs).norm() < taken.norm() for taken, inputs in lost(tiny_phi3, model).values())
 
 
 def test_loftq_leaves_the_head_which_has_lost_nothing(tiny_phi3: Path) -> None:

@@ -77,14 +77,14 @@ def test_one_changed_byte_of_an_input_changes_the_key(changed: str, inputs: list
 
 
 def test_a_new_a_missing_and_a_renamed_file_change_the_key(inputs: list[Path]) -> None:
-    found = [checkpoint_key(Outer(), inputs)]
+    actual = [checkpoint_key(Outer(), inputs)]
     Path("base/new").touch()
-    found.append(checkpoint_key(Outer(), inputs))
+    actual.append(checkpoint_key(Outer(), inputs))
     Path("base/new").rename("base/renamed")
-    found.append(checkpoint_key(Outer(), inputs))
+    actual.append(checkpoint_key(Outer(), inputs))
     Path("base/config").unlink()
-    found.append(checkpoint_key(Outer(), inputs))
-    assert len(set(found)) == 4
+    actual.append(checkpoint_key(Outer(), inputs))
+    assert len(set(actual)) == 4
 
 
 def test_a_package_of_another_version_changes_the_key(inputs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,12 +94,12 @@ def test_a_package_of_another_version_changes_the_key(inputs: list[Path], monkey
 
 
 def test_a_gpu_of_another_name_changes_the_key(inputs: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {checkpoint_key(Outer(), inputs)}
+    actual = {checkpoint_key(Outer(), inputs)}
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for name in ("H100", "H200"):
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda name=name: name)
-        found.add(checkpoint_key(Outer(), inputs))
-    assert len(found) == 3
+        actual.add(checkpoint_key(Outer(), inputs))
+    assert len(actual) == 3
 
 
 @pytest.mark.parametrize("runs_as", ["stages.invented", "tunepress.invented", "__main__"])

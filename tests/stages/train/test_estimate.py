@@ -153,9 +153,9 @@ def test_the_time_left_follows_from_the_tokens_and_the_validations(root: Path) -
 
 def test_the_time_of_the_training_is_told_once_after_its_first_steps(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     train.main(sections(root, num_train_epochs=2))
-    told = re.findall(r"^train: about (\d+) s left with all validations, at the ([\d,]+) tokens/s of the first steps$",
+    output = re.findall(r"^train: about (\d+) s left with all validations, at the ([\d,]+) tokens/s of the first steps$",
                       capsys.readouterr().out, re.MULTILINE)  # fmt: skip
-    assert len(told) == 1
+    assert len(output) == 1
     train.main(sections(root, max_steps=4))
     assert " left with" not in capsys.readouterr().out
 
@@ -173,9 +173,9 @@ def free(giga: float, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_training_that_does_not_fit_is_refused_with_what_would_help(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     free(0.1, monkeypatch)
-    said = refusal(sections(root))
-    assert re.fullmatch(r"needs about \d+\.\d GB of memory and 0\.1 GB are free; try .*", said)
-    cures = said.partition("; try ")[2].split(" or ")
+    message = refusal(sections(root))
+    assert re.fullmatch(r"needs about \d+\.\d GB of memory and 0\.1 GB are free; try .*", message)
+    cures = message.partition("; try ")[2].split(" or ")
     assert cures == [
         "a smaller train.per_device_train_batch_size than 4",
         "train.gradient_checkpointing=true",

@@ -21,9 +21,9 @@ TOKENS = torch.tensor([[5, 80, 200, 17, 3, 99]])
 
 
 def adapter(method: Method = Method.lora, **changed: Any) -> Adapter:
-    given: dict[str, Any] = {"r": 4, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear"}
+    values: dict[str, Any] = {"r": 4, "lora_alpha": 32, "lora_dropout": 0.0, "target_modules": "all-linear"}
     bnb: dict[str, Any] = {f"bnb_4bit_{name}": None for name in ("quant_type", "use_double_quant", "compute_dtype")}
-    return Adapter(method, **({"init_lora_weights": True} | given | bnb | changed))
+    return Adapter(method, **({"init_lora_weights": True} | values | bnb | changed))
 
 
 def layer(bias: bool = False, rank: int = 3, base: type[torch.nn.Linear] = torch.nn.Linear, **options: Any) -> FusedLinear:
@@ -58,15 +58,15 @@ def pefts_own() -> Iterator[None]:
 @pytest.fixture
 def fused(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
     """The shapes of the inputs that the fused operation has been given."""
-    given: list[torch.Size] = []
+    values: list[torch.Size] = []
     apply = fused_linear._LinearWithLora.apply
 
     def seen(x: torch.Tensor, *rest: Any) -> Any:
-        given.append(x.shape)
+        values.append(x.shape)
         return apply(x, *rest)
 
     monkeypatch.setattr(fused_linear._LinearWithLora, "apply", seen)
-    return given
+    return values
 
 
 # the same numbers
@@ -90,12 +90,12 @@ def test_gradients_are_those_of_the_function(shape: tuple[int, ...], bias: bool)
 @pytest.mark.parametrize("shape", [(4, 7), (7,), (1, 1, 7), (2, 3, 7), (0, 7)])
 def test_output_and_gradients_are_pefts(shape: tuple[int, ...], bias: bool, rslora: bool, fused: list[torch.Size]) -> None:
     made, x = layer(bias, use_rslora=rslora), torch.randn(shape)
-    found = gradients(made, x)
+    actual = gradients(made, x)
     assert fused == [shape]
     with pefts_own():
         expected = gradients(made, x)
-    assert len(fused) == 1 and len(found) == len(expected) == 4
-    torch.testing.assert_close(found, expected)
+    assert len(fused) == 1 and len(actual) == len(expected) == 4
+    torch.testing.assert_close(actual, expected)
 
 
 def test_an_input_of_any_layout_will_do() -> None:
@@ -114,10 +114,10 @@ def test_an_input_that_learns_nothing_gets_no_gradient() -> None:
 def test_one_half_of_the_adapter_may_learn_alone(learns: str) -> None:
     made, x = layer(), torch.randn(2, 7)
     made.requires_grad_(False).get_submodule(learns).requires_grad_(True)
-    found = gradients(made, x)
+    actual = gradients(made, x)
     with pefts_own():
-        torch.testing.assert_close(found, gradients(made, x))
-    assert len(found) == 3
+        torch.testing.assert_close(actual, gradients(made, x))
+    assert len(actual) == 3
 
 
 @pytest.mark.parametrize("learned", [torch.float32, torch.bfloat16])
@@ -126,12 +126,12 @@ def test_under_autocast_it_rounds_as_peft_does(learned: torch.dtype, fused: list
     for half in (made.lora_A, made.lora_B):
         half.to(learned)
     with torch.autocast("cpu", torch.bfloat16):
-        found = gradients(made, x)
+        actual = gradients(made, x)
         assert fused == [(6, 7)]
         with pefts_own():
             expected = gradients(made, x)
-    assert [tensor.dtype for tensor in found] == [tensor.dtype for tensor in expected]
-    for one, other in zip(found, expected, strict=True):
+    assert [tensor.dtype for tensor in actual] == [tensor.dtype for tensor in expected]
+    for one, other in zip(actual, expected, strict=True):
         assert (one - other).norm() < 0.02 * other.norm()
 
 
@@ -207,13 +207,13 @@ def test_dropout_drops_what_pefts_does(bias: bool, fused: list[torch.Size]) -> N
         return made(y)
 
     seeded.parameters = made.parameters  # type: ignore[attr-defined]
-    found = gradients(seeded, x)
+    actual = gradients(seeded, x)
     assert len(fused) == 1
     with pefts_own():
-        torch.testing.assert_close(found, gradients(seeded, x))
+        torch.testing.assert_close(actual, gradients(seeded, x))
     made.eval()
     without = gradients(made, x)
-    assert (without[0] - found[0]).abs().max() > 0.01
+    assert (without[0] - actual[0]).abs().max() > 0.01
     with pefts_own():
         torch.testing.assert_close(without, gradients(made, x))
 
@@ -231,10 +231,10 @@ class Subclass(torch.nn.Linear):
 
 def left(made: FusedLinear, x: torch.Tensor | None = None, **options: Any) -> None:
     """Runs a layer that is to be left to peft, and compares."""
-    given = torch.ones(2, 7) if x is None else x
-    found = made(given, **options)
+    values = torch.ones(2, 7) if x is None else x
+    actual = made(values, **options)
     with pefts_own():
-        assert torch.equal(found, made(given, **options))
+        assert torch.equal(actual, made(values, **options))
 
 
 def test_what_is_more_than_two_products_is_left_to_peft(fused: list[torch.Size]) -> None:
@@ -266,9 +266,9 @@ def test_what_is_more_than_two_products_is_left_to_peft(fused: list[torch.Size])
 
 def test_a_compiler_is_shown_pefts_own_operations(fused: list[torch.Size]) -> None:
     made, x = layer(), torch.randn(2, 7)
-    found = gradients(torch.compile(made, backend="aot_eager", fullgraph=True), x)
+    actual = gradients(torch.compile(made, backend="aot_eager", fullgraph=True), x)
     assert not fused
-    torch.testing.assert_close(found, gradients(made, x))
+    torch.testing.assert_close(actual, gradients(made, x))
 
 
 def test_a_layer_that_the_active_adapter_has_no_part_in_is_left_to_peft(fused: list[torch.Size]) -> None:

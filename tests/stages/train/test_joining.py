@@ -102,8 +102,8 @@ def settings(root: Path) -> Train:
 def made(model_type: str, attention: str, **options: Any) -> PreTrainedModel:
     """A random model, whose weights depend on its architecture alone."""
     torch.manual_seed(0)
-    given = {name: value for name, value in (SIZE | options).items() if value is not None}
-    config = AutoConfig.for_model(model_type, **given)
+    inputs = {name: value for name, value in (SIZE | options).items() if value is not None}
+    config = AutoConfig.for_model(model_type, **inputs)
     model: PreTrainedModel = AutoModelForCausalLM.from_config(config, attn_implementation=attention, dtype=torch.float32)
     for name, weight in model.named_parameters():  # some start as zeros or ones, by which nothing would be carried on
         if weight.dim() > 1:
@@ -118,9 +118,9 @@ def trained(model_type: str, settings: Train, **options: Any) -> PreTrainedModel
 
 
 def gradients(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    found = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+    actual = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
     model.zero_grad()
-    return found
+    return actual
 
 
 def of_each_alone(model: PreTrainedModel) -> tuple[float, dict[str, torch.Tensor]]:

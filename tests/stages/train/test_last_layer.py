@@ -76,9 +76,9 @@ def test_any_other_pass_is_as_before(kept: Any) -> None:
         expected = model(logits_to_keep=kept, **options)
         skip_unread_positions(model)
         model(input_ids=TOKENS, logits_to_keep=KEPT)
-        found = model(logits_to_keep=kept, **options)
-    assert torch.equal(found.logits, expected.logits)
-    assert all(torch.equal(*pair) for pair in zip(found.hidden_states, expected.hidden_states, strict=True))
+        actual = model(logits_to_keep=kept, **options)
+    assert torch.equal(actual.logits, expected.logits)
+    assert all(torch.equal(*pair) for pair in zip(actual.hidden_states, expected.hidden_states, strict=True))
 
 
 def test_generation_is_as_before() -> None:

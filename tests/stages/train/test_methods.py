@@ -104,11 +104,11 @@ def logits_joined(model: Any) -> list[torch.Tensor]:
     """The logits of TEXTS, joined as training joins them."""
     examples = [load_encoder(BASE).encode_prompt(text) for text in TEXTS]
     batch = FlatteningCollator(boundaries=True)([[{"input_ids": tokens, "labels": tokens}] for tokens in examples])
-    given = {
+    inputs = {
         name: value.to(model.device) if torch.is_tensor(value) else value for name, value in batch.items() if name != "labels"
     }
-    found: torch.Tensor = model(**given, use_cache=False).logits[0].float().cpu()
-    return list(found.split([len(tokens) for tokens in examples]))
+    actual: torch.Tensor = model(**inputs, use_cache=False).logits[0].float().cpu()
+    return list(actual.split([len(tokens) for tokens in examples]))
 
 
 @torch.inference_mode()
@@ -155,9 +155,9 @@ def test_a_merge_with_the_other_base_is_pefts_own_or_the_same_or_refused(trained
         expected = merged(MergeBase.original).state_dict()
         assert all(torch.equal(tensor, expected[name]) for name, tensor in merged(MergeBase.dequantized).state_dict().items())
     else:
-        found = logits(merged(MergeBase.original))
-        assert difference(found, logits(PeftModel.from_pretrained(load_model(BASE), ADAPTER))) < CLOSE
-        assert difference(found, logits_joined(trained.model)) > 100 * CLOSE  # rounding is more than what floats lose
+        actual = logits(merged(MergeBase.original))
+        assert difference(actual, logits(PeftModel.from_pretrained(load_model(BASE), ADAPTER))) < CLOSE
+        assert difference(actual, logits_joined(trained.model)) > 100 * CLOSE  # rounding is more than what floats lose
 
 
 def test_every_linear_layer_has_learned(trained: Trained) -> None:
@@ -211,8 +211,8 @@ def test_gradient_checkpointing_changes_memory_and_not_the_adapter_of(file: str,
 @pytest.mark.parametrize(("compute", "most"), [(None, 0.05), ("bfloat16", 0.05), ("float32", CLOSE)])
 def test_the_compute_type_rounds_products_and_no_more(compute: str | None, most: float, inside: Path) -> None:
     chosen = settings("qlora", bnb_4bit_compute_dtype=compute)
-    found = train_it(sections(ROOT, adapter=chosen, bf16=compute is None, **QUICK))
-    assert difference(logits_joined(found.model), logits(merged(MergeBase.dequantized))) < most
+    actual = train_it(sections(ROOT, adapter=chosen, bf16=compute is None, **QUICK))
+    assert difference(logits_joined(actual.model), logits(merged(MergeBase.dequantized))) < most
     assert all(tensor.dtype is torch.float32 for tensor in load_file(WEIGHTS).values())
 
 

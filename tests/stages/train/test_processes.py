@@ -71,9 +71,9 @@ def start(*command: str, **variables: str) -> subprocess.Popen[str]:
 
 def finish(process: subprocess.Popen[str]) -> str:
     """What a process that ends well has printed."""
-    said, complaints = process.communicate(timeout=300)
+    message, complaints = process.communicate(timeout=300)
     assert process.returncode == 0, complaints
-    return said
+    return message
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -166,29 +166,29 @@ def test_a_killed_process_ends_the_run_and_the_next_run_goes_on_to_the_same_adap
     assert not ADAPTER.exists()
 
     resumed = start(*TORCHRUN, "stages.train")
-    said, progress = resumed.communicate(timeout=120)
+    message, progress = resumed.communicate(timeout=120)
     assert resumed.returncode == 0, progress
     assert " 0/120" in progress
     assert "/120" in progress
     assert " 1/120" not in progress
-    plan, left, end = said.splitlines()  # by the first process alone
+    plan, left, end = message.splitlines()  # by the first process alone
     assert plan.startswith(f"train: 0.01 of 0 M parameters, {ROWS} sequences of ")
     assert ", 120 steps of 8, 4 validations of " in plan
     assert " left with all validations, at the " in left
     assert end.startswith("train: 0.01 M parameters trained in models/adapter ")
     assert (TIMINGS / "train.json").exists()
     assert list(Path(FOLDER).iterdir()) == []
-    weights, found = load_file(WEIGHTS), measured(Path())
+    weights, actual = load_file(WEIGHTS), measured(Path())
 
     train.main(sections(root, gradient_accumulation_steps=2, **settings))
-    assert measured(Path()) == approximately(found)
+    assert measured(Path()) == approximately(actual)
     assert_same_adapter(ADAPTER, weights)
 
 
 def test_processes_on_two_machines_learn_what_two_on_one_do(root: Path, together: Path) -> None:
     write_params(sections(root, **SGD))
-    there = {"PET_NNODES": "2", "PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": "29519"}
-    machines = [start("stages.train", **there, PET_NODE_RANK=str(rank)) for rank in (0, 1)]
+    existing = {"PET_NNODES": "2", "PET_MASTER_ADDR": "127.0.0.1", "PET_MASTER_PORT": "29519"}
+    machines = [start("stages.train", **existing, PET_NODE_RANK=str(rank)) for rank in (0, 1)]
     first, second = [finish(machine) for machine in machines]
     assert len(first.splitlines()) == 3
     assert second == ""

@@ -141,8 +141,8 @@ def test_what_a_training_cannot_be_is_told_in_one_line(settings: dict[str, Any],
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="it may be used on a GPU")
 def test_liger_kernels_are_refused_without_a_gpu(root: Path, unloaded: None) -> None:
-    said = refusal(sections(root, use_liger_kernel=True))
-    assert said == "train.use_liger_kernel: needs a GPU and the package liger-kernel; set it to false"
+    message = refusal(sections(root, use_liger_kernel=True))
+    assert message == "train.use_liger_kernel: needs a GPU and the package liger-kernel; set it to false"
 
 
 @pytest.mark.parametrize(
@@ -157,12 +157,12 @@ def test_liger_kernels_are_refused_without_a_gpu(root: Path, unloaded: None) -> 
 def test_arguments_that_a_schedule_does_not_have_are_refused(
     schedule: str, arguments: dict[str, Any], root: Path, unloaded: None
 ) -> None:
-    said = refusal(sections(root, lr_scheduler_type=schedule, lr_scheduler_kwargs=arguments))
-    assert said.startswith("train.lr_scheduler_kwargs: ")
+    message = refusal(sections(root, lr_scheduler_type=schedule, lr_scheduler_kwargs=arguments))
+    assert message.startswith("train.lr_scheduler_kwargs: ")
 
 
-def assert_says(said: str, pattern: str) -> None:
-    assert re.fullmatch(pattern, said), said
+def assert_says(message: str, pattern: str) -> None:
+    assert re.fullmatch(pattern, message), message
 
 
 # schedules
@@ -196,8 +196,8 @@ def test_cosine_falls_in_half_a_wave(root: Path) -> None:
 
 
 def test_cosine_with_min_lr_ends_at_that(root: Path) -> None:
-    found = learning_rates(root, "cosine_with_min_lr", min_lr=1e-4)
-    assert found == pytest.approx([0, 0.5, *(half_cosine(step, 0.1) for step in range(2, 10))])
+    actual = learning_rates(root, "cosine_with_min_lr", min_lr=1e-4)
+    assert actual == pytest.approx([0, 0.5, *(half_cosine(step, 0.1) for step in range(2, 10))])
 
 
 def test_constant_with_warmup_stays(root: Path) -> None:
@@ -205,6 +205,6 @@ def test_constant_with_warmup_stays(root: Path) -> None:
 
 
 def test_warmup_stable_decay_rises_stays_and_falls(root: Path) -> None:
-    found = learning_rates(root, "warmup_stable_decay", num_decay_steps=4)
+    actual = learning_rates(root, "warmup_stable_decay", num_decay_steps=4)
     falling = [(1 + math.cos(math.pi * step / 4)) / 2 for step in range(4)]
-    assert found == pytest.approx([0, 0.5, *[1] * 4, *falling])
+    assert actual == pytest.approx([0, 0.5, *[1] * 4, *falling])

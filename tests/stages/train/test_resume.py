@@ -52,7 +52,7 @@ class Watch(TrainerCallback):
     step: int = 0
     steps: list[int] = field(default_factory=list)
 
-    def told(self, event: str, state: TrainerState) -> None:
+    def output(self, event: str, state: TrainerState) -> None:
         if (event, state.global_step) == (self.event, self.step):
             raise KilledError
 
@@ -379,10 +379,10 @@ class BestAtFour(PaddingFreeTrainer):
     """Takes the fourth step for the best one."""
 
     def evaluate(self, *arguments: Any, **options: Any) -> dict[str, float]:
-        found = {"eval_loss": 1.0 + abs(self.state.global_step - 4)}
-        self.log(found)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, found)
-        return found
+        actual = {"eval_loss": 1.0 + abs(self.state.global_step - 4)}
+        self.log(actual)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, actual)
+        return actual
 
 
 @pytest.fixture
@@ -470,17 +470,17 @@ def test_a_training_goes_on_in_the_queue_or_out_of_it(
     ids=str,
 )
 def test_changed_parameters_begin_anew_and_the_old_ones_still_resume(changed: dict[str, Any], root: Path) -> None:
-    given: dict[str, Any] = {"adapter": DROPOUT} | SMALL
-    expected = undisturbed(sections(root, **given))
-    train_watched(sections(root, **given), "step", 5)
-    other = sections(root, **given | changed)
+    values: dict[str, Any] = {"adapter": DROPOUT} | SMALL
+    expected = undisturbed(sections(root, **values))
+    train_watched(sections(root, **values), "step", 5)
+    other = sections(root, **values | changed)
     assert train_watched(other)[:2] == [1, 2]
-    found = outputs()
+    actual = outputs()
     assert last_step() == 4
     forget()
-    assert train_watched(sections(root, **given)) == [5, 6, 7, 8]
+    assert train_watched(sections(root, **values)) == [5, 6, 7, 8]
     assert outputs() == expected
-    assert found[str(WEIGHTS)] != expected[str(WEIGHTS)]
+    assert actual[str(WEIGHTS)] != expected[str(WEIGHTS)]
 
 
 def test_changed_rows_begin_anew(root: Path) -> None:

@@ -33,9 +33,9 @@ def test_every_sequence_comes_once_in_each_epoch(strategy: SamplingStrategy) -> 
 
 @pytest.mark.parametrize("strategy", SHUFFLED, ids=str)
 def test_each_epoch_and_each_seed_has_an_order_of_its_own(strategy: SamplingStrategy) -> None:
-    found = [epoch(order(strategy, seed), number) for seed in range(3) for number in range(3)]
-    assert all(one != other for number, one in enumerate(found) for other in found[:number])
-    assert all(one != sorted(one) for one in found)
+    actual = [epoch(order(strategy, seed), number) for seed in range(3) for number in range(3)]
+    assert all(one != other for number, one in enumerate(actual) for other in actual[:number])
+    assert all(one != sorted(one) for one in actual)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES, ids=str)
@@ -55,8 +55,8 @@ def test_batches_grouped_by_length_hold_sequences_of_like_length(seed: int) -> N
 
     def spread(strategy: SamplingStrategy) -> float:
         """The mean difference of the longest and the shortest sequence of a batch."""
-        found = [lengths[number] for number in epoch(SequenceSampler(lengths, strategy, seed, 4, 1), 0)]
-        batches = [found[at : at + 4] for at in range(0, 400, 4)]
+        actual = [lengths[number] for number in epoch(SequenceSampler(lengths, strategy, seed, 4, 1), 0)]
+        batches = [actual[at : at + 4] for at in range(0, 400, 4)]
         return sum(max(batch) - min(batch) for batch in batches) / len(batches)
 
     assert spread(SamplingStrategy.group_by_length) < spread(SamplingStrategy.random) / 10
@@ -79,8 +79,8 @@ def test_empty_sequences_complete_the_last_step_of_several_processes(
 
 def test_the_trainer_tells_which_epoch_begins_a_resumed_one_included() -> None:
     ordered = order()
-    told = ordered.callback()
-    for said, number in ((None, 0), (0.0, 0), (1.0, 1), (1.75, 1), (2.0, 2)):
-        state: Any = type("State", (), {"epoch": said})
-        told.on_epoch_begin(None, state, None)
+    output = ordered.callback()
+    for message, number in ((None, 0), (0.0, 0), (1.0, 1), (1.75, 1), (2.0, 2)):
+        state: Any = type("State", (), {"epoch": message})
+        output.on_epoch_begin(None, state, None)
         assert ordered.epoch == number

@@ -44,15 +44,17 @@ def test_a_second_training_gives_the_same_bytes_and_another_seed_others(root: Pa
 def test_threads_and_hash_seeds_of_the_process_change_no_byte(rows: int, root: Path) -> None:
     """Few rows of few tokens are what oneMKL's products depend on threads with: see tunepress/models/threads.py."""
     write_params(sections(root, adapter={"r": 16}, per_device_train_batch_size=rows, max_steps=6))
-    found = []
+    actual = []
     for threads, hash_seed in ((1, 0), (3, 7), (16, 7)):
         environment = {"OMP_NUM_THREADS": str(threads), "PYTHONHASHSEED": str(hash_seed), "PYTHONPATH": str(root)}
         environment["MKL_DYNAMIC"] = "FALSE"  # more threads than cores
         command = [sys.executable, "-m", "stages.train"]
         done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
-        found.append(hashes() | {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in LOSS_CURVES.rglob("*.tsv")})
-    assert [one == found[0] for one in found] == [True] * 3
+        actual.append(
+            hashes() | {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in LOSS_CURVES.rglob("*.tsv")}
+        )
+    assert [one == actual[0] for one in actual] == [True] * 3
 
 
 def test_threads_that_other_processes_take_and_leave_change_no_byte(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,7 +80,7 @@ def test_the_adapter_carries_the_prompt_and_nothing_of_this_machine(root: Path, 
 
 
 def test_training_lowers_the_loss_and_moves_every_targeted_module(root: Path) -> None:
-    said = train.main(sections(root, num_train_epochs=3.0))
+    message = train.main(sections(root, num_train_epochs=3.0))
     losses = list(curve("train/loss").values())
     assert losses[-1] < losses[0]
     weights = load_file(WEIGHTS)
@@ -87,7 +89,7 @@ def test_training_lowers_the_loss_and_moves_every_targeted_module(root: Path) ->
     measured = metrics()
     assert measured["trainable_parameters"] == sum(tensor.numel() for tensor in weights.values())
     assert measured["steps"] == 12
-    assert str(ADAPTER) in said
+    assert str(ADAPTER) in message
 
 
 def test_only_the_targeted_modules_are_trained(root: Path) -> None:
@@ -195,19 +197,19 @@ def test_training_leaves_the_working_folder_clean(root: Path, project: Path) -> 
     ids=["none", "one of two", "part of a name", "expression"],
 )
 def test_modules_that_are_not_there_are_refused_with_those_that_are(target_modules: list[str] | str, root: Path) -> None:
-    said = refusal(sections(root, adapter={"target_modules": target_modules}))
-    assert said.startswith("adapter.target_modules: ")
-    assert "o_proj'" not in said
-    assert said.endswith("; the model has down_proj, gate_up_proj, lm_head, o_proj, qkv_proj")
+    message = refusal(sections(root, adapter={"target_modules": target_modules}))
+    assert message.startswith("adapter.target_modules: ")
+    assert "o_proj'" not in message
+    assert message.endswith("; the model has down_proj, gate_up_proj, lm_head, o_proj, qkv_proj")
 
 
 @pytest.mark.parametrize(("name", "value"), [("lr_scheduler_type", "linaer"), ("eval_strategy", "sometimes"), ("optim", "adamm")])
 def test_an_unknown_choice_is_refused_in_one_line_and_an_earlier_adapter_stays(name: str, value: str, root: Path) -> None:
     ADAPTER.mkdir(parents=True)
     (ADAPTER / "earlier").touch()
-    said = refusal(sections(root, **{name: value}))  # type: ignore[arg-type]
-    assert said.startswith("train")
-    assert value in said
+    message = refusal(sections(root, **{name: value}))  # type: ignore[arg-type]
+    assert message.startswith("train")
+    assert value in message
     assert [path.name for path in ADAPTER.iterdir()] == ["earlier"]
 
 

@@ -84,18 +84,20 @@ def test_a_change_of_an_example_leaves_its_neighbours_logits_alone(model: PreTra
 @pytest.mark.parametrize("window", [None, 4])
 def test_attention_and_its_gradients_are_those_of_each_example_alone(window: int | None) -> None:
     def attention(states: torch.Tensor, boundaries: list[int]) -> list[torch.Tensor]:
-        given = states.detach().requires_grad_()
-        query, key, value = given
-        found, _ = attention_by_example(torch.nn.Module(), query, key, value, None, torch.tensor(boundaries), window, scaling=0.3)
-        found.square().sum().backward()
-        assert given.grad is not None
-        return [found, given.grad]
+        values = states.detach().requires_grad_()
+        query, key, value = values
+        actual, _ = attention_by_example(
+            torch.nn.Module(), query, key, value, None, torch.tensor(boundaries), window, scaling=0.3
+        )
+        actual.square().sum().backward()
+        assert values.grad is not None
+        return [actual, values.grad]
 
     joined = torch.randn(3, 1, 4, 20, 8, generator=torch.Generator().manual_seed(0))
-    found, gradient = attention(joined, [0, 5, 18, 20])
+    actual, gradient = attention(joined, [0, 5, 18, 20])
     for start, end in pairwise([0, 5, 18, 20]):
         alone = attention(joined[:, :, :, start:end], [0, end - start])
-        torch.testing.assert_close([found[:, start:end], gradient[:, :, :, start:end]], alone)
+        torch.testing.assert_close([actual[:, start:end], gradient[:, :, :, start:end]], alone)
 
 
 def test_the_loss_is_the_mean_over_all_labels_of_the_batch(

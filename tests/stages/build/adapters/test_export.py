@@ -88,8 +88,8 @@ def of_torch(base: Path, adapter: Path | None = None) -> Logits:
     model: Any = load_model(base)
     if adapter:
         model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-    found: Logits = model.eval()(torch.tensor([TOKENS])).logits[0].numpy()
-    return found
+    actual: Logits = model.eval()(torch.tensor([TOKENS])).logits[0].numpy()
+    return actual
 
 
 def test_an_active_adapter_gives_the_logits_of_its_merged_model(case: Case) -> None:
@@ -103,9 +103,9 @@ def test_an_active_adapter_gives_the_logits_of_its_merged_model(case: Case) -> N
 
 def test_without_an_adapter_the_model_is_the_base_model_to_the_bit(case: Case) -> None:
     model, _ = case.loaded()
-    found = logits(model)
-    np.testing.assert_array_equal(found, logits(og.Model(str(case.plain))))
-    np.testing.assert_allclose(found, of_torch(case.base), atol=1e-4)
+    actual = logits(model)
+    np.testing.assert_array_equal(actual, logits(og.Model(str(case.plain))))
+    np.testing.assert_allclose(actual, of_torch(case.base), atol=1e-4)
 
 
 def test_adapters_take_turns_and_leave_nothing_behind(case: Case) -> None:
@@ -136,10 +136,10 @@ def test_an_adapter_may_stand_on_some_of_the_layers(modules: list[str], tmp_path
     adapter = write_random_adapter(tmp_path / "base", tmp_path / "adapter", target_modules=modules, r=8, lora_alpha=64)
     build(recipe("fp32"), tmp_path / "base", tmp_path / "model")
     add_adapter_inputs(load(adapter), tmp_path / "model/model.onnx", tmp_path / "model/adapter.onnx_adapter")
-    found = Case(tmp_path / "base", tmp_path, tmp_path / "model", {"adapter": adapter})
-    expected = of_torch(found.base, adapter)
-    assert np.abs(expected - of_torch(found.base)).max() > 0.01
-    np.testing.assert_allclose(logits(*found.loaded(), "adapter"), expected, atol=1e-4)
+    actual = Case(tmp_path / "base", tmp_path, tmp_path / "model", {"adapter": adapter})
+    expected = of_torch(actual.base, adapter)
+    assert np.abs(expected - of_torch(actual.base)).max() > 0.01
+    np.testing.assert_allclose(logits(*actual.loaded(), "adapter"), expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("provider", ["cuda", "dml", "webgpu"])
@@ -182,9 +182,9 @@ def test_an_int4_model_without_an_adapter_is_the_int4_base_model_to_the_bit_and_
     for name in ("plain", "model"):
         build(recipe("int4", **INT4), case.base, tmp_path / name)
     add_adapter_inputs(load(case.adapters["first"]), tmp_path / "model/model.onnx", tmp_path / "model/first.onnx_adapter")
-    found = Case(case.base, tmp_path / "plain", tmp_path / "model", {"first": case.adapters["first"]})
-    model, adapters = found.loaded()
-    np.testing.assert_array_equal(logits(model), logits(og.Model(str(found.plain))))
+    actual = Case(case.base, tmp_path / "plain", tmp_path / "model", {"first": case.adapters["first"]})
+    model, adapters = actual.loaded()
+    np.testing.assert_array_equal(logits(model), logits(og.Model(str(actual.plain))))
     expected = of_torch(case.base, case.adapters["first"])
     with_adapter, without = (
         np.corrcoef(got.ravel(), expected.ravel())[0, 1] for got in (logits(model, adapters, "first"), logits(model))
@@ -233,17 +233,17 @@ def test_a_layer_that_the_builder_has_cut_gives_each_part_its_rows() -> None:
         f"model.layers.0.attn.{name}": product(f"attn/{name}", size)
         for name, size in (("q_proj", 16), ("k_proj", 4), ("v_proj", 4))
     }
-    found = fit({"model.layers.0.attn.qkv_proj": layer}, parts)
-    torch.testing.assert_close(torch.cat([one.b @ one.a for one in found.values()]), layer.b @ layer.a)
-    assert [len(one.b) for one in found.values()] == [16, 4, 4]
+    actual = fit({"model.layers.0.attn.qkv_proj": layer}, parts)
+    torch.testing.assert_close(torch.cat([one.b @ one.a for one in actual.values()]), layer.b @ layer.a)
+    assert [len(one.b) for one in actual.values()] == [16, 4, 4]
 
 
 def test_layers_that_the_builder_has_joined_keep_to_their_rows() -> None:
     layers = {name: factors(size, rank) for name, size, rank in (("q_proj", 16, 1), ("k_proj", 4, 2), ("v_proj", 4, 3))}
     joined = {"model.layers.0.attn.qkv_proj": product("attn/qkv_proj", 24)}
-    found = fit({f"model.layers.0.attn.{name}": one for name, one in layers.items()}, joined)["model.layers.0.attn.qkv_proj"]
-    torch.testing.assert_close(found.b @ found.a, torch.cat([one.b @ one.a for one in layers.values()]))
-    assert found.a.shape == (1 + 2 + 3, 8)
+    actual = fit({f"model.layers.0.attn.{name}": one for name, one in layers.items()}, joined)["model.layers.0.attn.qkv_proj"]
+    torch.testing.assert_close(actual.b @ actual.a, torch.cat([one.b @ one.a for one in layers.values()]))
+    assert actual.a.shape == (1 + 2 + 3, 8)
 
 
 def test_a_layer_that_is_no_product_of_the_graph_is_refused() -> None:

@@ -34,9 +34,9 @@ def test_the_product_of_a_layers_factors_is_what_peft_adds_to_its_weight(
         name.removeprefix("base_model.model.").replace("self_attn", "attn"): module.get_delta_weight("default")
         for name, module in layers.items()
     }
-    found = load(tmp_path)
-    assert found.keys() == expected.keys()
-    for name, factors in found.items():
+    actual = load(tmp_path)
+    assert actual.keys() == expected.keys()
+    for name, factors in actual.items():
         torch.testing.assert_close(factors.b @ factors.a, expected[name], rtol=1e-5, atol=1e-6)
 
 

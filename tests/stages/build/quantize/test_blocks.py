@@ -23,8 +23,8 @@ def test_an_odd_last_column_stands_twice() -> None:
 def test_a_weight_is_its_code_less_the_zero_point_times_the_scale() -> None:
     codes = torch.tensor([[0, 1, 15, 8]], dtype=torch.uint8)
     zero_points = torch.tensor([[8, 7]], dtype=torch.uint8)
-    blockwise = QuantizedMatrix.of(codes, torch.tensor([[0.5, 2.0]]), zero_points, 4)
-    assert blockwise.dequantized().tolist() == [[-4.0, -3.5, 16.0, 2.0]]
+    matrix = QuantizedMatrix.of(codes, torch.tensor([[0.5, 2.0]]), zero_points, 4)
+    assert matrix.dequantized().tolist() == [[-4.0, -3.5, 16.0, 2.0]]
 
 
 def test_neutral_zero_points_are_the_middle_of_the_codes() -> None:

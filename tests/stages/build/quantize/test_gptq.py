@@ -44,8 +44,8 @@ def nearest(weight: Tensor, bits: int, symmetric: bool) -> Tensor:
 def test_the_products_with_the_inputs_change_less_than_half_as_much_as_by_rounding(
     weight: Tensor, inputs: Tensor, symmetric: bool
 ) -> None:
-    blockwise = gptq(weight, curvature(inputs), **{**FULL, "symmetric": symmetric})
-    assert error(weight, blockwise.dequantized(), inputs) < 0.5 * error(weight, nearest(weight, 4, symmetric), inputs)
+    matrix = gptq(weight, curvature(inputs), **{**FULL, "symmetric": symmetric})
+    assert error(weight, matrix.dequantized(), inputs) < 0.5 * error(weight, nearest(weight, 4, symmetric), inputs)
 
 
 def test_eight_bits_change_far_less_than_four(weight: Tensor, inputs: Tensor) -> None:
@@ -57,32 +57,32 @@ def test_eight_bits_change_far_less_than_four(weight: Tensor, inputs: Tensor) ->
 def test_weights_that_fit_the_codes_are_kept_as_they_are(inputs: Tensor, symmetric: bool) -> None:
     exact = torch.randint(-8, 8, (16, 128), generator=torch.Generator().manual_seed(2)).float()
     exact[:, ::32], exact[:, 1::32] = -8, 7  # every block uses its whole range
-    blockwise = gptq(exact, curvature(inputs), **{**FULL, "symmetric": symmetric})
-    assert torch.equal(blockwise.dequantized(), exact)
+    matrix = gptq(exact, curvature(inputs), **{**FULL, "symmetric": symmetric})
+    assert torch.equal(matrix.dequantized(), exact)
 
 
 def test_symmetric_zero_points_are_all_the_middle(weight: Tensor, inputs: Tensor) -> None:
-    blockwise = gptq(weight, curvature(inputs), **FULL)
-    assert set(unpack(blockwise.qzeros, 4).flatten().tolist()) == {8}
+    matrix = gptq(weight, curvature(inputs), **FULL)
+    assert set(unpack(matrix.qzeros, 4).flatten().tolist()) == {8}
 
 
 def test_a_feature_that_is_never_seen_does_no_harm(weight: Tensor, inputs: Tensor) -> None:
     unseen = inputs.clone()
     unseen[:, 7] = 0
-    blockwise = gptq(weight, curvature(unseen), **FULL)
-    assert torch.isfinite(blockwise.dequantized()).all()
-    assert error(weight, blockwise.dequantized(), unseen) < 0.5 * error(weight, nearest(weight, 4, True), unseen)
+    matrix = gptq(weight, curvature(unseen), **FULL)
+    assert torch.isfinite(matrix.dequantized()).all()
+    assert error(weight, matrix.dequantized(), unseen) < 0.5 * error(weight, nearest(weight, 4, True), unseen)
 
 
 def test_the_number_of_threads_changes_nothing(weight: Tensor, inputs: Tensor) -> None:
     threads = torch.get_num_threads()
-    found = []
+    actual = []
     for number in (1, 2):
         torch.set_num_threads(number)
-        found.append(gptq(weight, curvature(inputs), **FULL))
+        actual.append(gptq(weight, curvature(inputs), **FULL))
     torch.set_num_threads(threads)
-    assert torch.equal(found[0].qweight, found[1].qweight)
-    assert torch.equal(found[0].scales, found[1].scales)
+    assert torch.equal(actual[0].qweight, actual[1].qweight)
+    assert torch.equal(actual[0].scales, actual[1].scales)
 
 
 TYPES = [torch.float32, torch.float16, torch.bfloat16]
@@ -98,9 +98,9 @@ def test_a_block_of_next_to_nothing_does_no_harm(
     small = weight.clone()
     small[3, 32:64] *= size
     options = {**FULL, "dtype": dtype, "symmetric": symmetric, "bits": bits}
-    blockwise, before = (gptq(one, curvature(inputs), **options) for one in (small, weight))
-    assert blockwise.scales.float().abs().min() >= torch.finfo(dtype).tiny
-    rounded, others = blockwise.dequantized().float(), torch.arange(len(weight)) != 3
+    matrix, before = (gptq(one, curvature(inputs), **options) for one in (small, weight))
+    assert matrix.scales.float().abs().min() >= torch.finfo(dtype).tiny
+    rounded, others = matrix.dequantized().float(), torch.arange(len(weight)) != 3
     assert torch.equal(rounded[others], before.dequantized().float()[others])
     plain = nearest(small, bits, symmetric)
     assert error(small[3:4], rounded[3:4], inputs) < 1.5 * error(small[3:4], plain[3:4], inputs)
@@ -114,7 +114,7 @@ def test_the_largest_weights_of_a_type_stay_finite(dtype: torch.dtype, symmetric
     large[:, ::2] *= -1
     scales, zeros = search_scales(large, torch.ones(128), 32, bits, symmetric, dtype)
     codes = (large.view(2, 4, 32) / scales.float()[..., None] + zeros[..., None]).round().clamp(0, 2**bits - 1).view(2, 128)
-    blockwise = QuantizedMatrix.of(codes.to(torch.uint8), scales, zeros, bits)
-    assert torch.isfinite(blockwise.dequantized()).all()
+    matrix = QuantizedMatrix.of(codes.to(torch.uint8), scales, zeros, bits)
+    assert torch.isfinite(matrix.dequantized()).all()
     if symmetric or dtype == torch.float16:  # the range of the others is infinite in float32, in which the search counts
-        assert (blockwise.dequantized().sign() == large.sign()).all()
+        assert (matrix.dequantized().sign() == large.sign()).all()

@@ -72,7 +72,7 @@ def joined(layer: QuantizedLayer, module: str) -> Tensor:
 
 def plain(folder: Path, rows: list[list[int]], without: str = "", made: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
     """The rounded matrices of a model; with those `made` already, each for the inputs that come through the earlier of those."""
-    rounded, original, found = load_double(folder), load_double(folder), {}
+    rounded, original, actual = load_double(folder), load_double(folder), {}
     for number in range(LAYERS):
         for name in MODULES:
             module = f"model.layers.{number}.{name}"
@@ -80,9 +80,9 @@ def plain(folder: Path, rows: list[list[int]], without: str = "", made: dict[str
             only = number if without == "outputs of earlier layers" else None
             x = inputs(through, module, rows, only)
             weight = original.get_submodule(module).weight.data
-            found[module] = rounded_matrix(weight, x.t() @ x, without)
-            rounded.get_submodule(module).weight.data = (made or found)[module]
-    return found
+            actual[module] = rounded_matrix(weight, x.t() @ x, without)
+            rounded.get_submodule(module).weight.data = (made or actual)[module]
+    return actual
 
 
 def load_double(folder: Path) -> Any:
@@ -120,12 +120,12 @@ def rounded_matrix(weight: Tensor, hessian: Tensor, without: str) -> Tensor:
             importance[column] = 1 / inverse[0, 0]
         inverse = inverse[1:, 1:] - inverse[0, 1:].outer(shares[place])
     scales = searched(weight, importance, signs=(1,) if without == "negative scales" else (1, -1))[:, order // BLOCK].t()
-    remaining, found = weight.t()[order].clone(), torch.empty_like(weight)
+    remaining, actual = weight.t()[order].clone(), torch.empty_like(weight)
     for place, column in enumerate(order):
-        found[:, column] = nearest(remaining[place], scales[place])
+        actual[:, column] = nearest(remaining[place], scales[place])
         end = place // 128 * 128 + 128 if without == LAZY else WIDTH
-        remaining[place + 1 : end] -= shares[place][: end - place - 1].outer(remaining[place] - found[:, column])
-    return found
+        remaining[place + 1 : end] -= shares[place][: end - place - 1].outer(remaining[place] - actual[:, column])
+    return actual
 
 
 def nearest(weight: Tensor, scale: Tensor) -> Tensor:

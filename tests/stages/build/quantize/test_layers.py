@@ -29,7 +29,7 @@ def test_the_hidden_states_are_those_of_the_whole_model(folder: Path) -> None:
             batch.hidden = hidden
     whole = load_model(folder).eval()
     seen: dict[str, Any] = {}
-    whole.get_decoder().norm.register_forward_pre_hook(lambda _, given: seen.update(hidden=given[0]))
+    whole.get_decoder().norm.register_forward_pre_hook(lambda _, values: seen.update(hidden=values[0]))
     for batch, tokens in zip(batches, ([SEQUENCES[3]], SEQUENCES[:2], [SEQUENCES[2]]), strict=True):
         with torch.no_grad():
             whole(input_ids=torch.tensor(tokens))

@@ -23,7 +23,7 @@ def source(tiny_phi3: Path) -> SourceModel:
 
 
 @pytest.mark.parametrize(
-    ("precision", "options", "block_size", "said"),
+    ("precision", "options", "block_size", "message"),
     [
         ("fp32", {}, 32, "build.precision=fp32 does not quantize"),
         ("int4", {"use_qdq": True}, 32, "build.extra_options.use_qdq needs the builder's own rounding"),
@@ -33,10 +33,10 @@ def source(tiny_phi3: Path) -> SourceModel:
     ],
 )
 def test_a_recipe_that_only_the_builder_can_round_says_why(
-    source: SourceModel, precision: str, options: dict[str, Any], block_size: int, said: str
+    source: SourceModel, precision: str, options: dict[str, Any], block_size: int, message: str
 ) -> None:
-    found = unsupported_reason(precision, options, block_size, source)
-    assert found and found.startswith(said)
+    actual = unsupported_reason(precision, options, block_size, source)
+    assert actual and actual.startswith(message)
 
 
 @pytest.mark.parametrize("options", [{}, {"nodes_to_exclude": ["/lm_head/MatMul"]}, {"matmulnbits_weights_prepacked": 0}])
@@ -57,24 +57,24 @@ def test_gptq_rounds_the_same_matrices_to_the_same_shapes(source: SourceModel) -
     recipe = WeightRecipe.of("int4", "cpu", Builder("int4", "cpu", []).options(source.folder), source.config.num_hidden_layers)
     for by_rows, plain in zip(quantize_with_gptq(source, recipe, ROWS), round_to_nearest(source, recipe), strict=True):
         assert by_rows.keys() == plain.keys()
-        for module, blockwise in by_rows.items():
-            assert blockwise.qweight.shape == plain[module].qweight.shape
-            assert blockwise.scales.shape == plain[module].scales.shape
-            assert blockwise.scales.dtype == plain[module].scales.dtype == torch.float32
-            assert blockwise.bits == plain[module].bits == 4
+        for module, matrix in by_rows.items():
+            assert matrix.qweight.shape == plain[module].qweight.shape
+            assert matrix.scales.shape == plain[module].scales.shape
+            assert matrix.scales.dtype == plain[module].scales.dtype == torch.float32
+            assert matrix.bits == plain[module].bits == 4
 
 
 def test_gptq_gives_a_layer_the_bits_that_the_recipe_gives_it(source: SourceModel) -> None:
     options = Builder("int4", "cpu", ["algo_config=k_quant", "matmul_mixed_precision=mixed_layers:int8"]).options(source.folder)
     recipe = WeightRecipe.of("int4", "cpu", options, source.config.num_hidden_layers)
     first = next(quantize_with_gptq(source, recipe, ROWS))
-    bits = {module.rpartition(".")[2]: blockwise.bits for module, blockwise in first.items()}
+    bits = {module.rpartition(".")[2]: matrix.bits for module, matrix in first.items()}
     assert bits == {"q_proj": 8, "k_proj": 8, "v_proj": 8, "o_proj": 4, "gate_proj": 4, "up_proj": 4, "down_proj": 8}
 
 
 @pytest.mark.parametrize("way", ["gptq", "nearest"])
 @pytest.mark.parametrize(
-    ("value", "dtype", "said"),
+    ("value", "dtype", "message"),
     [
         (
             1e6,
@@ -87,11 +87,11 @@ def test_gptq_gives_a_layer_the_bits_that_the_recipe_gives_it(source: SourceMode
     ],
 )
 def test_a_weight_that_the_type_of_the_scales_cannot_hold_is_refused_by_name(
-    way: str, value: float, dtype: torch.dtype, said: str, tiny_phi3: Path, tmp_path: Path
+    way: str, value: float, dtype: torch.dtype, message: str, tiny_phi3: Path, tmp_path: Path
 ) -> None:
     model = load_model(tiny_phi3)
     model.get_submodule("model.layers.1.mlp.down_proj").weight.data[3, 5] = value
     model.save_pretrained(tmp_path)
     source, recipe = SourceModel(tmp_path), WeightRecipe("default", 4, 32, symmetric=True, dtype=dtype, packed=True, upgraded={})
-    with pytest.raises(InputError, match=rf"model\.layers\.1\.mlp\.down_proj\.weight {said}"):
+    with pytest.raises(InputError, match=rf"model\.layers\.1\.mlp\.down_proj\.weight {message}"):
         list(quantize_with_gptq(source, recipe, ROWS) if way == "gptq" else round_to_nearest(source, recipe))
