@@ -90,7 +90,8 @@ def test_without_an_answer_the_version_seen_before_stays_and_one_line_a_file_say
     assert "this run continues with the known version" in message[0]
 
 
-@pytest.mark.parametrize("text", ["def test_a_list_of_versions_that_git_could_not_merge_is_named(text: str, sections: identify.Config) -> None:
+@pytest.mark.parametrize("text", ["<<<<<<< HEAD\n[]\n", '[{"url": "https://example.org/tone.jsonl"}]', "[1]"])
+def test_a_list_of_versions_that_git_could_not_merge_is_named(text: str, sections: identify.Config) -> None:
     IDENTIFIED.parent.mkdir(parents=True)
     IDENTIFIED.write_text(text, encoding="utf-8")
     for stage in (lambda: identify.main("files", sections), lambda: collect.main("files", collect.Config())):
