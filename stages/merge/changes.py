@@ -75,7 +75,7 @@ def plan_change(name: str, original: StoredTensor, weights: AdapterWeights, quan
     replacement = weights.replacements.get(name)
     return Change(
         name,
-        like=original,
+        original=original,
         source=replacement or original,
         quantization=None if replacement else quantization,
         product=weights.products.get(name),

@@ -37,7 +37,7 @@ class LowRank:
         """Whether each stored row can be computed alone: DoRA's norms are over the columns of a transposed weight."""
         return not (self.transposed and self.magnitude)
 
-    def opened(self, whole: bool) -> "Product":
+    def open(self, whole: bool) -> "Product":
         """Reads what all rows need.
 
         Args:
@@ -94,7 +94,7 @@ class Change:
 
     Attributes:
         name: the tensor's name.
-        like: the base model's tensor, which may be stored under the name of the one that it is tied to.
+        original: the base model's tensor, which may be stored under the name of the one that it is tied to.
         source: the tensor that the change starts from: `like` itself, or one that the adapter replaces it with.
         quantization: the quantization that the values went through before the adapter was trained on them.
         product: what is added to a weight.
@@ -102,7 +102,7 @@ class Change:
     """
 
     name: str
-    like: StoredTensor
+    original: StoredTensor
     source: StoredTensor
     quantization: Quantization | None = None
     product: LowRank | None = None
@@ -113,13 +113,13 @@ class Change:
         """Whether its rows can be computed a few at a time: double quantization needs all scales of a weight."""
         return self.quantization is None and (self.product is None or self.product.divisible)
 
-    def opened(self) -> ReadRows:
+    def open(self) -> ReadRows:
         """Returns a function that computes some of the rows.
 
         Raises:
             InputError: from that function, if they would contain NaN or infinity.
         """
-        product = self.product.opened(whole=self.like.dtype is torch.float32) if self.product else None
+        product = self.product.open(whole=self.original.dtype is torch.float32) if self.product else None
 
         def rows(first: int, last: int) -> torch.Tensor:
             values = self.source.read(first, last)
@@ -131,7 +131,7 @@ class Change:
             if self.bias:
                 bias, scaling = self.bias
                 values += bias.read(first, last).float() * scaling
-            merged = values.to(self.like.dtype)
+            merged = values.to(self.original.dtype)
             if not finite(merged):
                 raise InputError(
                     f"{self.name}: would contain NaN or infinity after merging; the adapter is broken, train it again"

@@ -105,14 +105,14 @@ class Replacement(Protocol):
     """Computes the new values of a tensor."""
 
     @property
-    def like(self) -> StoredTensor:
+    def original(self) -> StoredTensor:
         """A tensor of the same shape and type."""
 
     @property
     def divisible(self) -> bool:
         """Whether the rows can be computed in blocks."""
 
-    def opened(self) -> ReadRows:
+    def open(self) -> ReadRows:
         """Loads what all rows need, and returns the function that computes the rows from a first to a last one (exclusive)."""
 
 
@@ -174,17 +174,17 @@ class Shards:
 class Copy:
     """Copies a tensor unchanged."""
 
-    like: StoredTensor
+    original: StoredTensor
     divisible: bool = True
 
-    def opened(self) -> ReadRows:
+    def open(self) -> ReadRows:
         """Copies bytes, because torch does not support every type of safetensors."""
-        return self.like.read_bytes
+        return self.original.read_bytes
 
 
 def write_tensor(target: StoredTensor, change: Replacement, pool: Executor) -> None:
     """Writes a tensor: in blocks on all cores, or all at once with torch's threads if it is not divisible."""
-    rows = change.opened()
+    rows = change.open()
 
     def write(block: tuple[int, int]) -> None:
         target.write(block[0], rows(*block))
@@ -201,8 +201,8 @@ def write_tensors(file: Path, tensors: Mapping[str, Replacement], pool: Executor
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, change in tensors.items():
-        begin, end = end, end + change.like.size
-        header[name] = {"dtype": change.like.kind, "shape": change.like.shape, "data_offsets": [begin, end]}
+        begin, end = end, end + change.original.size
+        header[name] = {"dtype": change.original.kind, "shape": change.original.shape, "data_offsets": [begin, end]}
     encoded = json.dumps(header).encode()
     encoded += b" " * (-len(encoded) % PREFIX)  # the format requires aligned values
     with file.open("wb") as content:

@@ -165,7 +165,7 @@ def test_rows_of_a_float32_weight_are_those_of_the_whole_to_the_bit_however_it_i
     stored = read_header(tmp_path / "it.safetensors")
     change = Change("weight", stored["weight"], stored["weight"], product=LowRank(stored["a"], stored["b"], 0.37, transposed))
     whole = weight + ((b @ a).T if transposed else b @ a) * 0.37
-    made = change.opened()
+    made = change.open()
     for step in (1, 13, 100, len(weight)):
         for first in range(0, len(weight), step)[:20]:
             last = min(first + step, len(weight))
@@ -350,4 +350,4 @@ def test_large_values_whose_sum_is_beyond_float32_are_no_fault(tmp_path: Path) -
     save_file({"a": torch.full((1, 4), 3e38), "b": torch.ones(2, 1)}, tmp_path / "a.safetensors")
     stored = read_header(tmp_path / "a.safetensors")
     change = Change("a", stored["a"], stored["a"], product=LowRank(stored["a"], stored["b"], 0.0))
-    assert torch.equal(change.opened()(0, 1), torch.full((1, 4), 3e38))
+    assert torch.equal(change.open()(0, 1), torch.full((1, 4), 3e38))

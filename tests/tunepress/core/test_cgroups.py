@@ -8,8 +8,7 @@ import psutil
 import pytest
 
 from stages.train import estimate
-from tunepress.core import cgroups
-from tunepress.core import cpu as cores
+from tunepress.core import cgroups, cpu
 from tunepress.core.cgroups import UNLIMITED, cpu_share, memory_left
 
 GB = 10**9
@@ -67,7 +66,7 @@ def test_without_control_groups_there_is_no_limit(tmp_path: Path) -> None:
 
 def test_this_machine_can_be_read() -> None:
     assert 0 < memory_left() <= UNLIMITED
-    assert 1 <= cores.available_cores() <= (os.cpu_count() or 1)
+    assert 1 <= cpu.available_cores() <= (os.cpu_count() or 1)
 
 
 def test_the_page_cache_of_a_container_is_free_memory(host: Host) -> None:
@@ -159,8 +158,8 @@ def test_the_smallest_share_of_the_groups_counts(host: Host) -> None:
 @pytest.mark.parametrize(("share", "expected"), [(float("inf"), 8), (9.0, 8), (2.5, 2), (1.6, 2), (0.2, 1)])
 def test_cores_are_those_of_the_share_and_at_least_one(share: float, expected: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-    monkeypatch.setattr(cores, "cpu_share", lambda: share)
-    assert cores.available_cores() == expected
+    monkeypatch.setattr(cpu, "cpu_share", lambda: share)
+    assert cpu.available_cores() == expected
 
 
 def test_a_file_that_may_not_be_read_is_no_limit(host: Host) -> None:

@@ -1,4 +1,4 @@
-"""cores: how many this process may use, and how many of them others leave free."""
+"""cpu: how many cores this process may use, and how many of them other processes leave free."""
 
 import os
 import subprocess
@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tunepress.core import cpu as cores
+from tunepress.core import cpu
 from tunepress.core.cpu import FreeCores, free_cores, other_cpu_seconds
 
 
@@ -20,9 +20,9 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = self.others = 0.0
-        monkeypatch.setattr(cores.time, "monotonic", lambda: self.now)
-        monkeypatch.setattr(cores, "other_cpu_seconds", lambda: self.others)
-        monkeypatch.setattr(cores, "affinity", lambda: 16)
+        monkeypatch.setattr(cpu.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(cpu, "other_cpu_seconds", lambda: self.others)
+        monkeypatch.setattr(cpu, "affinity", lambda: 16)
 
     def passes(self, seconds: float, busy: float) -> None:
         self.now += seconds
@@ -63,4 +63,4 @@ def test_the_number_of_threads_that_the_user_has_chosen_stays(monkeypatch: pytes
 
 
 def test_a_short_look_finds_at_least_one_core_and_no_more_than_there_are() -> None:
-    assert 1 <= free_cores() <= cores.available_cores() <= (os.cpu_count() or 1)
+    assert 1 <= free_cores() <= cpu.available_cores() <= (os.cpu_count() or 1)

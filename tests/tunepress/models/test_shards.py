@@ -20,11 +20,11 @@ from tunepress.models.shards import INDEX, SINGLE_FILE, ReadRows, Shards, Stored
 class Doubled:
     """Twice the values of a tensor."""
 
-    like: StoredTensor
+    original: StoredTensor
     divisible: bool = True
 
-    def opened(self) -> ReadRows:
-        return lambda first, last: self.like.read(first, last) * 2
+    def open(self) -> ReadRows:
+        return lambda first, last: self.original.read(first, last) * 2
 
 
 @pytest.fixture(scope="module")
@@ -119,8 +119,8 @@ def test_what_cannot_be_divided_is_made_at_once(llama: Path, tmp_path: Path) -> 
     class Whole(Doubled):
         divisible: bool = False
 
-        def opened(self) -> ReadRows:
-            return lambda first, last: calls.append((first, last)) or self.like.read(first, last) * 2  # type: ignore[func-returns-value]
+        def open(self) -> ReadRows:
+            return lambda first, last: calls.append((first, last)) or self.original.read(first, last) * 2  # type: ignore[func-returns-value]
 
     name = "model.layers.0.mlp.up_proj.weight"
     folder = rewritten(llama, tmp_path / "out", name, change=Whole)
@@ -172,11 +172,11 @@ def test_a_tensor_more_comes_to_a_file_of_its_own_and_into_the_index(files: str,
 def test_an_error_in_a_part_is_raised(llama: Path, tmp_path: Path) -> None:
     @dataclass(frozen=True)
     class Broken(Doubled):
-        def opened(self) -> ReadRows:
+        def open(self) -> ReadRows:
             def rows(first: int, last: int) -> torch.Tensor:
                 if first:
                     raise InputError("no more rows")
-                return self.like.read(first, last)
+                return self.original.read(first, last)
 
             return rows
 
