@@ -14,7 +14,6 @@ from tunepress.config.data import Data
 from tunepress.core.errors import InputError
 from tunepress.core.files import write_json
 from tunepress.core.stage import run
-from tunepress.remote.addresses import url_problem
 from tunepress.remote.collected import IDENTIFIED, LISTS, Identity, read_identities, remote_urls
 from tunepress.remote.errors import UnansweredError
 from tunepress.remote.file import identify_file
@@ -40,11 +39,8 @@ def identify(urls: list[str], known: dict[str, Identity]) -> list[Identity]:
     """The current version of each file; all requests run at the same time.
 
     Raises:
-        InputError: a URL is not valid, or its file cannot be accessed.
+        InputError: a file cannot be accessed.
     """
-    for url in urls:
-        if problem := url_problem(url):
-            raise InputError(problem)
     with ThreadPoolExecutor(len(urls) or 1) as threads:
         return list(threads.map(lambda url: current_identity(url, known.get(url)), urls))
 

@@ -69,25 +69,28 @@ def test_what_a_former_name_points_to_is_there() -> None:
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["adapter.init_lora_weights=loftq"], "adapter.init_lora_weights: loftq makes up for quantization"),
+        (["adapter.init_lora_weights=loftq"], "adapter.init_lora_weights: loftq compensates for quantization"),
         (["adapter=loftq", "merge.base=original"], "set merge.base=dequantized"),
-        (["adapter=qlora", "adapter.init_lora_weights=pissa"], "pissa wants float weights"),
-        (["adapter=dora", "build.adapters=separate"], "dora has sizes too; use lora, or merged here"),
-        (["adapter=qlora", "build.adapters=separate"], "set merge.base=original, or merged here"),
-        (["adapter=loftq", "build.adapters=separate"], "initialised by loftq fits the rounded weights only; use merged"),
+        (["adapter=qlora", "adapter.init_lora_weights=pissa"], "pissa needs float weights"),
+        (["adapter=dora", "build.adapters=separate"], "cannot keep the magnitudes of dora; use adapter=lora, or merged here"),
+        (["adapter=qlora", "build.adapters=separate"], "set merge.base=original, or build.adapters=merged"),
+        (
+            ["adapter=loftq", "build.adapters=separate"],
+            "loftq fits only the rounded weights; set build.adapters=merged",
+        ),
         (["train.fsdp=true"], "train.num_processes is 1"),
-        (["train.early_stopping_patience=2"], "wants train.load_best_model_at_end=true"),
+        (["train.early_stopping_patience=2"], "needs train.load_best_model_at_end=true"),
         (["build.precision=fp16"], "build.precision: the builder has no fp16 for cpu, only cpu: fp32, int8, int4; cuda: "),
-        (["build.adapters=separate"], "gptq would round by the rows of one task"),
-        (["build=cpu_int4_k_quant_mixed", "build.n_samples=64"], "build.n_samples: only algo_config=gptq looks at rows"),
-        (["build=cpu_fp32", "build.algo_config=gptq"], "build.algo_config: fp32 has nothing to round; use null"),
-        (["build.n_samples=0"], "build.n_samples: 0 rows say nothing"),
-        (["build.block_size=24"], "build.block_size: 24 is none of 16, 32, 64, 128, 256"),
+        (["build.adapters=separate"], "gptq would round it by the rows of one"),
+        (["build=cpu_int4_k_quant_mixed", "build.n_samples=64"], "build.n_samples: only algo_config=gptq reads rows"),
+        (["build=cpu_fp32", "build.algo_config=gptq"], "build.algo_config: fp32 is not rounded; use null"),
+        (["build.n_samples=0"], "build.n_samples: must be at least 1, or null for 128, got 0"),
+        (["build.block_size=24"], "build.block_size: must be one of 16, 32, 64, 128, 256, got 24"),
         (["data.labels=[joy,fear,joy]"], "data.labels: 'joy' is in the list twice"),
         (["data.labels=[joy,' fear']"], "data.labels: ' fear' is empty or has white space around it"),
         (["+build.extra_options.shared_embeding=true"], "did you mean build.extra_options.shared_embeddings?"),
         (["+build.extra_options.int4_algo_config=rtn"], "is now called algo_config; set build.algo_config"),
-        (["+build.extra_options.adapter_path=models/adapter"], "the adapter is in the weights"),
+        (["+build.extra_options.adapter_path=models/adapter"], "the adapter is in the weights already"),
     ],
 )
 def test_values_that_cannot_go_together_are_refused_before_any_stage(overrides: list[str], said: str) -> None:
@@ -113,7 +116,24 @@ def test_a_file_that_the_builder_reads_is_watched() -> None:
     assert "  build: data/raw/tone.jsonl\n" in composed
 
 
-# rows from elsewhere
+# rows
+
+
+@pytest.mark.parametrize("name", ["files", "test_files"])
+@pytest.mark.parametrize("file", ["data/raw/own.jsonl", "https://example.org/rows.jsonl"])
+def test_a_single_file_is_like_a_list_of_one(name: str, file: str, root: Path, tmp_path: Path) -> None:
+    single, listed = f"data.{name}='{file}'", f"data.{name}=['{file}']"
+    assert compose([single]).replace(f"  {name}: {file}\n", f"  {name}:\n  - {file}\n") == compose([listed])
+    compose_and_dump(tmp_path / "params.yaml", str(root / "conf"), None, "config", str(root), [single])
+    assert getattr(load(Rows, [], tmp_path / "params.yaml").data, name) == [file]
+
+
+@pytest.mark.parametrize("value", ["3", "[a.jsonl,3]"])
+def test_what_is_not_a_file_or_a_list_of_files_is_refused(value: str) -> None:
+    assert "data.files: must be a path, an address or a list of them, got " in refused(f"data.files={value}")
+
+
+# remote rows
 
 DATASTORE = [f"data.datastore.{name}={name[0]}" for name in ("subscription_id", "resource_group", "workspace_name")]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.build import windows
+from tunepress.config.build import GPTQ, Build
 from tunepress.core.errors import InputError, one_line
 
 
@@ -95,3 +96,20 @@ def hidden_git() -> Iterator[None]:
         del os.environ["GIT_DIR"]
         if previous is not None:
             os.environ["GIT_DIR"] = previous
+
+
+def key_value_pairs(build: Build) -> list[str]:
+    """The options of a recipe as the builder reads them, without those that are null.
+
+    What gptq leaves to the builder, the head and the embeddings tied to it, is rounded by k_quant: by "default" the builder
+    (0.18) gives a tied head in 8 bits another name than the one its embeddings look for, and the model does not load.
+    """
+    options = {
+        "algo_config": "k_quant" if build.algo_config == GPTQ else build.algo_config,
+        "block_size": build.block_size,
+        "accuracy_level": build.accuracy_level,
+        "is_symmetric": build.is_symmetric,
+        "matmul_mixed_precision": build.matmul_mixed_precision,
+        "nodes_to_exclude": ",".join(build.nodes_to_exclude) or None,
+    }
+    return [f"{name}={value}" for name, value in (options | build.extra_options).items() if value is not None]

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from stages.build import built_model
-from stages.build.builder import Builder
-from tunepress.config import builder_options
-from tunepress.config.build import CALIBRATION_TOKENS, GPTQ, SAMPLES, Adapters, Build, on_rounded_weights
+from stages.build.block_size import check_model
+from stages.build.builder import Builder, key_value_pairs
+from tunepress.config.build import CALIBRATION_TOKENS, GPTQ, SAMPLES, SEPARATE_ON_ROUNDED_WEIGHTS, Adapters, Build
 from tunepress.config.merge import Merge, MergeBase
 from tunepress.core.errors import InputError
 from tunepress.core.files import atomic_output, read_jsonl, size_mb, write_json
@@ -29,8 +29,6 @@ class Config:
 
 def main(cfg: Config) -> str:
     """Builds models/onnx from models/merged, or from models/base and models/adapter."""
-    if problem := builder_options.refusal(cfg.build):
-        raise InputError(problem)
     separate = cfg.build.adapters is Adapters.separate
     source, prompt = (BASE, Prompt.load(ADAPTER)) if separate else (MERGED, Prompt.load(MERGED))
     with atomic_output(ONNX) as partial:
@@ -69,13 +67,13 @@ def build(config: Build, model: Path, folder: Path, prompt: Prompt | None = None
         InputError: the recipe does not fit the model, or the builder rejects it.
     """
     check(model)
-    builder_options.check_model(config, model)
+    check_model(config, model)
     from stages.build.quantize import layers  # imports torch and transformers' models: seconds
     from stages.build.quantize.checkpoint import SourceModel, drop_neutral_zero_points, write_checkpoint
     from stages.build.quantize.recipe import WeightRecipe
 
     source = SourceModel(model)
-    builder = Builder(config.precision, config.execution_provider, builder_options.key_value_pairs(config))
+    builder = Builder(config.precision, config.execution_provider, key_value_pairs(config))
     options = builder.options(model)
     with builder.input_errors():
         recipe = WeightRecipe.of(config.precision, config.execution_provider, options, source.config.num_hidden_layers)
@@ -141,7 +139,7 @@ def build_separate(config: Build, merge_base: MergeBase, folder: Path, prompt: P
 
     adapter = lora.load(ADAPTER)
     if merge_base is MergeBase.dequantized and Quantization.load(ADAPTER):
-        raise InputError(on_rounded_weights())
+        raise InputError(SEPARATE_ON_ROUNDED_WEIGHTS)
     calibration = build(config, BASE, folder, prompt)
     export.add_adapter_inputs(adapter, folder / "model.onnx", folder / ADAPTER_FILE)
     return calibration

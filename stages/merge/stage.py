@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from transformers.utils import GENERATION_CONFIG_NAME
 
 from stages.merge.changes import Changes, plan_changes
-from tunepress.config.merge import Merge, MergeBase
+from tunepress.config.merge import LOFTQ_ON_ORIGINAL_WEIGHTS, Merge, MergeBase
 from tunepress.core.errors import InputError
 from tunepress.core.files import atomic_output, read_json, size_mb, write_json
 from tunepress.core.paths import ADAPTER, BASE, MERGED, METRICS
@@ -53,7 +53,7 @@ def base_quantization(base: MergeBase) -> Quantization | None:
     """
     quantization = Quantization.load(ADAPTER)
     if base is MergeBase.original and quantization and quantization.compensated:
-        raise InputError("merge.base: an adapter initialised by loftq fits the rounded weights only; set merge.base=dequantized")
+        raise InputError(LOFTQ_ON_ORIGINAL_WEIGHTS)
     return quantization if base is MergeBase.dequantized else None
 
 

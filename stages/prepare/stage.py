@@ -20,7 +20,6 @@ from tunepress.core.paths import BASE, METRICS, PREPARED
 from tunepress.models.hf_model import check_base_context, load_encoder
 from tunepress.remote.collected import local_paths
 from tunepress.text.chat_template import wrap_in_chat_template
-from tunepress.text.labels import labels_problem
 from tunepress.text.packing import Corpus, pack
 from tunepress.text.prompt import Prompt, column_names, split_template
 from tunepress.text.tokenizer import Encoder
@@ -64,8 +63,6 @@ def describe_caps(metrics: dict[str, Any]) -> str:
 
 def make_prompt(data: Data, encoder: Encoder) -> Prompt:
     """Splits data.text_template into prompt and completion, within the model's chat template if configured."""
-    if problem := labels_problem(data.labels or []):
-        raise InputError(problem)
     prompt, completion = split_template(data.text_template, data.completion_column)
     if data.use_chat_template:
         if encoder.tokenizer.chat_template is None:

@@ -1,7 +1,7 @@
 """report: gathers what all stages measured in metrics/summary.json, report/index.html and the model card."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -11,40 +11,16 @@ from stages.report.figures import CANDIDATES, Run
 from stages.report.gate import verdicts
 from stages.report.model_card import card
 from stages.report.page import Findings, page
-from tunepress.config.adapter import Adapter
-from tunepress.config.base_model import BaseModel
-from tunepress.config.benchmark import Benchmark
-from tunepress.config.build import Build
-from tunepress.config.data import Data
-from tunepress.config.evaluate import Evaluate
-from tunepress.config.gate import Gate
-from tunepress.config.merge import Merge
-from tunepress.config.report import Report
-from tunepress.config.train import Train
-from tunepress.core.environment import Environment, current_image
+from tunepress.config.params import Params
+from tunepress.core.environment import current_image
 from tunepress.core.files import atomic_output, read_csv, sha256, write_json
+from tunepress.core.keys import flatten
 from tunepress.core.paths import ADAPTER, CHANGED, METRICS, MODEL_CARD, ONNX, PREDICTIONS, PREPARED, REPORT
 from tunepress.core.pipeline import commands
 from tunepress.remote.collected import remote_lists
 from tunepress.text.prompt import Prompt
 
-
-@dataclass
-class Config:
-    """What this stage reads of params.yaml: all of it."""
-
-    base_model: BaseModel
-    data: Data
-    adapter: Adapter
-    train: Train
-    merge: Merge
-    build: Build
-    evaluate: Evaluate
-    benchmark: Benchmark
-    gate: Gate
-    report: Report
-    environment: Environment
-    seed: int
+Config = Params
 
 
 def main(cfg: Config) -> str:
@@ -87,15 +63,4 @@ def hash_files(places: Iterable[Path]) -> dict[str, str]:
 
 def parameters(cfg: Config) -> dict[str, Any]:
     """Every parameter by its full name."""
-    return flat(asdict(cfg))
-
-
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as one, with dotted names."""
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, dict) and value:
-            found |= flat(value, f"{prefix}{name}.")
-        else:
-            found[f"{prefix}{name}"] = value.value if isinstance(value, Enum) else value
-    return found
+    return {key: value.value if isinstance(value, Enum) else value for key, value in flatten(asdict(cfg)).items()}

@@ -29,8 +29,6 @@ def training_arguments(train: Train, seed: int, folder: Path, validated: bool, a
     trainer_fields["train_sampling_strategy"] = train.train_sampling_strategy.value
     trainer_fields["activation_checkpointing"] = trainer_fields.pop("gradient_checkpointing")  # the name in transformers 5.23
     on_gpu = torch.cuda.is_available()
-    if train.fsdp_config.get("cpu_offload"):  # needs a backend for both devices, and could not be tested
-        raise InputError("train.fsdp_config.cpu_offload: not supported; leave it out, adapter=qlora needs less memory")
     trainer_fields["fsdp_config"] = dict(train.fsdp_config)  # TrainingArguments adds keys to it
     if not validated:
         trainer_fields["eval_strategy"] = "no"

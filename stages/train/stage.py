@@ -33,8 +33,6 @@ from stages.train.loss_curves import write_loss_curves
 from stages.train.progress import Progress
 from stages.train.sampler import SequenceSampler
 from stages.train.trainer import BY_EXAMPLE, EMPTY, FlatteningCollator, PaddingFreeTrainer, attention_of, must_split
-from tunepress.config import adapter as adapter_schema
-from tunepress.config import train as train_schema
 from tunepress.config.adapter import Adapter, Method
 from tunepress.config.train import Train
 from tunepress.core.errors import InputError
@@ -56,9 +54,6 @@ class Config:
 
 def main(cfg: Config) -> str:
     """Trains models/adapter on data/prepared."""
-    for problem in (adapter_schema.refusal(cfg.adapter), train_schema.refusal(cfg.train)):
-        if problem:
-            raise InputError(problem)
     check(BASE)
     if cfg.adapter.method is Method.none:
         return leave_untrained()

@@ -17,6 +17,7 @@ from tests.loopback import Files, serving
 from tests.stages.params import write_params
 from tunepress.config.data import Data
 from tunepress.core.errors import InputError
+from tunepress.core.params import load
 
 ROWS = b'{"phrase": "a day at the sea", "tone": "joy"}\n'
 IDENTIFIED = Path("data/identified/files.json")
@@ -116,10 +117,10 @@ def test_a_file_that_is_gone_is_an_error_though_it_was_seen(sections: identify.C
     assert IDENTIFIED.read_bytes() == before
 
 
-def test_an_address_in_params_yaml_is_looked_at_too(sections: identify.Config) -> None:
-    sections.data.files = ["https://example.org/tone.jsonl?sig=c2VjcmV0"]
+@pytest.mark.parametrize("address", ["'https://example.org/tone.jsonl?sig=x'", "['https://example.org/tone.jsonl?sig=x']"])
+def test_an_address_in_params_yaml_is_checked_too(address: str, root: Path) -> None:
     with pytest.raises(InputError, match="the address contains a secret"):
-        identify.main("files", sections)
+        load(identify.Config, [f"data.files={address}"], root / "params.yaml")
 
 
 def test_a_collection_is_whole_or_not_there(sections: identify.Config, files: Files) -> None:

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from stages.train import stage as train
 from tests.stages import outputs
+from tunepress.config import checks
 from tunepress.core.errors import InputError
 from tunepress.core.paths import ADAPTER, BASE, LOSS_CURVES, METRICS, PREPARED
 
@@ -89,7 +90,9 @@ def metrics() -> Any:
 
 
 def refusal(cfg: train.Config) -> str:
-    """The one line that train refuses its sections with."""
+    """The one line with which the rules or the stage refuse a configuration."""
+    if problem := checks.problem(vars(cfg)):
+        return problem
     with pytest.raises(InputError) as refused:
         train.main(cfg)
     assert "\n" not in str(refused.value)

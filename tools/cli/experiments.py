@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 from scmrepo.exceptions import SCMError
 
-from hydra_plugins.tunepress import Tunepress
+from tunepress.config.params import Composed
 from tunepress.core.errors import InputError, one_line
 from tunepress.text.labels import SCORES
 
@@ -90,7 +90,7 @@ def remarks(row: Row, commit: Row) -> Iterator[str]:
         yield row["State"].lower()
     if row.get("image") not in (None, "None"):  # where another run has one, DVC says None in words
         yield f"image={row['image']}"
-    sections = {field.name for field in fields(Tunepress)}
+    sections = {field.name for field in fields(Composed)}
     for name in row:
         if name.partition(".")[0] in sections and not FOLLOWING.search(name) and row[name] != commit.get(name, row[name]):
             yield f"{name}={written(row[name], 'g')}"

@@ -15,9 +15,10 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from hydra_plugins.tunepress import Tunepress
+from tunepress.config.params import Params
 from tunepress.core.errors import InputError
 from tunepress.core.files import atomic_output
+from tunepress.core.keys import flatten
 from tunepress.core.params import COMPOSED, CONF, PARAMS, compose_conf, read_yaml, typed
 
 ABSENT = "(absent)"
@@ -53,7 +54,7 @@ def update(reset: bool) -> None:
     """Writes params.yaml and conf/composed.yaml, keeping a choice unless `reset`."""
     fresh = compose()
     chosen = {} if reset or not PARAMS.exists() else choice(read(PARAMS), read(COMPOSED))
-    now = flatten(OmegaConf.to_container(OmegaConf.create(fresh)))
+    now = flatten(cast(Flat, OmegaConf.to_container(OmegaConf.create(fresh))))
     chosen = {key: value for key, value in chosen.items() if now.get(key, ABSENT) != value}
     text = with_choice(fresh, chosen)
     for path, content in ((PARAMS, text), (COMPOSED, fresh)):
@@ -71,7 +72,7 @@ def compose(overrides: list[str] | None = None) -> str:
         InputError: conf/ does not compose, or a value is missing.
     """
     text = compose_conf(overrides or [])
-    typed(Tunepress, cast(DictConfig, OmegaConf.create(text)), f"{CONF}/")
+    typed(Params, cast(DictConfig, OmegaConf.create(text)), f"{CONF}/")
     return text
 
 
@@ -90,15 +91,6 @@ def read(path: Path) -> Flat:
     if not tree:
         raise InputError(f"{path}: is empty; {CURE}")
     return flatten(tree)
-
-
-def flatten(tree: Any, prefix: str = "") -> Flat:
-    """Nested mappings as one mapping of dotted keys; lists are values."""
-    flat: Flat = {}
-    for name, value in tree.items():
-        key = f"{prefix}{name}"
-        flat.update(flatten(value, f"{key}.") if isinstance(value, dict) and value else {key: value})
-    return flat
 
 
 def choice(params: Flat, composed: Flat) -> Flat:

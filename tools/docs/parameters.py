@@ -8,8 +8,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from hydra_plugins.tunepress import Tunepress
 from tools.docs.markdown import table
+from tunepress.config.params import Params
 from tunepress.core.params import COMPOSED, CONF, read_yaml
 
 INTERNAL = {"tracked", "remote", "collected", "dvc"}  # keys that DVC needs and nobody sets
@@ -28,7 +28,7 @@ def sections() -> str:
         for group, name in entry.items()
     }
     parts = []
-    for group, kind in get_type_hints(Tunepress).items():
+    for group, kind in get_type_hints(Params).items():
         if group in INTERNAL:
             continue
         if not (isinstance(kind, type) and is_dataclass(kind)):

@@ -6,8 +6,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from hydra_plugins.tunepress import Tunepress
 from tunepress.config.adapter import Method
+from tunepress.config.params import Params
 from tunepress.core.params import PARAMS, compose_typed, load, read_yaml
 from tunepress.core.paths import BASE
 
@@ -23,7 +23,7 @@ class Recipe:
         base_at_hand: whether models/base was fetched for it, so that nothing is downloaded.
     """
 
-    params: Tunepress
+    params: Params
     base_at_hand: bool
 
     @property
@@ -38,7 +38,7 @@ class Recipe:
         Raises:
             InputError: it does not compose, or the schema refuses it.
         """
-        params = load(Tunepress, []) if PARAMS.exists() and not overrides else compose_typed(Tunepress, overrides)
+        params = load(Params, []) if PARAMS.exists() and not overrides else compose_typed(Params, overrides)
         wanted: Any = OmegaConf.to_container(OmegaConf.structured(params.base_model), enum_to_str=True)
         return cls(params, fetched() == given(wanted))
 

@@ -6,7 +6,7 @@ from typing import Any
 from tools.olive.document import Leaf
 from tools.olive.mapping import FieldMapping, MappedField, Rule, Value, covered, map_field, mapped_to, unsupported
 from tunepress.config import builder_options
-from tunepress.config.build import Build
+from tunepress.config.build import Build, option_problem
 from tunepress.core.errors import InputError
 from tunepress.core.params import CONF
 
@@ -68,7 +68,7 @@ def option(name: str, value: Any) -> FieldMapping:
     if name in builder_options.UNFIT and value is False:
         return covered("a whole model is built")
     listed = "/".join(map(str, value)) if isinstance(value, list) else value
-    problem = builder_options.refused_option(name, listed)
+    problem = option_problem(name, listed)
     return unsupported(problem.partition(": ")[2]) if problem else mapped_to(f"build.extra_options.{name}", listed)
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped]
 
-from hydra_plugins.tunepress import Tunepress
 from tools.olive.document import printable
 from tools.olive.mapping import JOB, Value
+from tunepress.config.params import Params
 from tunepress.core.errors import InputError
 from tunepress.core.files import atomic_output
 from tunepress.core.params import CONF, compose_typed
@@ -68,7 +68,7 @@ def render(name: str, source: str, target: str, values: list[Value]) -> str:
     lines += ["defaults:"] * bool(groups)
     lines += [f"  - override {value.key}: {scalar(value.value)} {comment(value.reason)}" for value in groups]
     tree = nested([value for value in values if not value.key.startswith("/")])
-    order = [field.name for field in fields(Tunepress)]
+    order = [field.name for field in fields(Params)]
     body = yaml_lines({section: tree[section] for section in sorted(tree, key=order.index)}, 0)
     return "\n".join([*lines, *([""] if groups and body else []), *body]) + "\n"
 
@@ -147,7 +147,7 @@ def write(path: Path, text: str, values: list[Value], source: str) -> None:
     try:
         with atomic_output(path) as partial:
             partial.write_text(text, encoding="utf-8")
-        compose_typed(Tunepress, [f"+experiment={path.stem}"])
+        compose_typed(Params, [f"+experiment={path.stem}"])
     except BaseException as error:
         if previous is None:
             path.unlink(missing_ok=True)

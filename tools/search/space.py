@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from optuna.trial import BaseTrial, FixedTrial
 
-from hydra_plugins.tunepress import Tunepress, refuse_unknown_key
+from tunepress.config.params import Params
 from tunepress.core.errors import InputError, one_line
 from tunepress.core.keys import unknown_key
 from tunepress.core.params import CONF
@@ -73,10 +73,8 @@ def parse(key: str, values: Any) -> Values | Range:
     if (CONF / name).is_dir():
         check_group(key, name, values)
         return dimension
-    try:
-        refuse_unknown_key(name)
-    except ValueError as error:
-        raise InputError(f"space: {error}") from error
+    if problem := key_problem(name):
+        raise InputError(f"space: {problem}")
     for value in [values["low"], values["high"]] if isinstance(values, dict) else values:
         check_type(name, value)
     return dimension
@@ -118,7 +116,7 @@ def check_type(key: str, value: Any) -> None:
     try:
         config = OmegaConf.create()
         OmegaConf.update(config, key, value)
-        OmegaConf.merge(OmegaConf.structured(Tunepress), config)
+        OmegaConf.merge(OmegaConf.structured(Params), config)
     except OmegaConfBaseException as error:
         raise InputError(f"space.{key}: {one_line(error)}") from error
 

@@ -1,7 +1,9 @@
 """`data`: the rows, how they become text, and how they are split."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 
 class Overlong(Enum):
@@ -27,13 +29,21 @@ class Datastore:
     datastore_name: str  # in the workspace
     relative_path: str  # of the file in the datastore
 
+    @property
+    def address(self) -> str:
+        """The address of the file, in the form of Azure ML's studio."""
+        return (
+            f"azureml://subscriptions/{self.subscription_id}/resourcegroups/{self.resource_group}/workspaces/"
+            f"{self.workspace_name}/datastores/{self.datastore_name}/paths/{self.relative_path.lstrip('/')}"
+        )
+
 
 @dataclass
 class Data:
     """Rows and their template."""
 
-    files: list[str]
-    test_files: list[str]  # a test set of your own; empty: a share of the rows, test_size
+    files: Any  # a path, an address, or a list of them; as an attribute it is always a list[str]
+    test_files: Any  # the same; a test set of your own; empty: a share of the rows, test_size
     # read when `files` is empty; the names are those of datasets.load_dataset
     path: str | None  # a dataset of the Hugging Face Hub, or a folder
     name: str | None  # a configuration of the dataset
@@ -55,3 +65,11 @@ class Data:
     test_size: float
     # of data=azureml_datastore
     datastore: Datastore | None = None
+
+    def __post_init__(self) -> None:
+        self.files, self.test_files = as_list(self.files), as_list(self.test_files)
+
+
+def as_list(files: Any) -> list[Any]:
+    """The value of data.files or data.test_files as a list: a single path is a list of one, null an empty list."""
+    return [] if files is None else list(files) if isinstance(files, Sequence) and not isinstance(files, str) else [files]

@@ -11,6 +11,11 @@ class MergeBase(Enum):
     dequantized = "dequantized"
 
 
+LOFTQ_ON_ORIGINAL_WEIGHTS = (
+    "merge.base: an adapter initialized by loftq fits only the rounded weights; set merge.base=dequantized"
+)
+
+
 @dataclass
 class Merge:
     """The merged model's files are cut as the base model's are, so there is no size to choose."""

@@ -67,27 +67,44 @@ OURS = (  # not of TrainingArguments
 INTERVALS = ("logging_steps", "eval_steps", "save_steps")
 
 
-def refusal(train: Train) -> str | None:
-    """Why these values cannot go together, in one line that says what to do; None if they can."""
+def problem(train: Train) -> str | None:
+    """Which of these values cannot go together, in one line that says what to do; None if all can."""
+    return numbers_problem(train) or fsdp_problem(train) or selection_problem(train)
+
+
+def numbers_problem(train: Train) -> str | None:
     for name in ("num_processes", "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"):
         if getattr(train, name) < 1:
-            return f"train.{name}: {getattr(train, name)} is none; 1 or more"
+            return f"train.{name}: must be at least 1, got {getattr(train, name)}"
     for name in INTERVALS:
         steps = getattr(train, name)
         if steps is not None and not (0 < steps < 1 or (steps >= 1 and steps == steps // 1)):  # nan too
             return f"train.{name}: must be a whole number of steps from 1, or a share of all steps below 1, got {steps:g}"
     if train.max_steps <= 0 and train.num_train_epochs <= 0:
-        return f"train.num_train_epochs: {train.num_train_epochs} is no training; above 0, or set train.max_steps"
+        return f"train.num_train_epochs: must be above 0 unless train.max_steps is set, got {train.num_train_epochs}"
+    return None
+
+
+def fsdp_problem(train: Train) -> str | None:
     if train.fsdp and train.num_processes == 1:
         return "train.fsdp: spreads the model over processes, and train.num_processes is 1; set it to the number of GPUs"
     if train.fsdp_config and not train.fsdp:
         return "train.fsdp_config: set, but train.fsdp is false; set that to true, or {} here"
     if train.fsdp_config.get("activation_checkpointing"):  # it renames the layers, and nothing of the adapter would be saved
         return "train.fsdp_config.activation_checkpointing: set train.gradient_checkpointing=true instead"
+    if train.fsdp_config.get("cpu_offload"):  # needs a backend for both devices, and could not be tried
+        return "train.fsdp_config.cpu_offload: not supported; leave it out, adapter=qlora needs less memory"
+    return None
+
+
+def selection_problem(train: Train) -> str | None:
     if train.early_stopping_patience is not None and not train.load_best_model_at_end:
-        return "train.early_stopping_patience: wants train.load_best_model_at_end=true, else the worse, later weights are kept"
+        return (
+            "train.early_stopping_patience: needs train.load_best_model_at_end=true; "
+            "otherwise the later, worse weights would be kept"
+        )
     if train.load_best_model_at_end and "no" in (train.eval_strategy, train.save_strategy):
-        return "train.load_best_model_at_end: wants evaluations and checkpoints; set eval_strategy and save_strategy to steps"
+        return "train.load_best_model_at_end: needs evaluations and checkpoints; set eval_strategy and save_strategy to steps"
     return None
 
 

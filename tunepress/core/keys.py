@@ -1,7 +1,8 @@
-"""Keys of the configuration that there are not: what each is called now, or what was meant."""
+"""Keys of the configuration: nested ones as dotted names, and what an unknown one is called now or could mean."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 # What Olive's examples, transformers before version 5 and this project before its streaming merge call it.
 FORMER = {
@@ -29,21 +30,31 @@ FORMER = {
     "train.group_by_length": "train.train_sampling_strategy=group_by_length",
     "train.overwrite_output_dir": "nothing in its place: a run always replaces its outputs",
     "train.per_gpu_train_batch_size": "train.per_device_train_batch_size",
-    "train.save_total_limit": "nothing in its place: the last checkpoint is kept, and the best where it is wanted",
+    "train.save_total_limit": "nothing in its place: the last checkpoint is kept, with load_best_model_at_end the best too",
     "train.warmup_ratio": "train.warmup_steps, where a value below 1 is a share of all steps",
 }
+
+
+def flatten(tree: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one mapping of dotted keys. Lists and empty mappings are values."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        flat |= flatten(value, f"{key}.") if isinstance(value, Mapping) and value else {key: value}
+    return flat
 
 
 def unknown_key(key: str, known: Sequence[str]) -> str:
     """Says that there is no such key, and what its name is now or could be.
 
     Args:
-        key: with its section, as `train.learning_rat`.
-        known: the names there are in that section.
+        key: with its group, as `train.learning_rat`.
+        known: the names in that group.
     """
     if key in FORMER:
         return f"unknown key {key}; use {FORMER[key]}"
-    section, _, name = key.rpartition(".")
+    group, _, name = key.rpartition(".")
     near = difflib.get_close_matches(name, known, n=1)
-    meant = f"did you mean {section}.{near[0]}?" if near and section else f"did you mean {near[0]}?" if near else ""
-    return f"unknown key {key}; {meant or 'known here: ' + ', '.join(known)}"
+    if not near:
+        return f"unknown key {key}; known here: {', '.join(known)}"
+    return f"unknown key {key}; did you mean {f'{group}.' if group else ''}{near[0]}?"

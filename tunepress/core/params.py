@@ -1,6 +1,7 @@
-"""The edge between params.yaml and a stage's typed configuration."""
+"""Reads params.yaml as typed configuration, and composes it from conf/."""
 
 import dataclasses
+import importlib
 import re
 import sys
 from io import StringIO
@@ -33,7 +34,7 @@ def load(config_class: type[ConfigT], overrides: list[str], params: Path = PARAM
         params: another file in its place.
 
     Raises:
-        InputError: no params.yaml, a wrong override, an unknown key, a wrong type or a missing value.
+        InputError: no params.yaml, a wrong override, key, type or combination of values, or a missing value.
     """
     if not params.exists():
         raise InputError(f"{params}: not found; run stages from the project's root, after `make params`")
@@ -41,11 +42,16 @@ def load(config_class: type[ConfigT], overrides: list[str], params: Path = PARAM
     try:
         with initialize_config_dir(str(params.parent.resolve()), version_base="1.3"):
             composed = compose(params.stem, overrides)
-        return typed(config_class, composed, str(params))
     except HydraException as error:
-        said = one_line(error)
-        hint = "" if "unknown key" in said else " (groups such as base_model=... go to `dvc exp run -S`)"
-        raise InputError(f"{params}: {said}{hint}") from error
+        message = one_line(error)
+        hint = "" if "unknown key" in message else " (groups such as base_model=... go to `dvc exp run -S`)"
+        raise InputError(f"{params}: {message}{hint}") from error
+    config = typed(config_class, composed, str(params))
+    # Imported by name: a rule only refuses and changes no output, so no stage depends on it in DVC's eyes.
+    checks = importlib.import_module("tunepress.config.checks")
+    if problem := checks.problem(vars(config)):
+        raise InputError(f"{params}: {problem}")
+    return config
 
 
 def compose_conf(overrides: list[str]) -> str:
@@ -65,8 +71,8 @@ def compose_conf(overrides: list[str]) -> str:
             read_yaml(file)
         raise InputError(f"{CONF}/: {one_line(error)}") from error
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # the last of Hydra's own for `group=null`
-        asked = f" (asked: {' '.join(overrides)})" if type(error) is ValueError else ""
-        raise InputError(f"{CONF}/: {composing(error)}{asked}") from error
+        cause = f" (overrides: {' '.join(overrides)})" if type(error) is ValueError else ""
+        raise InputError(f"{CONF}/: {composing(error)}{cause}") from error
     return OmegaConf.to_yaml(config)
 
 
@@ -81,12 +87,15 @@ def compose_typed(config_class: type[ConfigT], overrides: list[str]) -> ConfigT:
 
 def composing(error: Exception) -> str:
     """What Hydra says does not compose: in which file, what, at which key; or the options that there are."""
-    said = [line.strip() for line in str(error).splitlines() if line.strip()]
-    options = next((at for at, line in enumerate(said, 1) if line.startswith("Available options")), None)
-    if options is None:
-        return " ".join(said[:3])
-    found = list(takewhile(lambda line: not line.startswith("Config search path"), said[options:]))
-    return " ".join([*said[:options], ", ".join(found)])
+    _, of_resolver, message = str(error).partition("InputError raised while resolving interpolation: ")
+    if of_resolver:
+        return message.splitlines()[0]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    first_option = next((number for number, line in enumerate(lines, 1) if line.startswith("Available options")), None)
+    if first_option is None:
+        return " ".join(lines[:3])
+    options = list(takewhile(lambda line: not line.startswith("Config search path"), lines[first_option:]))
+    return " ".join([*lines[:first_option], ", ".join(options)])
 
 
 def warn_if_stale() -> None:
@@ -114,7 +123,7 @@ def typed(config_class: type[ConfigT], config: DictConfig, source: str) -> Confi
             value = OmegaConf.to_container(section, resolve=True) if OmegaConf.is_config(section) else section
             for key, part in value.items() if isinstance(value, dict) else [(None, value)]:
                 where = f"{name}.{key!s}" if key else name  # one key at a time, so that the error can say where it was
-                checked = OmegaConf.merge(checked, {name: {key: part} if key else part})
+                checked.merge_with({name: {key: part} if key else part})
     except ConfigKeyError as error:
         known = [field.name for field in dataclasses.fields(error.object_type)] if error.object_type else names
         raise InputError(f"{source}: {unknown_key(str(error.full_key), known)}") from error

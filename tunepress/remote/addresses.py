@@ -4,8 +4,6 @@ import re
 from pathlib import PurePosixPath
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
-from tunepress.config.data import Datastore
-
 FORMATS = {".json": "json", ".jsonl": "json", ".ndjson": "json", ".csv": "csv", ".parquet": "parquet"}  # of rows, by suffix
 BLOB = {"abfs", "abfss", "az", "azure"}  # a container of Azure Blob Storage, as in adlfs and DVC
 SCHEMES = BLOB | {"azureml", "http", "https", "s3"}
@@ -16,14 +14,6 @@ SECRET = re.compile(r"^sig$|signature|token|secret|passw|credential|api.?key|acc
 def is_remote(file: str) -> bool:
     """Whether a file is an address and not a path."""
     return "://" in file
-
-
-def datastore_url(datastore: Datastore) -> str:
-    """The address of a file in a datastore, in the form of Azure ML's studio."""
-    return (
-        f"azureml://subscriptions/{datastore.subscription_id}/resourcegroups/{datastore.resource_group}"
-        f"/workspaces/{datastore.workspace_name}/datastores/{datastore.datastore_name}/paths/{datastore.relative_path.lstrip('/')}"
-    )
 
 
 def url_problem(url: str) -> str | None:

@@ -10,11 +10,11 @@ import torch
 
 from stages.train import stage as train
 from tests.stages.training import curve, refusal, sections
-from tunepress.config.adapter import INITIALISATIONS, is_initialisation, moves_the_base, names_modules
+from tunepress.config.adapter import INITIALIZATIONS, is_initialization, moves_the_base, names_modules
 
 pytestmark = pytest.mark.usefixtures("inside")
 
-NAMES = "true, gaussian, orthogonal, olora, pissa, pissa_niter_<n>, loftq"
+NAMES = "true or one of gaussian, orthogonal, olora, pissa, pissa_niter_<n>, loftq"
 LAYERS = "the model has down_proj, gate_up_proj, lm_head, o_proj, qkv_proj"
 
 
@@ -30,11 +30,11 @@ def unloaded(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("adapter", "says"),
     [
-        ({"init_lora_weights": "loftq"}, "init_lora_weights: loftq makes up for quantization, .*=lora has none; use qlora"),
+        ({"init_lora_weights": "loftq"}, "init_lora_weights: loftq compensates for quantization, .*=lora has none; use qlora"),
         ({"init_lora_weights": "loftq", "method": "dora"}, "init_lora_weights: loftq .*=dora has none; use qlora"),
         (
             {"init_lora_weights": "pissa", "method": "qlora"},
-            "init_lora_weights: pissa wants float weights, .*; use loftq, or lora",
+            "init_lora_weights: pissa needs float weights, .*; use loftq, or lora",
         ),
         (
             {"init_lora_weights": "pissa_niter_4", "method": "qdora"},
@@ -42,7 +42,7 @@ def unloaded(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (
             {"init_lora_weights": "olora", "method": "qlora"},
-            "init_lora_weights: olora wants float weights, .*; use loftq, or lora",
+            "init_lora_weights: olora needs float weights, .*; use loftq, or lora",
         ),
         (
             {"init_lora_weights": "pissa", "method": "dora"},
@@ -52,16 +52,19 @@ def unloaded(monkeypatch: pytest.MonkeyPatch) -> None:
             {"init_lora_weights": "olora", "method": "dora"},
             "init_lora_weights: olora .* of dora; use lora or rslora, or true here",
         ),
-        ({"bnb_4bit_quant_type": "nf4"}, "bnb_4bit_quant_type: .*=lora quantizes nothing; use qlora or qdora, or null here"),
-        ({"bnb_4bit_use_double_quant": False}, "bnb_4bit_use_double_quant: .*=lora quantizes nothing; .*, or null here"),
-        ({"bnb_4bit_compute_dtype": "bfloat16", "method": "dora"}, "bnb_4bit_compute_dtype: .*=dora quantizes nothing; .*"),
-        ({"init_lora_weights": "eva"}, f"init_lora_weights: 'eva' is none of {NAMES}"),
-        ({"init_lora_weights": "pissa_niter_<n>"}, f"init_lora_weights: 'pissa_niter_<n>' is none of {NAMES}"),
-        ({"init_lora_weights": False}, f"init_lora_weights: False is none of {NAMES}"),
-        ({"init_lora_weights": None}, f"init_lora_weights: None is none of {NAMES}"),
-        ({"init_lora_weights": "orthogonal", "r": 5}, "r: init_lora_weights=orthogonal wants an even r, not 5"),
-        ({"method": "qlora", "bnb_4bit_quant_type": "int4"}, "bnb_4bit_quant_type: 'int4' is none of nf4, fp4"),
-        ({"method": "qlora", "bnb_4bit_compute_dtype": "int8"}, "bnb_4bit_compute_dtype: 'int8' is none of float32, .*, float16"),
+        ({"bnb_4bit_quant_type": "nf4"}, "bnb_4bit_quant_type: .*=lora does not quantize; use qlora or qdora, or null here"),
+        ({"bnb_4bit_use_double_quant": False}, "bnb_4bit_use_double_quant: .*=lora does not quantize; .*, or null here"),
+        ({"bnb_4bit_compute_dtype": "bfloat16", "method": "dora"}, "bnb_4bit_compute_dtype: .*=dora does not quantize; .*"),
+        ({"init_lora_weights": "eva"}, f"init_lora_weights: must be {NAMES}, got 'eva'"),
+        ({"init_lora_weights": "pissa_niter_<n>"}, f"init_lora_weights: must be {NAMES}, got 'pissa_niter_<n>'"),
+        ({"init_lora_weights": False}, f"init_lora_weights: must be {NAMES}, got False"),
+        ({"init_lora_weights": None}, f"init_lora_weights: must be {NAMES}, got None"),
+        ({"init_lora_weights": "orthogonal", "r": 5}, "r: must be even with init_lora_weights=orthogonal, got 5"),
+        ({"method": "qlora", "bnb_4bit_quant_type": "int4"}, "bnb_4bit_quant_type: must be one of nf4, fp4, got 'int4'"),
+        (
+            {"method": "qlora", "bnb_4bit_compute_dtype": "int8"},
+            "bnb_4bit_compute_dtype: must be one of float32, .*, float16, got 'int8'",
+        ),
         ({"init_lora_weights": "pissa", "r": 65}, "r: must be at most 64 with init_lora_weights=pissa and this model, got 65"),
         (
             {"init_lora_weights": "pissa_niter_4", "r": 65},
@@ -72,13 +75,13 @@ def unloaded(monkeypatch: pytest.MonkeyPatch) -> None:
             {"init_lora_weights": "loftq", "r": 65, "method": "qlora"},
             "r: must be at most 64 with init_lora_weights=loftq and this model, got 65",
         ),
-        ({"r": 0}, "r: 0 is no rank; 1 or more"),
-        ({"lora_dropout": 1.0}, "lora_dropout: 1.0 is no share; from 0 to below 1"),
-        ({"lora_dropout": -0.1}, "lora_dropout: -0.1 is no share; from 0 to below 1"),
-        ({"target_modules": []}, "target_modules: \\[\\] is no list of names, .*"),
-        ({"target_modules": None}, "target_modules: None is no list of names, .*"),
-        ({"target_modules": "("}, "target_modules: '\\(' is no list of names, .*"),
-        ({"target_modules": ["o_proj", 3]}, "target_modules: .* is no list of names, .*"),
+        ({"r": 0}, "r: must be at least 1, got 0"),
+        ({"lora_dropout": 1.0}, "lora_dropout: must be at least 0 and below 1, got 1.0"),
+        ({"lora_dropout": -0.1}, "lora_dropout: must be at least 0 and below 1, got -0.1"),
+        ({"target_modules": []}, "target_modules: must be all-linear, a list of names or .*, got \\[\\]"),
+        ({"target_modules": None}, "target_modules: must be all-linear, a list of names or .*, got None"),
+        ({"target_modules": "("}, "target_modules: must be all-linear, a list of names or .*, got '\\('"),
+        ({"target_modules": ["o_proj", 3]}, "target_modules: must be all-linear, a list of names or .*, got .*"),
         ({"target_modules": ["q_proj"], "method": "qlora"}, f"target_modules: \\['q_proj'\\] match nothing; {LAYERS}"),
         ({"target_modules": ["norm"]}, f"target_modules: \\['norm'\\] match more than layers; {LAYERS}"),
         ({"target_modules": ["embed_tokens"], "init_lora_weights": "pissa"}, "target_modules: .*=pissa needs linear layers, .*"),
@@ -91,15 +94,15 @@ def test_what_an_adapter_cannot_be_is_told_in_one_line_that_says_what_can(
     assert_says(refusal(sections(root, adapter=adapter)), f"adapter.{says}")
 
 
-@pytest.mark.parametrize("name", [*INITIALISATIONS[:4], "loftq", "pissa_niter_1", "pissa_niter_16"])
-def test_the_names_of_initialisations_are_known(name: str) -> None:
-    assert is_initialisation(name)
+@pytest.mark.parametrize("name", [*INITIALIZATIONS[:4], "loftq", "pissa_niter_1", "pissa_niter_16"])
+def test_the_names_of_initializations_are_known(name: str) -> None:
+    assert is_initialization(name)
     assert moves_the_base(name) == (name.startswith("pissa") or name == "olora")
 
 
 @pytest.mark.parametrize("name", ["", "Pissa", "pissa_niter", "pissa_niter_", "pissa_niter_-1", "gaussian\n", True, ["pissa"]])
-def test_what_only_looks_like_an_initialisation_is_none(name: Any) -> None:
-    assert not is_initialisation(name)
+def test_what_only_looks_like_an_initialization_is_none(name: Any) -> None:
+    assert not is_initialization(name)
 
 
 @pytest.mark.parametrize("modules", ["all-linear", ".*proj", ["o_proj"], ("o_proj", "down_proj")])
@@ -113,17 +116,21 @@ def test_modules_are_named_in_three_ways(modules: Any) -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"early_stopping_patience": 2}, "early_stopping_patience: wants train.load_best_model_at_end=true, .*"),
-        ({"load_best_model_at_end": True, "save_strategy": "no"}, "load_best_model_at_end: wants evaluations .* to steps"),
-        ({"load_best_model_at_end": True, "eval_strategy": "no"}, "load_best_model_at_end: wants evaluations .* to steps"),
+        ({"early_stopping_patience": 2}, "early_stopping_patience: needs train.load_best_model_at_end=true, .*"),
+        ({"load_best_model_at_end": True, "save_strategy": "no"}, "load_best_model_at_end: needs evaluations .* to steps"),
+        ({"load_best_model_at_end": True, "eval_strategy": "no"}, "load_best_model_at_end: needs evaluations .* to steps"),
         ({"load_best_model_at_end": True, "save_steps": 3}, ".*load_best_model_at_end requires .* multiple of 2."),
         ({"fsdp": True}, "fsdp: spreads the model over processes, .* is 1; set it to the number of GPUs"),
         ({"fsdp_config": {"cpu_offload": True}}, "fsdp_config: set, but train.fsdp is false; .*"),
-        ({"num_processes": 0}, "num_processes: 0 is none; 1 or more"),
-        ({"per_device_train_batch_size": 0}, "per_device_train_batch_size: 0 is none; 1 or more"),
-        ({"per_device_eval_batch_size": 0}, "per_device_eval_batch_size: 0 is none; 1 or more"),
-        ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps: 0 is none; 1 or more"),
-        ({"num_train_epochs": 0}, "num_train_epochs: 0.0 is no training; above 0, or set train.max_steps"),
+        (
+            {"fsdp": True, "num_processes": 2, "fsdp_config": {"cpu_offload": True}},
+            "fsdp_config.cpu_offload: not supported; leave it out, adapter=qlora needs less memory",
+        ),
+        ({"num_processes": 0}, "num_processes: must be at least 1, got 0"),
+        ({"per_device_train_batch_size": 0}, "per_device_train_batch_size: must be at least 1, got 0"),
+        ({"per_device_eval_batch_size": 0}, "per_device_eval_batch_size: must be at least 1, got 0"),
+        ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps: must be at least 1, got 0"),
+        ({"num_train_epochs": 0}, "num_train_epochs: must be above 0 unless train.max_steps is set, got 0.0"),
         ({"optim": "adamm"}, " adamm is not a valid OptimizerNames, please select one of .*'adamw_torch'.*"),
         ({"lr_scheduler_type": "linaer"}, " linaer is not a valid SchedulerType, please select one of .*'linear'.*"),
         ({"warmup_steps": -1}, " Got warmup_steps = -1.0, Expected value warmup_steps >= 0"),

@@ -1,6 +1,5 @@
 """compose: params.yaml follows conf/, a choice stays a choice, and what is wrong in conf/ is one line."""
 
-import json
 import shutil
 import sys
 from pathlib import Path
@@ -10,8 +9,8 @@ import pytest
 from dvc.utils.hydra import compose_and_dump
 from omegaconf import OmegaConf
 
-from hydra_plugins.tunepress import Tunepress
 from tools.cli import params as compose
+from tunepress.config.params import Params
 from tunepress.core.errors import InputError
 from tunepress.core.params import COMPOSED, CONF, PARAMS, load, warn_if_stale
 
@@ -311,18 +310,13 @@ def test_a_params_yaml_that_was_cut_is_no_choice(composed: Path, monkeypatch: py
 def test_a_stage_says_so_too(content: bytes, message: str, composed: Path) -> None:
     PARAMS.write_bytes(content)
     with pytest.raises(InputError) as refused:
-        load(Tunepress, [])
+        load(Params, [])
     assert str(refused.value) == f"params.yaml{message}"
 
 
 def test_no_as_the_comment_in_conf_has_it_is_the_word(composed: Path) -> None:
     edit("train/default.yaml", "eval_strategy: steps", 'eval_strategy: "no"')
     assert OmegaConf.create(compose.compose()).train.eval_strategy == "no"
-
-
-def test_flat_keys_are_those_of_the_tree() -> None:
-    tree = {"a": {"b": 1, "c": {}}, "d": [{"e": 2}], "f": None}
-    assert json.dumps(compose.flatten(tree)) == json.dumps({"a.b": 1, "a.c": {}, "d": [{"e": 2}], "f": None})
 
 
 @pytest.mark.parametrize(

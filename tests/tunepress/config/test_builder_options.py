@@ -12,16 +12,16 @@ import pytest
 from omegaconf import OmegaConf
 
 from tests.stages.recipes import recipe
+from tools.cli.builder_options import installed
 from tunepress.config import builder_options
-from tunepress.config.build import Build
-from tunepress.core.errors import InputError
+from tunepress.config.build import Build, option_problem, problem
 
 RECIPES = sorted(path.stem for path in (Path(__file__).resolve().parents[3] / "conf/build").glob("*.yaml"))
 INTERNAL = {"hf_details"}  # what the builder hands itself among the options, beside names with an underscore before them
 
 
 def refused(build: Build) -> str:
-    said = builder_options.refusal(build)
+    said = problem(build)
     assert said
     assert "\n" not in said
     return said
@@ -54,6 +54,12 @@ def test_the_options_that_are_keys_of_build_are_among_them() -> None:
 
 def test_reasons_are_given_for_options_that_there_are() -> None:
     assert builder_options.UNFIT.keys() <= builder_options.options().keys()
+
+
+def test_the_file_is_what_the_installed_builder_offers() -> None:
+    assert json.loads(builder_options.FILE.read_text(encoding="utf-8")) == installed(), (
+        "another onnxruntime-genai is installed; run python -m tools.cli.builder_options and read what changed"
+    )
 
 
 def test_targets_are_those_of_the_builders_own_list() -> None:
@@ -114,12 +120,12 @@ def test_a_target_that_the_builder_does_not_list_comes_with_those_it_does(
         ("disable_qkv_fusion", True, "is now called fuse_qkv; set build.extra_options.fuse_qkv"),
         ("block_size", 32, "build.extra_options.block_size: is a key of its own; set build.block_size"),
         ("precision", "int4", "is a key of its own; set build.precision"),
-        ("adapter_path", "models/adapter", "the adapter is in the weights"),
-        ("exclude_embeds", True, "evaluate, compare and predict want a whole model"),
+        ("adapter_path", "models/adapter", "the adapter is in the weights already"),
+        ("exclude_embeds", True, "evaluate, compare and predict need a whole model"),
         ("dflash2_path", "elsewhere", "a drafter is a model of its own"),
-        ("op_types_to_quantize", ["MatMul", "Gather"], "is no single value; write it as on the builder's command line"),
-        ("fuse_qkv", None, "None is no single value"),
-        ("mtp_quant_config", "mtp.json", "write the object itself"),
+        ("op_types_to_quantize", ["MatMul", "Gather"], "must be a single value as on the builder's command line"),
+        ("fuse_qkv", None, "such as MatMul/Gather or 1,2, got None"),
+        ("mtp_quant_config", "mtp.json", "must be a JSON object, got 'mtp.json'"),
     ],
 )
 def test_an_option_that_cannot_be_given_says_what_to_write_instead(name: str, value: Any, said: str) -> None:
@@ -131,12 +137,12 @@ def test_no_option_that_is_suggested_is_one_that_is_refused() -> None:
     assert len(listed) > 25
     for name in listed:
         value = "{}" if name == "mtp_quant_config" else 1
-        assert builder_options.refused_option(name, value) is None, name
+        assert option_problem(name, value) is None, name
 
 
 @pytest.mark.parametrize("block_size", [0, 8, 24, 512])
 def test_a_block_size_that_the_quantizer_does_not_have_is_refused(block_size: int) -> None:
-    assert refused(recipe(block_size=block_size)) == f"build.block_size: {block_size} is none of 16, 32, 64, 128, 256"
+    assert refused(recipe(block_size=block_size)) == f"build.block_size: must be one of 16, 32, 64, 128, 256, got {block_size}"
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -144,84 +150,4 @@ def test_no_recipe_of_the_project_is_refused(name: str, root: Path) -> None:
     chosen = OmegaConf.merge(OmegaConf.structured(Build), OmegaConf.load(root / f"conf/build/{name}.yaml"))
     build = OmegaConf.to_object(chosen)
     assert isinstance(build, Build)
-    assert builder_options.refusal(build) is None
-
-
-# what goes to the builder
-
-
-def test_options_go_to_the_builder_as_on_its_command_line_and_those_left_to_it_do_not() -> None:
-    build = recipe(block_size=64, is_symmetric=False, nodes_to_exclude=["/a", "/b"], extra_options={"fuse_qkv": False})
-    assert builder_options.key_value_pairs(build) == [
-        "block_size=64",
-        "is_symmetric=False",
-        "nodes_to_exclude=/a,/b",
-        "fuse_qkv=False",
-    ]
-
-
-# the model
-
-
-def model(folder: Path, **changed: Any) -> Path:
-    config = {"architectures": ["LlamaForCausalLM"], "hidden_size": 576, "num_attention_heads": 9, "intermediate_size": 1536}
-    (folder / "config.json").write_text(json.dumps(config | changed), encoding="utf-8")
-    return folder
-
-
-@pytest.mark.parametrize("names", [["GPT2LMHeadModel"], [], None])
-def test_an_architecture_that_is_not_supported_comes_with_those_that_are(names: Any, tmp_path: Path) -> None:
-    with pytest.raises(InputError) as raised:
-        builder_options.check_model(recipe(), model(tmp_path, architectures=names))
-    message = str(raised.value)
-    assert message.startswith(f"{tmp_path}/config.json: {(names or ['a model without architectures'])[0]} is not supported; ")
-    assert "LlamaForCausalLM" in message
-    assert "\n" not in message
-
-
-def test_directml_wants_blocks_that_divide_the_model_and_the_others_do_not(tmp_path: Path) -> None:
-    folder = model(tmp_path)
-    for provider in ("cpu", "cuda", "webgpu"):
-        builder_options.check_model(recipe(execution_provider=provider, block_size=128), folder)
-    builder_options.check_model(recipe(execution_provider="dml", block_size=64), folder)
-    builder_options.check_model(recipe("fp16", "dml", block_size=128), folder)
-    with pytest.raises(InputError) as raised:
-        builder_options.check_model(recipe(execution_provider="dml", block_size=128), folder)
-    assert str(raised.value) == (
-        f"build.block_size: 128 does not fit hidden_size, 576 in {folder}: dml wants full blocks, so that it divides the width; "
-        "set it to 16 or 32 or 64"
-    )
-    with pytest.raises(InputError, match=r"32 does not fit hidden_size, 120 in .*; no size fits here$"):
-        builder_options.check_model(recipe(execution_provider="dml"), model(tmp_path, hidden_size=120))
-
-
-@pytest.mark.parametrize(
-    ("algo_config", "is_symmetric", "refused"),
-    [(None, False, False), ("rtn", None, False), ("rtn", False, True), ("k_quant", True, True), ("k_quant_mixed", None, True)],
-)
-def test_zero_points_in_pairs_want_an_even_number_of_blocks(
-    algo_config: str | None, is_symmetric: bool | None, refused: bool, tmp_path: Path
-) -> None:
-    """What tests/stages/build/test_build_targets.py sees the builder do."""
-    folder = model(tmp_path)
-    chosen = recipe(algo_config=algo_config, is_symmetric=is_symmetric, block_size=128)
-    if not refused:
-        return builder_options.check_model(chosen, folder)
-    with pytest.raises(
-        InputError, match=rf"128 does not fit hidden_size, 576 in .*: {algo_config} wants an even number of blocks"
-    ):
-        builder_options.check_model(chosen, folder)
-    return builder_options.check_model(recipe("int8", algo_config=algo_config, is_symmetric=is_symmetric, block_size=128), folder)
-
-
-@pytest.mark.parametrize(
-    ("config", "named"),
-    [
-        ({"hidden_size": 64, "num_attention_heads": 2, "intermediate_size": 96}, "intermediate_size, 96"),
-        ({"hidden_size": 64, "num_attention_heads": 2, "head_dim": 48}, "num_attention_heads x head_dim, 96"),
-        ({"text_config": {"hidden_size": 96}, "hidden_size": None}, "hidden_size, 96"),
-    ],
-)
-def test_the_product_that_does_not_fit_is_named(config: dict[str, Any], named: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=f"32 does not fit {named} in "):
-        builder_options.check_model(recipe(algo_config="k_quant"), model(tmp_path, **config))
+    assert problem(build) is None

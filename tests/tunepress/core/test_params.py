@@ -86,6 +86,12 @@ def test_overrides_come_after_the_file(params: Path) -> None:
     assert load(Config, [], params).seed == 3
 
 
+@pytest.mark.parametrize("name", ["files", "test_files"])
+def test_a_single_path_is_a_list_of_one(params: Path, name: str) -> None:
+    assert getattr(load(Config, [f"data.{name}=b.jsonl"], params).data, name) == ["b.jsonl"]
+    assert getattr(load(Config, [f"data.{name}=null"], params).data, name) == []
+
+
 @pytest.mark.parametrize("other", ["other: 3", "other:\n  broken: ${nowhere}", "other: {deep: [1, {a: '???'}]}", "other: ???"])
 def test_keys_of_other_sections_are_not_looked_at(params: Path, other: str) -> None:
     edit(params, "other:\n  anything: goes", other)
@@ -136,7 +142,8 @@ def test_an_unknown_key_like_no_other_comes_with_all_keys(params: Path) -> None:
         "data.eval_dataset_size=some",
         "data.use_chat_template=perhaps",
         "data.overlong=shorten",
-        "data.files=a.jsonl",
+        "data.files=3",
+        "data.test_files=[a.jsonl,{b:1}]",
         "data.labels={joy:1}",
         "data.completion_column=[tone]",
         "seed=x",

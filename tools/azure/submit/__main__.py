@@ -9,13 +9,13 @@ from pathlib import Path
 
 from azure.ai.ml import load_job
 
-from hydra_plugins.tunepress import Tunepress
 from tools.azure.repository import git
 from tools.azure.submit import job as jobs
 from tools.azure.submit import project, settings
 from tools.azure.submit.settings import Job
 from tools.azure.submit.validation import validate
 from tools.azure.watch import watch
+from tunepress.config.params import Params
 from tunepress.core.errors import InputError
 from tunepress.core.files import atomic_output
 from tunepress.core.params import CONF, compose_typed
@@ -74,7 +74,7 @@ def check_parameters(parameters: list[str], job: Job) -> None:
         InputError: an unknown experiment or key, an invalid value, or one that several nodes do not support.
     """
     bound = [re.sub(r"\$\{\{.*?\}\}", "bound", parameter) for parameter in parameters]
-    composed = compose_typed(Tunepress, [*bound, f"environment={job.environment.lock}"])
+    composed = compose_typed(Params, [*bound, f"environment={job.environment.lock}"])
     if job.instance_count > 1 and composed.train.load_best_model_at_end:
         raise InputError("train.load_best_model_at_end: only the first node has the best checkpoint; set it to false")
 

@@ -1,0 +1,94 @@
+"""The rules for values that no single type expresses: within a group, and across groups.
+
+A rule is a function whose parameters are the groups that it reads. It returns what is wrong in one line, which names the key
+and the cure, or None.
+
+The rules are applied in two places and nowhere else:
+
+- `dvc.checked: ${check:}` in conf/config.yaml, so at every composition: by DVC for `dvc exp run -S`, and by `make params`.
+- `load` in tunepress/core/params.py, so whenever a stage or a tool reads params.yaml: those rules whose groups it reads.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from tunepress.config import adapter, build, train
+from tunepress.config.adapter import Adapter, Method
+from tunepress.config.build import SEPARATE_ON_ROUNDED_WEIGHTS, Adapters, Build
+from tunepress.config.data import Data
+from tunepress.config.merge import LOFTQ_ON_ORIGINAL_WEIGHTS, Merge, MergeBase
+from tunepress.config.params import Params, key_problem
+from tunepress.core.errors import InputError
+from tunepress.core.keys import flatten
+from tunepress.remote import addresses
+from tunepress.text import labels
+
+
+def check_composed(*, _root_: DictConfig) -> bool:
+    """The resolver `check`: applies all rules to a configuration while it is composed.
+
+    Raises:
+        InputError: an unknown key (Hydra's `+key=value` adds any), or values that cannot go together.
+    """
+    keys = flatten(cast(dict[str, Any], OmegaConf.to_container(_root_, resolve=False)))
+    if unknown := next(filter(None, map(key_problem, keys)), None):
+        raise InputError(unknown)
+    names = [field.name for field in fields(Params) if OmegaConf.is_config(_root_.get(field.name))]
+    complete = {name: _root_[name] for name in names if not OmegaConf.missing_keys(_root_[name])}
+    if wrong := problem({name: OmegaConf.to_object(group) for name, group in complete.items()}):
+        raise InputError(wrong)
+    return True
+
+
+def problem(groups: Mapping[str, Any]) -> str | None:
+    """What the first broken rule says, or None. Rules that read a group that is not given are skipped.
+
+    Args:
+        groups: each group by its name, as its dataclass.
+    """
+    for rule in RULES:
+        names = inspect.signature(rule).parameters
+        if names.keys() <= groups.keys() and (wrong := rule(**{name: groups[name] for name in names})):
+            return wrong
+    return None
+
+
+def rows(data: Data) -> str | None:
+    for name in ("files", "test_files"):
+        files = getattr(data, name)
+        if not all(isinstance(file, str) for file in files):
+            return f"data.{name}: must be a path, an address or a list of them, got {files}"
+        for file in filter(addresses.is_remote, files):
+            if wrong := addresses.url_problem(file):
+                return wrong
+    return labels.labels_problem(data.labels or [])
+
+
+def separate_adapter(build: Build, adapter: Adapter, merge: Merge) -> str | None:
+    if build.adapters is Adapters.merged:
+        return None
+    method = adapter.method.value
+    if adapter.method is Method.none:
+        return "build.adapters: separate needs an adapter, and adapter.method is none; set build.adapters=merged"
+    if adapter.method.use_dora:
+        alternative = method.replace("dora", "lora")
+        return f"build.adapters: separate cannot keep the magnitudes of {method}; use adapter={alternative}, or merged here"
+    if adapter.init_lora_weights == "loftq":
+        return "build.adapters: an adapter initialized by loftq fits only the rounded weights; set build.adapters=merged"
+    if adapter.method.quantized and merge.base is MergeBase.dequantized:
+        return SEPARATE_ON_ROUNDED_WEIGHTS
+    return None
+
+
+def loftq_base(adapter: Adapter, merge: Merge) -> str | None:
+    if adapter.init_lora_weights == "loftq" and merge.base is MergeBase.original:
+        return LOFTQ_ON_ORIGINAL_WEIGHTS
+    return None
+
+
+# In this order: the first that is broken is reported.
+RULES: tuple[Callable[..., str | None], ...] = (rows, adapter.problem, train.problem, separate_adapter, build.problem, loftq_base)
