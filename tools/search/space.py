@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from optuna.trial import BaseTrial, FixedTrial
 
-from tunepress.config.params import Params
+from tunepress.config.params import Params, key_problem
 from tunepress.core.errors import InputError, one_line
 from tunepress.core.keys import unknown_key
 from tunepress.core.params import CONF
