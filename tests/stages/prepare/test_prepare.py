@@ -269,7 +269,7 @@ def test_one_prompt_with_labels_that_differ_in_case_is_a_contradiction(data: Dat
 
 
 @pytest.mark.parametrize("labels", [["joy", "joy"], ["joy", " fear"], ["joy", ""], ["joy", "(invalid)"]])
-def test_labels_that_cannot_be_told_apart_are_refused(data: Data, refused: Callable[[Data], str], labels: list[str]) -> None:
+def test_labels_that_cannot_be_distinguished_are_rejected(data: Data, refused: Callable[[Data], str], labels: list[str]) -> None:
     assert refused(replace(data, labels=labels)).startswith("data.labels: ")
 
 

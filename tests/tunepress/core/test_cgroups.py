@@ -111,7 +111,7 @@ def test_the_memory_of_v1_is_read_next_to_an_empty_v2(host: Host) -> None:
     assert memory_left(host.process) == 2 * GB
 
 
-def test_no_limit_is_none_and_more_than_the_limit_leaves_nothing(host: Host) -> None:
+def test_max_is_no_limit_and_usage_above_the_limit_leaves_nothing(host: Host) -> None:
     host.belong("4:memory:/", "0::/")
     limit_v2(host.mount("cgroup2", ""), "max", 5 * GB)
     point = host.mount("cgroup", "memory")
@@ -162,7 +162,7 @@ def test_cores_are_those_of_the_share_and_at_least_one(share: float, expected: i
     assert cpu.available_cores() == expected
 
 
-def test_a_file_that_may_not_be_read_is_no_limit(host: Host) -> None:
+def test_a_file_that_cannot_be_read_is_not_a_limit(host: Host) -> None:
     host.belong("0::/")
     (host.mount("cgroup2", "") / "memory.max").mkdir()
     assert memory_left(host.process) == UNLIMITED

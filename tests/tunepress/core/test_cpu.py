@@ -41,7 +41,7 @@ def test_a_thread_for_each_core_that_other_processes_leave_free(busy: float, fre
     assert look() == 16
 
 
-def test_of_a_few_cores_none_is_given_up_while_the_machine_has_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_of_a_few_cores_are_used_while_the_machine_has_free_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(monkeypatch)
     look = FreeCores(4)
     clock.passes(1.0, 8.0)

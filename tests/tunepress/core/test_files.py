@@ -229,7 +229,7 @@ def test_what_a_killed_run_left_does_not_get_into_the_output(tmp_path: Path, lef
     assert "left" not in str(tree(tmp_path))
 
 
-def test_the_old_output_stands_until_the_block_ends(tmp_path: Path) -> None:
+def test_the_old_output_is_kept_until_the_block_ends(tmp_path: Path) -> None:
     make_folder(tmp_path / "out", "old")
     before = tree(tmp_path / "out")
     with atomic_output(tmp_path / "out") as partial:

@@ -23,12 +23,12 @@ def refused(folder: Path, tiny_phi3: Path, change: Callable[[dict[str, Any]], No
     return str(raised.value)
 
 
-def test_an_end_of_training_that_the_model_is_not_told_is_found(folder: Path, tiny_phi3: Path) -> None:
+def test_an_eos_token_that_the_model_lacks_is_an_error(folder: Path, tiny_phi3: Path) -> None:
     message = refused(folder, tiny_phi3, lambda model: model.update(eos_token_id=256))
     assert message.startswith("genai_config.json: eos_token_id [256] differs from [256, 259], which end the answers in training")
 
 
-def test_an_end_that_training_does_not_know_is_found(folder: Path, tiny_phi3: Path) -> None:
+def test_an_eos_token_that_training_lacks_is_an_error(folder: Path, tiny_phi3: Path) -> None:
     assert "[259, 256] differs from [256, 259]" in refused(folder, tiny_phi3, lambda model: model.update(eos_token_id=[259, 256]))
     assert "[256, 259, 257] differs" in refused(folder, tiny_phi3, lambda model: model.update(eos_token_id=[256, 259, 257]))
 
@@ -45,24 +45,24 @@ def test_the_ends_of_training_are_written_for_the_runtime(folder: Path, ends: li
 
 @pytest.mark.parametrize("name", ["bos_token_id", "pad_token_id"])
 @pytest.mark.parametrize("token", [-1, 260])
-def test_a_token_that_is_not_in_the_vocabulary_is_found(name: str, token: int, folder: Path, tiny_phi3: Path) -> None:
+def test_a_token_outside_the_vocabulary_is_an_error(name: str, token: int, folder: Path, tiny_phi3: Path) -> None:
     message = refused(folder, tiny_phi3, lambda model: model.update({name: token}))
     assert f"{name} {token} is not in the vocabulary of 260 tokens" in message
 
 
-def test_rows_that_do_not_fit_the_context_are_found(folder: Path, tiny_phi3: Path) -> None:
+def test_rows_that_do_not_fit_the_context_are_an_error(folder: Path, tiny_phi3: Path) -> None:
     message = refused(folder, tiny_phi3, lambda model: model.update(context_length=99))
     assert message.endswith("data.source_max_len: 100 tokens do not fit genai_config.json's context of 99; set 99 or less")
 
 
-def test_a_model_for_another_provider_is_found(folder: Path, tiny_phi3: Path) -> None:
+def test_a_model_for_another_provider_is_an_error(folder: Path, tiny_phi3: Path) -> None:
     def other(model: dict[str, Any]) -> None:
         model["decoder"]["session_options"]["provider_options"] = [{"cuda": {}}]
 
     assert "the builder made this model for cuda" in refused(folder, tiny_phi3, other)
 
 
-def test_chat_markup_without_a_chat_template_is_found(folder: Path, tiny_phi3: Path) -> None:
+def test_chat_markup_without_a_chat_template_is_an_error(folder: Path, tiny_phi3: Path) -> None:
     chat = Prompt("<|user|>\n{phrase}<|end|>\n<|assistant|>\n", "{tone}<|end|>", None, 100, 8)
     genai_config.check(GenaiConfig.read(folder), "cpu", load_encoder(tiny_phi3), chat)
     (folder / "chat_template.jinja").unlink()

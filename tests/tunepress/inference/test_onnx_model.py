@@ -11,14 +11,14 @@ from tunepress.core.errors import InputError
 from tunepress.inference.onnx_model import OnnxModel, check_generates
 
 
-def test_a_model_that_computes_no_numbers_is_found_by_the_build(tiny_phi3: Path, tmp_path: Path) -> None:
+def test_a_model_with_nan_logits_fails_the_check_of_build(tiny_phi3: Path, tmp_path: Path) -> None:
     folder = built(recipe("fp32"), tiny_phi3, tmp_path / "onnx")
     (folder / "model.onnx.data").write_bytes(b"\xff" * (folder / "model.onnx.data").stat().st_size)  # all NaN
     with pytest.raises(InputError, match="computes NaN or infinite logits"):
         check_generates(folder, "Text: hello")
 
 
-def test_logits_of_a_pruned_head_are_those_of_the_whole_one(tiny_phi3: Path, tmp_path: Path) -> None:
+def test_the_logits_of_a_pruned_head_are_those_of_the_full_head(tiny_phi3: Path, tmp_path: Path) -> None:
     requests = [([3, 4, 5], [[1, 2, 3, 4], [5], [6, 7]])]
     chosen = recipe("fp32", extra_options={"prune_lm_head": True})
     whole, pruned = built(recipe("fp32"), tiny_phi3, tmp_path / "whole"), built(chosen, tiny_phi3, tmp_path / "pruned")

@@ -167,7 +167,7 @@ def fp32(tiny_phi3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
-def test_torch_gives_the_logits_of_one_whole_forward_pass(tiny_phi3: Path, batch_size: int) -> None:
+def test_torch_gives_the_logits_of_a_single_forward_pass(tiny_phi3: Path, batch_size: int) -> None:
     model = TorchModel(tiny_phi3, batch_size)
     requests = [(model.encode_prompt(prompt), [model.encode_completion(label) for label in LABELS]) for prompt in PROMPTS * 2]
     assert_as_one_forward_pass(model, model, requests)

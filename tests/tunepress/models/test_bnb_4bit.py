@@ -146,7 +146,7 @@ def test_a_method_on_float_weights_has_none(method: Method) -> None:
 
 
 @pytest.mark.parametrize("method", [Method.qlora, Method.qdora])
-def test_a_quantized_method_has_nf4_and_double_quantization_unless_told(method: Method) -> None:
+def test_a_quantized_method_has_nf4_and_double_quantization_by_default(method: Method) -> None:
     assert Quantization.of(adapter(method), bf16=False) == Quantization("nf4", True, compensated=False, dtype="float32")
     chosen = adapter(method, bnb_4bit_quant_type="fp4", bnb_4bit_use_double_quant=False, init_lora_weights="loftq")
     assert Quantization.of(chosen, bf16=False) == Quantization("fp4", False, compensated=True, dtype="float32")

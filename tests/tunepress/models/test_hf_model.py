@@ -35,7 +35,7 @@ def test_an_absent_folder_is_named(tmp_path: Path) -> None:
     assert "no such folder" in refused(tmp_path / "absent")
 
 
-def test_a_file_is_no_folder(folder: Path) -> None:
+def test_a_file_is_not_a_folder(folder: Path) -> None:
     assert "no such folder" in refused(folder / "config.json")
 
 

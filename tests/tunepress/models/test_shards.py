@@ -203,7 +203,7 @@ def test_a_file_cut_short_is_named(left: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"weight_map": 3}'])
-def test_an_index_that_is_none_is_refused(content: str, tmp_path: Path) -> None:
+def test_an_invalid_index_is_rejected(content: str, tmp_path: Path) -> None:
     (tmp_path / INDEX).write_text(content)
     assert refusal(tmp_path).startswith(f"{tmp_path / INDEX}: not an index of weights (")
 

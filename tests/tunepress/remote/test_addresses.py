@@ -70,7 +70,7 @@ def test_a_token_in_place_of_a_user_is_refused_without_being_repeated(url: str) 
     assert SECRET not in problem
 
 
-def test_what_is_no_address_is_told() -> None:
+def test_an_invalid_address_is_an_error() -> None:
     assert url_problem("https://[b/rows.csv") == "https://...: not a valid address (Invalid IPv6 URL)"
 
 
@@ -80,5 +80,5 @@ def test_a_password_is_refused_without_being_repeated() -> None:
     assert SECRET not in problem
 
 
-def test_a_path_is_no_address() -> None:
+def test_a_path_is_not_an_address() -> None:
     assert not is_remote("data/raw/tone.jsonl")

@@ -5,7 +5,7 @@ from tunepress.remote.collected import local_paths, remote_lists
 URLS = ["abfs://rows/a/tone.jsonl", "https://example.org/my%20tone.csv?download=true", "abfs://rows/b/tone.jsonl"]
 
 
-def test_files_of_one_name_do_not_take_each_others_place() -> None:
+def test_files_of_the_same_name_have_different_paths() -> None:
     assert local_paths(URLS, "files") == [
         "data/collected/files/1-tone.jsonl",
         "data/collected/files/2-my_tone.csv",
@@ -25,7 +25,7 @@ def test_a_file_named_twice_is_collected_once() -> None:
     assert len(set(local_paths([URLS[0], URLS[0]], "files"))) == 1
 
 
-def test_the_lists_that_name_something_elsewhere() -> None:
+def test_the_lists_with_addresses_are_the_remote_ones() -> None:
     assert remote_lists(["rows.csv"], []) == []
     assert remote_lists(["rows.csv", *URLS], []) == ["files"]
     assert remote_lists(["rows.csv"], URLS) == ["test_files"]

@@ -31,7 +31,7 @@ def files() -> Iterator[Files]:
         yield server
 
 
-def test_an_identity_is_asked_for_without_reading_the_file(files: Files) -> None:
+def test_a_version_is_requested_without_reading_the_file(files: Files) -> None:
     version = identify_file(f"{files.url}/a/tone.jsonl")
     assert (version.size, len(version.etag), version.md5) == (len(ROWS), 16, None)
     assert files.asked == ["HEAD /a/tone.jsonl"]
@@ -58,7 +58,7 @@ def test_a_file_that_changes_between_the_question_and_the_download_is_refused(fi
         download(version, tmp_path / "tone.jsonl")
 
 
-def test_a_file_that_is_not_as_long_as_was_said_is_refused(files: Files, tmp_path: Path) -> None:
+def test_a_file_of_another_size_is_rejected(files: Files, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="was changed while it was read"):
         download(replace(identify_file(f"{files.url}/a/tone.jsonl"), size=3), tmp_path / "tone.jsonl")
 
@@ -100,7 +100,7 @@ def test_a_server_that_is_silent_has_not_answered(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("value", ["soon", "0", "-1", "nan"])
-def test_a_time_limit_that_is_none_is_refused(value: str, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_timeout_is_rejected(value: str, files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TUNEPRESS_NETWORK_SECONDS", value)
     with pytest.raises(InputError, match=f"TUNEPRESS_NETWORK_SECONDS: must be a positive number of seconds, got '{value}'"):
         identify_file(f"{files.url}/a/tone.jsonl")

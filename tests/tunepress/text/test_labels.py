@@ -78,7 +78,7 @@ def test_of_labels_that_begin_alike_the_longest_counts(labels: list[str]) -> Non
         ("★★★", ["★★", "★★★"], "★★★"),
     ],
 )
-def test_labels_of_any_characters_are_told_apart(answer: str, labels: list[str], label: str) -> None:
+def test_labels_of_any_characters_are_distinguished(answer: str, labels: list[str], label: str) -> None:
     assert find_label(answer, labels) == label
 
 
@@ -96,7 +96,7 @@ def test_a_label_keeps_its_own_spelling() -> None:
 @pytest.mark.parametrize(
     ("answer", "label"), [("US", "US"), ("us", "us"), ("us.", "us"), ("Us", INVALID), ("USA", INVALID), ("Them", "them")]
 )
-def test_labels_that_differ_in_case_only_are_told_apart_exactly(answer: str, label: str) -> None:
+def test_labels_that_differ_in_case_only_are_matched_exactly(answer: str, label: str) -> None:
     for labels in (["US", "us", "them"], ["them", "us", "US"]):
         assert find_label(answer, labels) == label
 
@@ -112,7 +112,7 @@ def test_labels_that_differ_in_case_only_are_told_apart_exactly(answer: str, lab
         (["joy", INVALID], "(invalid) is reserved for answers without a label"),
     ],
 )
-def test_labels_that_cannot_be_told_apart_are_refused(labels: list[str], problem: str) -> None:
+def test_labels_that_cannot_be_distinguished_are_rejected(labels: list[str], problem: str) -> None:
     message = labels_problem(labels)
     assert message is not None
     assert message.startswith("data.labels: ")
@@ -120,5 +120,5 @@ def test_labels_that_cannot_be_told_apart_are_refused(labels: list[str], problem
 
 
 @pytest.mark.parametrize("labels", [[], TONES, ["US", "us"], ["1", "01", "-1", "1.0"], ["very", "very sad"]])
-def test_labels_that_can_be_told_apart_are_taken(labels: list[str]) -> None:
+def test_labels_that_can_be_distinguished_are_accepted(labels: list[str]) -> None:
     assert labels_problem(labels) is None

@@ -37,7 +37,7 @@ def flat(assigned: list[list[int]]) -> list[int]:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_every_row_stands_in_one_sequence_and_none_is_over_the_limit(strategy: str) -> None:
+def test_every_row_is_in_one_sequence_and_none_exceeds_the_limit(strategy: str) -> None:
     for limit in (40, 41, 100, 10_000):
         assigned = pack(LENGTHS, strategy, limit, None, 0)
         assert sorted(flat(assigned)) == list(range(len(LENGTHS)))
@@ -92,7 +92,7 @@ def test_prepared_rows_are_grouped_by_their_number() -> None:
     assert [[row["row"] for row in grouped] for grouped in group_by_sequence(rows)] == [[0, 1], [2], [3, 4]]
 
 
-def test_examples_stand_beside_each_other_or_are_one_text() -> None:
+def test_the_examples_of_a_sequence_are_separate_or_one_text() -> None:
     two = [example(1, 2, 3), example(4, 5)]
     assert ALONE.sequence(two, 9) == two
     assert SEEING.sequence(two, 9) == [{"input_ids": [1, 2, 3, 4, 5], "labels": [IGNORE_INDEX, 2, 3, IGNORE_INDEX, 5]}]
@@ -245,7 +245,7 @@ def test_examples_that_see_each_other_are_learned_otherwise(root: Path, joined: 
     assert trained(root, per_device_train_batch_size=1)[0] != pytest.approx(apart[0], abs=1e-3)
 
 
-def test_validation_rows_stand_alone_whatever_the_corpus(root: Path, joined: Callable[..., None]) -> None:
+def test_validation_rows_are_never_packed(root: Path, joined: Callable[..., None]) -> None:
     joined(4, Corpus(1024, False))
     validation = train.read_examples(sections(root).train)["validation"]
     assert [len(sequence) for sequence in validation] == [1] * 6

@@ -39,7 +39,7 @@ def test_a_template_is_cut_where_the_completion_column_begins(
     assert split_template(template, completion_column) == (prompt, completion)
 
 
-def test_a_literal_in_the_completion_columns_name_is_no_place_to_cut() -> None:
+def test_a_literal_like_the_completion_column_does_not_split_the_template() -> None:
     assert split_template("Fill in {{tone}} for {phrase}: {tone}", "tone") == ("Fill in {{tone}} for {phrase}: ", "{tone}")
 
 
@@ -159,7 +159,7 @@ def test_a_row_of_json_has_the_text_that_prepare_reads() -> None:
         ('{"a": NaN, "b": ""}', "column 'a' contains NaN; "),
     ],
 )
-def test_a_value_that_is_no_text_is_refused(text: str, problem: str) -> None:
+def test_a_value_that_is_not_text_is_rejected(text: str, problem: str) -> None:
     with pytest.raises(InputError, match=f"^{problem}"):
         SEVERAL.parse_row(text)
 

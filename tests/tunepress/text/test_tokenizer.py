@@ -82,7 +82,7 @@ def test_the_first_of_the_ends_is_appended(encoder: Encoder) -> None:
     assert turned.tokenizer.decode(turned.encode_completion("joy")) == "joy<|end|>"
 
 
-def test_labels_ignore_the_prompt_only_where_asked(encoder: Encoder) -> None:
+def test_labels_ignore_the_prompt_only_with_completion_only_loss(encoder: Encoder) -> None:
     prompt, completion = encoder.encode_prompt(ROW["prompt"]), encoder.encode_completion(ROW["completion"])
     only, both = encoder.encode_example(ROW, 100, True), encoder.encode_example(ROW, 100, False)
     assert only["input_ids"] == both["input_ids"] == both["labels"] == prompt + completion
