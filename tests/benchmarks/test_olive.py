@@ -56,17 +56,17 @@ def shown(results: dict[str, Any], task: Task) -> str:
     return captured.get()
 
 
-def test_the_rows_are_in_balance_and_none_is_trained_and_asked(task: Task, tmp_path: Path) -> None:
-    config.write(task, 0, tmp_path / "given")
-    learned, tested = (read_jsonl(tmp_path / "given" / name) for name in (TRAIN, TEST))
+def test_the_rows_are_in_balance_and_none_is_for_both(task: Task, tmp_path: Path) -> None:
+    config.write(task, 0, tmp_path / "inputs")
+    learned, tested = (read_jsonl(tmp_path / "inputs" / name) for name in (TRAIN, TEST))
     assert set(Counter(row["tone"] for row in learned).values()) == {10}
     assert set(Counter(row["tone"] for row in tested).values()) == {3}
     assert not {row["phrase"] for row in learned} & {row["phrase"] for row in tested}
 
 
 def test_the_file_names_the_models_own_projections_the_seed_and_the_steps(task: Task, tmp_path: Path) -> None:
-    config.write(task, 7, tmp_path / "given")
-    lora = read_json(tmp_path / "given" / CONFIG)["passes"]["lora"]
+    config.write(task, 7, tmp_path / "inputs")
+    lora = read_json(tmp_path / "inputs" / CONFIG)["passes"]["lora"]
     assert lora["target_modules"] == ["down_proj", "gate_up_proj", "o_proj", "qkv_proj"]
     assert {name: lora["training_args"][name] for name in ("seed", "data_seed", "max_steps")} == {
         "seed": 7,
@@ -77,8 +77,8 @@ def test_the_file_names_the_models_own_projections_the_seed_and_the_steps(task: 
 
 def test_the_file_imports_without_a_loss(task: Task, root: Path, tmp_path: Path) -> None:
     shutil.copytree(root / CONF, tmp_path / CONF)
-    config.write(task, 0, tmp_path / "given")
-    command = [sys.executable, "-m", "tools.olive", f"given/{CONFIG}", "--name", "mine", "--strict"]
+    config.write(task, 0, tmp_path / "inputs")
+    command = [sys.executable, "-m", "tools.olive", f"inputs/{CONFIG}", "--name", "mine", "--strict"]
     done = subprocess.run(
         command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(root)}, capture_output=True, text=True, timeout=120
     )
@@ -89,7 +89,7 @@ def test_the_file_imports_without_a_loss(task: Task, root: Path, tmp_path: Path)
 
 
 def test_an_edit_changes_the_words_of_one_row_and_its_file_alone(task: Task, tmp_path: Path) -> None:
-    folder = tmp_path / "given"
+    folder = tmp_path / "inputs"
     config.write(task, 0, folder)
     before, content = read_jsonl(folder / TRAIN), (folder / CONFIG).read_bytes()
     config.edit(folder)

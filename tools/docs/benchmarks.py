@@ -6,10 +6,9 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from scipy.stats import binomtest
-
 from tools.docs.markdown import table
 from tunepress.core.errors import InputError
+from tunepress.inference.metrics import mcnemar_p_value, wilson_bounds
 
 RESULTS = Path("benchmarks/results")
 TRAINERS = {
@@ -87,7 +86,7 @@ def lost_points(recipe: str, seeds: list[Figures]) -> str:
     """Points of accuracy lost against merged, their standard error over the trainings, and McNemar's p over all rows."""
     points = [100 * (seed["merged"]["right"] - seed[recipe]["right"]) / seed[recipe]["rows"] for seed in seeds]
     only_merged, only_onnx = (sum(seed[recipe][key] for seed in seeds) for key in ("only_merged_right", "only_onnx_right"))
-    p = float(binomtest(only_merged, only_merged + only_onnx).pvalue) if only_merged + only_onnx else 1.0
+    p = mcnemar_p_value(only_merged, only_onnx)
     shown = f"p < {LEAST_P}" if p < LEAST_P else f"p = {p:.1g}" if p < 0.01 else f"p = {p:.2f}"
     return f"{fmean(points):.1f} ± {stdev(points) / len(points) ** 0.5:.1f}, {shown}"
 
@@ -219,8 +218,8 @@ def olive() -> str:
 
 def accuracy(measurement: Figures, model: str) -> str:
     """A share of right answers with Wilson's interval."""
-    bounds = binomtest(measurement["right"][model], measurement["test_rows"]).proportion_ci(0.95, method="wilson")
-    return f"{measurement['right'][model] / measurement['test_rows']:.3f} ({bounds.low:.3f} to {bounds.high:.3f})"
+    low, high = wilson_bounds(measurement["right"][model], measurement["test_rows"], 0.95)
+    return f"{measurement['right'][model] / measurement['test_rows']:.3f} ({low:.3f} to {high:.3f})"
 
 
 PARTS: dict[str, Callable[[], str]] = {
