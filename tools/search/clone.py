@@ -21,7 +21,6 @@ from typing import IO, Any
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.repo.experiments.refs import ExpRefInfo
-from omegaconf import OmegaConf
 
 from tools.search.metrics import Metrics, metrics_of
 from tunepress.core.errors import InputError, one_line
@@ -142,9 +141,11 @@ class Clone:
             remove(self.folder / path)
         lock = self.folder / "dvc.lock"
         if lock.exists():
-            content = read_yaml(lock)
-            content["stages"] = {name: stage for name, stage in content["stages"].items() if not self.measures(stage)}
-            lock.write_text(OmegaConf.to_yaml(content), encoding="utf-8")
+            text = lock.read_text(encoding="utf-8")
+            for name, stage in read_yaml(lock)["stages"].items():
+                if self.measures(stage):
+                    text = re.sub(rf"(?m)^  {re.escape(name)}:\n(?:    .*\n|\n)*", "", text)
+            lock.write_text(text, encoding="utf-8")
 
     def measures(self, stage: dict[str, Any]) -> bool:
         """Whether an output of a stage of dvc.lock is a measurement of the machine."""
