@@ -43,7 +43,6 @@ NOT_CLEAN_YET = (  # paths begin with one of these; remove a line when its folde
     "tests/tools/",
     "tests/tunepress/config/",
     "tools/cli/",
-    "tools/doctor/",
     "tunepress/config/",
     "tunepress/core/params.py",
 )

@@ -1,1 +1,1 @@
-"""`make doctor`: can the chosen recipe run here? Versions, devices, disk, memory, network and credentials, each with advice."""
+"""`make doctor`: whether a recipe can run here: versions, devices, disk, memory, network and credentials, each with advice."""

@@ -1,9 +1,9 @@
-"""What every container of the images starts with: does what is inside fit together, and to the driver outside?
+"""The check that every container runs first: do its packages fit together, and with the driver of the host?
 
     python -m tools.doctor.check_image
 
-The packages must be those of the image's lock. With CUDA, the driver, cuDNN, torch and onnxruntime's CUDA provider are asked
-themselves what they are. Ends with one line about the first that does not fit.
+The packages must be those of the image's lock. With CUDA, the versions come from the driver, cuDNN, torch and onnxruntime's CUDA
+provider themselves. The first mismatch is reported in one line.
 """
 
 import ctypes
@@ -24,11 +24,11 @@ PROVIDER = "CUDAExecutionProvider"
 
 @dataclass(frozen=True)
 class Driver:
-    """NVIDIA's driver, which comes from the host.
+    """NVIDIA's driver on the host.
 
     Attributes:
         version: such as 580.95.05.
-        cuda: the newest CUDA that it runs, such as 13.0.
+        cuda: the newest CUDA that it supports, such as 13.0.
     """
 
     version: str
@@ -37,15 +37,15 @@ class Driver:
 
 @dataclass(frozen=True)
 class Cuda:
-    """What a container with CUDA runs on; None for what is not there.
+    """The CUDA environment of a container; None for what is missing.
 
     Attributes:
         driver: of the host.
-        gpus: how many of them torch sees; None in an image without torch.
+        gpus: number of GPUs that torch sees; None in an image without torch.
         torch: the CUDA that torch was built for.
-        cudnn: the version that cuDNN's library says.
+        cudnn: the version of cuDNN's library.
         onnxruntime: the CUDA that onnxruntime was built for; None for its CPU build.
-        provider: why onnxruntime's CUDA provider cannot be loaded; None where it can.
+        provider: why onnxruntime's CUDA provider cannot be loaded; None if it can.
     """
 
     driver: Driver | None
@@ -57,74 +57,74 @@ class Cuda:
 
 
 def main() -> None:
-    """The command line."""
     lock = os.environ.get(LOCK, "requirements/cpu.txt")
     try:
         environment.check(lock)
         target = target_of(lock)
-        wrong = misfit(target, found(), pins(target), environment.locked_versions(lock)) if target != "cpu" else None
+        problem = (
+            find_mismatch(target, installed_cuda(), pins(target), environment.locked_versions(lock)) if target != "cpu" else None
+        )
     except InputError as error:
-        wrong = str(error)
-    if wrong:
-        sys.exit(f"image: {wrong}")
+        problem = str(error)
+    if problem:
+        sys.exit(f"image: {problem}")
 
 
 def target_of(lock: str) -> str:
-    """What an image is for: cpu, cuda13 or cuda12."""
+    """The target of an image by its lock: cpu, cuda13 or cuda12."""
     name = Path(lock).stem.removeprefix("serve").removeprefix("-")
     return name or "cpu"
 
 
-def misfit(target: str, cuda: Cuda, pinned: dict[str, str], locked: dict[str, str]) -> str | None:
-    """The first thing that does not fit, in one line that says what to do; None if all does.
+def find_mismatch(target: str, cuda: Cuda, pinned: dict[str, str], locked: dict[str, str]) -> str | None:
+    """The first mismatch and its cure in one line; None if everything fits.
 
     Args:
-        target: what the image is for.
-        cuda: what there is.
-        pinned: of docker/versions.env, for this target: DRIVER, CUDA and CUDNN.
+        target: of the image.
+        cuda: that is installed.
+        pinned: of docker/versions.env for this target: DRIVER, CUDA and CUDNN.
         locked: versions by package.
     """
-    wanted, minor = pinned["DRIVER"], ".".join(pinned["CUDA"].split(".")[:2])
+    required, minor = pinned["DRIVER"], ".".join(pinned["CUDA"].split(".")[:2])
     if cuda.driver is None:
-        return f"{target}: no NVIDIA driver in this container; start it with a GPU (GPUS=all), or take the image for cpu"
-    if number(cuda.driver.version) < number(wanted) or number(cuda.driver.cuda)[0] < number(minor)[0]:
-        older = "take the image for cuda12" if target == "cuda13" else "take the image for cpu"
+        return f"{target}: no NVIDIA driver in this container; start it with a GPU (GPUS=all), or use the image for cpu"
+    if number(cuda.driver.version) < number(required) or number(cuda.driver.cuda)[0] < number(minor)[0]:
+        older = "use the image for cuda12" if target == "cuda13" else "use the image for cpu"
         return (
             f"{target}: driver {cuda.driver.version} runs CUDA {cuda.driver.cuda} at most, and CUDA {minor} needs driver "
-            f"{wanted} or newer; update it, or {older}"
+            f"{required} or newer; update it, or {older}"
         )
     if "torch" in locked and cuda.torch != minor:
-        return f"{target}: torch was built for {named(cuda.torch)}, the lock has CUDA {minor}; build the image again"
+        return f"{target}: torch was built for {cuda_name(cuda.torch)}, the lock has CUDA {minor}; rebuild the image"
     if cuda.gpus == 0:
-        return f"{target}: torch sees no GPU, though there is driver {cuda.driver.version}; look at GPUS and CUDA_VISIBLE_DEVICES"
+        return f"{target}: torch sees no GPU, though there is driver {cuda.driver.version}; check GPUS and CUDA_VISIBLE_DEVICES"
     if cuda.cudnn is None or number(cuda.cudnn) != number(pinned["CUDNN"])[:3]:
-        return f"{target}: cuDNN is {cuda.cudnn or 'not there'}, the lock has {pinned['CUDNN']}; build the image again"
+        return f"{target}: cuDNN is {cuda.cudnn or 'missing'}, the lock has {pinned['CUDNN']}; rebuild the image"
     if "onnxruntime-gpu" not in locked:
         return None
     if cuda.onnxruntime is None or number(cuda.onnxruntime)[0] != number(minor)[0]:
-        return f"{target}: onnxruntime was built for {named(cuda.onnxruntime)}, the lock has CUDA {minor}; build the image again"
-    return f"{target}: onnxruntime has no {PROVIDER} ({cuda.provider}); build the image again" if cuda.provider else None
+        return f"{target}: onnxruntime was built for {cuda_name(cuda.onnxruntime)}, the lock has CUDA {minor}; rebuild the image"
+    return f"{target}: onnxruntime has no {PROVIDER} ({cuda.provider}); rebuild the image" if cuda.provider else None
 
 
-def named(cuda: str | None) -> str:
-    """The CUDA that a package was built for, as words."""
+def cuda_name(cuda: str | None) -> str:
+    """The CUDA that a package was built for, as text."""
     return f"CUDA {cuda}" if cuda else "no CUDA"
 
 
 def number(version: str) -> tuple[int, ...]:
-    """A version as numbers that compare."""
+    """A version as a tuple that can be compared."""
     return tuple(int(part) for part in version.split("."))
 
 
 def pins(target: str) -> dict[str, str]:
-    """The pins of docker/versions.env for one target, without its name in front."""
+    """The pins of docker/versions.env for a target, without its prefix."""
     lines = (environment.ROOT / PINS).read_text(encoding="utf-8").splitlines()
     prefix = f"{target.upper()}_"
     return dict(line.removeprefix(prefix).split("=", 1) for line in lines if line.startswith(prefix))
 
 
-def found() -> Cuda:
-    """Asks the driver, torch, cuDNN and onnxruntime."""
+def installed_cuda() -> Cuda:
     driver = driver_of_host()
     if driver is None:
         return Cuda(None, None, None, None, None, None)
@@ -134,13 +134,13 @@ def found() -> Cuda:
 
 
 def driver_of_host() -> Driver | None:
-    """What NVIDIA's management library says, which the container engine lays into a container that gets a GPU."""
+    """The driver by NVIDIA's management library, which the container engine adds to a container with GPUs."""
     try:
         nvml = ctypes.CDLL("libnvidia-ml.so.1")
     except OSError:
         return None
     text, cuda = ctypes.create_string_buffer(80), ctypes.c_int()
-    calls = (  # nvml.h; each returns 0 where it went well
+    calls = (  # of nvml.h; each returns 0 on success
         (nvml.nvmlInit_v2,),
         (nvml.nvmlSystemGetDriverVersion, text, len(text)),
         (nvml.nvmlSystemGetCudaDriverVersion_v2, ctypes.byref(cuda)),
@@ -151,7 +151,7 @@ def driver_of_host() -> Driver | None:
 
 
 def torch_here() -> tuple[str | None, int | None]:
-    """The CUDA that torch was built for, and how many GPUs it sees; None and None without torch."""
+    """The CUDA that torch was built for, and the number of GPUs that it sees; None and None without torch."""
     if find_spec("torch") is None:
         return None, None
     import torch
@@ -160,19 +160,19 @@ def torch_here() -> tuple[str | None, int | None]:
 
 
 def cudnn_here() -> str | None:
-    """The version that cuDNN's library says, None if its wheel is not installed."""
+    """The version of cuDNN's library; None if its wheel is not installed."""
     for major in (13, 12):
         try:
             wheel = metadata.distribution(f"nvidia-cudnn-cu{major}")
         except metadata.PackageNotFoundError:
             continue
-        said = ctypes.CDLL(str(wheel.locate_file("nvidia/cudnn/lib/libcudnn.so.9"))).cudnnGetVersion()
-        return f"{said // 10000}.{said % 10000 // 100}.{said % 100}"  # cudnn_version.h, since version 9
+        number = ctypes.CDLL(str(wheel.locate_file("nvidia/cudnn/lib/libcudnn.so.9"))).cudnnGetVersion()
+        return f"{number // 10000}.{number % 10000 // 100}.{number % 100}"  # cudnn_version.h, since version 9
     return None
 
 
 def provider_here() -> tuple[str | None, str | None]:
-    """The CUDA that onnxruntime was built for, and why its CUDA provider cannot be loaded; None where it can, or need not."""
+    """The CUDA that onnxruntime was built for, and why its CUDA provider cannot be loaded; None if it can, or without CUDA."""
     import onnxruntime
     from onnxruntime.capi import build_and_package_info as build
 

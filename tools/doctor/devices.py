@@ -1,4 +1,4 @@
-"""Cores, GPUs, driver against CUDA against onnxruntime, and whether what the recipe trains and builds runs on them."""
+"""Cores, GPUs, driver, CUDA and onnxruntime, and whether the recipe can train and run its model on them."""
 
 import os
 from collections.abc import Iterator
@@ -16,29 +16,27 @@ from tunepress.core.errors import InputError
 GB = 1e9
 
 
-def look(recipe: Recipe) -> Iterator[Finding]:
-    """All of them."""
+def findings(recipe: Recipe) -> Iterator[Finding]:
     gpus = names_of_gpus()
     yield ok("CPU", f"{available_cores()} of {os.cpu_count()} cores for this process")
     yield gpu(gpus, recipe)
-    yield driver(check_image.found(), recipe)
+    yield driver(check_image.installed_cuda(), recipe)
     if recipe.trains:
         yield training(recipe)
     yield provider(recipe.params.build.execution_provider)
 
 
 def names_of_gpus() -> list[str]:
-    """What NVIDIA's management library lists, with memory and compute capability; empty without a driver."""
+    """The GPUs of NVIDIA's management library, with memory and compute capability; empty without a driver."""
     import pynvml  # type: ignore[import-untyped]
 
     with suppress(pynvml.NVMLError):
         pynvml.nvmlInit()
-        return [described(pynvml.nvmlDeviceGetHandleByIndex(number)) for number in range(pynvml.nvmlDeviceGetCount())]
+        return [describe(pynvml.nvmlDeviceGetHandleByIndex(number)) for number in range(pynvml.nvmlDeviceGetCount())]
     return []
 
 
-def described(handle: object) -> str:
-    """One GPU in words."""
+def describe(handle: object) -> str:
     import pynvml
 
     memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
@@ -48,62 +46,62 @@ def described(handle: object) -> str:
 
 
 def gpu(names: list[str], recipe: Recipe) -> Finding:
-    """The GPUs, which a recipe in bfloat16 is meant for."""
+    """The GPUs, which a recipe in bfloat16 needs to be fast."""
     if names:
         return ok("GPU", "; ".join(names))
     if recipe.trains and recipe.params.train.bf16:
-        advice = "it trains on the CPU, in hours rather than minutes; `make docker-train` where there is a GPU"
-        return warning("GPU", "no NVIDIA GPU, and train.bf16=true is meant for one", advice)
+        advice = "training on the CPU takes hours instead of minutes; use `make docker-train` on a machine with a GPU"
+        return warning("GPU", "no NVIDIA GPU, and train.bf16=true is meant for a GPU", advice)
     return ok("GPU", "no NVIDIA GPU; the recipe needs none")
 
 
 def driver(cuda: check_image.Cuda, recipe: Recipe) -> Finding:
-    """The driver against the CUDA of torch, cuDNN and onnxruntime, as the containers compare them when they start."""
+    """Compares the driver with the CUDA of torch, cuDNN and onnxruntime, as the containers do when they start."""
     lock = recipe.params.environment.lock
     target = check_image.target_of(lock)
     if target != "cpu":
-        wrong = check_image.misfit(target, cuda, check_image.pins(target), environment.locked_versions(lock))
-        if wrong:
-            found, _, advice = wrong.partition("; ")
+        mismatch = check_image.find_mismatch(target, cuda, check_image.pins(target), environment.locked_versions(lock))
+        if mismatch:
+            detail, _, advice = mismatch.partition("; ")
             needed = recipe.params.build.execution_provider == "cuda"
-            return error("driver, CUDA", found, advice) if needed else warning("driver, CUDA", found, advice)
+            return error("driver, CUDA", detail, advice) if needed else warning("driver, CUDA", detail, advice)
     if cuda.driver is None:
         return ok("driver, CUDA", "no NVIDIA driver; torch and onnxruntime use the CPU")
-    built = f"driver {cuda.driver.version} runs CUDA {cuda.driver.cuda}, torch is built for {check_image.named(cuda.torch)}"
+    built = f"driver {cuda.driver.version} runs CUDA {cuda.driver.cuda}, torch is built for {check_image.cuda_name(cuda.torch)}"
     if not cuda.gpus:
         return warning(
             "driver, CUDA", f"{built} and sees no GPU", "-S environment=cuda13 or cuda12, or their image: `make docker-train`"
         )
-    return ok("driver, CUDA", f"{built}, onnxruntime for {check_image.named(cuda.onnxruntime)}")
+    return ok("driver, CUDA", f"{built}, onnxruntime for {check_image.cuda_name(cuda.onnxruntime)}")
 
 
 def training(recipe: Recipe) -> Finding:
-    """Whether transformers takes the section `train` on this machine: the refusals of the stage itself."""
+    """Whether transformers accepts the group `train` on this machine, checked as in the stage."""
     from stages.train.arguments import training_arguments  # torch and transformers: seconds
 
     train = recipe.params.train
     if train.attn_implementation.startswith("flash") and not find_spec("flash_attn"):
         advice = "install flash-attn, or train.attn_implementation=sdpa_by_example"
-        return error("training", f"train.attn_implementation={train.attn_implementation}, and there is no flash-attn", advice)
+        return error("training", f"train.attn_implementation={train.attn_implementation}, but no flash-attn", advice)
     try:
         training_arguments(train, recipe.params.seed, Path(), validated=True)
-    except InputError as wrong:
-        return error("training", str(wrong), "set that, or take a machine that can")
+    except InputError as problem:
+        return error("training", str(problem), "change that, or use another machine")
     return ok("training", "the values of `train` work here")
 
 
 def provider(name: str) -> Finding:
-    """Whether the model that the recipe builds also runs here, as evaluate, compare and benchmark want it to."""
+    """Whether the model that the recipe builds also runs here, as evaluate, compare and benchmark need it to."""
     from tunepress.inference.providers import REQUIREMENTS
 
     if runs(name):
         return ok("provider", f"{name} runs here")
     advice = f"it needs {REQUIREMENTS[name]}; or build=cpu_int4"
-    return error("provider", f"a model for {name} is built, but evaluate cannot run it here", advice)
+    return error("provider", f"build can make a model for {name}, but evaluate cannot run it here", advice)
 
 
 def runs(name: str) -> bool:
-    """Whether the installed onnxruntime-genai has a provider, or the package that brings it is there."""
+    """Whether the installed onnxruntime-genai has a provider, or the package with it is installed."""
     import onnxruntime_genai as og
 
     from tunepress.inference.providers import PLUGINS

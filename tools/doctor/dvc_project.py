@@ -1,4 +1,4 @@
-"""DVC's configuration of this project: its cache and its default remote. It holds credentials, so nothing here prints values."""
+"""DVC's configuration of this project: its cache and its default remote. It may contain credentials, so no value is printed."""
 
 from functools import cache
 from pathlib import Path
@@ -9,7 +9,7 @@ DVC = Path(".dvc")
 
 @cache
 def configuration(folder: Path) -> dict[str, Any]:
-    """All of its levels, those of the user and the machine included; empty without a project or with a broken one."""
+    """All levels, including those of the user and the machine; empty without a project, or if the configuration is broken."""
     from dvc.config import Config, ConfigError
 
     try:
@@ -19,14 +19,13 @@ def configuration(folder: Path) -> dict[str, Any]:
 
 
 def configured() -> dict[str, Any]:
-    """That of the working folder."""
     return configuration(DVC.absolute())
 
 
 def cache_folder() -> Path:
-    """Where DVC keeps all versions of the outputs."""
-    chosen = configured().get("cache", {}).get("dir")
-    return Path(chosen) if chosen else DVC.absolute() / "cache"
+    """The folder with all versions of the outputs."""
+    configured_folder = configured().get("cache", {}).get("dir")
+    return Path(configured_folder) if configured_folder else DVC.absolute() / "cache"
 
 
 def default_remote() -> str | None:
@@ -36,11 +35,11 @@ def default_remote() -> str | None:
 
 
 def remote(name: str) -> dict[str, Any]:
-    """A remote's options, credentials among them."""
+    """A remote's options, including credentials."""
     return dict(configured().get("remote", {}).get(name, {}))
 
 
 def scheme(name: str) -> str:
-    """A remote's kind, of its URL: azure, s3, ssh; the rest of a URL may hold a password or a token."""
+    """The scheme of a remote's URL, such as azure, s3 or ssh; the rest of the URL may contain a password or a token."""
     kind, separator, _ = str(remote(name).get("url", "")).partition("://")
     return kind if separator else "a folder"

@@ -1,32 +1,32 @@
-"""Asks a place whether it answers, in a process of its own, which `places` ends when it takes too long.
+"""Checks whether a service answers, in a process of its own, which `places` stops when it takes too long.
 
     python -m tools.doctor.reach hub microsoft/Phi-3-mini-4k-instruct REVISION model
     python -m tools.doctor.reach remote NAME
 
-Prints one word: REACHED, or the name of the error's class. An error's text may hold a credential and is not printed.
+Prints one word: REACHED, or the class of the error. The text of an error may contain a credential and is not printed.
 """
 
 import sys
 from collections.abc import Callable
 
 REACHED = "reached"
-SECONDS = 10  # for the hub to answer
+TIMEOUT = 10  # seconds for the hub
 
 
 def hub(repo_id: str, revision: str, kind: str) -> None:
-    """Asks for a file's headers, with the user's token where there is one."""
+    """Requests the headers of a file, with the user's token if there is one."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError
 
     file = "config.json" if kind == "model" else "README.md"
     try:
-        get_hf_file_metadata(hf_hub_url(repo_id, file, repo_type=kind, revision=revision), timeout=SECONDS)
-    except EntryNotFoundError:  # the repository is there, which is what was asked
+        get_hf_file_metadata(hf_hub_url(repo_id, file, repo_type=kind, revision=revision), timeout=TIMEOUT)
+    except EntryNotFoundError:  # the repository exists, which is enough
         return
 
 
 def remote(name: str) -> None:
-    """Looks whether a DVC remote's folder is there; one that isn't is made by the first push."""
+    """Checks whether the folder of a DVC remote exists; the first push creates it."""
     from dvc.repo import Repo
 
     store = Repo().cloud.get_remote_odb(name)
@@ -34,10 +34,9 @@ def remote(name: str) -> None:
 
 
 def main(place: str, *arguments: str) -> str:
-    """What is printed."""
-    asks: dict[str, Callable[..., None]] = {"hub": hub, "remote": remote}
+    checks: dict[str, Callable[..., None]] = {"hub": hub, "remote": remote}
     try:
-        asks[place](*arguments)
+        checks[place](*arguments)
     except Exception as error:  # of httpx, huggingface_hub, dvc and each cloud's own package
         return type(error).__name__
     return REACHED

@@ -1,50 +1,68 @@
-"""The recipe that is asked about: what `make repro` would run now, or what `dvc exp run` would with some overrides."""
+"""The recipe to check: that of `make repro`, or of `dvc exp run` with overrides, and the shape of its base model."""
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
 from tunepress.config.adapter import Method
+from tunepress.config.base_model import BaseModel, Source
 from tunepress.config.params import Params
 from tunepress.core.params import PARAMS, compose_typed, load, read_yaml
 from tunepress.core.paths import BASE
 
+if TYPE_CHECKING:
+    from peft import PeftModel
+
 LOCK = Path("dvc.lock")
+KNOWN: dict[str, dict[str, Any]] = {  # transformers' configs by base_model.name, without its owner
+    "Phi-3-mini-4k-instruct": {"model_type": "phi3", "dtype": "bfloat16"},  # the defaults of Phi3Config are its shape
+    "SmolLM2-135M-Instruct": {
+        "model_type": "llama",
+        "dtype": "float32",  # as fetch writes it
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "vocab_size": 49152,
+        "tie_word_embeddings": True,
+    },
+}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe, and what there already is of it.
+    """A recipe, and whether its base model has been fetched.
 
     Attributes:
-        params: all sections of params.yaml.
-        base_at_hand: whether models/base was fetched for it, so that nothing is downloaded.
+        params: all groups of params.yaml.
+        base_fetched: whether models/base was fetched for it.
     """
 
     params: Params
-    base_at_hand: bool
+    base_fetched: bool
 
     @property
     def trains(self) -> bool:
-        """Whether there is anything to train."""
         return self.params.adapter.method is not Method.none
 
     @classmethod
     def read(cls, overrides: list[str]) -> "Recipe":
-        """params.yaml, or what conf/ gives with overrides.
+        """Reads params.yaml, or composes conf/ if there are overrides.
 
         Raises:
-            InputError: it does not compose, or the schema refuses it.
+            InputError: conf/ does not compose, or does not match the schema.
         """
         params = load(Params, []) if PARAMS.exists() and not overrides else compose_typed(Params, overrides)
-        wanted: Any = OmegaConf.to_container(OmegaConf.structured(params.base_model), enum_to_str=True)
-        return cls(params, fetched() == given(wanted))
+        base_model: Any = OmegaConf.to_container(OmegaConf.structured(params.base_model), enum_to_str=True)
+        return cls(params, fetched_base_model() == without_nulls(base_model))
 
 
-def fetched() -> Any:
-    """The base model that models/base was made of, as dvc.lock has it; None where there is none.
+def fetched_base_model() -> Any:
+    """The group base_model for which models/base was made, from dvc.lock; None without one.
 
     Raises:
         InputError: dvc.lock is not YAML, as after a merge with conflicts.
@@ -54,9 +72,55 @@ def fetched() -> Any:
     lock: Any = read_yaml(LOCK)
     for level in ("stages", "fetch", "params", str(PARAMS), "base_model"):
         lock = lock.get(level) if isinstance(lock, dict) else None
-    return given(lock) if isinstance(lock, dict) else None
+    return without_nulls(lock) if isinstance(lock, dict) else None
 
 
-def given(base_model: dict[str, Any]) -> dict[str, Any]:
-    """The fields that have a value: one that is new in the schema is not in an older lock."""
+def without_nulls(base_model: dict[str, Any]) -> dict[str, Any]:
+    """The fields with a value; fields that are new in the schema are missing in an older lock."""
     return {name: value for name, value in base_model.items() if value is not None}
+
+
+def outline_of(recipe: Recipe) -> "PeftModel | None":
+    """The base model with the recipe's adapter, without weights; None if its shape is unknown before it is fetched.
+
+    Raises:
+        InputError: the adapter does not fit the model, its folder has no model, or it is not supported.
+    """
+    from stages.train.adapter import outline  # torch and peft: seconds
+    from tunepress.models import architectures
+    from tunepress.models.hf_model import check
+
+    base_model, adapter = recipe.params.base_model, recipe.params.adapter
+    if recipe.base_fetched:
+        architectures.check(BASE)
+        return outline(BASE, adapter)
+    if base_model.source is Source.folder:
+        check(Path(base_model.path or ""))
+        architectures.check(Path(base_model.path or ""))
+        return outline(Path(base_model.path or ""), adapter)
+    fields = config_fields(base_model)
+    return outline_from_config(fields, recipe) if fields else None
+
+
+def config_fields(base_model: BaseModel) -> dict[str, Any] | None:
+    """The fields of the model's transformers config, if they are known."""
+    if base_model.source is Source.random:
+        return base_model.architecture
+    return KNOWN.get(base_model.name.rpartition("/")[2])
+
+
+def outline_from_config(fields: dict[str, Any], recipe: Recipe) -> "PeftModel":
+    """The outline of a config; an empty file replaces the weights, which an outline does not read."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+
+    from stages.train.adapter import outline
+    from tunepress.models import architectures
+
+    others = dict(fields)
+    config = AutoConfig.for_model(others.pop("model_type"), **others)
+    config.architectures = [MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].__name__]
+    with TemporaryDirectory() as scratch:
+        config.save_pretrained(scratch)
+        (Path(scratch) / "model.safetensors").touch()
+        architectures.check(Path(scratch))
+        return outline(Path(scratch), recipe.params.adapter)

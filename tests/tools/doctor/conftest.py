@@ -14,5 +14,5 @@ Read = Callable[..., Recipe]
 def read(root: Path, monkeypatch: pytest.MonkeyPatch) -> Read:
     """Reads a recipe as the command does, from the project's folder; nothing of it has been fetched."""
     monkeypatch.chdir(root)
-    monkeypatch.setattr("tools.doctor.recipe.fetched", lambda: None)
+    monkeypatch.setattr("tools.doctor.recipe.fetched_base_model", lambda: None)
     return lambda *overrides: Recipe.read(list(overrides))

@@ -75,7 +75,7 @@ def test_without_git_models_and_network_it_says_what_is_missing_and_no_secret(ro
     assert "NeverToBePrinted" not in said.replace("\n", "")
     for name in (*SECRETS, "credentialpath", "(gs)"):
         assert name in said
-    assert "train.bf16=true is meant for one" in said
+    assert "train.bf16=true is meant for a GPU" in said
 
 
 def test_an_override_that_does_not_compose_is_one_line(root: Path) -> None:
@@ -93,12 +93,12 @@ def test_a_look_that_breaks_is_a_finding_and_the_others_go_on(read: Read, monkey
     def refused() -> None:
         raise InputError("conf/: not YAML")
 
-    monkeypatch.setattr("tools.doctor.devices.look", broken)
-    monkeypatch.setattr("tools.doctor.credentials.look", refused)
-    for name in ("versions", "room", "places"):
-        monkeypatch.setattr(f"tools.doctor.{name}.look", lambda _, name=name: [warning(name, "", "")])
-    found = {finding.subject: finding for finding in command.examined(read())}
+    monkeypatch.setattr("tools.doctor.devices.findings", broken)
+    monkeypatch.setattr("tools.doctor.credentials.findings", refused)
+    for name in ("versions", "resources", "places"):
+        monkeypatch.setattr(f"tools.doctor.{name}.findings", lambda _, name=name: [warning(name, "", "")])
+    found = {finding.subject: finding for finding in command.examine(read())}
     assert found["devices"].state is State.error
-    assert found["devices"].found == "could not be looked at (ImportError)"
-    assert found["credentials"].found == "conf/: not YAML"
-    assert {"versions", "room", "places"} <= found.keys()
+    assert found["devices"].detail == "could not be checked (ImportError)"
+    assert found["credentials"].detail == "conf/: not YAML"
+    assert {"versions", "resources", "places"} <= found.keys()

@@ -24,10 +24,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def found() -> dict[str, str]:
-    said = list(credentials.look())
-    assert not any(VALUE in f"{finding.found} {finding.advice}" for finding in said)
+    said = list(credentials.findings())
+    assert not any(VALUE in f"{finding.detail} {finding.advice}" for finding in said)
     assert {finding.state for finding in said} == {State.ok}
-    return {finding.subject: finding.found for finding in said}
+    return {finding.subject: finding.detail for finding in said}
 
 
 def test_a_user_without_any_is_told_so() -> None:
@@ -62,7 +62,7 @@ def test_the_login_of_az_is_asked_and_what_it_prints_is_dropped(code: int, said:
 def test_an_az_that_hangs_is_given_up(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (home / "az").write_text("#!/bin/sh\nexec /bin/sleep 60\n", encoding="utf-8")
     (home / "az").chmod(0o755)
-    monkeypatch.setattr(credentials, "SECONDS", 0.2)
+    monkeypatch.setattr(credentials, "TIMEOUT", 0.2)
     assert credentials.azure_login().state is State.warning
 
 

@@ -35,7 +35,7 @@ def test_phi3_minis_values_train_on_a_cpu_too(read: Read) -> None:
 def test_what_the_stage_would_refuse_is_an_error(override: str, read: Read) -> None:
     found = devices.training(read(override))
     assert found.state is State.error
-    assert override.removeprefix("train.").partition("=")[0] in found.found
+    assert override.removeprefix("train.").partition("=")[0] in found.detail
 
 
 @no_gpu_here
@@ -58,13 +58,13 @@ def test_no_driver_is_fine_for_cpus_and_a_warning_for_cuda(read: Read) -> None:
 
 def test_driver_cuda_and_onnxruntime_are_compared_with_the_pins(read: Read) -> None:
     recipe = read("environment=cuda13", "build=cuda_int4")
-    assert devices.driver(GOOD, recipe).found == (
+    assert devices.driver(GOOD, recipe).detail == (
         "driver 580.95.05 runs CUDA 13.0, torch is built for CUDA 13.0, onnxruntime for CUDA 13.0"
     )
     old = devices.driver(replace(GOOD, driver=Driver("570.86.15", "12.8")), recipe)
-    assert (old.state, old.advice) == (State.error, "update it, or take the image for cuda12")
+    assert (old.state, old.advice) == (State.error, "update it, or use the image for cuda12")
     other = devices.driver(replace(GOOD, onnxruntime="12.8"), recipe)
-    assert other.found == "cuda13: onnxruntime was built for CUDA 12.8, the lock has CUDA 13.0"
+    assert other.detail == "cuda13: onnxruntime was built for CUDA 12.8, the lock has CUDA 13.0"
 
 
 def test_a_gpu_that_a_cpu_build_of_torch_leaves_idle_is_a_warning(read: Read) -> None:
@@ -74,4 +74,4 @@ def test_a_gpu_that_a_cpu_build_of_torch_leaves_idle_is_a_warning(read: Read) ->
 def test_the_cores_are_told(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "available_cores", lambda: 3)
     monkeypatch.setattr(devices.os, "cpu_count", lambda: 64)
-    assert next(devices.look(read())).found == "3 of 64 cores for this process"
+    assert next(devices.findings(read())).detail == "3 of 64 cores for this process"

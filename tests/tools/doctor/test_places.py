@@ -96,8 +96,8 @@ def test_a_hub_that_does_not_answer_is_an_error_unless_the_cache_has_the_model(
 
 
 def test_a_place_that_stays_silent_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(places, "LIMIT", 0.5)
-    assert places.asked("http.server", "0") == places.LATE
+    monkeypatch.setattr(places, "TIMEOUT", 0.5)
+    assert places.run("http.server", "0") == places.NO_ANSWER
 
 
 def test_the_index_is_asked_for_the_pinned_version(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,13 +115,13 @@ def test_no_remote_is_fine_and_a_folder_answers(project: Callable[[str], None], 
     assert places.remote().state is State.ok
     project(f"url = {tmp_path / 'store'}")
     found = places.remote()
-    assert (found.state, found.found) == (State.ok, "there (a folder) answers")
+    assert (found.state, found.detail) == (State.ok, "there (a folder) answers")
 
 
 def test_a_remote_that_cannot_be_reached_is_a_warning_without_its_address(project: Callable[[str], None]) -> None:
     project("url = gs://secret@bucket/path")
     found = places.remote()
-    assert (found.state, found.found) == (State.warning, "there (gs) cannot be reached (ImportError)")
+    assert (found.state, found.detail) == (State.warning, "there (gs) cannot be reached (ImportError)")
     assert found.advice.endswith("pip install 'dvc[gs]'")
 
 
@@ -132,18 +132,18 @@ def test_only_what_the_recipe_wants_is_asked(read: Read, monkeypatch: pytest.Mon
         asked.append(f"{module} {arguments[1]}")
         return "no answer"
 
-    monkeypatch.setattr(places, "asked", note)
+    monkeypatch.setattr(places, "run", note)
     monkeypatch.setattr(dvc_project, "default_remote", lambda: None)
-    assert [finding.subject for finding in places.look(read("+experiment=smoke"))] == ["rows", "DVC remote"]
+    assert [finding.subject for finding in places.findings(read("+experiment=smoke"))] == ["rows", "DVC remote"]
     assert asked == []
-    list(places.look(read("base_model=phi3_mini", "data.files=[]", "data.path=a/rows", f"data.revision={COMMIT}")))
+    list(places.findings(read("base_model=phi3_mini", "data.files=[]", "data.path=a/rows", f"data.revision={COMMIT}")))
     assert asked == ["tools.doctor.reach microsoft/Phi-3-mini-4k-instruct", "tools.doctor.reach a/rows"]
 
 
 def test_rows_that_are_not_there_are_an_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root)
     (found,) = places.files(["data/raw/tone.jsonl", "data/raw/none.csv", "abfs://container/rows.csv"])
-    assert (found.state, found.found) == (State.error, "no data/raw/none.csv")
+    assert (found.state, found.detail) == (State.error, "data/raw/none.csv not found")
 
 
 def test_rows_in_a_cloud_want_its_packages_and_their_address_may_hold_a_signature(
@@ -156,6 +156,6 @@ def test_rows_in_a_cloud_want_its_packages_and_their_address_may_hold_a_signatur
     recipe.params.data.files = ["https://there/rows.csv?sig=NeverToBePrinted"]
     for there, state in ((False, State.error), (True, State.ok)):
         monkeypatch.setattr(places, "installed", lambda _, there=there: there)
-        found = next(places.look(recipe))
+        found = next(places.findings(recipe))
         assert (found.subject, found.state) == ("cloud packages", state)
-        assert "NeverToBePrinted" not in found.found
+        assert "NeverToBePrinted" not in found.detail

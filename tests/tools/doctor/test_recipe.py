@@ -38,22 +38,22 @@ def test_without_params_yaml_it_is_what_conf_gives(project: Path) -> None:
 
 
 def test_the_base_model_is_at_hand_where_it_was_fetched_for_this_recipe(project: Path) -> None:
-    assert Recipe.read([]).base_at_hand
-    assert Recipe.read(["train.learning_rate=0.25"]).base_at_hand
-    assert not Recipe.read(["+experiment=smoke"]).base_at_hand
+    assert Recipe.read([]).base_fetched
+    assert Recipe.read(["train.learning_rate=0.25"]).base_fetched
+    assert not Recipe.read(["+experiment=smoke"]).base_fetched
     (project / "models/base/config.json").unlink()
-    assert not Recipe.read([]).base_at_hand
+    assert not Recipe.read([]).base_fetched
 
 
 def test_a_project_in_which_nothing_has_run_has_none(project: Path) -> None:
     (project / "dvc.lock").unlink()
-    assert not Recipe.read([]).base_at_hand
+    assert not Recipe.read([]).base_fetched
 
 
 @pytest.mark.parametrize("text", ["", "stages:\n", "stages: {fetch: {params: {params.yaml: {base_model: x}}}}\n"])
 def test_a_lock_that_holds_no_base_model_is_as_none(text: str, project: Path) -> None:
     (project / "dvc.lock").write_text(text, encoding="utf-8")
-    assert not Recipe.read([]).base_at_hand
+    assert not Recipe.read([]).base_fetched
 
 
 @pytest.mark.parametrize("file", ["params.yaml", "dvc.lock"])

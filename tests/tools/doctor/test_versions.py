@@ -33,7 +33,7 @@ def test_a_wrong_version_is_an_error_that_names_it(tmp_path: Path, monkeypatch: 
     (tmp_path / "lock.txt").write_text(lock.replace("peft==0.21.2", "peft==0.1.0"), encoding="utf-8")
     monkeypatch.setattr(environment, "ROOT", tmp_path)
     found = packages("lock.txt")
-    assert (found.state, found.found) == (State.error, "lock.txt: says peft 0.1.0, but 0.21.2 is installed")
+    assert (found.state, found.detail) == (State.error, "lock.txt: says peft 0.1.0, but 0.21.2 is installed")
     assert "make setup" in found.advice
 
 
@@ -42,20 +42,20 @@ def test_another_environment_than_the_installed_is_an_error() -> None:
 
 
 def test_no_repository_no_commit_and_a_changed_file_are_told_apart(folder: Path) -> None:
-    assert (git().state, git().found) == (State.error, "no repository")
+    assert (git().state, git().detail) == (State.error, "no repository")
     run_git("init", "--quiet")
-    assert (git().state, git().found) == (State.error, "a repository without a commit")
+    assert (git().state, git().detail) == (State.error, "a repository without a commit")
     run_git("commit", "--quiet", "--allow-empty", "--message", "empty")
     assert git().state is State.ok
-    assert git().found.endswith("changed files: 0")
+    assert git().detail.endswith("changed files: 0")
     (folder / "new").touch()
     assert git().state is State.ok
-    assert git().found.endswith("changed files: 1")
+    assert git().detail.endswith("changed files: 1")
 
 
 def test_without_git_it_still_looks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(folder))
-    assert (git().state, git().found) == (State.warning, "not installed")
+    assert (git().state, git().detail) == (State.warning, "not installed")
 
 
 def test_a_folder_that_is_no_dvc_project_is_an_error(folder: Path) -> None:
@@ -67,8 +67,8 @@ def test_a_folder_that_is_no_dvc_project_is_an_error(folder: Path) -> None:
 def test_an_edit_of_conf_that_was_not_composed_is_a_warning(folder: Path, root: Path) -> None:
     (folder / "conf").symlink_to(root / "conf")
     (folder / "params.yaml").write_bytes((root / "conf/composed.yaml").read_bytes())
-    assert (composed().state, composed().found) == (State.ok, "what conf/ gives")
+    assert (composed().state, composed().detail) == (State.ok, "composed from conf/")
     (folder / "params.yaml").write_text("seed: 1\n", encoding="utf-8")
-    assert (composed().state, composed().found) == (State.ok, "a choice of yours, not what conf/ gives")
+    assert (composed().state, composed().detail) == (State.ok, "your choice, different from conf/")
     (folder / "params.yaml").unlink()
     assert composed().state is State.warning

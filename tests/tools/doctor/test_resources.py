@@ -9,10 +9,9 @@ import psutil
 import pytest
 
 from tests.tools.doctor.conftest import Read
-from tools.doctor import room
+from tools.doctor import resources
 from tools.doctor.finding import Finding, State
-from tools.doctor.recipe import Recipe
-from tools.doctor.shape import outlined
+from tools.doctor.recipe import Recipe, outline_of
 
 GB = 10**9
 Set = Callable[..., None]
@@ -32,14 +31,14 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Set:
 
 
 def findings(recipe: Recipe) -> dict[str, Finding]:
-    return {finding.subject: finding for finding in room.look(recipe)}
+    return {finding.subject: finding for finding in resources.findings(recipe)}
 
 
 def test_the_shapes_of_the_recipes_are_known_before_they_are_fetched(read: Read) -> None:
     for overrides, parameters in ((["base_model=phi3_mini"], 3_821_079_552), ([], 134_515_008)):
-        model = outlined(read(*overrides))
+        model = outline_of(read(*overrides))
         assert model is not None
-        assert room.frozen(model) == parameters
+        assert resources.base_parameters(model) == parameters
 
 
 def test_the_default_fits_a_laptop_and_phi3_mini_does_not(read: Read, machine: Set) -> None:
@@ -47,15 +46,15 @@ def test_the_default_fits_a_laptop_and_phi3_mini_does_not(read: Read, machine: S
     assert {finding.state for finding in findings(read()).values()} == {State.ok}
     phi3 = findings(read("+experiment=phi3_mini_lora"))
     assert phi3["disk"].state is State.error
-    assert "needed" in phi3["disk"].found
+    assert "needed" in phi3["disk"].detail
     assert phi3["memory to train"].state is State.warning  # rows of 2,048 tokens do not fit, short ones do
 
 
 def test_phi3_mini_in_bfloat16_is_counted_once_in_the_hubs_cache_and_twice_here(read: Read) -> None:
     recipe = read("+experiment=phi3_mini_lora")
-    model = outlined(recipe)
+    model = outline_of(recipe)
     assert model is not None
-    wanted = room.needs(recipe, model)
+    wanted = resources.disk_usage(recipe, model)
     base = 2 * 3_821_079_552
     assert base in wanted.values()
     assert 2 * base < wanted[Path.cwd()] < 2.7 * base
@@ -78,8 +77,8 @@ def test_what_is_there_already_needs_no_room(
     for name in ("base", "merged", "onnx"):
         shutil.copytree(tiny_phi3, tmp_path / "models" / name)
     (tmp_path / ".dvc").mkdir()
-    fetched = Recipe(recipe.params, base_at_hand=True)
-    before, after = (room.needs(one, outlined(recipe) or pytest.fail()) for one in (recipe, fetched))
+    fetched = Recipe(recipe.params, base_fetched=True)
+    before, after = (resources.disk_usage(one, outline_of(recipe) or pytest.fail()) for one in (recipe, fetched))
     assert after[tmp_path] < before[tmp_path]
 
 
@@ -100,37 +99,37 @@ def test_memory_that_is_not_checked_is_a_warning(read: Read, machine: Set) -> No
 
 
 def test_modules_that_the_model_does_not_have_are_an_error_before_it_is_fetched(read: Read) -> None:
-    (found,) = room.look(read("+experiment=phi3_mini_lora", "adapter.target_modules=[q_proj]"))
+    (found,) = resources.findings(read("+experiment=phi3_mini_lora", "adapter.target_modules=[q_proj]"))
     assert found.state is State.error
-    assert "qkv_proj" in found.found
+    assert "qkv_proj" in found.detail
 
 
 def test_a_model_of_another_name_is_told_to_be_unknown(read: Read) -> None:
-    (found,) = room.look(read("base_model=phi3_mini", "base_model.name=mine"))
+    (found,) = resources.findings(read("base_model=phi3_mini", "base_model.name=mine"))
     assert found.state is State.warning
 
 
 def test_a_folder_without_a_model_is_an_error(read: Read, tmp_path: Path) -> None:
-    (found,) = room.look(read("base_model=folder", f"base_model.path={tmp_path}"))
+    (found,) = resources.findings(read("base_model=folder", f"base_model.path={tmp_path}"))
     assert found.state is State.error
-    assert "no config.json" in found.found
+    assert "no config.json" in found.detail
 
 
 def test_an_architecture_that_fetch_refuses_is_an_error_before_it_is_there(read: Read, machine: Set, tmp_path: Path) -> None:
     machine()
     random = findings(read("base_model=tiny_phi3", "base_model.architecture.model_type=olmo"))["base model"]
     assert random.state is State.error
-    assert "OlmoForCausalLM is not supported (the builder's graph computes other logits); use a model of " in random.found
+    assert "OlmoForCausalLM is not supported (the builder's graph computes other logits); use a model of " in random.detail
     (tmp_path / "config.json").write_text('{"model_type": "olmo", "architectures": ["OlmoForCausalLM"]}', encoding="utf-8")
     (tmp_path / "model.safetensors").touch()
     local = findings(read("base_model=folder", f"base_model.path={tmp_path}"))["base model"]
-    assert local.found.startswith(f"{tmp_path}/config.json: OlmoForCausalLM is not supported (")
+    assert local.detail.startswith(f"{tmp_path}/config.json: OlmoForCausalLM is not supported (")
 
 
 def test_gptq_for_an_architecture_that_it_does_not_know_is_an_error(read: Read, machine: Set) -> None:
     machine()
     gemma = ["base_model=tiny_phi3", "base_model.architecture.model_type=gemma", "+base_model.architecture.head_dim=16"]
     build = findings(read(*gemma, "build.algo_config=gptq"))["build"]
-    assert (build.state, build.found) == (State.error, "gptq cannot round GemmaForCausalLM")
+    assert (build.state, build.detail) == (State.error, "gptq does not support GemmaForCausalLM")
     assert "build" not in findings(read(*gemma, "build.algo_config=k_quant_mixed"))
     assert "build" not in findings(read("base_model=tiny_phi3", "build.algo_config=gptq"))
