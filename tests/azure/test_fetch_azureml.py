@@ -25,8 +25,8 @@ OWN: dict[str, Any] = {"subscription_id": SUBSCRIPTION, "resource_group": GROUP,
 
 
 def base_model(**fields: Any) -> BaseModel:
-    given: dict[str, Any] = {"name": "phi", "license": "mit", "source": Source.azureml, "version": "11"}
-    return BaseModel(**given | SHARED | fields)
+    fields_set: dict[str, Any] = {"name": "phi", "license": "mit", "source": Source.azureml, "version": "11"}
+    return BaseModel(**fields_set | SHARED | fields)
 
 
 def refusal(chosen: BaseModel, folder: Path) -> str:
@@ -125,15 +125,17 @@ def test_code_pickles_and_a_neighbour_of_like_name_are_not_taken(registered: Reg
 def test_a_neighbour_of_like_name_is_never_taken_for_the_model(registered: Registered, tiny_phi3: Path, tmp_path: Path) -> None:
     put_model(registered, tiny_phi3, "top/", "top/", "top/")
     registered.storage.upload(CONTAINER, f"{registered.folder}-neighbour/MLmodel", b"other")
-    said = refusal(base_model(), tmp_path / "base")
-    assert "its path has several models (phi/phi/-neighbour, phi/phi/top); register one in a folder of its own" in said
+    message = refusal(base_model(), tmp_path / "base")
+    assert "its path has several models (phi/phi/-neighbour, phi/phi/top); register one in a folder of its own" in message
 
 
 def test_a_model_of_pickles_only_is_refused(registered: Registered, tmp_path: Path) -> None:
     for name in ("MLmodel", "model/config.json", "model/pytorch_model.bin"):
         registered.put(name, b"{}")
-    said = refusal(base_model(), tmp_path / "base")
-    assert said.startswith(f"model phi:11 of registry {REGISTRY}: only pickle weights (pytorch_model.bin), which can run code;")
+    message = refusal(base_model(), tmp_path / "base")
+    assert message.startswith(
+        f"model phi:11 of registry {REGISTRY}: only pickle weights (pytorch_model.bin), which can run code;"
+    )
 
 
 def test_what_is_no_model_is_refused(registered: Registered, tmp_path: Path) -> None:
@@ -172,8 +174,8 @@ def test_a_connection_cut_in_the_middle_of_a_file_gives_no_model(
         return Answer(whole.status, whole.body[: len(whole.body) // 2], whole.headers | {"Connection": "close"})
 
     in_cloud.route("GET", f"{BLOBS}/{registered.folder}/model.safetensors", cut)
-    said = refusal(base_model(), tmp_path / "base")
-    assert said.startswith(f"model phi:11 of registry {REGISTRY}: no connection, or it was interrupted")
+    message = refusal(base_model(), tmp_path / "base")
+    assert message.startswith(f"model phi:11 of registry {REGISTRY}: no connection, or it was interrupted")
     in_cloud.routes.pop()
     fetch(base_model(), 0, tmp_path / "base")
     assert hashes(tmp_path / "base").items() >= hashes(tiny_phi3).items()
@@ -183,18 +185,18 @@ def test_a_kill_in_the_middle_of_a_download_leaves_no_model_and_the_next_run_is_
     registered: Registered, in_cloud: Cloud, storage: Azurite, tiny_phi3: Path, tmp_path: Path
 ) -> None:
     put_model(registered, tiny_phi3, "", "", "")
-    asked, killed = threading.Event(), threading.Event()
+    requested, killed = threading.Event(), threading.Event()
 
     def hold(request: Request) -> Answer:
-        asked.set()
+        requested.set()
         killed.wait(60)
         return forward(request, storage)
 
     in_cloud.route("GET", f"{BLOBS}/{registered.folder}/model.safetensors", hold)
     write_params(Config(base_model(), 0), tmp_path)
-    there = f"import os; os.environ |= {in_cloud.environment}"
-    first = started("fetch", tmp_path, before=there)
-    assert asked.wait(120)
+    setup = f"import os; os.environ |= {in_cloud.environment}"
+    first = started("fetch", tmp_path, before=setup)
+    assert requested.wait(120)
     first.kill()
     first.communicate(timeout=10)
     killed.set()
@@ -209,8 +211,8 @@ def test_a_kill_in_the_middle_of_a_download_leaves_no_model_and_the_next_run_is_
 
 
 def test_a_model_that_is_not_there_is_named(registered: Registered, tmp_path: Path) -> None:
-    said = refusal(base_model(version="12"), tmp_path / "base")
-    assert said.startswith(f"model phi:12 of registry {REGISTRY}: not found; check the names and the access of your account")
+    message = refusal(base_model(version="12"), tmp_path / "base")
+    assert message.startswith(f"model phi:12 of registry {REGISTRY}: not found; check the names and the access of your account")
 
 
 @pytest.mark.parametrize("version", ["latest", "11@latest", "labels/latest", ""])

@@ -254,16 +254,16 @@ def test_a_full_precision_build_agrees_to_numerical_noise_and_int4_does_not(proj
 
 
 def test_rows_that_the_two_models_answer_differently_are_listed() -> None:
-    one = [
+    merged_rows = [
         {"source": f"row {n}", "prompt": "p", "expected": "joy", "predicted": answer}
         for n, answer in enumerate(("joy", "fear", "joy"))
     ]
-    other = [row | {"predicted": tone} for row, tone in zip(one, ("joy", "joy", "fear"), strict=True)]
-    assert [(row["source"], row["merged"], row["onnx"]) for row in compare.changed_rows(one, other)] == [
+    onnx_rows = [row | {"predicted": tone} for row, tone in zip(merged_rows, ("joy", "joy", "fear"), strict=True)]
+    assert [(row["source"], row["merged"], row["onnx"]) for row in compare.changed_rows(merged_rows, onnx_rows)] == [
         ("row 1", "fear", "joy"),
         ("row 2", "joy", "fear"),
     ]
-    assert compare.paired_test(one, other) == {"only_merged_right": 1, "only_onnx_right": 1, "p_value": 1.0}
+    assert compare.paired_test(merged_rows, onnx_rows) == {"only_merged_right": 1, "only_onnx_right": 1, "p_value": 1.0}
 
 
 def test_the_top_label_stands_beside_the_answer() -> None:

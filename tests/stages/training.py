@@ -35,7 +35,7 @@ SHORT = {  # four steps an epoch, whatever the default recipe becomes
 
 
 def new_project(folder: Path, base: Path) -> Path:
-    """Makes a project with a base model in `folder`, a git repo with a commit as DVCLive wants it; returns data/prepared."""
+    """Makes a project with a base model in `folder`, a git repo with a commit as DVCLive needs it; returns data/prepared."""
     for command in (
         ["git", "init", "--quiet"],
         ["git", "-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "--quiet", "--allow-empty", "-m", "first"],

@@ -159,7 +159,8 @@ def test_an_adapter_that_cannot_be_kept_apart_is_refused_before_anything_is_buil
     write_random_adapter(tiny_phi3, ADAPTER, use_dora=True)
     shutil.copy(inside / ADAPTER / "prompt.json", ADAPTER)
     with pytest.raises(
-        InputError, match=r"^models/adapter: .*lora_magnitude_vector is no factor of LoRA .*set build\.adapters=merged$"
+        InputError,
+        match=r"^models/adapter: .*lora_magnitude_vector is not supported, only LoRA factors .*set build\.adapters=merged$",
     ):
         build.main(build.Config(SEPARATE, MERGE))
     shutil.rmtree(ADAPTER)

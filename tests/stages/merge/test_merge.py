@@ -82,8 +82,8 @@ def bind_to_two_cores() -> None:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
 
 
-def difference(one: torch.Tensor, other: torch.Tensor) -> float:
-    return float((one - other).abs().max())
+def difference(first: torch.Tensor, second: torch.Tensor) -> float:
+    return float((first - second).abs().max())
 
 
 # the same model
@@ -222,7 +222,7 @@ def test_a_killed_merge_leaves_the_earlier_model_and_the_next_run_is_whole(large
     assert (partial / SINGLE_FILE).exists()
     again = merge_in(project, large / "base", large / "adapter")
     assert not partial.exists()
-    assert hashes(again) == hashes(merge_in(tmp_path / "other", large / "base", large / "adapter"))
+    assert hashes(again) == hashes(merge_in(tmp_path / "second", large / "base", large / "adapter"))
 
 
 def test_a_disk_that_takes_no_more_ends_in_one_line_and_leaves_nothing(large: Path, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def places(splits: dict[str, list[Row]]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("text", "other"),
     [
         ("Caf\u00e9", "Cafe\u0301"),
         ("STRASSE", "straße"),
@@ -36,16 +36,16 @@ def places(splits: dict[str, list[Row]]) -> dict[str, str]:
         ("ΣΊΣΥΦΟΣ", "σίσυφος"),
     ],
 )
-def test_texts_that_differ_in_form_case_or_space_are_one_prompt(one: str, other: str) -> None:
-    left = deduplicate([row(one), row("else"), row(other)])
-    assert left.rows == [row(one), row("else")]
+def test_texts_that_differ_in_form_case_or_space_are_one_prompt(text: str, other: str) -> None:
+    left = deduplicate([row(text), row("else"), row(other)])
+    assert left.rows == [row(text), row("else")]
     assert left.duplicates == [row(other)]
     assert left.conflicts == []
 
 
-@pytest.mark.parametrize(("one", "other"), [("it's", "its"), ("a b", "ab"), ("resume", "résumé"), ("no!", "no?")])
-def test_texts_that_differ_in_a_letter_or_mark_are_two_prompts(one: str, other: str) -> None:
-    assert deduplicate([row(one), row(other)]).rows == [row(one), row(other)]
+@pytest.mark.parametrize(("text", "other"), [("it's", "its"), ("a b", "ab"), ("resume", "résumé"), ("no!", "no?")])
+def test_texts_that_differ_in_a_letter_or_mark_are_two_prompts(text: str, other: str) -> None:
+    assert deduplicate([row(text), row(other)]).rows == [row(text), row(other)]
 
 
 def test_no_row_of_a_contradicted_prompt_is_kept() -> None:

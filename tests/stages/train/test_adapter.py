@@ -82,8 +82,8 @@ def test_an_embedding_is_adapted_by_lora_and_by_no_decomposition(init: str, tiny
 
 
 def test_names_are_compared_as_peft_compares_them(tiny_phi3: Path) -> None:
-    one = outline(tiny_phi3, adapter(target_modules=["layers.1.mlp.down_proj"]))
-    assert len(lora_layers(one)) == 1
+    single = outline(tiny_phi3, adapter(target_modules=["layers.1.mlp.down_proj"]))
+    assert len(lora_layers(single)) == 1
     with pytest.raises(InputError, match="match nothing"):
         outline(tiny_phi3, adapter(target_modules=["1.mlp.down_pro"]))
 

@@ -204,9 +204,9 @@ def test_only_what_is_not_yet_done_is_advised(root: Path, monkeypatch: pytest.Mo
 
 
 def test_processes_on_one_cpu_need_their_memory_together(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = train.make_plan(sections(root), []).needed
-    assert train.make_plan(sections(root, num_processes=3), []).needed == 3 * one
-    free(one / 1e9 + 0.01, monkeypatch)
+    single = train.make_plan(sections(root), []).needed
+    assert train.make_plan(sections(root, num_processes=3), []).needed == 3 * single
+    free(single / 1e9 + 0.01, monkeypatch)
     assert "adapter=qlora" in refusal(sections(root, num_processes=3))  # before any of them is started
     train.main(sections(root, max_steps=1))
 

@@ -131,8 +131,8 @@ def test_under_autocast_it_rounds_as_peft_does(learned: torch.dtype, fused: list
         with pefts_own():
             expected = gradients(made, x)
     assert [tensor.dtype for tensor in actual] == [tensor.dtype for tensor in expected]
-    for one, other in zip(actual, expected, strict=True):
-        assert (one - other).norm() < 0.02 * other.norm()
+    for value, other in zip(actual, expected, strict=True):
+        assert (value - other).norm() < 0.02 * other.norm()
 
 
 # the whole model
@@ -160,8 +160,8 @@ def test_a_model_learns_what_pefts_would(method: Method, checkpointing: bool, ti
     with pefts_own():
         expected, expected_loss = trained(tiny_phi3, method=method)
     torch.testing.assert_close(loss, expected_loss)
-    for (name, one), other in zip(model.named_parameters(), expected.parameters(), strict=True):
-        torch.testing.assert_close(one.grad, other.grad, msg=name)
+    for (name, value), other in zip(model.named_parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(value.grad, other.grad, msg=name)
 
 
 def test_the_adapters_files_are_pefts(tiny_phi3: Path, tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ def test_only_lora_on_float_weights_is_fused(method: Method, tiny_phi3: Path, fu
     model = with_adapter(load_model(tiny_phi3, dtype=torch.float32, **options), chosen, 0, tiny_phi3)
     model(TOKENS)
     assert len(fused) == (8 if method in (Method.lora, Method.rslora) else 0)
-    kinds = {type(one).__name__ for one in lora_layers(model)}
+    kinds = {type(value).__name__ for value in lora_layers(model)}
     assert kinds == ({"Linear4bit"} if method.quantized else {"FusedLinear"})
 
 

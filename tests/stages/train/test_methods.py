@@ -123,7 +123,7 @@ def merged(base: MergeBase) -> Any:
 
 
 def difference(some: list[torch.Tensor], others: list[torch.Tensor]) -> float:
-    return max(float((one - other).abs().max()) for one, other in zip(some, others, strict=True))
+    return max(float((first - second).abs().max()) for first, second in zip(some, others, strict=True))
 
 
 def module_names() -> set[str]:

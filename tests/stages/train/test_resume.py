@@ -99,7 +99,7 @@ def train_watched(cfg: train.Config, event: str = "", step: int = 0) -> list[int
 
 
 def outputs() -> dict[str, bytes]:
-    """All that a training writes, but for its seconds."""
+    """All that a training writes, except its seconds."""
     files = [*ADAPTER.iterdir(), *LOSS_CURVES.rglob("*.tsv"), METRICS / "train.json"]
     return {str(path): path.read_bytes() for path in sorted(files)}
 
@@ -496,7 +496,7 @@ def test_changed_rows_begin_anew(root: Path) -> None:
     assert train_watched(cfg)[0] == 5
 
 
-# what else may lie there
+# other files that may be there
 
 
 def test_half_a_checkpoint_that_was_being_written_does_no_harm(root: Path) -> None:

@@ -234,15 +234,15 @@ def test_a_layer_that_the_builder_has_cut_gives_each_part_its_rows() -> None:
         for name, size in (("q_proj", 16), ("k_proj", 4), ("v_proj", 4))
     }
     actual = fit({"model.layers.0.attn.qkv_proj": layer}, parts)
-    torch.testing.assert_close(torch.cat([one.b @ one.a for one in actual.values()]), layer.b @ layer.a)
-    assert [len(one.b) for one in actual.values()] == [16, 4, 4]
+    torch.testing.assert_close(torch.cat([part.b @ part.a for part in actual.values()]), layer.b @ layer.a)
+    assert [len(part.b) for part in actual.values()] == [16, 4, 4]
 
 
 def test_layers_that_the_builder_has_joined_keep_to_their_rows() -> None:
     layers = {name: factors(size, rank) for name, size, rank in (("q_proj", 16, 1), ("k_proj", 4, 2), ("v_proj", 4, 3))}
     joined = {"model.layers.0.attn.qkv_proj": product("attn/qkv_proj", 24)}
-    actual = fit({f"model.layers.0.attn.{name}": one for name, one in layers.items()}, joined)["model.layers.0.attn.qkv_proj"]
-    torch.testing.assert_close(actual.b @ actual.a, torch.cat([one.b @ one.a for one in layers.values()]))
+    actual = fit({f"model.layers.0.attn.{name}": part for name, part in layers.items()}, joined)["model.layers.0.attn.qkv_proj"]
+    torch.testing.assert_close(actual.b @ actual.a, torch.cat([part.b @ part.a for part in layers.values()]))
     assert actual.a.shape == (1 + 2 + 3, 8)
 
 

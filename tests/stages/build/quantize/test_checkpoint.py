@@ -52,7 +52,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def graph(folder: Path) -> list[Any]:
     """The nodes of a model with the constants that they read; names of quantized ones, which differ by the way, left out."""
     read = onnx.load(folder / "model.onnx").graph
-    constants = {one.name: numpy_helper.to_array(one) for one in read.initializer}
+    constants = {constant.name: numpy_helper.to_array(constant) for constant in read.initializer}
 
     def without_way(name: str) -> str:
         return re.sub(r"MatMul(NBits|_Q[48])", "MatMul", name)

@@ -98,7 +98,7 @@ def test_a_block_of_next_to_nothing_does_no_harm(
     small = weight.clone()
     small[3, 32:64] *= size
     options = {**FULL, "dtype": dtype, "symmetric": symmetric, "bits": bits}
-    matrix, before = (gptq(one, curvature(inputs), **options) for one in (small, weight))
+    matrix, before = (gptq(scaled, curvature(inputs), **options) for scaled in (small, weight))
     assert matrix.scales.float().abs().min() >= torch.finfo(dtype).tiny
     rounded, others = matrix.dequantized().float(), torch.arange(len(weight)) != 3
     assert torch.equal(rounded[others], before.dequantized().float()[others])

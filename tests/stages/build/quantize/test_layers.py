@@ -42,7 +42,7 @@ def test_modules_with_one_input_are_rounded_together_and_in_the_order_they_run(f
     number, layer = next(model.load_layers())
     fused = [["self_attn.qkv_proj"], ["self_attn.o_proj"], ["mlp.gate_up_proj"], ["mlp.down_proj"]]
     apart = [
-        [f"self_attn.{one}_proj" for one in "qkv"],
+        [f"self_attn.{letter}_proj" for letter in "qkv"],
         ["self_attn.o_proj"],
         ["mlp.gate_proj", "mlp.up_proj"],
         ["mlp.down_proj"],

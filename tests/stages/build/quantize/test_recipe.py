@@ -31,7 +31,7 @@ def test_a_block_of_next_to_nothing_stays_next_to_nothing(
 ) -> None:
     small = weight.clone()
     small[3, 32:64] *= size
-    rounded, before = (nearest(one, method, dtype, symmetric, bits) for one in (small, weight))
+    rounded, before = (nearest(scaled, method, dtype, symmetric, bits) for scaled in (small, weight))
     assert (rounded[3, 32:64] - small[3, 32:64]).abs().max() <= torch.finfo(torch.float16).tiny
     before[3, 32:64] = rounded[3, 32:64]
     assert torch.equal(rounded, before)
