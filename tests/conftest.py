@@ -11,11 +11,11 @@ import pytest
 import tunepress  # noqa: F401  (pins the float kernels before torch is imported)
 
 ROOT = Path(__file__).resolve().parent.parent
-SLOW_FIXTURES = {"azurite", "browser"}
+SLOW_FIXTURES = {"azurite", "browser", "measured"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks as slow what needs Azurite or a browser."""
+    """Marks as slow what needs Azurite, a browser or a run of a benchmark."""
     for item in items:
         if SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)

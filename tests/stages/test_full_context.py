@@ -45,6 +45,7 @@ def compare(folder: Path) -> None:
     print(json.dumps({"tokens": len(difference), "difference": float(difference.max()) / largest, "peak_gb": peak}))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_the_seeds_model_is_torchs_at_its_full_context_within_six_gigabytes(root: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.stages.test_full_context", str(tmp_path)]

@@ -49,6 +49,7 @@ def project(merged: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("written", ["checkpoint/layer-1.safetensors", "model.onnx.data"])
 @pytest.mark.parametrize("recipe", ["build.algo_config=k_quant_mixed", "build.algo_config=gptq"])
 def test_a_killed_build_leaves_the_earlier_model_and_the_next_run_is_whole(recipe: str, written: str, project: Path) -> None:
@@ -72,6 +73,7 @@ def test_a_killed_build_leaves_the_earlier_model_and_the_next_run_is_whole(recip
     assert not partial.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bytes_of_a_file", [100_000, 3_000_000], ids=["the checkpoint", "the model"])
 def test_a_disk_that_takes_no_more_ends_in_one_line_and_leaves_the_earlier_model(bytes_of_a_file: int, project: Path) -> None:
     limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({bytes_of_a_file}, {bytes_of_a_file}))"

@@ -113,6 +113,7 @@ def test_gptq_rounds_for_other_targets_too(name: str, tiny_phi3: Path, tmp_path:
     assert hashes(folder)["model.onnx.data"] != hashes(built(nearest, tiny_phi3, tmp_path / "nearest"))["model.onnx.data"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_two_builds_of_a_recipe_give_the_same_bytes(name: str, tiny_phi3: Path, tmp_path: Path, root: Path) -> None:
     chosen = of_conf(name, root)

@@ -344,6 +344,7 @@ def test_a_branch_is_no_revision(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.slow
 def test_a_hub_out_of_reach_is_told_in_one_line_and_an_earlier_output_stays(root: Path, tmp_path: Path) -> None:
     earlier = tmp_path / "models/base"
     earlier.mkdir(parents=True)
@@ -355,6 +356,7 @@ def test_a_hub_out_of_reach_is_told_in_one_line_and_an_earlier_output_stays(root
     assert (earlier / "config.json").read_text() == "earlier"
 
 
+@pytest.mark.slow
 def test_a_commit_that_the_hub_has_not_is_told_in_one_line(hub: Hub, root: Path, tmp_path: Path) -> None:
     done = run_fetch(tmp_path, root, hub.url, revision="f" * 40)
     assert done.returncode == 1

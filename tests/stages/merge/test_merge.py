@@ -191,6 +191,7 @@ def test_the_tied_weight_may_be_stored_under_the_heads_name_or_both(
 # memory
 
 
+@pytest.mark.slow
 def test_the_memory_does_not_grow_with_the_model(large: Path, llama: Path, tmp_path: Path) -> None:
     new_adapter(tmp_path / "adapter", llama, target_modules="all-linear")
     peaks = []
@@ -207,6 +208,7 @@ def test_the_memory_does_not_grow_with_the_model(large: Path, llama: Path, tmp_p
 # faults
 
 
+@pytest.mark.slow
 def test_a_killed_merge_leaves_the_earlier_model_and_the_next_run_is_whole(large: Path, tmp_path: Path) -> None:
     project = project_of(tmp_path / "project", large / "base", large / "adapter")
     (project / MERGED).mkdir()
@@ -225,6 +227,7 @@ def test_a_killed_merge_leaves_the_earlier_model_and_the_next_run_is_whole(large
     assert hashes(again) == hashes(merge_in(tmp_path / "second", large / "base", large / "adapter"))
 
 
+@pytest.mark.slow
 def test_a_disk_that_takes_no_more_ends_in_one_line_and_leaves_nothing(large: Path, tmp_path: Path) -> None:
     project = project_of(tmp_path / "project", large / "base", large / "adapter")
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (50_000_000, 50_000_000))"

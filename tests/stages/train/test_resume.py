@@ -195,6 +195,7 @@ def writing() -> bool:
     return any(Path(FOLDER).glob(f"*/{PARTIAL}/checkpoint-*"))
 
 
+@pytest.mark.slow
 def test_ten_kills_in_a_row_at_random_moments_change_no_byte(root: Path, tmp_path: Path) -> None:
     total, apart = 240, 4
     settings: dict[str, Any] = {"num_train_epochs": 80, "save_steps": apart, "logging_steps": 5, "eval_steps": 7}
@@ -319,6 +320,7 @@ def test_several_kills_in_one_epoch_change_no_byte(root: Path) -> None:
 # what is being trained
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "adapter",
     [
@@ -335,6 +337,7 @@ def test_every_kind_of_adapter_resumes(adapter: dict[str, Any], root: Path) -> N
     assert steps == [5, 6, 7, 8]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -353,6 +356,7 @@ def test_other_settings_resume(settings: dict[str, Any], root: Path) -> None:
     assert_resumes(sections(root, adapter=DROPOUT, **SMALL | settings), "step", 5, 4)
 
 
+@pytest.mark.slow
 def test_checkpoints_can_stand_at_the_ends_of_epochs(root: Path) -> None:
     cfg = sections(root, adapter=DROPOUT, **SMALL | {"save_strategy": "epoch"})
     assert assert_resumes(cfg, "step", 2, 0) == list(range(1, 9))
@@ -361,6 +365,7 @@ def test_checkpoints_can_stand_at_the_ends_of_epochs(root: Path) -> None:
     assert assert_resumes(cfg, "end", 8, 8) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("step", "checkpoint"), [(3, 3), (4, 3), (8, 8)])
 def test_evaluations_at_the_ends_of_epochs_are_not_lost(step: int, checkpoint: int, root: Path) -> None:
     cfg = sections(root, adapter=DROPOUT, **SMALL | {"eval_strategy": "epoch", "save_steps": 3})
@@ -427,6 +432,7 @@ def test_a_training_that_has_stopped_early_does_not_go_on(
     assert metrics() | {"steps": stop, "best_step": 4} == metrics()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("strategy", "save_steps", "kill", "checkpoint", "stop"),
     [("steps", 2, 6, 6, 8), ("steps", 2, 7, 6, 8), ("steps", 16, 7, 4, 8), ("steps", 16, 8, 4, 8), ("epoch", 2, 11, 8, 12)],
@@ -440,6 +446,7 @@ def test_patience_outlasts_a_kill(
     assert metrics() | {"steps": stop, "best_step": 4} == metrics()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("queued_first", [False, True])
 def test_a_training_goes_on_in_the_queue_or_out_of_it(
     queued_first: bool, root: Path, project: Path, monkeypatch: pytest.MonkeyPatch, best_at_four: None

@@ -65,6 +65,7 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_experiments_of_all_commits_are_found_and_the_working_tree_is_marked(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(repo)
     found = read_experiments("accuracy")
@@ -80,6 +81,7 @@ def test_experiments_of_all_commits_are_found_and_the_working_tree_is_marked(rep
     assert place == (100, 0.9)
 
 
+@pytest.mark.slow
 def test_a_commit_without_metrics_is_shown_without_them(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(repo)
     rows = read(num=-1)
@@ -94,6 +96,7 @@ def test_a_commit_without_metrics_is_shown_without_them(repo: Path, monkeypatch:
     assert first["rev"] in shown
 
 
+@pytest.mark.slow
 def test_a_score_that_nobody_has_finds_nothing(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(repo)
     assert read_experiments("exact_match") == []
@@ -106,6 +109,7 @@ def test_a_folder_without_dvc_is_told_in_one_line(tmp_path: Path, monkeypatch: p
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.slow
 def test_the_page_lies_in_the_root_and_has_the_experiments(repo: Path, root: Path) -> None:
     for name in ("summary.json", "other.json"):  # new_run makes all but these
         assert (repo / "metrics" / name).exists()

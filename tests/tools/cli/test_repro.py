@@ -145,6 +145,7 @@ SECOND = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("second", "stage", "code", "said"), SECOND)
 def test_a_second_run_changes_nothing(second: tuple[str, ...], stage: str, code: int, said: str, project: Project) -> None:
     project.choose("0.5")
@@ -159,6 +160,7 @@ def test_a_second_run_changes_nothing(second: tuple[str, ...], stage: str, code:
     assert "up to date" in project.run("dvc", "status")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first_command", [("dvc", "repro"), ("dvc", "exp", "run")], ids=" ".join)
 def test_a_run_that_was_started_without_make_is_left_alone_too(first_command: tuple[str, ...], project: Project) -> None:
     project.choose("0.5")
@@ -186,6 +188,7 @@ def test_a_failure_brings_back_the_last_good_outputs(stage: str, project: Projec
     assert not (project.folder / ".metrics.partial").exists()
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_brings_back_the_last_good_outputs(project: Project) -> None:
     project.choose("0.5")
     first = project.start(*MAKE, hold="train")
@@ -195,6 +198,7 @@ def test_an_interrupted_run_brings_back_the_last_good_outputs(project: Project) 
     assert (project.folder / "metrics/toy.json").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_no_lock_and_its_stage_is_waited_for(project: Project) -> None:
     project.choose("0.5")
     first = project.start(*MAKE, hold="train")

@@ -58,6 +58,7 @@ def test_the_default_recipe_can_run_here(root: Path) -> None:
         assert f"│ {subject}" in done.stdout
 
 
+@pytest.mark.slow
 def test_without_git_models_and_network_it_says_what_is_missing_and_no_secret(root: Path, tmp_path: Path) -> None:
     (tmp_path / "conf").symlink_to(root / "conf")
     (tmp_path / ".dvc").mkdir()

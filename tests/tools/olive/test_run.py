@@ -12,6 +12,8 @@ from tests.clone import Clone
 from tests.stages.outputs import hashes
 from tests.tools.olive.documents import BLOCKS, FILE, MODEL, whole
 
+pytestmark = pytest.mark.slow
+
 # Once over a short prompt is enough to see that it works.
 QUICK = ("benchmark.prompt_tokens=16", "benchmark.new_tokens=4", "benchmark.batch_sizes=[1]", "benchmark.repetitions=1")
 TINY = ("base_model=tiny_phi3",)

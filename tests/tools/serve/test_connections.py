@@ -67,6 +67,7 @@ def test_half_sent_requests_leave_room_for_others(content: bytes, folder: Path) 
         assert "Traceback" not in server.log()
 
 
+@pytest.mark.slow
 def test_as_many_half_sent_heads_as_made_the_server_unreachable_do_so_no_more(folder: Path) -> None:
     with open_files(1024), serving(folder) as server, open_files(2000), half_sent(server, 1100):
         assert server.get("/health").status_code == 200
@@ -74,6 +75,7 @@ def test_as_many_half_sent_heads_as_made_the_server_unreachable_do_so_no_more(fo
         assert "Traceback" not in server.log()
 
 
+@pytest.mark.slow
 def test_a_low_limit_of_open_files_is_raised_to_what_the_connections_need(folder: Path) -> None:
     with serving(folder, limit=256) as server:
         assert resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)[0] == 256 + 320
@@ -86,6 +88,7 @@ def test_a_head_that_does_not_come_is_not_waited_for(content: bytes, folder: Pat
         until(lambda: server.metric("tunepress_dropped_connections_total", reason="timeout") == 20, 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("content", "variables"),
     [
@@ -107,6 +110,7 @@ def test_who_sends_byte_by_byte_does_not_keep_a_connection(content: bytes, varia
         assert server.metric("tunepress_dropped_connections_total", reason="timeout") == 1
 
 
+@pytest.mark.slow
 def test_a_body_that_comes_byte_by_byte_is_refused_when_its_time_is_over(folder: Path) -> None:
     with serving(folder, "--client-timeout", "2") as server, connected(server) as connection:
         connection.sendall(BODY)
@@ -125,6 +129,7 @@ def ask_without_reading(connection: socket.socket, count: int) -> None:
         connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * count)
 
 
+@pytest.mark.slow
 def test_who_does_not_read_the_answers_is_not_waited_for(folder: Path) -> None:
     with serving(folder, "--client-timeout", "2") as server, connected(server) as connection:
         connection.settimeout(3)
@@ -132,6 +137,7 @@ def test_who_does_not_read_the_answers_is_not_waited_for(folder: Path) -> None:
         until(lambda: server.metric("tunepress_dropped_connections_total", reason="timeout") == 1, 20)
 
 
+@pytest.mark.slow
 def test_who_reads_slowly_gets_all_the_answers(folder: Path) -> None:
     count, received, begun = 1000, 0, time.monotonic()
     with serving(folder, "--client-timeout", "5") as server, connected(server) as connection:
@@ -157,6 +163,7 @@ def test_an_answer_under_way_makes_no_room(slow_folder: Path) -> None:
             assert asking.recv(1000).startswith(b"HTTP/1.1 200 ")
 
 
+@pytest.mark.slow
 def test_where_all_connections_are_answered_another_is_refused(slow_folder: Path) -> None:
     with serving(slow_folder, "--max-connections", "1") as server, connected(server) as first:
         send(first, {**ENDLESS, "stream": True})

@@ -53,6 +53,7 @@ def test_a_server_that_does_nothing_ends_at_once(folder: Path) -> None:
         assert "Traceback" not in server.log()
 
 
+@pytest.mark.slow
 def test_an_answer_that_takes_longer_than_is_left_is_given_up(slow_folder: Path) -> None:
     with serving(slow_folder, "--grace", "1") as server:
         with connected(server) as streaming, connected(server) as waiting:
@@ -80,6 +81,7 @@ def test_a_second_signal_waits_for_no_answer(slow_folder: Path) -> None:
         assert read(connection).startswith(b"HTTP/1.1 503 ")
 
 
+@pytest.mark.slow
 def test_a_model_that_is_killed_is_told_to_all_and_comes_back(slow_folder: Path) -> None:
     with serving(slow_folder) as server:
         with connected(server) as waiting:
@@ -116,6 +118,7 @@ def kill_the_model(server: Server) -> None:
     until(lambda: server.get("/health").status_code == 200)
 
 
+@pytest.mark.slow
 def test_a_server_whose_model_ends_again_and_again_ends_with_an_error(folder: Path) -> None:
     with serving(folder, "--restarts", "1") as server:
         kill_the_model(server)
@@ -130,6 +133,7 @@ def test_a_server_whose_model_ends_again_and_again_ends_with_an_error(folder: Pa
         assert "Traceback" not in server.log()
 
 
+@pytest.mark.slow
 def test_a_model_that_does_not_load_any_more_ends_the_server_with_the_reason(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "onnx")
     with serving(tmp_path / "onnx", "--restarts", "1") as server:
@@ -141,6 +145,7 @@ def test_a_model_that_does_not_load_any_more_ends_the_server_with_the_reason(fol
         assert last.endswith("; 2 times in a row without an answer in between (--restarts)")
 
 
+@pytest.mark.slow
 def test_a_server_that_waits_to_start_its_model_again_ends_at_once(folder: Path) -> None:
     with serving(folder) as server:
         os.kill(server.model_pid(), signal.SIGKILL)
@@ -151,6 +156,7 @@ def test_a_server_that_waits_to_start_its_model_again_ends_at_once(folder: Path)
         assert "Traceback" not in server.log()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_the_models_process_does_not_outlive_the_server(number: int, slow_folder: Path) -> None:
     with serving(slow_folder, "--grace", "0") as server:

@@ -79,6 +79,7 @@ def test_the_time_of_a_request_ends_its_answer(slow_folder: Path) -> None:
         assert server.post("/v1/completions", {"prompt": "a", "max_tokens": 3}).status_code == 200
 
 
+@pytest.mark.slow
 def test_a_prompt_whose_turn_does_not_come_in_time_says_so(slow_folder: Path) -> None:
     with serving(slow_folder, "--timeout", "1", "--max-tokens", "8192") as server, connected(server) as first:
         send(first, {"prompt": "a" * 8000, "max_tokens": 1})  # takes seconds to read, and nothing can stop that
@@ -90,6 +91,7 @@ def test_a_prompt_whose_turn_does_not_come_in_time_says_so(slow_folder: Path) ->
         assert first.recv(100).startswith(b"HTTP/1.1 504 ")
 
 
+@pytest.mark.slow
 def test_a_stream_whose_time_is_over_ends_with_the_error(slow_folder: Path) -> None:
     with serving(slow_folder, "--timeout", "2") as server:
         pieces = []
@@ -116,6 +118,7 @@ def test_the_answer_to_a_message_ends_where_the_room_does_too(endless_server: Se
     assert '"total_tokens":512' in chunks[-3]
 
 
+@pytest.mark.slow
 def test_the_room_of_a_prompt_and_its_answer_bounds_the_memory(slow_folder: Path) -> None:
     """Keys and values of all tokens there may be are allocated when an answer begins: 12 kB for each here, 98 MB for 8192."""
 
@@ -133,6 +136,7 @@ def test_the_room_of_a_prompt_and_its_answer_bounds_the_memory(slow_folder: Path
     assert large > small + 30e6
 
 
+@pytest.mark.slow
 def test_by_default_a_long_context_is_not_given_to_one_request(slow_folder: Path) -> None:
     with serving(slow_folder) as server:
         refused = server.post("/v1/completions", {"prompt": "a" * 4096, "max_tokens": 1})
@@ -140,6 +144,7 @@ def test_by_default_a_long_context_is_not_given_to_one_request(slow_folder: Path
         assert "leave no room for an answer of 1 in the 4096 that" in refused.json()["error"]["message"]
 
 
+@pytest.mark.slow
 def test_fifty_clients_at_once_find_room_in_the_default_queue(folder: Path) -> None:
     async def ask_all(server: Server) -> list[Any]:
         client = server.async_openai()
