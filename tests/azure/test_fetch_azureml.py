@@ -251,6 +251,6 @@ def test_no_package_of_azure_is_imported_where_no_configuration_names_it(root: P
 
 def test_missing_packages_are_told_with_the_command_that_brings_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "azure.ai.ml", None)
-    for name in ("tunepress.remote.workspace", "stages.fetch.stage.registered_model"):
+    for name in ("tunepress.remote.workspace", "stages.fetch.registered_model"):
         monkeypatch.delitem(sys.modules, name)
     assert refusal(base_model(), tmp_path / "base") == "no package azure.ai.ml, which Azure needs; run `make setup-azure`"

@@ -1,4 +1,4 @@
-"""Writes an adapter's file for an ONNX model that was built with build.adapters=separate, beside those it has.
+"""Writes an adapter's file for an ONNX model that was built with build.adapters=separate, beside the adapters that it has.
 
     python -m tools.cli.adapter models/adapter models/onnx/another.onnx_adapter
 
@@ -24,7 +24,7 @@ def main() -> None:
     try:
         write(arguments.adapter, arguments.file)
     except InputError as error:
-        sys.exit(f"adapter_file: {error}")
+        sys.exit(f"adapter: {error}")
     print(f"{arguments.file}: {size_mb(arguments.file)} MB")
 
 

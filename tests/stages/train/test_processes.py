@@ -198,7 +198,7 @@ def test_processes_on_two_machines_learn_what_two_on_one_do(root: Path, together
 
 def test_an_error_in_a_process_ends_the_run_with_one_line_of_ours(root: Path) -> None:
     write_params(sections(root, num_processes=2, lr_scheduler_type="linaer"))
-    done = start("stages.train.stage.launch", *TORCHRUN[1:], "stages.train")
+    done = start("stages.train.launch", *TORCHRUN[1:], "stages.train")
     _, complaints = done.communicate(timeout=120)
     assert done.returncode == 1
     ours = {line for line in complaints.splitlines() if line.startswith("train: ")}

@@ -1,4 +1,4 @@
-"""adapter_file: one model in a folder, and the files of several adapters beside it."""
+"""adapter: one model in a folder, and the files of several adapters beside it."""
 
 import subprocess
 from pathlib import Path
@@ -46,5 +46,5 @@ def test_the_file_is_the_one_that_a_build_writes(project: Path, root: Path) -> N
 def test_what_is_not_there_is_told_in_one_line(arguments: tuple[str, str], said: str, project: Path, root: Path) -> None:
     done = run(project, root, *arguments)
     assert done.returncode == 1
-    assert done.stderr == f"adapter_file: {project}/{said}\n"
+    assert done.stderr == f"adapter: {project}/{said}\n"
     assert not (project / arguments[1]).exists()
