@@ -1,6 +1,6 @@
 """Azure Blob Storage on this machine: an Azurite of its own for each test module.
 
-The account's key is made anew each time, so that a test which looks for it finds nothing but a leak.
+The account's key is new each time, so that a test which looks for it finds nothing but a leak.
 """
 
 import base64
@@ -16,7 +16,7 @@ from azure.storage.blob import AccountSasPermissions, BlobServiceClient, Contain
 
 SERVER = Path(__file__).parent / "node_modules/azurite/dist/src/blob/main.js"
 NEEDED = {"node": shutil.which("node") is not None, "tests/azure/node_modules": SERVER.exists()}
-MISSING = [name for name, found in NEEDED.items() if not found]
+MISSING = [name for name, is_there in NEEDED.items() if not is_there]
 ACCOUNT = "tunepress"
 
 
@@ -71,13 +71,13 @@ class Azurite:
             text=True,
         )
         assert self._server.stdout is not None
-        said = ""
+        output = ""
         for line in self._server.stdout:
-            said += line
+            output += line
             if match := re.search(r"successfully listens on https?://127\.0\.0\.1:(\d+)", line):
                 self.port = int(match[1])
                 return
-        raise RuntimeError(f"Azurite does not start: {said}")
+        raise RuntimeError(f"Azurite does not start: {output}")
 
     def stop(self) -> None:
         """Ends the server; what it holds stays in its folder."""

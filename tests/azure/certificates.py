@@ -11,7 +11,7 @@ from cryptography.x509.oid import NameOID
 
 
 class Authority:
-    """Signs certificates; its own lies in `folder`/authority.pem."""
+    """Signs certificates; its own is `folder`/authority.pem."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -78,7 +78,7 @@ class Cloud(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.authority = Authority(folder)
         self.routes: list[tuple[str, re.Pattern[str], Route]] = []
-        self.asked: list[Request] = []
+        self.requests: list[Request] = []
         self.failures: list[str] = []
         self.blobs: Azurite | None = None  # what goes to <its account>.blob.core.windows.net goes there
         self.reachable = True
@@ -109,7 +109,7 @@ class Cloud(ThreadingHTTPServer):
         self.routes.append((method, re.compile(pattern), answer))
 
     def answer(self, request: Request) -> Answer:
-        self.asked.append(request)
+        self.requests.append(request)
         try:
             return self.routed(request)
         except Exception:
@@ -206,8 +206,10 @@ def login(cloud: Cloud) -> None:
     def token(request: Request) -> Answer:
         if b"client_secret=secret-of-the-tests" in request.body:
             return say({"token_type": "Bearer", "expires_in": 3600, "access_token": TOKEN})
-        said = "AADSTS7000215: Invalid client secret provided. Ensure the secret being sent is the secret value.\r\nTrace ID: 1"
-        return say({"error": "invalid_client", "error_description": said}, 401)
+        description = (
+            "AADSTS7000215: Invalid client secret provided. Ensure the secret being sent is the secret value.\r\nTrace ID: 1"
+        )
+        return say({"error": "invalid_client", "error_description": description}, 401)
 
     configuration = {
         "issuer": f"{authority}/v2.0",

@@ -45,7 +45,7 @@ def certify(folder: Path) -> tuple[Path, Path]:
 
 
 def token() -> str:
-    """What Entra ID gives for Azure Storage, but for its signature, which Azurite does not look at."""
+    """What Entra ID gives for Azure Storage, except its signature, which Azurite does not look at."""
     now = int(time.time())
     claims = {
         "aud": "https://storage.azure.com",
@@ -80,8 +80,8 @@ def proxy(port: int) -> type[BaseHTTPRequestHandler]:
                 return
             self.send_response(200)
             self.end_headers()
-            with socket.create_connection(("127.0.0.1", port)) as other:
-                relay(self.connection, other)
+            with socket.create_connection(("127.0.0.1", port)) as second:
+                relay(self.connection, second)
             self.close_connection = True
 
         def log_message(self, format: str, *arguments: object) -> None:
@@ -90,15 +90,15 @@ def proxy(port: int) -> type[BaseHTTPRequestHandler]:
     return Proxy
 
 
-def relay(one: socket.socket, other: socket.socket) -> None:
+def relay(first: socket.socket, second: socket.socket) -> None:
     """Hands on what either says until one has no more to say."""
-    to = {one: other, other: one}
+    to = {first: second, second: first}
     while True:
         for source in select.select(list(to), [], [])[0]:
-            said = source.recv(65536)
-            if not said:
+            data = source.recv(65536)
+            if not data:
                 return
-            to[source].sendall(said)
+            to[source].sendall(data)
 
 
 class ManagedIdentity(BaseHTTPRequestHandler):

@@ -25,7 +25,7 @@ class Jobs:
     environments: dict[str, Any] = field(default_factory=dict)
     codes: dict[str, Any] = field(default_factory=dict)
     statuses: list[str] = field(default_factory=lambda: ["Queued", "Running", "Running", "Completed"])
-    said: list[str] = field(default_factory=lambda: ["fetch: done\n", "fetch: done\ntrain: done\n"])  # the log, as it grows
+    logs: list[str] = field(default_factory=lambda: ["fetch: done\n", "fetch: done\ntrain: done\n"])  # as it grows
     error: str = "the node has run out of memory"
     canceled: list[str] = field(default_factory=list)
 
@@ -89,5 +89,5 @@ class Jobs:
         return say({"runMetadata": {"runId": name}}) if name in self.jobs else refuse(404, "UserError", "no such run")
 
     def log(self, request: Request) -> Answer:
-        text = self.said.pop(0) if len(self.said) > 1 else self.said[0]
+        text = self.logs.pop(0) if len(self.logs) > 1 else self.logs[0]
         return Answer(200, text.encode(), {"Content-Type": "text/plain"})

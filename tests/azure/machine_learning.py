@@ -1,6 +1,6 @@
 """Azure Machine Learning's management calls, for one workspace and one registry of a `Cloud`.
 
-What they hold are dictionaries in the form that goes over the wire; a test puts its own in. Blobs lie in the workspace's
+What they hold are dictionaries in the form that goes over the wire; a test puts its own in. Blobs are in the workspace's
 own store.
 """
 
@@ -42,7 +42,7 @@ def blob_store(account: str = ACCOUNT, container: str = CONTAINER, credentials: 
 
 
 def model(uri: str, kind: str = "custom_model") -> Properties:
-    """The properties of a model whose files lie at `uri`."""
+    """The properties of a model whose files are at `uri`."""
     return {"modelUri": uri, "modelType": kind, "flavors": {}, "properties": {}, "tags": {}}
 
 
@@ -107,8 +107,8 @@ class MachineLearning:
     def registry(self, request: Request, name: str) -> Answer:
         if name != REGISTRY:
             return refuse(404, "UserError", f"Registry {name} was not found")
-        found = {"registryName": REGISTRY, "subscriptionId": SUBSCRIPTION, "resourceGroup": GROUP}
-        return say({**found, "primaryRegionResourceProviderUri": REGION})
+        discovery = {"registryName": REGISTRY, "subscriptionId": SUBSCRIPTION, "resourceGroup": GROUP}
+        return say({**discovery, "primaryRegionResourceProviderUri": REGION})
 
     def shared_model(self, request: Request, name: str, version: str) -> Answer:
         if (name, version) not in self.shared_models:

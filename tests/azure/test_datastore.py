@@ -1,4 +1,4 @@
-"""datastore: Azure's own client resolves it, and the blobs behind it are read as it says."""
+"""datastore: Azure's own client resolves it, and the blobs in it are read as it says."""
 
 import ssl
 from pathlib import Path
@@ -85,7 +85,7 @@ def test_the_key_is_in_no_text_of_the_account(storage: Azurite) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
         (f"{URI}/datastores/none/paths/a/tone.jsonl", "Could not find datastore: none"),
         (
@@ -97,14 +97,14 @@ def test_the_key_is_in_no_text_of_the_account(storage: Azurite) -> None:
         (f"{URI}/datastores/empty/paths/none.jsonl", "there is no container nowhere"),
     ],
 )
-def test_what_is_not_there_is_one_line(url: str, said: str, storage: Azurite, machine_learning: MachineLearning) -> None:
+def test_what_is_not_there_is_one_line(url: str, message: str, storage: Azurite, machine_learning: MachineLearning) -> None:
     storage.upload(CONTAINER, "a/tone.jsonl", ROWS)
     machine_learning.datastores["empty"] = blob_store(container="nowhere", credentials="None")
     machine_learning.datastores["shares"] = blob_store(credentials="None") | {"datastoreType": "AzureFile", "fileShareName": "s"}
     with pytest.raises(InputError) as refused:
         identify_file(url)
     assert str(refused.value).startswith(f"{url}: ")
-    assert said in str(refused.value)
+    assert message in str(refused.value)
     assert "\n" not in str(refused.value)
 
 

@@ -14,7 +14,7 @@ IDENTIFIED = "data/identified/files.json"
 
 @pytest.fixture(scope="module")
 def clone(azurite: Azurite, root: Path, tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """A project whose rows lie in Azure, run once up to its rows."""
+    """A project whose rows are in Azure, run once up to its rows."""
     azurite.upload("rows", "tone.jsonl", (root / "data/raw/tone.jsonl").read_bytes())
     clone = Clone.of(root, tmp_path_factory.mktemp("graph") / "project")
     clone.environment |= {
@@ -62,11 +62,11 @@ def test_without_a_network_a_fresh_clone_goes_on_with_the_rows_in_the_cache(
     fresh.run("dvc", "checkout", "--quiet", "--allow-missing")
     azurite.stop()
     try:
-        said = fresh.run("dvc", "repro", "prepare")
+        output = fresh.run("dvc", "repro", "prepare")
     finally:
         azurite.start()
-    assert f"identify: {ROWS}: no answer within 5 s" in said
-    assert "Stage 'prepare' didn't change, skipping" in said
+    assert f"identify: {ROWS}: no answer within 5 s" in output
+    assert "Stage 'prepare' didn't change, skipping" in output
     assert fresh.run("git", "status", "--porcelain") == ""
 
 

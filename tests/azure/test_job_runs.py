@@ -38,7 +38,7 @@ class Run:
     nodes: list[Path]
     logs: list[str]
     fetched: str
-    asked: list[Request]
+    requests: list[Request]
     storage: Azurite
 
 
@@ -84,7 +84,7 @@ def run(root: Path, cloud: Cloud, azurite: Azurite, tmp_path_factory: pytest.Tem
         azurite.upload(CONTAINER, f"azureml/{name}/results/{file.name}", file.read_bytes())
     fetched = clone.run(sys.executable, "-m", "tools.azure.fetch", name)
     assert cloud.failures == []  # onnxruntime would have asked its makers' server
-    return Run(name, clone, nodes, logs, fetched, cloud.asked, azurite)
+    return Run(name, clone, nodes, logs, fetched, cloud.requests, azurite)
 
 
 def node(folder: Path, storage: Azurite) -> Path:
@@ -104,14 +104,16 @@ def run_on(nodes: list[Path], command: str, mounted: Path, environment: dict[str
     started = []
     with ExitStack() as running:
         for rank, folder in enumerate(nodes):
-            said = command.replace("${{inputs.rows}}", str(mounted / "rows")).replace("${{outputs.results}}", f"{folder}/results")
+            filled_in = command.replace("${{inputs.rows}}", str(mounted / "rows")).replace(
+                "${{outputs.results}}", f"{folder}/results"
+            )
             of_azure = {"RANK": str(rank), "LOCAL_RANK": "0", "WORLD_SIZE": "2", "NODE_RANK": str(rank)}
-            there = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "HOME": str(folder)}
+            distribution = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "HOME": str(folder)}
             log = running.enter_context((folder / "log.txt").open("w"))
             process = subprocess.Popen(
-                ["bash", "-c", said],
+                ["bash", "-c", filled_in],
                 cwd=folder,
-                env=environment | of_azure | there,
+                env=environment | of_azure | distribution,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -132,10 +134,10 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def test_the_model_is_here_by_the_dvc_remote_and_is_the_node_s(run: Run) -> None:
-    here, there = run.clone.folder / "models/onnx", run.nodes[0] / "project/models/onnx"
+    here, on_node = run.clone.folder / "models/onnx", run.nodes[0] / "project/models/onnx"
     assert (here / "genai_config.json").exists()
-    assert {file.name for file in here.iterdir()} == {file.name for file in there.iterdir()}
-    assert (here / "model.onnx").read_bytes() == (there / "model.onnx").read_bytes()
+    assert {file.name for file in here.iterdir()} == {file.name for file in on_node.iterdir()}
+    assert (here / "model.onnx").read_bytes() == (on_node / "model.onnx").read_bytes()
     assert f"experiment {run.name} is in the working tree, with its model in models/onnx" in run.fetched
 
 
@@ -157,7 +159,7 @@ def test_both_nodes_trained_and_only_the_first_did_the_rest(run: Run) -> None:
 
 
 def test_no_secret_is_in_a_log_or_on_a_node(run: Run) -> None:
-    assert any(request.url.startswith("https://vault.vault.azure.net/secrets/hf-token") for request in run.asked)
+    assert any(request.url.startswith("https://vault.vault.azure.net/secrets/hf-token") for request in run.requests)
     for secret in (OF_HUGGING_FACE, TOKEN, run.storage.account_key):
         assert not [log for log in run.logs if secret in log]
         # TOKEN is written in these tests, which the snapshot has
@@ -179,9 +181,9 @@ def test_a_node_that_may_not_write_to_the_remote_says_so_before_it_works(run: Ru
         timeout=200,
     )
     assert done.returncode == 1
-    said = done.stderr.strip().splitlines()[-1]
-    assert said.startswith("node: DVC remote azure://elsewhere/store: cannot be written (")
-    assert "Storage Blob Data Contributor" in said
+    output = done.stderr.strip().splitlines()[-1]
+    assert output.startswith("node: DVC remote azure://elsewhere/store: cannot be written (")
+    assert "Storage Blob Data Contributor" in output
 
 
 def test_a_result_does_not_go_over_changes_nor_into_another_commit(run: Run) -> None:

@@ -60,8 +60,8 @@ def submit(*arguments: str) -> int:
     return command.submit(command.parser().parse_intermixed_args(arguments))
 
 
-def only(found: dict[str, Any]) -> Any:
-    (value,) = found.values()
+def only(mapping: dict[str, Any]) -> Any:
+    (value,) = mapping.values()
     return value
 
 
@@ -91,11 +91,11 @@ def test_a_job_goes_to_azure_with_its_code_and_its_image_and_is_watched(
     assert any(name.endswith("/Dockerfile") for name in blobs)
     assert only(jobs.environments)["build"]["dockerfilePath"] == "Dockerfile"
 
-    said = capsys.readouterr().out
-    assert said.count("fetch: done") == 1
-    assert said.count("train: done") == 1
-    assert said.endswith("completed\n")
-    sent = b"".join(request.url.encode() + request.body for request in in_cloud.asked)
+    output = capsys.readouterr().out
+    assert output.count("fetch: done") == 1
+    assert output.count("train: done") == 1
+    assert output.endswith("completed\n")
+    sent = b"".join(request.url.encode() + request.body for request in in_cloud.requests)
     assert b"password-of-git" not in sent
     assert b"c2VjcmV0LW9mLXRoZS1yZW1vdGU" not in sent
     assert b"train.max_steps=3" in sent
@@ -166,11 +166,11 @@ def test_ctrl_c_ends_the_watching_and_where_it_is_wanted_the_job(cancel: bool, j
         if "train: done" in line or line.startswith("RunId"):
             break
     watching.send_signal(signal.SIGINT)
-    said = watching.stdout.read()
+    output = watching.stdout.read()
     assert watching.wait(timeout=60) == 1
     name = only({key: key for key in jobs.jobs})
     assert jobs.canceled == ([name] if cancel else [])
-    assert said.endswith(f"job {name}: canceled\n" if cancel else f"`az ml job cancel --name {name}` cancels it\n")
+    assert output.endswith(f"job {name}: canceled\n" if cancel else f"`az ml job cancel --name {name}` cancels it\n")
 
 
 def test_a_connection_that_breaks_off_says_how_to_watch_again(jobs: Jobs, in_cloud: Cloud) -> None:
@@ -191,7 +191,7 @@ def test_a_connection_that_breaks_off_says_how_to_watch_again(jobs: Jobs, in_clo
 def test_a_compute_that_is_not_there_is_named_before_anything_is_uploaded(jobs: Jobs, in_cloud: Cloud) -> None:
     with pytest.raises(InputError, match="'otherwhere' under resource group"):
         submit("compute=otherwhere")
-    assert not [request for request in in_cloud.asked if request.method == "PUT"]
+    assert not [request for request in in_cloud.requests if request.method == "PUT"]
 
 
 def test_a_compute_of_another_kind_is_told(jobs: Jobs) -> None:

@@ -79,8 +79,8 @@ def test_that_a_secret_lets_in_and_may_be_kept(project: Project, azure: Azure, k
         "SAS token": ("AZURE_STORAGE_SAS_TOKEN", azure.server.sas_token),
     }[kind]
     project.environment[variable] = secret
-    said = project.set_up("azure://results/secret", "--store")
-    assert f"in account {ACCOUNT}, reached with the {kind} of the environment, which is now stored in .dvc/config.local" in said
+    output = project.set_up("azure://results/secret", "--store")
+    assert f"in account {ACCOUNT}, reached with the {kind} of the environment, which is now stored in .dvc/config.local" in output
     del project.environment[variable], project.environment["AZURE_STORAGE_ACCOUNT"]
     project.share("push")
     assert azure.pushed() == 1
@@ -97,13 +97,13 @@ def test_that_az_login_lets_in(project: Project, azure: Azure, tmp_path: Path) -
     program.chmod(0o755)
     del project.environment["AZURE_STORAGE_ACCOUNT"]
     project.environment |= {"PATH": f"{tmp_path}:{project.environment['PATH']}", "AZURE_TOKEN_CREDENTIALS": "dev"}
-    said = project.set_up("azure://results/login", "--account", ACCOUNT)
-    assert f"in account {ACCOUNT}, reached with `az login` or a managed identity; commit" in said
+    output = project.set_up("azure://results/login", "--account", ACCOUNT)
+    assert f"in account {ACCOUNT}, reached with `az login` or a managed identity; commit" in output
     project.share("push")
     assert azure.pushed() == 1
     assert not (project.folder / ".dvc/config.local").exists()
-    said = project.set_up("azure://results/login", "--account", ACCOUNT, "--store", code=1)
-    assert said == "remote-azure: `az login` or a managed identity has no secret to store: omit STORE\n"
+    output = project.set_up("azure://results/login", "--account", ACCOUNT, "--store", code=1)
+    assert output == "remote-azure: `az login` or a managed identity has no secret to store: omit STORE\n"
 
 
 def test_that_a_managed_identity_lets_in(project: Project, azure: Azure) -> None:
@@ -117,6 +117,6 @@ def test_that_a_managed_identity_lets_in(project: Project, azure: Azure) -> None
 
 def test_that_the_lack_of_a_login_is_said(project: Project, azure: Azure) -> None:
     project.environment |= {"AZURE_TOKEN_CREDENTIALS": "dev", "PATH": str(Path(project.run("which", "python").strip()).parent)}
-    said = project.set_up("azure://results/none", code=1)
-    assert said.startswith(f"remote-azure: account {ACCOUNT}: no login with `az login` or a managed identity: DefaultAzureCred")
-    assert "Traceback" not in said
+    output = project.set_up("azure://results/none", code=1)
+    assert output.startswith(f"remote-azure: account {ACCOUNT}: no login with `az login` or a managed identity: DefaultAzureCred")
+    assert "Traceback" not in output

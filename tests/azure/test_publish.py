@@ -44,7 +44,7 @@ def git(*command: str) -> str:
 
 
 @pytest.fixture
-def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Said:
+def published(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Said:
     """Runs the command and gives the line that it ends with."""
 
     def run(*arguments: str) -> str:
@@ -63,9 +63,9 @@ def test_a_model_is_registered_with_card_figures_and_provenance(
     run: Path,
     storage: Azurite,
     machine_learning: MachineLearning,
-    said: Said,
+    published: Said,
 ) -> None:
-    assert said("tone", *PLACE).startswith("azure-publish: model tone:")
+    assert published("tone", *PLACE).startswith("azure-publish: model tone:")
     ((name, version), registered) = machine_learning.models.popitem()
     blobs = {blob.name for blob in storage.container(CONTAINER).list_blobs()}
     assert name == "tone"
@@ -82,14 +82,14 @@ def test_the_same_bytes_are_registered_once_and_others_beside_them(
     run: Path,
     in_cloud: Cloud,
     machine_learning: MachineLearning,
-    said: Said,
+    published: Said,
 ) -> None:
-    said("tone", *PLACE)
-    sent = len([request for request in in_cloud.asked if request.method == "PUT"])
-    assert said("tone", *PLACE).endswith("already has these files")
-    assert len([request for request in in_cloud.asked if request.method == "PUT"]) == sent
+    published("tone", *PLACE)
+    sent = len([request for request in in_cloud.requests if request.method == "PUT"])
+    assert published("tone", *PLACE).endswith("already has these files")
+    assert len([request for request in in_cloud.requests if request.method == "PUT"]) == sent
     write_json(run / "metrics/summary.json", {"accuracy": 0.97})
-    said("tone", *PLACE)
+    published("tone", *PLACE)
     assert len(machine_learning.models) == 2
     assert list(machine_learning.models.values())[1]["properties"]["git_revision"] == f"{git('rev-parse', 'HEAD')}-dirty"
 
@@ -98,32 +98,32 @@ def test_a_registry_takes_it_too(
     run: Path,
     storage: Azurite,
     machine_learning: MachineLearning,
-    said: Said,
+    published: Said,
 ) -> None:
-    assert f"of registry {REGISTRY}" in said("tone", "--registry-name", REGISTRY)
+    assert f"of registry {REGISTRY}" in published("tone", "--registry-name", REGISTRY)
     assert len(machine_learning.shared_models) == 1
     assert {blob.name.rpartition("/")[2] for blob in storage.container(UPLOADED).list_blobs()} == set(FILES)
 
 
-def test_no_name_is_refused(said: Said) -> None:
-    assert said("", *PLACE).startswith("azure-publish: NAME=: must be a name")
+def test_no_name_is_refused(published: Said) -> None:
+    assert published("", *PLACE).startswith("azure-publish: NAME=: must be a name")
 
 
 @pytest.mark.parametrize("path", ["models/onnx", "models/MODEL_CARD.md", "metrics/summary.json"])
-def test_a_run_without_one_of_its_parts_is_refused(path: str, run: Path, said: Said) -> None:
+def test_a_run_without_one_of_its_parts_is_refused(path: str, run: Path, published: Said) -> None:
     (run / path).rename(run / "away")
-    assert said("tone", *PLACE) == f"azure-publish: {path}: not found; run `make repro`"
+    assert published("tone", *PLACE) == f"azure-publish: {path}: not found; run `make repro`"
 
 
-def test_a_model_that_is_not_the_committed_one_is_refused(run: Path, machine_learning: MachineLearning, said: Said) -> None:
+def test_a_model_that_is_not_the_committed_one_is_refused(run: Path, machine_learning: MachineLearning, published: Said) -> None:
     changed = run / "models/onnx/model.onnx"
     changed.unlink()
     changed.write_bytes(b"other")
-    assert "models/onnx/: is not the version in dvc.lock" in said("tone", *PLACE)
+    assert "models/onnx/: is not the version in dvc.lock" in published("tone", *PLACE)
     assert machine_learning.models == {}
 
 
-def test_a_workspace_that_is_not_there_is_told(run: Path, said: Said) -> None:
-    told = said("tone", *PLACE[:-1], "other")
-    assert "of workspace other of resource group group" in told
-    assert "not found; check the names" in told
+def test_a_workspace_that_is_not_there_is_told(run: Path, published: Said) -> None:
+    message = published("tone", *PLACE[:-1], "other")
+    assert "of workspace other of resource group group" in message
+    assert "not found; check the names" in message

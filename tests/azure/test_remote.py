@@ -28,8 +28,8 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def test_that_git_gets_the_address_alone(project: Path, azurite: Azurite, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", azurite.connection_string)
     azurite.container("address")
-    said = set_up("azure://address/some/path", account=None, store=False)
-    assert said.startswith(
+    output = set_up("azure://address/some/path", account=None, store=False)
+    assert output.startswith(
         "the DVC remote 'azure' is azure://address/some/path in account tunepress, "
         "reached with the connection string of the environment; commit .dvc/config"
     )

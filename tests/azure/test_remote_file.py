@@ -55,9 +55,9 @@ def refused(url: str) -> str:
 @pytest.mark.parametrize("scheme", ["abfs", "abfss", "az", "azure"])
 def test_every_name_of_blob_storage_is_understood(scheme: str, signed_in: Azurite) -> None:
     etag = signed_in.upload("rows", "a/tone.jsonl", ROWS)
-    found = identify_file(f"{scheme}://rows/a/tone.jsonl")
-    assert found.etag == etag.strip('"')
-    assert (found.size, found.md5) == (len(ROWS), hashlib.md5(ROWS).hexdigest())
+    identified = identify_file(f"{scheme}://rows/a/tone.jsonl")
+    assert identified.etag == etag.strip('"')
+    assert (identified.size, identified.md5) == (len(ROWS), hashlib.md5(ROWS).hexdigest())
 
 
 def test_a_changed_blob_has_another_identity_and_its_bytes_come(signed_in: Azurite, tmp_path: Path) -> None:
@@ -98,8 +98,8 @@ def test_a_wrong_key_is_no_permission(azurite: Azurite, monkeypatch: pytest.Monk
     azurite.upload("rows", "d.jsonl", ROWS)
     wrong = azurite.connection_string.replace(azurite.account_key, azurite.account_key[::-1].lstrip("=") + "==")
     monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", wrong)
-    said = refused("abfs://rows/d.jsonl")
-    assert said.endswith(": no permission to read it")
+    message = refused("abfs://rows/d.jsonl")
+    assert message.endswith(": no permission to read it")
 
 
 def test_no_account_says_what_to_set() -> None:
@@ -122,12 +122,12 @@ def test_a_store_that_goes_silent_during_a_download_is_noticed(
 ) -> None:
     azurite.upload("rows", "e.jsonl", ROWS)
     monkeypatch.setenv("AZURE_STORAGE_CONNECTION_STRING", azurite.connection_string)
-    found = identify_file("abfs://rows/e.jsonl")
+    identified = identify_file("abfs://rows/e.jsonl")
     monkeypatch.setenv("TUNEPRESS_NETWORK_SECONDS", "1")
     azurite.stop()
     try:
         with pytest.raises(UnansweredError):
-            download(found, tmp_path / "e.jsonl")
+            download(identified, tmp_path / "e.jsonl")
     finally:
         azurite.start()
 
@@ -137,10 +137,10 @@ def test_a_store_that_goes_silent_during_a_download_is_noticed(
 
 def test_an_object_of_s3_has_an_identity_and_bytes(s3: Files, tmp_path: Path) -> None:
     s3.files["/bucket/a/tone.jsonl"] = ROWS * 200_000
-    found = identify_file("s3://bucket/a/tone.jsonl")
-    assert (found.size, len(found.etag)) == (len(ROWS) * 200_000, 16)
+    identified = identify_file("s3://bucket/a/tone.jsonl")
+    assert (identified.size, len(identified.etag)) == (len(ROWS) * 200_000, 16)
     assert s3.asked == ["HEAD /bucket/a/tone.jsonl"]
-    download(found, tmp_path / "tone.jsonl")
+    download(identified, tmp_path / "tone.jsonl")
     assert (tmp_path / "tone.jsonl").read_bytes() == ROWS * 200_000
 
 

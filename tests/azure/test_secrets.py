@@ -30,23 +30,23 @@ def test_that_a_kept_key_is_in_one_file_that_nothing_publishes(tmp_path: Path, a
     project = Project.new(tmp_path / "first")
     name = f"secrets{len(hidden)}"
     azurite.container(name)
-    said = project.run(
+    output = project.run(
         *("python", "-m", "tools.azure.remote", f"azure://{name}/path", "--store"),
         environment={"AZURE_STORAGE_CONNECTION_STRING": connection_string},
     )
     project.publish()
-    said += project.share("push", "--verbose")
-    said += project.run("dvc", "exp", "run", "--verbose", "--temp", "--name", "other", "--set-param", "word=other")
-    said += project.share("exp", "push", "--verbose", "origin", "other")
-    said += project.share("pull", "--verbose", "--force")
+    output += project.share("push", "--verbose")
+    output += project.run("dvc", "exp", "run", "--verbose", "--temp", "--name", "other", "--set-param", "word=other")
+    output += project.share("exp", "push", "--verbose", "origin", "other")
+    output += project.share("pull", "--verbose", "--force")
     project.run("dvc", "remote", "modify", "azure", "url", "azure://absent")
-    said += project.share("push", "--verbose", code=1)
-    said += project.run("dvc", "push", "--verbose", code=1)
+    output += project.share("push", "--verbose", code=1)
+    output += project.run("dvc", "push", "--verbose", code=1)
     project.run("git", "add", "--all")
 
-    assert f"'azure' is azure://{name}/path" in said
-    assert "No such container: 'absent'" in said
-    assert hidden not in said
+    assert f"'azure' is azure://{name}/path" in output
+    assert "No such container: 'absent'" in output
+    assert hidden not in output
     objects = subprocess.check_output(["git", "cat-file", "--batch-all-objects", "--batch"], cwd=project.folder)
     assert f"url = azure://{name}/path".encode() in objects
     assert hidden.encode() not in objects

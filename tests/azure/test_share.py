@@ -58,8 +58,10 @@ def test_that_two_clones_share_an_experiment(project: Project, azurite: Azurite)
 def test_that_an_absent_container_is_named_on_pull_too(project: Project, azurite: Azurite) -> None:
     project.run("dvc", "remote", "modify", "azure", "url", "azure://absent/tunepress")
     for command in (["push"], ["pull"], ["repro", "--pull"]):
-        said = project.share(*command, code=1)
-        assert said.startswith(f"dvc {' '.join(command)}: account tunepress has no container 'absent': fix the URL, or create it")
+        output = project.share(*command, code=1)
+        assert output.startswith(
+            f"dvc {' '.join(command)}: account tunepress has no container 'absent': fix the URL, or create it"
+        )
 
 
 def test_that_the_remote_that_a_command_names_is_asked(project: Project, azurite: Azurite) -> None:
@@ -96,9 +98,9 @@ def interrupted(project: Project, azurite: Azurite, *command: str, when: Callabl
         assert transfer.poll() is None, transfer.communicate()[0]
         time.sleep(0.02)
     azurite.stop()
-    said: str = transfer.communicate(timeout=60)[0]
-    assert transfer.returncode == 1, said
-    return said
+    output: str = transfer.communicate(timeout=60)[0]
+    assert transfer.returncode == 1, output
+    return output
 
 
 def test_that_a_second_push_completes_what_a_dying_server_cut_short(project: Project, azurite: Azurite) -> None:
@@ -111,8 +113,8 @@ def test_that_a_second_push_completes_what_a_dying_server_cut_short(project: Pro
     def there() -> list[str]:
         return list(container.list_blob_names())
 
-    said = interrupted(project, azurite, "push", "--jobs", "2", when=lambda: len(there()) >= 3)
-    assert "stopped after 3 s; run it again to resume the transfer" in said
+    output = interrupted(project, azurite, "push", "--jobs", "2", when=lambda: len(there()) >= 3)
+    assert "stopped after 3 s; run it again to resume the transfer" in output
     azurite.start()
     moved = set(there())
     assert 3 <= len(moved) < 42
@@ -132,9 +134,9 @@ def test_that_make_hands_its_words_over(project: Project, azurite: Azurite) -> N
     venv = Path(sys.executable).parent.parent
     make = ("make", "--no-print-directory", "-f", str(ROOT / "Makefile"), f"VENV={venv}", "--old-file", f"{venv}/.azure")
     azurite.container("made")
-    said = project.run(*make, "remote-azure", "URL=azure://made/path", "ACCOUNT=tunepress", "STORE=1")
-    assert "the DVC remote 'azure' is azure://made/path in account tunepress" in said
-    assert "which is now stored in .dvc/config.local" in said
+    output = project.run(*make, "remote-azure", "URL=azure://made/path", "ACCOUNT=tunepress", "STORE=1")
+    assert "the DVC remote 'azure' is azure://made/path in account tunepress" in output
+    assert "which is now stored in .dvc/config.local" in output
     assert project.run(*make, "push", "ARGS=many --jobs 2") == "41 files pushed\n"
     assert "Everything is up to date" in project.run(*make, "pull", "ARGS=many")
     assert "has no container 'none'" in project.run(*make, "remote-azure", "URL=azure://none", code=2)

@@ -53,8 +53,8 @@ def test_every_call_goes_through_the_transport_with_the_credential(cloud: Cloud,
         assert client.workspaces.get(WORKSPACE).location == "region"
         assert client.datastores.get(STORE).container_name == "azureml"
         assert client.datastores.get(STORE, include_secrets=True).credentials.account_key == "a2V5"
-    assert {request.headers["Authorization"] for request in cloud.asked} == {f"Bearer {TOKEN}"}
-    assert {request.url.partition("?")[0].removeprefix(ARM) for request in cloud.asked} == {
+    assert {request.headers["Authorization"] for request in cloud.requests} == {f"Bearer {TOKEN}"}
+    assert {request.url.partition("?")[0].removeprefix(ARM) for request in cloud.requests} == {
         "",
         f"/datastores/{STORE}",
         f"/datastores/{STORE}/listSecrets",
@@ -70,7 +70,7 @@ def test_a_registry_is_found_by_its_name(in_cloud: Cloud, machine_learning: Mach
 def test_nothing_is_sent_to_the_makers_of_the_client(in_cloud: Cloud, machine_learning: MachineLearning) -> None:
     with connect(HERE) as client:
         client.datastores.get(STORE)
-    hosts = {request.url.split("/")[2] for request in in_cloud.asked}
+    hosts = {request.url.split("/")[2] for request in in_cloud.requests}
     assert hosts == {"login.microsoftonline.com", "management.azure.com"}
 
 
@@ -85,7 +85,7 @@ def test_az_login_is_enough(
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
     with connect(HERE) as client:
         assert client.datastores.get(STORE).name == STORE
-    assert in_cloud.asked[-1].headers["Authorization"] == f"Bearer {TOKEN}"
+    assert in_cloud.requests[-1].headers["Authorization"] == f"Bearer {TOKEN}"
 
 
 def test_another_process_is_sent_to_the_cloud_by_its_environment(
@@ -99,7 +99,7 @@ def test_another_process_is_sent_to_the_cloud_by_its_environment(
     assert done.stdout == f"{STORE}\n", done.stderr
 
 
-# the blobs behind it
+# its blobs
 
 
 @pytest.mark.parametrize("credentials", ["AccountKey", "None"])
@@ -128,10 +128,10 @@ def test_a_model_of_the_registry_is_read_with_the_signature_it_gives(
 
 
 def test_something_that_is_not_there_is_named(in_cloud: Cloud, machine_learning: MachineLearning) -> None:
-    said = refusal(HERE, "otherstore")
-    assert said.startswith(f"workspace {WORKSPACE} of resource group {GROUP}, subscription {SUBSCRIPTION}: not found;")
-    assert "Could not find datastore: otherstore" in said
-    assert "'otherspace'" not in said
+    message = refusal(HERE, "otherstore")
+    assert message.startswith(f"workspace {WORKSPACE} of resource group {GROUP}, subscription {SUBSCRIPTION}: not found;")
+    assert "Could not find datastore: otherstore" in message
+    assert "'otherspace'" not in message
 
 
 def test_a_workspace_or_registry_that_is_not_there_is_named(in_cloud: Cloud, machine_learning: MachineLearning) -> None:
@@ -144,17 +144,17 @@ def test_no_permission_is_told(in_cloud: Cloud, machine_learning: MachineLearnin
         return refuse(403, "AuthorizationFailed", "The client 'you' does not have authorization to perform action 'read'")
 
     in_cloud.route("GET", f"{ARM}/datastores/(?P<name>.*)", forbid)
-    said = refusal(HERE)
-    assert "your account has no permission; ask for a role on it" in said
-    assert "'read'" in said
+    message = refusal(HERE)
+    assert "your account has no permission; ask for a role on it" in message
+    assert "'read'" in message
 
 
 def test_a_wrong_secret_is_told_and_not_shown(in_cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AZURE_CLIENT_SECRET", "wrong-secret")
-    said = refusal(HERE)
-    assert "not logged in to Azure; run `az login`, or set AZURE_TENANT_ID" in said
-    assert "AADSTS7000215: Invalid client secret provided." in said
-    assert "wrong-secret" not in said
+    message = refusal(HERE)
+    assert "not logged in to Azure; run `az login`, or set AZURE_TENANT_ID" in message
+    assert "AADSTS7000215: Invalid client secret provided." in message
+    assert "wrong-secret" not in message
 
 
 def test_no_login_at_all_is_told(in_cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,9 +26,9 @@ def compose(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """docker/compose.yaml as compose understands it."""
     home = tmp_path_factory.mktemp("home")
     command = [program("docker-compose"), "--env-file", "docker/versions.env", "-f", "docker/compose.yaml"]
-    given = {"PROJECT": "/home/me/project", "OWNER": "1234:5678", "HOME": str(home), "TUNEPRESS_API_KEY": "hush"}
+    variables = {"PROJECT": "/home/me/project", "OWNER": "1234:5678", "HOME": str(home), "TUNEPRESS_API_KEY": "hush"}
     clean = {name: "" for name in os.environ if name.startswith(("BASE_", "HF_", "AZURE_"))}
-    return json.loads(output(*command, "config", "--format", "json", root=root, **(clean | pins(root) | given)))["services"]
+    return json.loads(output(*command, "config", "--format", "json", root=root, **(clean | pins(root) | variables)))["services"]
 
 
 @pytest.mark.parametrize("name", ["train", "serve"])
@@ -42,11 +42,11 @@ def test_shellcheck_finds_nothing(root: Path) -> None:
 
 @pytest.mark.parametrize("service", ["train", "repro-cpu", "serve", "serve-cpu"])
 def test_compose_runs_as_the_owner_on_a_read_only_root(service: str, compose: Any) -> None:
-    found = compose[service]
-    assert found["user"] == "1234:5678"
-    assert found["read_only"] and found["init"]
-    assert found["cap_drop"] == ["ALL"]
-    assert any(place.startswith("/tmp:") for place in found["tmpfs"])
+    composed = compose[service]
+    assert composed["user"] == "1234:5678"
+    assert composed["read_only"] and composed["init"]
+    assert composed["cap_drop"] == ["ALL"]
+    assert any(place.startswith("/tmp:") for place in composed["tmpfs"])
 
 
 @pytest.mark.parametrize("service", ["train", "repro-cpu"])
@@ -100,8 +100,8 @@ def test_the_job_asks_for_a_gpu_and_no_privileges(root: Path) -> None:
     assert not container["securityContext"]["allowPrivilegeEscalation"]
     assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
     script = container["command"][-1]
-    used, given = set(re.findall(r"\$\{?(\w+)", script)), {one["name"] for one in container["env"]}
-    assert {"REPOSITORY", "REVISION", "EXPERIMENT"} <= used & given
+    used, variables = set(re.findall(r"\$\{?(\w+)", script)), {variable["name"] for variable in container["env"]}
+    assert {"REPOSITORY", "REVISION", "EXPERIMENT"} <= used & variables
     subprocess.run(["sh", "-n", "-c", script], check=True)
 
 

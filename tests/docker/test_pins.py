@@ -119,7 +119,7 @@ def test_a_dockerfile_has_the_same_base_and_no_other_pin(name: str, root: Path) 
 def test_an_image_tells_its_revision_and_versions(name: str, root: Path) -> None:
     code = (root / f"docker/{name}.Dockerfile").read_text(encoding="utf-8")
     labels = dict(re.findall(r'([a-z][a-z0-9.-]+)="(\$\{\w+\})"', code[code.index("LABEL") :]))
-    wanted = [
+    names = [
         "python",
         "onnxruntime",
         "onnxruntime-genai",
@@ -129,7 +129,7 @@ def test_an_image_tells_its_revision_and_versions(name: str, root: Path) -> None
         "lock",
         *(["torch"] if name == "train" else []),
     ]
-    assert {f"tunepress.{one}" for one in wanted} <= labels.keys()
+    assert {f"tunepress.{name}" for name in names} <= labels.keys()
     assert labels["org.opencontainers.image.revision"] == "${REVISION}"
     assert labels["org.opencontainers.image.version"] == "${VERSION}"
     declared = set(re.findall(r"^ARG (\w+)", code, flags=re.MULTILINE))

@@ -1,6 +1,6 @@
 """The images, built and run by podman on a base that debootstrap makes; only Debian's packages and the package index are asked.
 
-Docker's engine wants a daemon; podman takes the same files and words without one. It needs root here, and works in a folder of
+Docker's engine needs a daemon; podman takes the same files and words without one. It needs root here, and works in a folder of
 its own with its own settings: the machine's are left alone. Where CI=true, a program that is missing is a failure.
 """
 
@@ -101,8 +101,8 @@ class Engine:
         return self.run("docker/run", kind, "cpu", *command, code=code)
 
     def inspect(self, kind: str) -> Any:
-        (found,) = json.loads(self.run("podman", "image", "inspect", f"tunepress-{kind}:cpu"))
-        return found
+        (image,) = json.loads(self.run("podman", "image", "inspect", f"tunepress-{kind}:cpu"))
+        return image
 
     def make_base(self) -> None:
         base = self.folder / "base"
@@ -155,12 +155,12 @@ def test_an_image_is_no_larger_than_it_has_to_be(kind: str, engine: Engine) -> N
 def test_an_image_tells_what_it_is_made_of_and_runs_as_an_ordinary_user(kind: str, engine: Engine) -> None:
     config, pinned = engine.inspect(kind)["Config"], pins(engine.project.folder)
     assert config["User"] == "1000:1000"
-    told = {key.removeprefix("tunepress."): value for key, value in config["Labels"].items() if key.startswith("tunepress.")}
-    assert told["onnxruntime"] == pinned["CPU_ONNXRUNTIME"]
-    assert told["onnxruntime-genai"] == pinned["CPU_ONNXRUNTIME_GENAI"]
-    assert told["lock"] == ("cpu" if kind == "train" else "serve")
-    assert told["python"] == pinned["PYTHON"]
-    assert told.get("torch") == (pinned["CPU_TORCH"] if kind == "train" else None)
+    labels = {key.removeprefix("tunepress."): value for key, value in config["Labels"].items() if key.startswith("tunepress.")}
+    assert labels["onnxruntime"] == pinned["CPU_ONNXRUNTIME"]
+    assert labels["onnxruntime-genai"] == pinned["CPU_ONNXRUNTIME_GENAI"]
+    assert labels["lock"] == ("cpu" if kind == "train" else "serve")
+    assert labels["python"] == pinned["PYTHON"]
+    assert labels.get("torch") == (pinned["CPU_TORCH"] if kind == "train" else None)
     head = engine.run("git", "rev-parse", "HEAD").strip()
     assert config["Labels"]["org.opencontainers.image.revision"] == head
     assert config["Labels"]["org.opencontainers.image.base.name"] == BASE
@@ -168,12 +168,12 @@ def test_an_image_tells_what_it_is_made_of_and_runs_as_an_ordinary_user(kind: st
 
 @pytest.mark.parametrize("kind", SIZES)
 def test_an_image_has_the_packages_of_its_lock_and_the_pinned_python(kind: str, engine: Engine) -> None:
-    found = json.loads(
+    image = json.loads(
         engine.run("podman", "run", "--rm", "--entrypoint=python", f"tunepress-{kind}:cpu", "-c", PACKAGES).splitlines()[-1]
     )
     lock = locked_versions("requirements/cpu.txt" if kind == "train" else "requirements/serve.txt")
-    assert {name: found.get(name, "").partition("+")[0] for name in lock} == lock
-    assert found.keys() - lock.keys() <= ({"pip", "setuptools"} if kind == "train" else set())
+    assert {name: image.get(name, "").partition("+")[0] for name in lock} == lock
+    assert image.keys() - lock.keys() <= ({"pip", "setuptools"} if kind == "train" else set())
     version = engine.run("podman", "run", "--rm", "--entrypoint=python", f"tunepress-{kind}:cpu", "--version")
     assert version.splitlines()[-1].startswith(f"Python {pins(engine.project.folder)['PYTHON']}.")
 
@@ -196,11 +196,11 @@ def test_what_serves_is_asked_for_its_health(engine: Engine) -> None:
 
 
 def test_the_file_for_cuda_builds_up_to_the_wheels(engine: Engine) -> None:
-    """Its base, the compiler that torch.compile wants, and what it runs with; the rest are several GB from the package index."""
+    """Its base, the compiler that torch.compile needs, and what it runs with; the rest are several GB from the package index."""
     engine.run("docker/build", "train", "cuda13", "--target=base")
-    (found,) = json.loads(engine.run("podman", "image", "inspect", "tunepress-train:cuda13"))
-    assert "TUNEPRESS_LOCK=requirements/cuda13.txt" in found["Config"]["Env"]
-    assert "NVIDIA_VISIBLE_DEVICES=all" in found["Config"]["Env"]
+    (image,) = json.loads(engine.run("podman", "image", "inspect", "tunepress-train:cuda13"))
+    assert "TUNEPRESS_LOCK=requirements/cuda13.txt" in image["Config"]["Env"]
+    assert "NVIDIA_VISIBLE_DEVICES=all" in image["Config"]["Env"]
     assert "g++" in engine.run("podman", "run", "--rm", "--entrypoint=g++", "tunepress-train:cuda13", "--version")
 
 
@@ -218,9 +218,9 @@ def test_the_user_is_the_owner_and_writes_only_where_a_run_needs_it(engine: Engi
 
 def test_an_image_for_another_environment_ends_in_one_line(engine: Engine) -> None:
     name = "tunepress-train:cpu"
-    said = engine.run("podman", "run", "--rm", "--env=TUNEPRESS_LOCK=requirements/cuda13.txt", name, "true", code=1)
-    assert said.startswith("image: requirements/cuda13.txt: has no onnxruntime, but ")
-    assert len(said.splitlines()) == 1
+    output = engine.run("podman", "run", "--rm", "--env=TUNEPRESS_LOCK=requirements/cuda13.txt", name, "true", code=1)
+    assert output.startswith("image: requirements/cuda13.txt: has no onnxruntime, but ")
+    assert len(output.splitlines()) == 1
 
 
 def test_the_hashes_are_those_of_a_run_outside(inside: Clone, outside: Clone) -> None:
@@ -277,12 +277,12 @@ def test_ctrl_c_ends_a_run_cleanly(inside: Clone, engine: Engine) -> None:
         heed_interrupts()
         os.execvpe(command[0], command, inside.environment)
     termios.tcsetwinsize(terminal, (40, 120))  # a new one has no columns, and a progress bar in it nothing to show
-    said = read(terminal, until=rb"train: .*?\d+/2000", seconds=900)
+    output = read(terminal, until=rb"train: .*?\d+/2000", seconds=900)
     os.write(terminal, b"\x03")
-    said += read(terminal, until=None, seconds=60)
+    output += read(terminal, until=None, seconds=60)
     _, status = os.waitpid(pid, 0)
     assert os.waitstatus_to_exitcode(status) != 0
-    assert b"train: interrupted" in said
+    assert b"train: interrupted" in output
     assert engine.run("podman", "ps", "--all", "--quiet") == ""
     assert {path.lstat().st_uid for path in inside.folder.rglob("*")} == {OWNER}
     assert not list(inside.folder.rglob(".*.partial"))
@@ -291,13 +291,13 @@ def test_ctrl_c_ends_a_run_cleanly(inside: Clone, engine: Engine) -> None:
 
 def read(terminal: int, until: bytes | None, seconds: float) -> bytes:
     """What a terminal shows, until a pattern is there or, without one, the end."""
-    said, deadline = b"", time.monotonic() + seconds
+    output, deadline = b"", time.monotonic() + seconds
     while time.monotonic() < deadline:
         if select.select([terminal], [], [], 1)[0]:
             try:
-                said += os.read(terminal, 65536)
+                output += os.read(terminal, 65536)
             except OSError:  # the other end is closed
-                return said
-        if until and re.search(until, said):
-            return said
-    raise AssertionError(f"no {until!r} in {seconds} s: {said[-3000:]!r}")
+                return output
+        if until and re.search(until, output):
+            return output
+    raise AssertionError(f"no {until!r} in {seconds} s: {output[-3000:]!r}")

@@ -41,7 +41,7 @@ class Host:
         for command in (("init", "--quiet"), ("add", "--all"), ("-c", "user.name=t", "-c", "user.email=t", "commit", "-qm", "s")):
             subprocess.run(["git", *command], cwd=self.project, env=self.environment, check=True)
 
-    def asked(self, *command: str, **environment: str) -> list[str]:
+    def words(self, *command: str, **environment: str) -> list[str]:
         """What the engine was asked, word for word."""
         done = self.run(*command, **environment)
         assert done.returncode == 0, done.stderr
@@ -57,12 +57,12 @@ class Host:
 
     def run(self, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
         self.said.unlink(missing_ok=True)
-        given = self.environment | environment
-        return subprocess.run(command, cwd=self.project, env=given, capture_output=True, text=True, timeout=60)
+        arguments = self.environment | environment
+        return subprocess.run(command, cwd=self.project, env=arguments, capture_output=True, text=True, timeout=60)
 
     def mounted(self, *command: str, **environment: str) -> list[str]:
-        asked = self.asked(*command, **environment)
-        return [asked[at + 1] for at, word in enumerate(asked) if word == "--volume"]
+        words = self.words(*command, **environment)
+        return [words[at + 1] for at, word in enumerate(words) if word == "--volume"]
 
 
 @pytest.fixture
@@ -70,35 +70,35 @@ def host(root: Path, tmp_path: Path) -> Host:
     return Host(root, tmp_path)
 
 
-def follows(asked: list[str], word: str) -> list[str]:
-    return [asked[at + 1] for at, one in enumerate(asked) if one == word]
+def follows(words: list[str], word: str) -> list[str]:
+    return [words[at + 1] for at, other in enumerate(words) if other == word]
 
 
 RUN = ("docker/run", "train", "cpu", "dvc", "repro")
 
 
 def test_a_run_is_the_owners_on_a_read_only_root_and_ends_with_its_signals(host: Host) -> None:
-    asked = host.asked(*RUN)
+    words = host.words(*RUN)
     status = host.project.stat()
-    assert asked[0] == "run"
-    assert {"--rm", "--init", "--read-only"} <= set(asked)
-    assert follows(asked, "--user") == [f"{status.st_uid}:{status.st_gid}"]
-    assert follows(asked, "--cap-drop") == ["ALL"]
-    assert follows(asked, "--workdir") == [str(host.project)]
-    assert f"{host.project}:{host.project}" in follows(asked, "--volume")
-    assert asked[-3:] == ["tunepress-train:cpu", "dvc", "repro"]
+    assert words[0] == "run"
+    assert {"--rm", "--init", "--read-only"} <= set(words)
+    assert follows(words, "--user") == [f"{status.st_uid}:{status.st_gid}"]
+    assert follows(words, "--cap-drop") == ["ALL"]
+    assert follows(words, "--workdir") == [str(host.project)]
+    assert f"{host.project}:{host.project}" in follows(words, "--volume")
+    assert words[-3:] == ["tunepress-train:cpu", "dvc", "repro"]
 
 
 def test_a_run_tells_inside_which_image_it_is(host: Host) -> None:
     own, pushed = "sha256:" + "a" * 64, "sha256:" + "b" * 64
-    assert f"TUNEPRESS_IMAGE=tunepress-train:cpu@{own}" in host.asked(*RUN)
-    assert f"TUNEPRESS_IMAGE=tunepress-train:cpu@{own}" in host.asked(*RUN, PUSHED=f"localhost/tunepress-train@{pushed}")
-    assert f"TUNEPRESS_IMAGE=tunepress-train:cpu@{pushed}" in host.asked(*RUN, PUSHED=f"registry.example.com/train@{pushed}")
+    assert f"TUNEPRESS_IMAGE=tunepress-train:cpu@{own}" in host.words(*RUN)
+    assert f"TUNEPRESS_IMAGE=tunepress-train:cpu@{own}" in host.words(*RUN, PUSHED=f"localhost/tunepress-train@{pushed}")
+    assert f"TUNEPRESS_IMAGE=tunepress-train:cpu@{pushed}" in host.words(*RUN, PUSHED=f"registry.example.com/train@{pushed}")
 
 
 def test_an_image_that_is_not_there_is_named_with_the_cure(host: Host) -> None:
-    said = host.refused("docker/run", "train", "absent", "true")
-    assert said == "docker/image: no image tunepress-train:absent; make docker-build IMAGE=absent\n"
+    output = host.refused("docker/run", "train", "absent", "true")
+    assert output == "docker/image: no image tunepress-train:absent; make docker-build IMAGE=absent\n"
 
 
 @pytest.mark.parametrize(
@@ -113,8 +113,8 @@ def test_an_image_that_is_not_there_is_named_with_the_cure(host: Host) -> None:
 def test_gpus_are_asked_for_in_the_words_of_the_engine(
     engine: str, gpus: str, option: str, values: list[str], host: Host
 ) -> None:
-    assert follows(host.asked(*RUN, ENGINE=engine, GPUS=gpus), option) == values
-    assert follows(host.asked(*RUN, ENGINE=engine), option) == []
+    assert follows(host.words(*RUN, ENGINE=engine, GPUS=gpus), option) == values
+    assert follows(host.words(*RUN, ENGINE=engine), option) == []
 
 
 def test_caches_and_logins_come_along_where_they_are(host: Host) -> None:
@@ -140,36 +140,36 @@ def test_a_worktree_has_its_repository_beside_it(host: Host) -> None:
 
 
 def test_credentials_pass_by_name_and_their_values_stay_out_of_the_command(host: Host) -> None:
-    asked = host.asked(*RUN, AZURE_CLIENT_SECRET="hush", HF_TOKEN="hush too", UNRELATED="1")
-    assert {"AZURE_CLIENT_SECRET", "HF_TOKEN"} <= set(follows(asked, "--env"))
-    assert "UNRELATED" not in asked
-    assert not any("hush" in word for word in asked)
+    words = host.words(*RUN, AZURE_CLIENT_SECRET="hush", HF_TOKEN="hush too", UNRELATED="1")
+    assert {"AZURE_CLIENT_SECRET", "HF_TOKEN"} <= set(follows(words, "--env"))
+    assert "UNRELATED" not in words
+    assert not any("hush" in word for word in words)
 
 
 def test_who_an_experiment_is_by_comes_along(host: Host) -> None:
     subprocess.run(["git", "config", "user.name", "A. Developer"], cwd=host.project, check=True)
     subprocess.run(["git", "config", "user.email", "a@example.com"], cwd=host.project, check=True)
-    given = set(follows(host.asked(*RUN), "--env"))
-    assert {"GIT_AUTHOR_NAME=A. Developer", "GIT_COMMITTER_EMAIL=a@example.com"} <= given
+    arguments = set(follows(host.words(*RUN), "--env"))
+    assert {"GIT_AUTHOR_NAME=A. Developer", "GIT_COMMITTER_EMAIL=a@example.com"} <= arguments
 
 
 def test_a_server_sees_the_model_and_nothing_else(host: Host) -> None:
     model = host.home / "model"
     model.mkdir()
-    asked = host.asked("docker/run", "serve", "cpu", MODEL=str(model), PORT="9000", HF_TOKEN="hush")
-    assert follows(asked, "--volume") == [f"{model}:/model:ro"]
-    assert follows(asked, "--publish") == ["127.0.0.1:9000:8080"]
-    assert follows(asked, "--env") == [f"TUNEPRESS_IMAGE=tunepress-serve:cpu@sha256:{'a' * 64}"]
+    words = host.words("docker/run", "serve", "cpu", MODEL=str(model), PORT="9000", HF_TOKEN="hush")
+    assert follows(words, "--volume") == [f"{model}:/model:ro"]
+    assert follows(words, "--publish") == ["127.0.0.1:9000:8080"]
+    assert follows(words, "--env") == [f"TUNEPRESS_IMAGE=tunepress-serve:cpu@sha256:{'a' * 64}"]
 
 
 @pytest.mark.parametrize("command", [("docker/run", "serve", "cpu"), ("make", "docker-serve", "IMAGE=cpu")])
 @pytest.mark.parametrize("engine", ["docker", "podman"])
 def test_the_key_of_a_server_arrives_by_its_name_where_one_is_set(command: tuple[str, ...], engine: str, host: Host) -> None:
     (host.project / "models/onnx").mkdir(parents=True)
-    asked = host.asked(*command, ENGINE=engine, TUNEPRESS_API_KEY="hush hush")
-    assert "TUNEPRESS_API_KEY" in follows(asked, "--env")
-    assert not any("hush" in word for word in asked)
-    assert "TUNEPRESS_API_KEY" not in host.asked(*command, ENGINE=engine)
+    words = host.words(*command, ENGINE=engine, TUNEPRESS_API_KEY="hush hush")
+    assert "TUNEPRESS_API_KEY" in follows(words, "--env")
+    assert not any("hush" in word for word in words)
+    assert "TUNEPRESS_API_KEY" not in host.words(*command, ENGINE=engine)
 
 
 def test_a_key_that_did_not_arrive_here_does_not_open_the_server(host: Host) -> None:
@@ -182,9 +182,9 @@ def test_a_key_that_did_not_arrive_here_does_not_open_the_server(host: Host) -> 
 
 @pytest.mark.parametrize("kind", ["train", "test"])
 def test_the_key_of_a_server_reaches_no_other_container(kind: str, host: Host) -> None:
-    asked = host.asked("docker/run", kind, "cpu", "make", TUNEPRESS_API_KEY="hush", TUNEPRESS_NETWORK_SECONDS="5")
-    assert "TUNEPRESS_NETWORK_SECONDS" in follows(asked, "--env")
-    assert not any("TUNEPRESS_API_KEY" in word or "hush" in word for word in asked)
+    words = host.words("docker/run", kind, "cpu", "make", TUNEPRESS_API_KEY="hush", TUNEPRESS_NETWORK_SECONDS="5")
+    assert "TUNEPRESS_NETWORK_SECONDS" in follows(words, "--env")
+    assert not any("TUNEPRESS_API_KEY" in word or "hush" in word for word in words)
 
 
 def test_a_server_without_a_model_says_what_to_do(host: Host) -> None:
@@ -205,18 +205,18 @@ def test_a_server_without_a_model_says_what_to_do(host: Host) -> None:
     ],
 )
 def test_a_target_of_the_makefile_runs_its_command(target: list[str], last: list[str], host: Host) -> None:
-    asked = host.asked("make", *target)
-    assert asked[-len(last) :] == last
-    assert ("--gpus" in asked) == ("cuda" in last[0])
+    words = host.words("make", *target)
+    assert words[-len(last) :] == last
+    assert ("--gpus" in words) == ("cuda" in last[0])
 
 
 def test_what_another_target_runs_chooses_its_own_gpus(host: Host) -> None:
     """`make test` runs the tests of the images, which run `make docker-train IMAGE=cpu`."""
-    assert "--gpus" not in host.asked("make", "--eval", "another: ; @make docker-train IMAGE=cpu", "another")
+    assert "--gpus" not in host.words("make", "--eval", "another: ; @make docker-train IMAGE=cpu", "another")
 
 
-def build_arguments(asked: list[str]) -> dict[str, str]:
-    return dict(word.split("=", 1) for word in follows(asked, "--build-arg"))
+def build_arguments(words: list[str]) -> dict[str, str]:
+    return dict(word.split("=", 1) for word in follows(words, "--build-arg"))
 
 
 @pytest.mark.parametrize(
@@ -233,33 +233,33 @@ def build_arguments(asked: list[str]) -> dict[str, str]:
 def test_an_image_is_built_from_the_pins(
     image: str, lock: str, torch: str | None, onnxruntime: str, genai: str, host: Host
 ) -> None:
-    given, pinned = build_arguments(host.asked("docker/build", *image.split())), pins(host.project)
-    assert given["LOCK"] == lock
-    assert given.get("TORCH") == (pinned[torch] if torch else None)
-    assert (given["ONNXRUNTIME"], given["ONNXRUNTIME_GENAI"]) == (pinned[onnxruntime], pinned[genai])
-    assert given["BASE_IMAGE"] == f"{pinned['BASE_IMAGE']}@{pinned['BASE_DIGEST']}"
-    assert given["CUDA"] == pinned.get(f"{image.split()[1].upper()}_CUDA", "")
+    arguments, pinned = build_arguments(host.words("docker/build", *image.split())), pins(host.project)
+    assert arguments["LOCK"] == lock
+    assert arguments.get("TORCH") == (pinned[torch] if torch else None)
+    assert (arguments["ONNXRUNTIME"], arguments["ONNXRUNTIME_GENAI"]) == (pinned[onnxruntime], pinned[genai])
+    assert arguments["BASE_IMAGE"] == f"{pinned['BASE_IMAGE']}@{pinned['BASE_DIGEST']}"
+    assert arguments["CUDA"] == pinned.get(f"{image.split()[1].upper()}_CUDA", "")
 
 
 def test_what_azure_needs_is_in_an_image_for_those_who_ask_for_it(host: Host) -> None:
-    assert build_arguments(host.asked("docker/build", "train", "cuda13"))["EXTRA"] == ""
-    assert build_arguments(host.asked("docker/build", "train", "cuda13", EXTRA="azure"))["EXTRA"] == "azure"
+    assert build_arguments(host.words("docker/build", "train", "cuda13"))["EXTRA"] == ""
+    assert build_arguments(host.words("docker/build", "train", "cuda13", EXTRA="azure"))["EXTRA"] == "azure"
 
 
 def test_the_revision_is_that_of_git_and_says_where_the_tree_differs(host: Host) -> None:
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=host.project, capture_output=True, text=True).stdout.strip()
-    assert build_arguments(host.asked("docker/build", "serve", "cpu"))["REVISION"] == head
+    assert build_arguments(host.words("docker/build", "serve", "cpu"))["REVISION"] == head
     (host.project / "pyproject.toml").write_text('version = "9.9"\n', encoding="utf-8")
-    given = build_arguments(host.asked("docker/build", "serve", "cpu"))
-    assert (given["REVISION"], given["VERSION"]) == (f"{head}-dirty", "9.9")
+    arguments = build_arguments(host.words("docker/build", "serve", "cpu"))
+    assert (arguments["REVISION"], arguments["VERSION"]) == (f"{head}-dirty", "9.9")
 
 
 def test_a_base_without_a_digest_is_remarked_upon_in_one_line(host: Host) -> None:
     file = host.project / "docker/versions.env"
     text = file.read_text(encoding="utf-8").replace(f"BASE_DIGEST={pins(host.project)['BASE_DIGEST']}", "BASE_DIGEST=")
     file.write_text(text, encoding="utf-8")
-    given = build_arguments(host.asked("docker/build", "serve", "cpu"))
-    assert given["BASE_IMAGE"] == pins(host.project)["BASE_IMAGE"]
+    arguments = build_arguments(host.words("docker/build", "serve", "cpu"))
+    assert arguments["BASE_IMAGE"] == pins(host.project)["BASE_IMAGE"]
     assert host.complaints.startswith("docker/versions.env: BASE_DIGEST is empty")
     assert "make docker-digests" in host.complaints
     assert len(host.complaints.splitlines()) == 1
@@ -267,18 +267,18 @@ def test_a_base_without_a_digest_is_remarked_upon_in_one_line(host: Host) -> Non
 
 def test_wheels_of_the_host_reach_the_image_for_the_cpu_alone(host: Host) -> None:
     wheels = {"PIP_FIND_LINKS": str(host.home)}
-    assert follows(host.asked("docker/build", "train", "cpu", **wheels), "--build-context") == [f"wheels={host.home}"]
+    assert follows(host.words("docker/build", "train", "cpu", **wheels), "--build-context") == [f"wheels={host.home}"]
     assert host.complaints == ""
-    assert follows(host.asked("docker/build", "train", "cuda13", **wheels), "--build-context") == []
-    host.asked("docker/build", "train", "cpu")
+    assert follows(host.words("docker/build", "train", "cuda13", **wheels), "--build-context") == []
+    host.words("docker/build", "train", "cpu")
     assert "several GB" in host.complaints
 
 
 def test_an_index_reaches_pip_as_a_secret_and_is_in_no_argument(host: Host) -> None:
     index = "https://me:hush@index.example.com/simple"
     (host.home / "ca.pem").write_text("a certificate\n", encoding="utf-8")
-    asked = host.asked("docker/build", "serve", "cpu", PIP_INDEX_URL=index, PIP_CERT=str(host.home / "ca.pem"))
-    assert not any("hush" in word for word in asked)
+    words = host.words("docker/build", "serve", "cpu", PIP_INDEX_URL=index, PIP_CERT=str(host.home / "ca.pem"))
+    assert not any("hush" in word for word in words)
     assert host.said.with_suffix(".secrets").read_text(encoding="utf-8").splitlines() == [
         f"export PIP_INDEX_URL='{index}' UV_DEFAULT_INDEX='{index}'",
         "a certificate",
@@ -291,8 +291,8 @@ def test_an_image_that_there_is_not_is_told_in_one_line(image: str, host: Host) 
 
 
 def test_podman_keeps_the_health_check_and_the_users_number(host: Host) -> None:
-    assert follows(host.asked("docker/build", "serve", "cpu", ENGINE="podman"), "--format") == ["docker"]
-    rootless = host.asked(*RUN, ENGINE="podman")
+    assert follows(host.words("docker/build", "serve", "cpu", ENGINE="podman"), "--format") == ["docker"]
+    rootless = host.words(*RUN, ENGINE="podman")
     assert follows(rootless, "--userns") == ([] if os.getuid() == 0 else ["keep-id"])
 
 

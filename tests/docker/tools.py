@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def program(name: str) -> str:
-    """Where a program of this environment lies, else one on the PATH."""
-    found = shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    assert found, f"{name} is not installed; run `make setup-dev`"
-    return found
+    """The path of a program of this environment, otherwise of one on the PATH."""
+    path = shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    assert path, f"{name} is not installed; run `make setup-dev`"
+    return path
 
 
 def pins(root: Path) -> dict[str, str]:
