@@ -200,7 +200,7 @@ def test_a_server_without_a_model_says_what_to_do(host: Host) -> None:
             ["tunepress-train:cuda12", "dvc", "exp", "run", "-S", "environment=cuda12", "-S", "+experiment=phi3_mini_lora"],
         ),
         (["docker-repro-cpu"], ["tunepress-train:cpu", "make", "--no-print-directory", "repro"]),
-        (["docker-test"], ["tunepress-test:cpu", "make", "--no-print-directory", "test"]),
+        (["docker-test"], ["tunepress-test:cpu", "make", "--no-print-directory", "test-all"]),
         (["docker-shell", "IMAGE=cpu"], ["tunepress-train:cpu", "bash"]),
     ],
 )
