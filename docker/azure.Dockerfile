@@ -1,11 +1,11 @@
-# The image of a job in Azure ML: a lock's packages, and those that Azure wants on top. `make azure-submit` makes the folder that it is
-# built from, and writes the arguments' values in: Azure ML's builds take none, and know no BuildKit, so no RUN --mount either.
+# The image of a job in Azure ML: the packages of a lock and those for Azure. `make azure-submit` creates the build context and
+# inserts the values of the arguments: Azure ML's builds have neither arguments nor BuildKit, and so no RUN --mount.
 ARG BASE_IMAGE=debian:bookworm-20260918-slim
 # hadolint ignore=DL3006
 FROM ${BASE_IMAGE}
 ARG LOCK
 ARG UV
-# torch.compile builds kernels while it runs on a GPU, and wants a compiler and Python's headers for it.
+# torch.compile builds kernels at run time on a GPU, and needs a compiler and Python's headers.
 # hadolint ignore=SC2086
 RUN case "${LOCK}" in cuda*) compiler="g++ python3-dev" ;; *) compiler= ;; esac \
     && apt-get update \

@@ -1,4 +1,4 @@
-# The image that answers with a finished model: onnxruntime-genai, no torch. `docker/build serve cpu|cuda13|cuda12` gives the arguments.
+# The image that serves a model: onnxruntime-genai without torch. `docker/build serve cpu|cuda13|cuda12` passes the arguments.
 ARG BASE_IMAGE=debian:bookworm-20260918-slim
 
 # hadolint ignore=DL3006
@@ -12,7 +12,7 @@ RUN --mount=type=cache,id=tunepress-serve-apt,target=/var/cache/apt \
     && rm -rf /var/log/* /var/cache/ldconfig
 ENV PATH=/opt/venv/bin:${PATH}
 
-# What fills the image's environment, and is in no image.
+# The installer of the image's environment, which is in no image.
 FROM base AS installer
 ARG UV
 RUN --mount=type=cache,id=tunepress-serve-apt,target=/var/cache/apt \
@@ -61,7 +61,7 @@ ARG CUDA
 ARG CUDNN
 ARG DRIVER
 LABEL org.opencontainers.image.title="tunepress-serve" \
-      org.opencontainers.image.description="Answers over HTTP with an int4 ONNX model that Tunepress has made." \
+      org.opencontainers.image.description="Serves an int4 ONNX model of Tunepress over HTTP." \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \

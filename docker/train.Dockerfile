@@ -1,14 +1,14 @@
-# The image that trains, builds, measures and reports. `docker/build train cpu|cuda13|cuda12` gives the arguments, from versions.env.
+# The image that runs all stages. `docker/build train cpu|cuda13|cuda12` passes the arguments, from versions.env.
 ARG BASE_IMAGE=debian:bookworm-20260918-slim
 
-# A folder of wheels on the host takes the place of this stage: --build-context wheels=FOLDER.
+# A folder of wheels on the host replaces this stage: --build-context wheels=FOLDER.
 FROM scratch AS wheels
 COPY LICENSE /
 
 # hadolint ignore=DL3006
 FROM ${BASE_IMAGE} AS base
 ARG LOCK
-# torch.compile builds kernels while it runs on a GPU, and wants a compiler and Python's headers for it.
+# torch.compile builds kernels at run time on a GPU, and needs a compiler and Python's headers.
 # hadolint ignore=SC2086
 RUN --mount=type=cache,id=tunepress-train-apt,target=/var/cache/apt \
     --mount=type=cache,id=tunepress-train-lists,target=/var/lib/apt/lists \
@@ -20,7 +20,7 @@ RUN --mount=type=cache,id=tunepress-train-apt,target=/var/cache/apt \
     && useradd --uid 1000 --create-home tunepress \
     && rm -rf /var/log/* /var/cache/ldconfig
 WORKDIR /project
-# The root is read-only and the user anybody: what programs keep of their own goes to /tmp and HOME, which docker/run lays there.
+# The root is read-only and the user arbitrary: programs write their own files to /tmp and HOME, which docker/run mounts.
 ENV PATH=/opt/venv/bin:${PATH} \
     VENV=/opt/venv \
     HOME=/home/tunepress \
@@ -34,7 +34,7 @@ ENV PATH=/opt/venv/bin:${PATH} \
 ENTRYPOINT ["/project/docker/entry"]
 CMD ["dvc", "repro"]
 
-# An empty environment for the images, and beside it what fills it, which is in no image.
+# An empty environment for the images, and its installer, which is in no image.
 FROM base AS installer
 ARG UV
 RUN --mount=type=cache,id=tunepress-train-apt,target=/var/cache/apt \
@@ -50,7 +50,7 @@ FROM base AS packages
 ARG LOCK
 ARG EXTRA=
 COPY --from=installer /opt/venv /opt/venv
-# The stamp tells the Makefile, whose rule compares times, that the environment VENV is made.
+# The stamp is newer than the locks, so that the Makefile takes the environment VENV as up to date.
 RUN --mount=type=cache,id=tunepress-uv,target=/root/.cache/uv \
     --mount=type=secret,id=index --mount=type=secret,id=certificates \
     --mount=type=bind,source=docker/install,target=/install \
