@@ -49,7 +49,7 @@ def test_an_operator_that_there_is_not_is_found(domain: str, op_type: str, name:
         graph.node[-1].op_type, graph.node[-1].domain = op_type, domain
 
     edit_graph(folder, change)
-    assert f"has no operator {name}; leave out the option" in refused(folder)
+    assert f"has no operator {name}; remove the option" in refused(folder)
 
 
 def test_a_weight_of_another_type_is_found(folder: Path) -> None:
