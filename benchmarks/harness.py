@@ -31,33 +31,19 @@ BUSY = 0.7  # load of the last minute at which another process must be running
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark as `main` runs it.
+    """A benchmark as `main` runs it."""
 
-    Attributes:
-        name: of its module and of its results.
-        documentation: what --help prints.
-        packages: those whose versions are kept with the figures.
-        measure: takes the options, a temporary folder and a console for progress, and returns the figures.
-        report: what is printed of the figures.
-        add_options: adds options to the parser.
-        check: raises InputError where the options cannot be measured.
-        failure: why the command fails although there are figures, or None.
-        peer: a tool with its own environment whose versions are kept too.
-        recorded: options with which results/ is written whatever their value.
-        width: of the output, where it is not a terminal.
-    """
-
-    name: str
-    documentation: str | None
-    packages: Sequence[str]
-    measure: Callable[[Namespace, Path, Console], Figures]
-    report: Callable[[Figures, Namespace], Iterable[RenderableType]]
+    name: str  # of its module and of its results
+    documentation: str | None  # what --help prints
+    packages: Sequence[str]  # their versions are kept with the figures
+    measure: Callable[[Namespace, Path, Console], Figures]  # takes a temporary folder and a console for progress
+    report: Callable[[Figures, Namespace], Iterable[RenderableType]]  # what is printed
     add_options: Callable[[ArgumentParser], Any] = lambda parser: None
-    check: Callable[[Namespace], Any] = lambda options: None
-    failure: Callable[[Figures], str | None] = lambda figures: None
-    peer: str | None = None
-    recorded: Sequence[str] = ()
-    width: int = 120
+    check: Callable[[Namespace], Any] = lambda options: None  # raises InputError where the options cannot be measured
+    failure: Callable[[Figures], str | None] = lambda figures: None  # why the command fails although there are figures
+    peer: str | None = None  # a tool with its own environment, whose versions are kept too
+    recorded: Sequence[str] = ()  # options with which results/ is written whatever their value
+    width: int = 120  # of the output, where it is not a terminal
 
     def write(self, file: Path, figures: Figures) -> None:
         """Writes figures with the circumstances they were measured in."""
@@ -147,16 +133,7 @@ def check_disk(scratch: Path, needed: float) -> None:
 def large_model(module: str, contenders: Sequence[str], shape: str, scratch: Path, console: Console) -> Figures:
     """Makes a random model and an adapter, and lets contenders work on it, each in a process of its own with the pinned kernels.
 
-    Args:
-        module: its functions are the contenders, which return `work_seconds`, and `compare`.
-        contenders: names of functions.
-        shape: of benchmarks/models.py.
-        scratch: a temporary folder.
-        console: for progress.
-
-    Returns:
-        `shape`, what was `made`, `imports_peak_memory_mb` of Python with torch, figures of the `contenders`, and how their
-        results `compared`.
+    The contenders, which return `work_seconds`, and `compare` are functions of `module`.
     """
 
     def task(function: str, **arguments: Any) -> Figures:

@@ -17,27 +17,16 @@ Shapes = dict[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Shape:
-    """A model and the rows that it is trained on.
+    """A model and the rows that it is trained on."""
 
-    Attributes:
-        config: fields of transformers' Phi3Config.
-        model_bytes: in bfloat16.
-        tokens: of a packed sequence.
-        shortest: tokens of the shortest row.
-        median: half of the rows have fewer tokens.
-        longest: tokens of the longest row.
-        rank: of the adapter, and its alpha.
-        matrix: rows and columns of the product that the GPU's rate is measured with.
-    """
-
-    config: dict[str, Any]
-    model_bytes: int
-    tokens: int
-    shortest: int
-    median: int
-    longest: int
-    rank: int
-    matrix: int
+    config: dict[str, Any]  # fields of transformers' Phi3Config
+    model_bytes: int  # in bfloat16
+    tokens: int  # of a packed sequence
+    shortest: int  # tokens of the shortest row
+    median: int  # half of the rows have fewer tokens
+    longest: int  # tokens of the longest row
+    rank: int  # of the adapter, and its alpha
+    matrix: int  # rows and columns of the product that the GPU's rate is measured with
 
 
 SHAPES = {

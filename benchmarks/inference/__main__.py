@@ -108,16 +108,7 @@ def run_contenders(
 ) -> Figures:
     """Lets contenders answer one after the other.
 
-    Args:
-        names: of TITLES.
-        workload: what each has to do.
-        model: in Hugging Face's layout.
-        onnx: the same model in onnxruntime-genai's; None builds it.
-        scratch: a temporary folder.
-        console: for progress.
-
-    Returns:
-        `threads`, `workload`, and the figures by contender.
+    `model` is in Hugging Face's layout, and `onnx` the same model in onnxruntime-genai's, where None builds it.
     """
     with console.status("making the models"):
         inputs, _ = call(

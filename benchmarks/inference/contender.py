@@ -13,12 +13,7 @@ BEGINNINGS = 16  # of the prompt, after which contenders are compared
 def measure(contender: str, path: str, prompt: list[int], threads: int, workload: dict[str, Any]) -> dict[str, Any]:
     """Figures of stages/benchmark/speed.py, the model's size, and the token chosen after each beginning of the prompt.
 
-    Args:
-        contender: its name.
-        path: of its model.
-        prompt: token ids.
-        threads: of the runtime.
-        workload: fields of `Workload`.
+    `workload` has the fields of `Workload`.
     """
     work = Workload(**(workload | {"batch_sizes": tuple(workload["batch_sizes"])}))
     runtime = load(contender, Path(path), threads, work.prompt_tokens + work.new_tokens)

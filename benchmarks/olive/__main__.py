@@ -78,14 +78,9 @@ def measure(options: Namespace, scratch: Path, console: Console) -> Figures:
 
 
 def score(outcome: Outcome, figures: Figures, project: Path, folder: Path, task: Task) -> None:
-    """Adds an outcome's right answers to a contender's figures.
+    """Adds an outcome's right answers to a contender's figures, in a new folder laid out like the project.
 
-    Args:
-        outcome: its models.
-        figures: the contender's.
-        project: whose prepared test rows both contenders answer.
-        folder: a new folder, laid out like the project.
-        task: whose base model the adapter is for.
+    Both contenders answer the test rows that are prepared in `project`.
     """
     links = {
         BASE: task.model.resolve(),

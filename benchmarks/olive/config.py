@@ -35,19 +35,12 @@ INT4 = {"precision": "int4", "int4_algo_config": "k_quant_mixed", "int4_block_si
 
 @dataclass(frozen=True)
 class Task:
-    """How much work it is.
+    """How much work it is."""
 
-    Attributes:
-        model: folder of the base model.
-        rows: to train on.
-        test_rows: to answer.
-        steps: after which the training ends early, or None.
-    """
-
-    model: Path
-    rows: int
-    test_rows: int
-    steps: int | None
+    model: Path  # folder of the base model
+    rows: int  # to train on
+    test_rows: int  # to answer
+    steps: int | None  # after which the training ends early
 
     def check(self) -> None:
         """Raises InputError where the model is missing or there are too few rows."""

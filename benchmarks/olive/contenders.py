@@ -21,21 +21,13 @@ PASS = re.compile(r"Pass (\w+):\w+ finished in ([\d.]+) seconds")  # what Olive'
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run used and where its models are.
+    """What a run used and where its models are."""
 
-    Attributes:
-        usage: of the whole command.
-        seconds: of its steps train, merge and build, without those that it did not reach or took from a cache.
-        adapter: a folder in peft's layout.
-        onnx: the int4 model's folder, or None.
-        error: why it has no int4 model, in one line.
-    """
-
-    usage: Usage
-    seconds: dict[str, float]
-    adapter: Path
-    onnx: Path | None
-    error: str | None = None
+    usage: Usage  # of the whole command
+    seconds: dict[str, float]  # of its steps train, merge and build, without those that it did not reach or took from a cache
+    adapter: Path  # a folder in peft's layout
+    onnx: Path | None  # the int4 model's folder
+    error: str | None = None  # why it has no int4 model, in one line
 
     def hashes(self) -> dict[str, str]:
         """The sha256 of the adapter's weights and of the int4 model's, where there is one."""

@@ -44,19 +44,12 @@ TIMEOUT = 600  # seconds that a client waits
 
 @dataclass(frozen=True)
 class Workload:
-    """What the clients ask.
+    """What the clients ask."""
 
-    Attributes:
-        clients: that ask at once.
-        seconds: until no client asks again.
-        phrases: each asked as a completion and as a chat message.
-        max_tokens: of a completion.
-    """
-
-    clients: int
-    seconds: float
-    phrases: int
-    max_tokens: int
+    clients: int  # at once
+    seconds: float  # until no client asks again
+    phrases: int  # each asked as a completion and as a chat message
+    max_tokens: int  # of a completion
 
 
 DEFAULT = Workload(clients=50, seconds=120, phrases=32, max_tokens=16)
@@ -64,21 +57,13 @@ DEFAULT = Workload(clients=50, seconds=120, phrases=32, max_tokens=16)
 
 @dataclass
 class Measured:
-    """What the clients measured.
+    """What the clients measured."""
 
-    Attributes:
-        seconds: until the last answer.
-        latencies: seconds of each answer.
-        lost: the error of each request without an answer.
-        mixed_up: number of answers that were not the single client's.
-        memory_mb: of the server, each second.
-    """
-
-    seconds: float = 0
-    latencies: list[float] = field(default_factory=list)
-    lost: list[str] = field(default_factory=list)
-    mixed_up: int = 0
-    memory_mb: list[float] = field(default_factory=list)
+    seconds: float = 0  # until the last answer
+    latencies: list[float] = field(default_factory=list)  # seconds of each answer
+    lost: list[str] = field(default_factory=list)  # the error of each request without an answer
+    mixed_up: int = 0  # answers that were not the single client's
+    memory_mb: list[float] = field(default_factory=list)  # of the server, each second
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -102,17 +87,7 @@ def measure(options: Namespace, scratch: Path, console: Console) -> Figures:
 
 
 def run_clients(model: Path | None, workload: Workload, scratch: Path, console: Console) -> Figures:
-    """Starts a server and lets the clients ask.
-
-    Args:
-        model: folder of an ONNX model; None makes a tiny random one.
-        workload: what is asked.
-        scratch: a temporary folder.
-        console: for progress.
-
-    Returns:
-        The workload, and what the clients measured.
-    """
+    """Starts a server of an ONNX model, where None makes a tiny random one, and lets the clients ask."""
     if model is None:
         with console.status("making the model"):
             made, _ = call("benchmarks.serve.letters_model:make", scratch, kernels=True, title="the model")
@@ -222,6 +197,7 @@ def figures(measured: Measured) -> Figures:
     """The figures of the results."""
     latencies = np.array(measured.latencies or [np.nan])
     median, p95, p99 = np.percentile(latencies, [50, 95, 99])
+    latency = {"median": median, "p95": p95, "p99": p99, "max": latencies.max()}
     quarters = np.array_split(np.array(measured.memory_mb), 4)
     return {
         "seconds": round(measured.seconds, 1),
@@ -230,12 +206,7 @@ def figures(measured: Measured) -> Figures:
         "mixed_up": measured.mixed_up,
         "reasons": sorted(set(measured.lost))[:5],
         "requests_per_second": round(len(measured.latencies) / measured.seconds, 3),
-        "latency_seconds": {
-            "median": round(float(median), 3),
-            "p95": round(float(p95), 3),
-            "p99": round(float(p99), 3),
-            "max": round(float(latencies.max()), 3),
-        },
+        "latency_seconds": {name: round(float(value), 3) for name, value in latency.items()},
         "memory_mb": {
             "start": round(measured.memory_mb[0]),
             "quarters": [round(float(quarter.mean())) for quarter in quarters if len(quarter)],

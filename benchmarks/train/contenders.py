@@ -38,19 +38,12 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Setting:
-    """What all contenders are given.
+    """What all contenders get."""
 
-    Attributes:
-        scratch: a temporary folder, with the rows that train/inputs.py wrote.
-        params: the project's params.yaml.
-        recipe: what train/inputs.py reported.
-        steps: ends the training early, or None.
-    """
-
-    scratch: Path
-    params: dict[str, Any]
-    recipe: Figures
-    steps: int | None
+    scratch: Path  # a temporary folder, with the rows that train/inputs.py wrote
+    params: dict[str, Any]  # the project's params.yaml
+    recipe: Figures  # what train/inputs.py reported
+    steps: int | None  # after which the training ends early
 
     @property
     def max_steps(self) -> int:

@@ -43,14 +43,8 @@ class Clock:
             setattr(Trainer, name, wrapped(getattr(Trainer, name), timed))
 
     def report(self) -> dict[str, Any]:
-        return {
-            "training_seconds": self.seconds,
-            "steps": self.steps,
-            "tokens": self.tokens,
-            "positions": self.positions,
-            "dataset_tokens": self.dataset_tokens,
-            "operators": self.operators,
-        }
+        names = ("steps", "tokens", "positions", "dataset_tokens", "operators")
+        return {"training_seconds": self.seconds, **{name: getattr(self, name) for name in names}}
 
     def _train(self, train: Callable[..., Any], trainer: Trainer, *args: Any, **kwargs: Any) -> Any:
         self.dataset_tokens = sum(real_tokens(example) for example in trainer.train_dataset)

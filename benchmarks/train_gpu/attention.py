@@ -27,22 +27,11 @@ def attention_varlen(
     sliding_window: int | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention within each example of a joined row, in bfloat16 or float16.
+    """Causal attention within each example of a joined row, in bfloat16 or float16: [1, tokens, heads, head_dim] and no weights.
 
-    Args:
-        module: the attention layer.
-        query: [1, heads, tokens, head_dim]; key and value the same with their own number of heads.
-        key: see query.
-        value: see query.
-        attention_mask: not used, the mask follows from the boundaries.
-        cu_seq_lens_q: where the examples begin and the last one ends, int32.
-        max_length_q: tokens of the longest example.
-        scaling: of the products of query and key.
-        sliding_window: tokens that a token sees, itself included.
-        options: not used; the kernel has no dropout.
-
-    Returns:
-        [1, tokens, heads, head_dim] and no weights.
+    `query` is [1, heads, tokens, head_dim], key and value have their own number of heads. `cu_seq_lens_q`, int32, is where the
+    examples begin and the last one ends; the mask follows from it. A token sees `sliding_window` tokens, itself included. The
+    kernel has no dropout.
     """
     queries, keys, values = (states[0].transpose(0, 1) for states in (query, key, value))
     seen = -1 if sliding_window is None or max_length_q <= sliding_window else sliding_window - 1

@@ -38,18 +38,7 @@ REPEATS = 10
 
 @dataclass(frozen=True)
 class Job:
-    """What `measure` has to do.
-
-    Attributes:
-        contender: one of train_gpu's CONTENDERS.
-        shape: one of SHAPES.
-        steps: of the optimizer.
-        warmup: steps at the start that are not timed.
-        batch: sequences of a step.
-        compile: train.torch_compile.
-        liger: train.use_liger_kernel.
-        attn: train.attn_implementation.
-    """
+    """What `measure` has to do, in the words of the command line."""
 
     contender: str
     shape: str
@@ -104,14 +93,7 @@ class Padder:
 
 
 def measure(**settings: Any) -> dict[str, Any]:
-    """Trains a contender in the working folder.
-
-    Args:
-        settings: fields of `Job`.
-
-    Returns:
-        Its figures; or `failed`, where the device's memory is too small.
-    """
+    """Figures of a `Job` in the working folder, or `failed` where the device's memory is too small."""
     try:
         return train_contender(Job(**settings))
     except Exception as error:
