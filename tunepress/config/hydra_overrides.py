@@ -4,7 +4,7 @@ r"""What `dvc exp run -S` and our own commands understand beyond Hydra's overrid
 - In `data.text_template="a\nb"` the \n is a line break, as in YAML. Hydra unescapes only quotes.
 
 Hydra 1.3 has no public hook between the overrides and the configuration, so this wraps a private function of Hydra, the one that
-DVC calls too; docs/private-api.md lists it.
+DVC calls too; tests/test_private_api.py lists it.
 """
 
 import re

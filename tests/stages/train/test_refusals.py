@@ -38,7 +38,7 @@ def unloaded(monkeypatch: pytest.MonkeyPatch) -> None:
         ),
         (
             {"init_lora_weights": "pissa_niter_4", "method": "qdora"},
-            "init_lora_weights: pissa_niter_4 wants float .*; use loftq, .*",
+            "init_lora_weights: pissa_niter_4 needs float .*; use loftq, .*",
         ),
         (
             {"init_lora_weights": "olora", "method": "qlora"},
