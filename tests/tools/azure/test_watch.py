@@ -51,7 +51,7 @@ def test_ctrl_c_cancels_the_job_only_if_requested(cancel: bool, capsys: pytest.C
 
 
 def test_an_azure_that_does_not_answer_is_an_error_and_a_refusal_is_passed_on() -> None:
-    with pytest.raises(InputError, match="^job mine: .*it may still be running"):
+    with pytest.raises(InputError, match=r"^job mine: .*it may still be running"):
         watch(client(error=ServiceRequestError("no route")), "mine", cancel_on_interrupt=False)
     refusal = HttpResponseError("no")
     refusal.status_code = 403
