@@ -24,6 +24,7 @@ from stages.prepare.split import overlap
 from stages.prepare.stage import Config, fit, in_sequences, main, make_prompt, prepare, render, token_count
 from tests.command import run_module
 from tests.stages.params import CPU
+from tunepress.config import checks
 from tunepress.config.data import CorpusStrategy, Data, Overlong
 from tunepress.core.errors import InputError
 from tunepress.core.files import read_jsonl, write_jsonl
@@ -269,8 +270,8 @@ def test_one_prompt_with_labels_that_differ_in_case_is_a_contradiction(data: Dat
 
 
 @pytest.mark.parametrize("labels", [["joy", "joy"], ["joy", " fear"], ["joy", ""], ["joy", "(invalid)"]])
-def test_labels_that_cannot_be_distinguished_are_rejected(data: Data, refused: Callable[[Data], str], labels: list[str]) -> None:
-    assert refused(replace(data, labels=labels)).startswith("data.labels: ")
+def test_labels_that_cannot_be_distinguished_are_rejected(data: Data, labels: list[str]) -> None:
+    assert str(checks.problem({"data": replace(data, labels=labels)})).startswith("data.labels: ")
 
 
 def test_a_column_that_no_template_uses_may_hold_anything(data: Data, run: Callable[[Data], Prepared]) -> None:

@@ -116,7 +116,7 @@ def test_modules_are_named_in_three_ways(modules: Any) -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"early_stopping_patience": 2}, "early_stopping_patience: needs train.load_best_model_at_end=true, .*"),
+        ({"early_stopping_patience": 2}, "early_stopping_patience: needs train.load_best_model_at_end=true; .*"),
         ({"load_best_model_at_end": True, "save_strategy": "no"}, "load_best_model_at_end: needs evaluations .* to steps"),
         ({"load_best_model_at_end": True, "eval_strategy": "no"}, "load_best_model_at_end: needs evaluations .* to steps"),
         ({"load_best_model_at_end": True, "save_steps": 3}, ".*load_best_model_at_end requires .* multiple of 2."),
