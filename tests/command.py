@@ -67,7 +67,9 @@ def redirected(descriptor: int, file: IO[str]) -> Iterator[None]:
 def default_warnings() -> Iterator[None]:
     """Python's own filters, and warnings on standard error, where pytest collects them."""
 
-    def show(message: Any, category: type[Warning], filename: str, lineno: int, *rest: Any) -> None:
+    def show(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: str | None = None
+    ) -> None:
         sys.stderr.write(warnings.formatwarning(message, category, filename, lineno))
 
     with warnings.catch_warnings():
