@@ -67,7 +67,7 @@ def unsupported_reason(config: dict[str, Any]) -> str | None:
         known = " and ".join(SUPPORTED[name])
         return f"rope of type {unsupported[0]} is not supported for {name}, only {known}; use a model with that"
     if name == "GraniteMoeHybridForCausalLM" and not attention_only(config):
-        return f"{name} is supported only with attention and rope and without experts in every layer; use such a Granite model"
+        return f"{name} is supported only with attention, rope and no experts in every layer; use such a Granite model"
     return None
 
 

@@ -136,9 +136,9 @@ YARN = {"rope_type": "yarn", "factor": 4.0}
             "Gemma3ForConditionalGeneration is not supported; use a model of ",
         ),
         ({}, "a model without architectures is not supported; use a model of Ernie4_5ForCausalLM, "),
-        (HYBRID | {"layer_types": ["mamba", "attention"]}, "GraniteMoeHybridForCausalLM is supported with attention, rope and "),
-        (HYBRID | {"num_local_experts": 4}, "GraniteMoeHybridForCausalLM is supported with attention, rope and no experts"),
-        (HYBRID | {"position_embedding_type": None}, "GraniteMoeHybridForCausalLM is supported with attention, rope and "),
+        (HYBRID | {"layer_types": ["mamba", "attention"]}, "GraniteMoeHybridForCausalLM is supported only with attention, rope and "),
+        (HYBRID | {"num_local_experts": 4}, "GraniteMoeHybridForCausalLM is supported only with attention, rope and no experts"),
+        (HYBRID | {"position_embedding_type": None}, "GraniteMoeHybridForCausalLM is supported only with attention, rope and "),
         (
             {"architectures": ["Qwen3ForCausalLM"], "rope_scaling": YARN},
             "rope of type yarn is not supported for Qwen3ForCausalLM, only default; ",
