@@ -2,7 +2,7 @@
 
     python -m tools.cli.adapter models/adapter models/onnx/another.onnx_adapter
 
-One model serves all the adapters in its folder; which one answers is chosen for each answer.
+One model serves all adapters in its folder; each answer can use another one.
 """
 
 import argparse
@@ -16,10 +16,9 @@ from tunepress.core.files import atomic_output, size_mb
 
 
 def main() -> None:
-    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tools.cli.adapter", description="Write the file of another adapter.")
-    parser.add_argument("adapter", type=Path, help="folder in peft's layout, such as models/adapter")
-    parser.add_argument("file", type=Path, help="what to write, in the folder of the ONNX model: NAME.onnx_adapter")
+    parser.add_argument("adapter", type=Path, help="adapter folder of peft, such as models/adapter")
+    parser.add_argument("file", type=Path, help="file to write in the folder of the ONNX model, NAME.onnx_adapter")
     arguments = parser.parse_args()
     try:
         write(arguments.adapter, arguments.file)
@@ -29,14 +28,14 @@ def main() -> None:
 
 
 def write(adapter: Path, file: Path) -> None:
-    """Writes the file of an adapter for the model in the folder where the file will lie.
+    """Writes the file of an adapter for the model in the same folder.
 
     Raises:
-        InputError: there is no such model or adapter, or the two do not fit.
+        InputError: the model or the adapter does not exist, or they do not fit.
     """
     model = file.parent / "model.onnx"
     if not model.exists():
-        raise InputError(f"{file.parent}: no model.onnx, so there is no ONNX model; run `make repro`")
+        raise InputError(f"{file.parent}: model.onnx not found; run `make repro`")
     with atomic_output(file) as partial:
         write_adapter(load(adapter), model, partial)
 

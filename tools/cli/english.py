@@ -38,7 +38,6 @@ NOT_CLEAN_YET = (  # paths begin with one of these; remove a line when its folde
     "tests/test_hydra_plugin.py",
     "tests/tools/",
     "tests/tunepress/config/",
-    "tools/cli/",
     "tunepress/config/",
 )
 GENERATED = re.compile(r"<!-- generated: .*?<!-- end -->", re.DOTALL)

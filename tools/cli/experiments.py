@@ -97,7 +97,7 @@ def remarks(row: Row, commit: Row) -> Iterator[str]:
 
 
 def written(value: Any, form: str) -> str:
-    """A cell; all that is no number is a text already, for DVC gives it so."""
+    """A cell of the table; DVC returns everything except numbers as text."""
     return format(value, form) if isinstance(value, float) else value or "-"
 
 

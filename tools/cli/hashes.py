@@ -1,11 +1,11 @@
-"""Prints the hash of each output that has to be the same again, one a line, from a dvc.lock.
+"""Prints the hash of each reproducible output in a dvc.lock, one per line.
 
     python -m tools.cli.hashes [DVC_LOCK]              # dvc.lock by default
-    python -m tools.cli.hashes --against DVC_LOCK      # exit code 0: dvc.lock has the same hashes; 1: it has not, and should;
-                                                   # 3: it has not, and this CPU rounds differently from the one that made it
+    python -m tools.cli.hashes --against DVC_LOCK      # exit code 0: the hashes are the same; 1: they differ but should not;
+                                                   # 3: they differ, and so does the rounding of this CPU
     python -m tools.cli.hashes --probe > .ci/cpu.json  # how this CPU rounds; commit it with dvc.lock
 
-Left out is what tells seconds, which differ from run to run: the benchmarks, and the report and the model card that show them.
+Outputs with times, which differ between runs, are left out: the benchmarks, the report and the model card.
 """
 
 import argparse
@@ -29,31 +29,30 @@ VARYING = ("metrics/benchmark", "metrics/speed.json", "models/MODEL_CARD.md", "r
 CPU = Path(".ci/cpu.json")  # the probe of the CPU that made the committed dvc.lock
 REPRODUCED, CHANGED, OTHER_CPU = 0, 1, 3  # exit codes; argparse has 2
 
-# The default base model's: what its layers multiply by, the factors of LoRA among them, [out, in].
+# The shapes of the matrices of the default base model and of its LoRA factors, [out, in].
 LAYERS = [(576, 576), (192, 576), (1536, 576), (576, 1536)]
 FACTORS = [(16, 576), (16, 1536), (192, 16), (576, 16), (1536, 16)]
 HEAD = (49152, 576)
-TOKENS = (1, 25, 200)  # of a generated step, of a row, of a batch
+TOKENS = (1, 25, 200)  # in a generated step, a row, a batch
 
 
 def main() -> None:
-    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tools.cli.hashes", description=__doc__.splitlines()[0])
-    parser.add_argument("lock", nargs="?", type=Path, default=Path("dvc.lock"), help="the file to read, dvc.lock by default")
-    parser.add_argument("--against", type=Path, metavar="DVC_LOCK", help="the hashes that this one should have")
-    parser.add_argument("--probe", action="store_true", help=f"how this CPU rounds, for {CPU}")
+    parser.add_argument("lock", nargs="?", type=Path, default=Path("dvc.lock"), help="file to read (default: dvc.lock)")
+    parser.add_argument("--against", type=Path, metavar="DVC_LOCK", help="file with the expected hashes")
+    parser.add_argument("--probe", action="store_true", help=f"print how this CPU rounds, for {CPU}")
     arguments = parser.parse_args()
     if arguments.probe:
         print(json.dumps(probe(), indent=2))
         return
     try:
-        made = hashes(arguments.lock)
+        actual = hashes(arguments.lock)
         committed = hashes(arguments.against) if arguments.against else None
     except InputError as error:
         sys.exit(str(error))
     if committed is not None:
-        sys.exit(compared(committed, made))
-    for path, digest in made.items():
+        sys.exit(compare(committed, actual))
+    for path, digest in actual.items():
         print(digest, path)
 
 
@@ -61,7 +60,7 @@ def hashes(lock: Path) -> dict[str, str]:
     """The hashes of a dvc.lock by path, sorted.
 
     Raises:
-        InputError: there is none, or it is not a dvc.lock.
+        InputError: the file does not exist, or is not a dvc.lock.
     """
     if not lock.exists():
         raise InputError(f"{lock}: not found; run `make repro`")
@@ -69,36 +68,36 @@ def hashes(lock: Path) -> dict[str, str]:
     try:
         outputs = {out["path"]: out["md5"] for stage in content["stages"].values() for out in stage.get("outs", [])}
     except (KeyError, AttributeError, TypeError) as error:
-        raise InputError(f"{lock}: not what DVC writes ({type(error).__name__}: {error}); restore it from git") from error
+        raise InputError(f"{lock}: not written by DVC ({type(error).__name__}: {error}); restore it from git") from error
     return {path: digest for path, digest in sorted(outputs.items()) if not path.startswith(VARYING)}
 
 
-def compared(committed: dict[str, str], made: dict[str, str]) -> int:
-    """Says what differs, and whether the CPU can be why; returns the exit code."""
-    changed = [path for path in sorted(committed.keys() | made.keys()) if committed.get(path) != made.get(path)]
+def compare(committed: dict[str, str], actual: dict[str, str]) -> int:
+    """Prints what differs, and whether the CPU may be the reason; returns the exit code."""
+    changed = [path for path in sorted(committed.keys() | actual.keys()) if committed.get(path) != actual.get(path)]
     if not changed:
         print("the committed dvc.lock was reproduced to the byte")
         return REPRODUCED
     print(f"other bytes than those of the committed dvc.lock: {', '.join(changed)}")
     if not CPU.exists():
-        sys.exit(f"{CPU}: not found; write it where dvc.lock is made, with `python -m tools.cli.hashes --probe > {CPU}`")
+        sys.exit(f"{CPU}: not found; create it where dvc.lock is made, with `python -m tools.cli.hashes --probe > {CPU}`")
     stored, here = json.loads(CPU.read_text(encoding="utf-8")), probe()
     if stored.get("made_by") != here["made_by"]:
-        print(f"{CPU} was written with other packages or by another probe; make dvc.lock and {CPU} again")
+        print(f"{CPU} was made with other packages or another probe; make dvc.lock and {CPU} again")
         return CHANGED
     differing = [name for name in sorted(stored.keys() | here.keys()) if stored.get(name) != here.get(name)]
     if differing:
         print(f"this CPU rounds differently from the one that made the committed dvc.lock: {', '.join(differing)}")
         return OTHER_CPU
-    print(f"this CPU rounds as the one that made it ({CPU}), so the code, the rows or the packages changed them")
+    print(f"this CPU rounds like the one that made it ({CPU}), so code, rows or packages have changed the hashes")
     return CHANGED
 
 
 @functools.cache
 def probe() -> dict[str, str]:
-    """Hashes of fixed computations of the kinds that the stages do, with one thread, under the kernels that stages/ pins.
+    """Hashes of fixed computations like those of the stages, with one thread and the kernels that tunepress pins.
 
-    They call torch and onnxruntime and none of this project's functions, whose changes must not look like another CPU.
+    They only call torch and onnxruntime, because changes of this project must not look like another CPU.
     """
     import tunepress  # noqa: F401  (pins the kernels before torch is imported)
 
@@ -114,7 +113,7 @@ def probe() -> dict[str, str]:
 
 
 def made_by(kinds: Iterable[Callable[..., object]]) -> str:
-    """The packages whose kernels are probed, and a hash of what is computed: two probes say nothing where these differ."""
+    """The packages whose kernels are probed, and a hash of the computations; probes are only comparable if these are equal."""
     versions = [f"{package} {metadata.version(package).partition('+')[0]}" for package in ("numpy", "onnxruntime", "torch")]
     source = "".join(map(inspect.getsource, (*kinds, numbers)))
     return ", ".join([*versions, hashlib.sha256(source.encode()).hexdigest()[:12]])
@@ -129,7 +128,7 @@ def digest(results: "Iterable[Tensor]") -> str:
 
 
 def numbers(*shape: int, divisor: int = 1024) -> "Tensor":
-    """Multiples of a power of two, the same on every CPU."""
+    """Multiples of a power of two, equal on every CPU."""
     import torch
 
     generator = torch.Generator().manual_seed(sum(shape))
@@ -150,14 +149,14 @@ def attention() -> "Iterator[Tensor]":
 
     for length in TOKENS:
         query, key, value = (numbers(2, 9, length, 64 + part)[..., :64].contiguous().requires_grad_() for part in range(3))
-        found = scaled_dot_product_attention(query, key, value, is_causal=True)
-        found.square().sum().backward()
-        yield found
-        yield from (one.grad for one in (query, key, value) if one.grad is not None)
+        output = scaled_dot_product_attention(query, key, value, is_causal=True)
+        output.square().sum().backward()
+        yield output
+        yield from (tensor.grad for tensor in (query, key, value) if tensor.grad is not None)
 
 
 def activations() -> "Iterator[Tensor]":
-    """Functions of each number and of each row, and their gradients."""
+    """Elementwise and row-wise functions, and their gradients."""
     import torch
     from torch.nn.functional import cross_entropy, gelu, silu
 
@@ -170,9 +169,9 @@ def activations() -> "Iterator[Tensor]":
     for function in (silu, gelu, torch.tanh, torch.sigmoid, torch.exp, torch.cos, torch.sin, rms_norm, loss):
         for width in (64, 576, 1536):
             x = numbers(50, width).requires_grad_()
-            found = function(x)
-            found.square().sum().backward()
-            yield from (found, x.grad) if x.grad is not None else (found,)
+            output = function(x)
+            output.square().sum().backward()
+            yield from (output, x.grad) if x.grad is not None else (output,)
     for width in (50, 576, *HEAD[:1]):
         yield from (numbers(25, width).softmax(-1), numbers(25, width).log_softmax(-1))
 
@@ -191,7 +190,7 @@ def optimizer() -> "Iterator[Tensor]":
 
 
 def factorizations() -> "Iterator[Tensor]":
-    """What gptq makes of a second moment, in float64, and what initializes some adapters."""
+    """The factorizations of gptq, in float64, and of some initial adapters."""
     import torch
 
     for width in (576, 1536):
@@ -205,7 +204,7 @@ def factorizations() -> "Iterator[Tensor]":
 
 
 def onnxruntime_products() -> "Iterator[Tensor]":
-    """An MLP as the built model has it: a norm, int4 products with activations in int8 and in float32, and a softmax."""
+    """An MLP as in the built model: a norm, int4 products with activations in int8 and in float32, and a softmax."""
     import onnxruntime
     import torch
     from onnx import TensorProto, helper, numpy_helper

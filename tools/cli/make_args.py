@@ -1,6 +1,6 @@
-"""`python -m tools.cli.make_args MODULE WORD ...` runs a module with these words and those of $ARGS, for the Makefile.
+"""`python -m tools.cli.make_args MODULE ARGUMENT ...` runs a module with these arguments and those of $ARGS, for the Makefile.
 
-ARGS is split as a shell splits words, quotes and all, but nothing in it is executed, expanded or redirected.
+ARGS is split into words like in a shell, including quotes, but nothing in it is executed, expanded or redirected.
 """
 
 import os
@@ -9,7 +9,7 @@ import sys
 
 
 def main() -> None:
-    """Takes the place of this process with the module."""
+    """Replaces this process with the module."""
     try:
         words = shlex.split(os.environ.get("ARGS", ""))
     except ValueError as error:

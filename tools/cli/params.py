@@ -1,6 +1,6 @@
 """Composes params.yaml from conf/, and tells a choice from drift.
 
-params.yaml may differ from conf/ for two reasons. Drift: conf/ was edited and nobody composed it again; that is mended
+params.yaml may differ from conf/ for two reasons. Drift: conf/ was edited and nobody composed it again; that is fixed
 here. A choice: `dvc exp apply` (or a hand) put other values there; that is kept, and named, until `--reset`.
 conf/composed.yaml holds what conf/ alone gave when it was last composed, so the two can be told apart:
 

@@ -1,7 +1,7 @@
-"""Answers with the int4 model: `make predict TEXT="..."`, or one line of standard input after the other.
+"""Answers a text with the int4 model, `make predict TEXT="..."`, or each line of standard input.
 
-The prompt is the one the model was trained with, from prompt.json beside its weights. Where that has several columns,
-a line is a JSON object with all of them.
+The prompt is the one that the model was trained with, from the prompt.json in its folder. If it has several columns,
+each line must be a JSON object with all of them.
 """
 
 import argparse
@@ -16,13 +16,12 @@ from tunepress.core.paths import ONNX
 from tunepress.inference.onnx_model import OnnxModel
 from tunepress.text.prompt import Prompt
 
-VARIABLE = "TUNEPRESS_TEXT"  # the Makefile's way to hand over a text with quotes and dollar signs in it
+VARIABLE = "TUNEPRESS_TEXT"  # set by the Makefile, to pass a text with quotes and dollar signs
 
 
 def main() -> None:
-    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tools.cli.predict", description="Answer with the int4 model.")
-    parser.add_argument("text", nargs="*", help="what to answer; without it, lines of standard input")
+    parser.add_argument("text", nargs="*", help="text to answer; by default the lines of standard input")
     parser.add_argument("--model", type=Path, default=ONNX, help="folder of the ONNX model (default: %(default)s)")
     arguments = parser.parse_args()
     if isinstance(sys.stdin, TextIOWrapper):
@@ -39,18 +38,17 @@ def main() -> None:
 
 
 def predict(texts: Iterable[str], folder: Path) -> None:
-    """Prints the model's answer to each text, one a line."""
+    """Prints the model's answer to each text, one per line."""
     model, prompt = OnnxModel(folder), Prompt.load(folder)
     for number, text in enumerate(texts, start=1):
-        text.encode()  # an argument that was not UTF-8 holds surrogates, which a tokenizer chokes on
+        text.encode()  # an argument that was not UTF-8 contains surrogates, which a tokenizer cannot encode
         if "\0" in text:
-            raise InputError(f"line {number}: holds a NUL character, at which the tokenizer stops reading")
+            raise InputError(f"line {number}: contains a NUL character, at which the tokenizer stops")
         if text.strip():
             print(answer(model, prompt, text.strip(), number), flush=True)
 
 
 def answer(model: OnnxModel, prompt: Prompt, text: str, number: int) -> str:
-    """The answer to a line."""
     try:
         return model.answer(prompt.render_prompt(prompt.parse_row(text)), prompt.max_new_tokens).strip()
     except InputError as error:

@@ -1,6 +1,6 @@
-"""Writes report.html, the report of the last run with all experiments beside it: `make report`.
+"""Writes report.html, the report of the last run with a comparison of all experiments: `make report`.
 
-What DVC knows of other experiments is no input of the stage `report`, whose page must be the same for the same run.
+Other experiments are not an input of the stage `report`, whose page must be the same for the same run.
 """
 
 import sys
@@ -19,7 +19,6 @@ PAGE = Path("report.html")
 
 
 def main() -> None:
-    """The command line."""
     try:
         experiments = read_experiments(Run.read().score)
         with atomic_output(PAGE) as partial:
@@ -30,10 +29,10 @@ def main() -> None:
 
 
 def read_experiments(score: str) -> list[Experiment]:
-    """The working tree's run, and those of this branch's commits and of the experiments on them.
+    """Reads the runs of the working tree, of this branch's commits and of the experiments based on them.
 
     Raises:
-        InputError: DVC cannot tell.
+        InputError: DVC cannot read them.
     """
     return experiments_of(read(num=-1), score)
 

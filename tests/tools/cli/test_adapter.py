@@ -39,7 +39,7 @@ def test_the_file_is_the_one_that_a_build_writes(project: Path, root: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("first", "nowhere/a.onnx_adapter"), "nowhere: no model.onnx, so there is no ONNX model; run `make repro`"),
+        (("first", "nowhere/a.onnx_adapter"), "nowhere: model.onnx not found; run `make repro`"),
         (("third", "onnx/third.onnx_adapter"), "third/adapter_config.json: not found, so there is no adapter; run `make repro`"),
     ],
 )

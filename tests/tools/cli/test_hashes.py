@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.stages.outputs import ENVIRONMENT
-from tools.cli.hashes import CHANGED, CPU, OTHER_CPU, REPRODUCED, compared, hashes, probe
+from tools.cli.hashes import CHANGED, CPU, OTHER_CPU, REPRODUCED, compare, hashes, probe
 
 LOCK = """
 schema: '2.0'
@@ -77,7 +77,7 @@ def test_other_hashes_on_a_cpu_that_rounds_the_same_are_a_failure_that_names_the
     found = run(project, "--against", "committed.lock")
     assert found.returncode == CHANGED
     assert found.stdout.splitlines()[0] == "other bytes than those of the committed dvc.lock: models/adapter"
-    assert "this CPU rounds as the one that made it" in found.stdout
+    assert "this CPU rounds like the one that made it" in found.stdout
 
 
 def test_other_hashes_on_a_cpu_that_rounds_differently_are_told_apart(
@@ -85,7 +85,7 @@ def test_other_hashes_on_a_cpu_that_rounds_differently_are_told_apart(
 ) -> None:
     CPU.write_text(json.dumps(here | {"products": "another"}))
     made = hashes(Path("dvc.lock"))
-    assert compared(made | {"models/adapter": "12.dir"}, made) == OTHER_CPU
+    assert compare(made | {"models/adapter": "12.dir"}, made) == OTHER_CPU
     assert capsys.readouterr().out.splitlines()[1].endswith("that made the committed dvc.lock: products")
 
 
@@ -93,20 +93,20 @@ def test_a_probe_of_other_packages_excuses_nothing(
     project: Path, here: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     CPU.write_text(json.dumps(here | {"made_by": "torch 2.12.0, 0", "products": "another"}))
-    assert compared({"models/adapter": "12.dir"}, hashes(Path("dvc.lock"))) == CHANGED
-    assert capsys.readouterr().out.splitlines()[1].startswith(f"{CPU} was written with other packages")
+    assert compare({"models/adapter": "12.dir"}, hashes(Path("dvc.lock"))) == CHANGED
+    assert capsys.readouterr().out.splitlines()[1].startswith(f"{CPU} was made with other packages")
 
 
 def test_an_output_that_only_one_of_the_two_has_is_a_difference(project: Path) -> None:
     made = hashes(Path("dvc.lock"))
-    assert compared(made | {"models/onnx": "5"}, made) == CHANGED
-    assert compared({}, made) == CHANGED
+    assert compare(made | {"models/onnx": "5"}, made) == CHANGED
+    assert compare({}, made) == CHANGED
 
 
 def test_without_a_stored_probe_nothing_is_excused(project: Path) -> None:
     CPU.unlink()
-    with pytest.raises(SystemExit, match=r"^\.ci/cpu\.json: not found; write it where dvc\.lock is made, with `python"):
-        compared({}, hashes(Path("dvc.lock")))
+    with pytest.raises(SystemExit, match=r"^\.ci/cpu\.json: not found; create it where dvc\.lock is made, with `python"):
+        compare({}, hashes(Path("dvc.lock")))
 
 
 def test_ci_takes_exactly_these_exit_codes(root: Path) -> None:

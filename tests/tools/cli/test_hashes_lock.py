@@ -34,10 +34,10 @@ def test_what_tells_seconds_is_left_out(tmp_path: Path) -> None:
     [
         (LOCK[: LOCK.index(", {path")], " line 5: not YAML"),
         (LOCK.replace("  train:", "<<<<<<< HEAD\n  train:"), " line 3: a merge conflict that is not resolved"),
-        ("", ": not what DVC writes"),
+        ("", ": not written by DVC"),
         ("- a\n", ": must be a mapping"),
-        ("stages: [a]\n", ": not what DVC writes"),
-        (LOCK.replace("md5", "hash"), ": not what DVC writes"),
+        ("stages: [a]\n", ": not written by DVC"),
+        (LOCK.replace("md5", "hash"), ": not written by DVC"),
     ],
 )
 def test_a_broken_lock_is_one_line(content: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""`make repro`: one run at a time in a folder, and after a failure what the last good run made. The stages are two small ones."""
+"""`make repro`: one run at a time, and restored outputs after a failure. The stages are two small ones."""
 
 import hashlib
 import os
@@ -136,8 +136,8 @@ def project(made: Project) -> Iterator[Project]:
 
 
 SECOND = [
-    pytest.param(MAKE, "train", 2, r"repro: another run works in this folder \(process \d+, ", id="make repro, train"),
-    pytest.param(MAKE, "merge", 2, r"repro: another run works in this folder \(process \d+, ", id="make repro, merge"),
+    pytest.param(MAKE, "train", 2, r"repro: another run is using this folder \(process \d+, ", id="make repro, train"),
+    pytest.param(MAKE, "merge", 2, r"repro: another run is using this folder \(process \d+, ", id="make repro, merge"),
     pytest.param(("dvc", "repro"), "merge", 255, "is busy, it is being blocked by", id="dvc repro"),
     pytest.param(("dvc", "exp", "run"), "merge", 255, "'workspace' is busy", id="dvc exp run"),
     pytest.param(("dvc", "exp", "run", "--queue"), "merge", 255, "'workspace' is busy", id="dvc exp run --queue"),
