@@ -136,7 +136,10 @@ YARN = {"rope_type": "yarn", "factor": 4.0}
             "Gemma3ForConditionalGeneration is not supported; use a model of ",
         ),
         ({}, "a model without architectures is not supported; use a model of Ernie4_5ForCausalLM, "),
-        (HYBRID | {"layer_types": ["mamba", "attention"]}, "GraniteMoeHybridForCausalLM is supported only with attention, rope and "),
+        (
+            HYBRID | {"layer_types": ["mamba", "attention"]},
+            "GraniteMoeHybridForCausalLM is supported only with attention, rope and ",
+        ),
         (HYBRID | {"num_local_experts": 4}, "GraniteMoeHybridForCausalLM is supported only with attention, rope and no experts"),
         (HYBRID | {"position_embedding_type": None}, "GraniteMoeHybridForCausalLM is supported only with attention, rope and "),
         (
