@@ -1,4 +1,4 @@
-"""Calibration: how often a model is right where it is so and so sure."""
+"""Calibration: the accuracy of a model at each level of confidence."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ BINS = 10  # of equal width, as in the calibration error
 
 @dataclass(frozen=True)
 class Bin:
-    """Rows of like confidence.
+    """Rows of similar confidence.
 
     Attributes:
-        confidence: their mean probability of the likeliest label.
-        right: share of them whose likeliest label is the expected one.
-        rows: how many there are.
+        confidence: the mean probability of their most likely label.
+        right: share of them whose most likely label is the expected one.
+        rows: their number.
     """
 
     confidence: float
@@ -23,7 +23,7 @@ class Bin:
 
 
 def bins_of(rows: Iterable[dict[str, str]]) -> list[Bin]:
-    """The bins that hold a row, from the least sure to the surest.
+    """The bins that are not empty, by rising confidence.
 
     Args:
         rows: predictions with `expected`, `top_label` and `confidence`, 0 to 1.
@@ -34,6 +34,6 @@ def bins_of(rows: Iterable[dict[str, str]]) -> list[Bin]:
         number = min(int(confidence * BINS), BINS - 1)
         members.setdefault(number, []).append((confidence, row["top_label"] == row["expected"]))
     return [
-        Bin(fmean(confidence for confidence, _ in one), fmean(right for _, right in one), len(one))
-        for _, one in sorted(members.items())
+        Bin(fmean(confidence for confidence, _ in rows), fmean(right for _, right in rows), len(rows))
+        for _, rows in sorted(members.items())
     ]

@@ -1,4 +1,4 @@
-"""Example answers: a few rows of the test set as a reader would want to see them."""
+"""Example answers: a few rows of the test set in a readable form."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,9 +19,9 @@ class Example:
 
     Attributes:
         source: file and row.
-        text: what was asked, without the template around it.
+        text: the input, without the template.
         expected: the right answer.
-        answers: who said what, with its confidence where there is one.
+        answers: by model, with the confidence if there is one.
     """
 
     source: str
@@ -31,7 +31,7 @@ class Example:
 
 
 def right(onnx: Rows, prompt: Prompt) -> list[Example]:
-    """The first right answers of the shipped model, those to different labels first."""
+    """The first right answers of the shipped model, one of each label first."""
     rows = [row for row in onnx if is_right(row)]
     first = {row["expected"]: row for row in reversed(rows)} if prompt.labels else {}
     ordered = [first[label] for label in prompt.labels or () if label in first]
@@ -40,13 +40,13 @@ def right(onnx: Rows, prompt: Prompt) -> list[Example]:
 
 
 def wrong(onnx: Rows, prompt: Prompt) -> list[Example]:
-    """Wrong answers of the shipped model, the surest first."""
+    """Wrong answers of the shipped model, the most confident first."""
     rows = sorted((row for row in onnx if not is_right(row)), key=lambda row: -(confidence(row) or 0))
     return [_example(row, prompt, "onnx") for row in rows[:COUNT]]
 
 
 def changed(rows: Rows, prompt: Prompt) -> list[Example]:
-    """The first rows that the shipped model answers otherwise than the merged one."""
+    """The first rows that the shipped and the merged model answer differently."""
     return [
         Example(
             row["source"],
@@ -59,17 +59,17 @@ def changed(rows: Rows, prompt: Prompt) -> list[Example]:
 
 
 def is_right(row: Mapping[str, str]) -> bool:
-    """Whether a prediction is what was expected, up to the space between words."""
+    """Whether a prediction is the expected answer; white space between words does not matter."""
     return row["predicted"].split() == row["expected"].split()
 
 
 def confidence(row: Mapping[str, str]) -> float | None:
-    """The probability of the label that was said, where it is also the likeliest one."""
+    """The probability of the predicted label; None unless it is also the most likely one."""
     return float(row["confidence"]) if row.get("top_label") == row["predicted"] else None
 
 
 def text_of(rendered: str, prompt: Prompt) -> str:
-    """What stands in a prompt's columns; with several, each on a line of its own with its name."""
+    """The columns of a prompt; several are on a line each, with their names."""
     values = columns_of(rendered, prompt)
     if len(values) == 1:
         return shown(*values.values())
@@ -77,24 +77,24 @@ def text_of(rendered: str, prompt: Prompt) -> str:
 
 
 def columns_of(rendered: str, prompt: Prompt) -> dict[str, str]:
-    """The values that the template was filled with, or others that give the same prompt."""
+    """Values of the template that give this prompt."""
     pattern = "".join(re.escape(literal) + ("" if name is None else "(.*?)") for literal, name in parts(prompt.prompt))
-    found = re.fullmatch(pattern, rendered, flags=re.DOTALL)
-    return dict(zip(prompt.columns, found.groups(), strict=True)) if found else {"prompt": rendered}
+    match = re.fullmatch(pattern, rendered, flags=re.DOTALL)
+    return dict(zip(prompt.columns, match.groups(), strict=True)) if match else {"prompt": rendered}
 
 
 def parts(template: str) -> Iterable[tuple[str, str | None]]:
-    """Text and the column behind it, None behind the last text."""
+    """Each text with the column that follows it, None after the last text."""
     return ((literal, name) for literal, name, _, _ in Formatter().parse(template))
 
 
 def shown(text: str) -> str:
-    """A text of a readable length."""
+    """A text, shortened to a readable length."""
     text = text.strip()
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1].rsplit(maxsplit=1)[0]} …"
 
 
 def _example(row: Mapping[str, str], prompt: Prompt, name: str) -> Example:
-    sure = confidence(row)
-    said = shown(row["predicted"]) if sure is None else f"{row['predicted']} ({sure:.2f})"
-    return Example(row["source"], text_of(row["prompt"], prompt), shown(row["expected"]), {name: said})
+    probability = confidence(row)
+    answer = shown(row["predicted"]) if probability is None else f"{row['predicted']} ({probability:.2f})"
+    return Example(row["source"], text_of(row["prompt"], prompt), shown(row["expected"]), {name: answer})

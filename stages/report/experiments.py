@@ -1,4 +1,4 @@
-"""Experiments: what DVC knows of other runs."""
+"""Experiments: other runs that DVC knows."""
 
 import math
 from collections.abc import Iterable
@@ -29,22 +29,22 @@ def experiments_of(table: Iterable[dict[str, Any]], score: str) -> list[Experime
     Commits from before metrics/summary.json was flat have them as `onnx.size_mb` and `onnx.accuracy`.
 
     Args:
-        table: a mapping of each row's columns; a column of a metric is named with its file where two files have it.
+        table: the columns of each row; the file's name is part of a metric's column if two files have the metric.
         score: accuracy or exact_match.
     """
-    found: list[Experiment] = []
+    experiments: list[Experiment] = []
     for row in table:
         size, value = ((cell(row, name) or cell(row, f"onnx.{name}")) for name in ("size_mb", score))
         if size is None or value is None:
             continue
         name = row["Experiment"] or row["rev"]
-        seen = {(one.size_mb, one.score) for one in found}
+        seen = {(experiment.size_mb, experiment.score) for experiment in experiments}
         if row["Experiment"] or (size, value) not in seen:
-            found.append(Experiment(name, size, value, workspace=row["rev"] == "workspace"))
-    return found
+            experiments.append(Experiment(name, size, value, workspace=row["rev"] == "workspace"))
+    return experiments
 
 
 def cell(row: dict[str, Any], name: str) -> float | None:
-    """A figure of metrics/summary.json; None where the run has none, which DVC tells in words or as `!`."""
+    """A metric of metrics/summary.json; None if the run has none, which DVC shows as a word or as `!`."""
     value = row.get(name, row.get(f"metrics/summary.json:{name}"))
     return value if isinstance(value, float) and math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""Figures of a whole run: the metrics of all stages side by side."""
+"""The metrics of a whole run: those of all stages together."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from tunepress.text.labels import score_name
 
 CANDIDATES = ("base", "merged", "onnx")
 TIMED = ("merged", "onnx")  # those whose speed is measured
-NO_COLUMNS = ("split", "rows", "confidence_level", "per_class")  # figures of a candidate that stand elsewhere than in its row
+NO_COLUMNS = ("split", "rows", "confidence_level", "per_class")  # metrics of a candidate that are not in its row
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,9 @@ class Run:
 
     @property
     def rows(self) -> str:
-        """Which rows the candidates were asked, and how many."""
-        asked = self.evaluate["onnx"]
-        return f"{asked['rows']:,} {asked.get('split', 'test')} rows"  # earlier runs had no choice
+        """The number of rows on which the candidates were measured, and their split."""
+        onnx = self.evaluate["onnx"]
+        return f"{onnx['rows']:,} {onnx.get('split', 'test')} rows"  # earlier runs had no choice
 
     @property
     def score(self) -> str:
@@ -51,14 +51,14 @@ class Run:
 
     @property
     def names(self) -> list[str]:
-        """The figures of each candidate in a table."""
+        """The metrics in a table of the candidates."""
         if self.score == "accuracy":
             return ["accuracy", "macro_f1", "invalid_rate"]
         return ["exact_match", "token_f1", "rouge_l", "perplexity"]
 
     @property
     def all_names(self) -> list[str]:
-        """All figures that a candidate has one of, the user's own metric included."""
+        """All metrics that are a single number, the user's own included."""
         bounds = (f"{self.score}_low", f"{self.score}_high")
         rest = [name for name in self.evaluate["onnx"] if name not in (*self.names, *bounds, *NO_COLUMNS)]
         return [*self.names, *rest]

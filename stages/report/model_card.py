@@ -1,4 +1,4 @@
-"""The model card: what a stranger must know to use the model, with a snippet that runs."""
+"""The model card: what a user of the model must know, with a snippet that runs."""
 
 import json
 import re
@@ -57,7 +57,7 @@ def requirement(execution_provider: str) -> str:
 
 
 def snippet(prompt: Prompt, adapter: bool) -> str:
-    """Python that asks the model one row, which is a placeholder: the card is public and the rows need not be.
+    """Python that runs the model on one row, a placeholder: the card may be public and the rows private.
 
     Args:
         prompt: the template.
@@ -95,6 +95,6 @@ def snippet(prompt: Prompt, adapter: bool) -> str:
 
 
 def fenced(text: str, language: str = "") -> str:
-    """A code block, whatever stands in it."""
+    """A code block, whatever it contains."""
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence}{language}\n{text}\n{fence}"

@@ -1,4 +1,4 @@
-"""The report as one HTML page that asks the network for nothing."""
+"""The report as one HTML page, which loads nothing from the network."""
 
 import csv
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ Rows = list[dict[str, str]]
 
 @dataclass(frozen=True)
 class Findings:
-    """What the report and the model card tell of.
+    """What the report and the model card show.
 
     Attributes:
         title: of the report.
@@ -54,7 +54,7 @@ class Findings:
 
     @property
     def verdict(self) -> str:
-        """What training and rounding did to the score, in a sentence."""
+        """The score after int4, after training and before training, in a sentence."""
         base, merged, onnx = map(self.run.score_of, CANDIDATES)
         return (
             f"{tables.words(self.run.score).capitalize()} {onnx:.3f} as {self.parameters['build.precision']} ONNX, {merged:.3f} "
@@ -89,7 +89,7 @@ def page(findings: Findings) -> str:
 
 
 def key_figures(findings: Findings) -> list[tuple[str, str, str, str]]:
-    """The figures at the head of the page: what, how much, its unit, and what to hold it against."""
+    """The figures at the top of the page: name, value, unit, and what to compare it with."""
     run = findings.run
     low, high = run.interval("onnx")
     level = f"{run.evaluate['onnx']['confidence_level']:.0%}"
@@ -116,7 +116,7 @@ def gate_in_words(verdicts: Sequence[Verdict]) -> str:
 def tables_of(findings: Findings) -> dict[str, tables.Table]:
     """The tables by name."""
     run = findings.run
-    found = [
+    all_tables = [
         tables.scores(run),
         tables.gate(findings.verdicts),
         *([tables.per_class(run)] if "per_class" in run.evaluate["onnx"] else []),
@@ -127,11 +127,11 @@ def tables_of(findings: Findings) -> dict[str, tables.Table]:
         tables.pairs("versions", "Installed when this report was made", ["package", "version"], made_with()),
         tables.pairs("hashes", "What went in and what is shipped", ["file", "sha256"], findings.hashes),
     ]
-    return {table.name: table for table in found}
+    return {table.name: table for table in all_tables}
 
 
 def made_with() -> dict[str, str]:
-    """Versions, and the image where there is one."""
+    """Versions of packages, and the image if there is one."""
     container = current_image()
     return installed_versions() | ({container["name"]: container["digest"]} if container else {})
 
@@ -153,7 +153,7 @@ def draw(findings: Findings) -> dict[str, Markup]:
 
 
 def environment() -> Environment:
-    """Where the templates lie and how they are filled in."""
+    """The environment of the templates."""
     return Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=select_autoescape(["html.jinja"]),

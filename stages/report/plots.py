@@ -1,4 +1,4 @@
-"""Plots of the report. The accent is for what is shipped; names given as `gid` become ids in the page."""
+"""Plots of the report. The accent marks the shipped model; each `gid` becomes an id in the page."""
 
 from collections.abc import Sequence
 
@@ -25,8 +25,8 @@ def ladder(names: Sequence[str], values: Sequence[float], intervals: Sequence[tu
     axes.set(xlim=(0, 1.14), xticks=[0, 0.25, 0.5, 0.75, 1], xlabel=label)
     axes.tick_params(axis="y", length=0)
     axes.invert_yaxis()
-    said = ", ".join(f"{name} {value:.3f}" for name, value in zip(names, values, strict=True))
-    return inline(figure, "ladder", f"{label} of each candidate", f"Bars with intervals: {said}.")
+    description = ", ".join(f"{name} {value:.3f}" for name, value in zip(names, values, strict=True))
+    return inline(figure, "ladder", f"{label} of each candidate", f"Bars with intervals: {description}.")
 
 
 def loss_curves(train: Curve, validation: Curve) -> Markup:
@@ -44,7 +44,7 @@ def loss_curves(train: Curve, validation: Curve) -> Markup:
 
 
 def lengths(edges: Sequence[int], counts: Sequence[int], limit: int) -> Markup:
-    """Histogram of the rows' tokens, and the line behind which a row is cut or dropped.
+    """Histogram of the rows' tokens, and the limit above which a row is cut or dropped.
 
     Args:
         edges: of the bins, in tokens, one more than `counts`.
@@ -63,41 +63,44 @@ def lengths(edges: Sequence[int], counts: Sequence[int], limit: int) -> Markup:
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set(xlabel="tokens of a row (log scale)", ylabel="rows", ylim=(0, max(counts) * 1.2))
-    said = f"{sum(counts)} rows between {edges[0]} and {edges[-1]} tokens; the limit is {limit}."
-    return inline(figure, "lengths", "Lengths of the rows in tokens", said)
+    description = f"{sum(counts)} rows between {edges[0]} and {edges[-1]} tokens; the limit is {limit}."
+    return inline(figure, "lengths", "Lengths of the rows in tokens", description)
 
 
 def reliability(bins: dict[str, list[Bin]]) -> Markup:
     """Confidence against the share that is right, for each candidate; on the diagonal the two are the same."""
     figure, axes = canvas(height=3.9)
     axes.plot([0, 1], [0, 1], color=LINE, linewidth=1.5, linestyle=(0, (4, 3)), gid="diagonal")
-    rows = max(sum(one.rows for one in members) for members in bins.values())
+    rows = max(sum(bin.rows for bin in members) for members in bins.values())
     for (name, members), colour in zip(bins.items(), (MUTED, ACCENT), strict=True):
-        x, y = [one.confidence for one in members], [one.right for one in members]
+        x, y = [bin.confidence for bin in members], [bin.right for bin in members]
         axes.plot(x, y, color=colour, linewidth=1.2, label=name)
-        axes.scatter(x, y, [18 + 220 * one.rows / rows for one in members], color=colour, gid=name)
+        axes.scatter(x, y, [18 + 220 * bin.rows / rows for bin in members], color=colour, gid=name)
     axes.set(xlim=(0, 1.04), ylim=(-0.04, 1.04), xlabel="confidence", ylabel="share that is right")
     axes.legend(loc="upper left")
-    said = "; ".join(
-        f"{name}: " + ", ".join(f"{one.right:.2f} right at {one.confidence:.2f}" for one in members)
+    description = "; ".join(
+        f"{name}: " + ", ".join(f"{bin.right:.2f} right at {bin.confidence:.2f}" for bin in members)
         for name, members in bins.items()
     )
-    return inline(figure, "reliability", "Confidence and the share that is right", f"{said}.")
+    return inline(figure, "reliability", "Confidence and the share that is right", f"{description}.")
 
 
 def sizes(experiments: Sequence[Experiment], score: str) -> Markup:
     """Size on disk against the score of each experiment, that of the working tree in the accent."""
     figure, axes = canvas(height=3.4)
-    ordered = sorted(experiments, key=lambda one: one.workspace)  # drawn last, so on top
-    for number, one in enumerate(ordered):
-        colour = ACCENT if one.workspace else MUTED
-        axes.plot(one.size_mb, one.score, "o", color=colour, markersize=9 if one.workspace else 6, gid=f"experiment-{number}")
-        if one.workspace:
-            axes.annotate(one.name, (one.size_mb, one.score), (8, 4), textcoords="offset points", color=ACCENT)
+    ordered = sorted(experiments, key=lambda experiment: experiment.workspace)  # drawn last, so on top
+    for number, experiment in enumerate(ordered):
+        colour = ACCENT if experiment.workspace else MUTED
+        size = 9 if experiment.workspace else 6
+        axes.plot(experiment.size_mb, experiment.score, "o", color=colour, markersize=size, gid=f"experiment-{number}")
+        if experiment.workspace:
+            axes.annotate(
+                experiment.name, (experiment.size_mb, experiment.score), (8, 4), textcoords="offset points", color=ACCENT
+            )
     axes.margins(0.18)
     axes.set(xlabel="size of the ONNX model, MB", ylabel=score)
-    said = ", ".join(f"{one.name} {one.size_mb:.0f} MB {one.score:.3f}" for one in experiments)
-    return inline(figure, "sizes", f"Size against {score} of all experiments", f"{said}.")
+    points = [f"{experiment.name} {experiment.size_mb:.0f} MB {experiment.score:.3f}" for experiment in experiments]
+    return inline(figure, "sizes", f"Size against {score} of all experiments", f"{', '.join(points)}.")
 
 
 def canvas(height: float) -> tuple[Figure, Axes]:

@@ -1,4 +1,4 @@
-"""report: gathers what all stages measured in metrics/summary.json, report/index.html and the model card."""
+"""report: collects what all stages measured in metrics/summary.json, report/index.html and the model card."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -39,7 +39,7 @@ def main(cfg: Config) -> str:
 
 
 def gather(cfg: Config, experiments: Sequence[Experiment] = ()) -> Findings:
-    """Reads what the stages made. `experiments` are other runs to stand beside this one."""
+    """Reads what the stages made. `experiments` are other runs to compare with."""
     run = Run.read()
     return Findings(
         title=cfg.report.title,

@@ -9,7 +9,7 @@ import matplotlib
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-# Each stands for a custom property of the page's style sheet, so that one drawing is right in light and in dark.
+# Each is replaced by a custom property of the page's style sheet, so that one drawing works in light and in dark.
 INK, MUTED, LINE, SOFT, ACCENT = "#010203", "#010204", "#010205", "#010206", "#010207"
 PROPERTIES = {INK: "--ink", MUTED: "--muted", LINE: "--line", SOFT: "--soft", ACCENT: "--accent"}
 WIDTH = 5.0  # inches: 360 units of the drawing, so about 360 pixels and text of 12 on a phone
@@ -41,8 +41,8 @@ def inline(figure: Figure, name: str, title: str, description: str) -> Markup:
 
     Args:
         figure: drawn in the colours of this module.
-        name: begins every id in the element, those that artists were given (`gid`) included.
-        title: what a screen reader calls it.
+        name: the prefix of every id in the element, including the `gid` of artists.
+        title: its name for a screen reader.
         description: what it shows, in words.
     """
     text = io.StringIO()

@@ -1,4 +1,4 @@
-"""Tables of the report: what was measured, as the words and figures of its cells."""
+"""Tables of the report: what was measured, as text."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -30,16 +30,16 @@ class Table:
 
 @dataclass(frozen=True)
 class Confusion:
-    """One candidate's answers: for each expected label, in `labels`, how often it said each of `said`."""
+    """One candidate's answers: for each expected label, in `labels`, how often it gave each of `answers`."""
 
     name: str
     labels: Sequence[str]
-    said: Sequence[str]
+    answers: Sequence[str]
     counts: Sequence[Sequence[int]]
 
 
 def scores(run: Run) -> Table:
-    """All figures of each candidate, one candidate a column."""
+    """All metrics, with a column for each candidate."""
     level = f"{run.evaluate['onnx']['confidence_level']:.0%} interval"
     intervals = [run.interval(name) for name in CANDIDATES]
     rows = [
@@ -48,14 +48,14 @@ def scores(run: Run) -> Table:
         [f"{level}, to", *(figure(high) for _, high in intervals)],
     ]
     names = run.all_names[1:]
-    if run.by_likelihood("base"):  # what decides is not its answers' score, so that follows
+    if run.by_likelihood("base"):  # its score is not that of its answers, which follows
         rows.append([f"{words(run.score)} of the answers", *(figure(run.evaluate[name][run.score]) for name in CANDIDATES)])
     rows += [[words(key), *(figure(run.evaluate[name][key]) for name in CANDIDATES)] for key in names]
     return Table("scores", caption(run), ["", *CANDIDATES], rows)
 
 
 def caption(run: Run) -> str:
-    """Which rows were asked, and how base was measured."""
+    """The rows, and how base was measured."""
     base = f"; {words(run.score)} of base is that of its most likely label" if run.by_likelihood("base") else ""
     return f"{run.rows} that no model was trained on{base}"
 
@@ -71,25 +71,25 @@ def gate(verdicts: Sequence[Verdict]) -> Table:
 def per_class(run: Run) -> Table:
     """Precision, recall and F1 of each label as the shipped model answers."""
     rows = [
-        [label, *(figure(one[name]) for name in ("precision", "recall", "f1")), f"{one['rows']:,}"]
-        for label, one in run.evaluate["onnx"]["per_class"].items()
+        [label, *(figure(metrics[name]) for name in ("precision", "recall", "f1")), f"{metrics['rows']:,}"]
+        for label, metrics in run.evaluate["onnx"]["per_class"].items()
     ]
     return Table("per-class", "onnx, label by label", ["label", "precision", "recall", "F1", "rows"], rows)
 
 
 def confusions(predictions: Mapping[str, Sequence[Mapping[str, str]]], labels: Sequence[str]) -> list[Confusion]:
     """A confusion matrix of each candidate, all with the same columns."""
-    said = {name: [row["predicted"] for row in rows] for name, rows in predictions.items()}
-    columns = [*labels, *([INVALID] if any(INVALID in answers for answers in said.values()) else [])]
-    found = []
+    predicted = {name: [row["predicted"] for row in rows] for name, rows in predictions.items()}
+    columns = [*labels, *([INVALID] if any(INVALID in answers for answers in predicted.values()) else [])]
+    matrices = []
     for name, rows in predictions.items():
-        counts = confusion_matrix([row["expected"] for row in rows], said[name], labels=columns)[: len(labels)]
-        found.append(Confusion(name, labels, columns, counts.tolist()))
-    return found
+        counts = confusion_matrix([row["expected"] for row in rows], predicted[name], labels=columns)[: len(labels)]
+        matrices.append(Confusion(name, labels, columns, counts.tolist()))
+    return matrices
 
 
 def agreement(run: Run) -> Table:
-    """How alike the merged model and the shipped one answer."""
+    """The agreement of the merged model and the shipped one."""
     figures = run.compare
     rows = [
         ["rows answered differently", f"{figures['changed']:,} of {figures['rows']:,}"],
@@ -105,18 +105,18 @@ def agreement(run: Run) -> Table:
 
 
 def speed(run: Run) -> Table:
-    """Seconds, memory and tokens a second: medians, with the least and the most in brackets."""
+    """Seconds, memory and tokens a second: medians, with minimum and maximum in brackets."""
     pair = [run.benchmark[name] for name in TIMED]
     rows = [
-        ["size on disk, MB", *(f"{one['size_mb']:,.0f}" for one in pair)],
-        ["loading, s", *(f"{one['load_seconds']:.2f}" for one in pair)],
-        ["peak memory, MB", *(f"{one['peak_memory_mb']:,.0f}" for one in pair)],
+        ["size on disk, MB", *(f"{benchmark['size_mb']:,.0f}" for benchmark in pair)],
+        ["loading, s", *(f"{benchmark['load_seconds']:.2f}" for benchmark in pair)],
+        ["peak memory, MB", *(f"{benchmark['peak_memory_mb']:,.0f}" for benchmark in pair)],
     ]
     for batch in (key for key in pair[0] if key.startswith("batch_")):
         prompts = batch.removeprefix("batch_")
         at_once = "one prompt" if prompts == "1" else f"{prompts} prompts at once"
         for key in pair[0][batch]:
-            rows.append([f"{at_once}: {SPEEDS.get(key, words(key))}", *(spread(one[batch][key]) for one in pair)])
+            rows.append([f"{at_once}: {SPEEDS.get(key, words(key))}", *(spread(benchmark[batch][key]) for benchmark in pair)])
     first = pair[1]
     machine = ", ".join(filter(None, (first["machine"]["cpu"], f"{first['machine']['cores']} cores", first["machine"]["gpu"])))
     work = f"{first['prompt_tokens']:,} tokens asked, {first['new_tokens']:,} answered, median of {first['repetitions']}"
@@ -124,7 +124,7 @@ def speed(run: Run) -> Table:
 
 
 def data(run: Run) -> Table:
-    """Where the rows went."""
+    """How many rows were read, used and dropped."""
     prepare = run.prepare
     rows = [["read", f"{prepare['rows']:,}"]]
     rows += [[f"for {'training' if name == 'train' else name}", f"{count:,}"] for name, count in prepare["splits"].items()]
@@ -138,11 +138,11 @@ def data(run: Run) -> Table:
 
 
 def training(run: Run) -> Table:
-    """What was trained, and how far."""
+    """Parameters, steps and losses of the training."""
     names = {"parameters": "parameters", "trainable_parameters": "trained of them", "steps": "optimizer steps"}
-    rows = [[said, f"{run.train[key]:,}"] for key, said in names.items()]
+    rows = [[label, f"{run.train[key]:,}"] for key, label in names.items()]
     losses = {"train_loss": "mean loss of training", "eval_loss": "loss of validation at the end"}
-    rows += [[said, figure(run.train[key])] for key, said in losses.items() if run.train.get(key) is not None]
+    rows += [[label, figure(run.train[key])] for key, label in losses.items() if run.train.get(key) is not None]
     return Table("training", "What was trained", ["", "figure"], rows)
 
 
@@ -152,17 +152,17 @@ def pairs(name: str, caption: str, head: Sequence[str], values: Mapping[str, str
 
 
 def parameter(value: Any) -> str:
-    """A parameter's value: a text as it is, anything else as JSON."""
+    """A parameter's value: a string as it is, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def figure(value: float) -> str:
-    """Three digits behind the point where they tell something."""
+    """Three decimal places, none for large numbers."""
     return f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"
 
 
 def spread(measured: Mapping[str, float]) -> str:
-    """Median with the least and the most."""
+    """Median with minimum and maximum."""
     digits = 0 if measured["median"] >= 100 else 1
     return "{median:,.{0}f} ({min:,.{0}f} to {max:,.{0}f})".format(digits, **measured)
 

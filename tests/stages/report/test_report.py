@@ -210,7 +210,7 @@ def test_the_model_card_of_a_base_model_says_that_nothing_was_trained(project: P
     report.main(sections(root, labels))
     card = MODEL_CARD.read_text(encoding="utf-8")
     assert "Nothing was trained: SmolLM2-135M-Instruct was taken as it is\nand built for cpu in int4." in card
-    assert "The model is asked with this text" in card
+    assert "The model is prompted with this text" in card
     assert "## What it was trained on" not in card
 
 
