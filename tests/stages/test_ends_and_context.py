@@ -151,7 +151,7 @@ def test_a_model_without_an_end_is_refused_by_prepare_and_by_doctor(tiny_phi3: P
     with pytest.raises(InputError, match="no token ends an answer") as refused:
         project(base, ROWS)
     finding = places.base(base, 256)
-    assert (finding.state, finding.found) == (State.error, str(refused.value).replace(str(BASE), str(base)))
+    assert (finding.state, finding.detail) == (State.error, str(refused.value).replace(str(BASE), str(base)))
     assert not PREPARED.joinpath("prompt.json").exists()
 
 
