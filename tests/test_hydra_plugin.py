@@ -67,7 +67,7 @@ def test_what_a_former_name_points_to_is_there() -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [
         (["adapter.init_lora_weights=loftq"], "adapter.init_lora_weights: loftq compensates for quantization"),
         (["adapter=loftq", "merge.base=original"], "set merge.base=dequantized"),
@@ -93,8 +93,8 @@ def test_what_a_former_name_points_to_is_there() -> None:
         (["+build.extra_options.adapter_path=models/adapter"], "the adapter is in the weights already"),
     ],
 )
-def test_values_that_cannot_go_together_are_refused_before_any_stage(overrides: list[str], said: str) -> None:
-    assert said in refused(*overrides)
+def test_values_that_cannot_go_together_are_refused_before_any_stage(overrides: list[str], message: str) -> None:
+    assert message in refused(*overrides)
 
 
 @pytest.mark.parametrize("name", ["lora", "rslora", "dora", "qlora", "qdora", "loftq", "pissa"])
@@ -167,8 +167,8 @@ def test_rows_that_lie_here_ask_for_no_stage() -> None:
 def test_rows_from_elsewhere_are_watched_where_they_are_collected(
     overrides: list[str], remote: list[str], collected: str, tracked: str
 ) -> None:
-    found = watched(*overrides)
-    assert (found.remote, found.collected, found.data) == (remote, collected, tracked)
+    composed = watched(*overrides)
+    assert (composed.remote, composed.collected, composed.data) == (remote, collected, tracked)
 
 
 def test_a_folder_of_rows_is_watched_where_it_is_read(tmp_path: Path) -> None:
@@ -190,15 +190,15 @@ def test_files_whose_folder_would_be_the_project_are_refused(files: str) -> None
 
 
 def test_a_datastore_becomes_an_address() -> None:
-    found = data("data=azureml_datastore", *DATASTORE, "data.datastore.relative_path=/a/tone.jsonl")
+    composed = data("data=azureml_datastore", *DATASTORE, "data.datastore.relative_path=/a/tone.jsonl")
     prefix = "azureml://subscriptions/s/resourcegroups/r/workspaces/w/datastores/workspaceblobstore/paths"
-    assert found.files == [f"{prefix}/a/tone.jsonl"]
-    assert found.labels == data().labels
+    assert composed.files == [f"{prefix}/a/tone.jsonl"]
+    assert composed.labels == data().labels
     assert watched("data=azureml_datastore", *DATASTORE, "data.datastore.relative_path=/a/tone.jsonl").remote == ["files"]
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [
         (["data=azureml_datastore"], "data.datastore.relative_path: has no value"),
         (["data=azureml_datastore", *DATASTORE], "set it with -S data.datastore.relative_path=..."),
@@ -206,8 +206,8 @@ def test_a_datastore_becomes_an_address() -> None:
         (["data.test_files=['gs://rows/a.csv']"], "unknown kind of address gs://"),
     ],
 )  # fmt: skip
-def test_an_address_that_cannot_be_is_refused_before_any_stage(overrides: list[str], said: str) -> None:
-    assert said in refused(*overrides)
+def test_an_address_that_cannot_be_is_refused_before_any_stage(overrides: list[str], message: str) -> None:
+    assert message in refused(*overrides)
 
 
 # templates

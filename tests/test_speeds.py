@@ -52,15 +52,15 @@ def is_fast(path: Path) -> bool:
 
 def names(tree: ast.Module) -> set[str]:
     """The modules of this project that a file imports, or runs by `python -m`; a package's name is that of its __main__ too."""
-    found: set[str] = set()
+    matched: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
-            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            matched |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            matched |= {alias.name for alias in node.names}
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            found |= {node.value, f"{node.value}.__main__"}
-    return found & MODULES.keys()
+            matched |= {node.value, f"{node.value}.__main__"}
+    return matched & MODULES.keys()
 
 
 def test_every_module_has_a_fast_test() -> None:

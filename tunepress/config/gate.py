@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass
 class Gate:
-    """Bounds; null sets none. The score is accuracy where there are labels, else exact match."""
+    """Bounds; null sets none. The score is accuracy where there are labels, otherwise exact match."""
 
     max_drop: float | None  # of the score, onnx against merged
     min_gain: float | None  # of the score, merged against base

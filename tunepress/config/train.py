@@ -16,7 +16,7 @@ class SamplingStrategy(Enum):
 
 @dataclass
 class Train:
-    """Fields of TrainingArguments of the same names, but for those under the line."""
+    """Fields of TrainingArguments of the same names, except those under the line."""
 
     data_seed: int
     num_train_epochs: float  # how often each row is learned

@@ -21,10 +21,10 @@ INTERNAL = {"hf_details"}  # what the builder hands itself among the options, be
 
 
 def refused(build: Build) -> str:
-    said = problem(build)
-    assert said
-    assert "\n" not in said
-    return said
+    message = problem(build)
+    assert message
+    assert "\n" not in message
+    return message
 
 
 def package() -> Path:
@@ -88,7 +88,7 @@ def test_every_target_has_a_recipe_and_every_recipe_says_in_its_first_line_what_
 
 
 @pytest.mark.parametrize(
-    ("precision", "execution_provider", "said"),
+    ("precision", "execution_provider", "message"),
     [
         ("int3", "cpu", "build.precision: the builder has no int3 for cpu, only cpu: fp32, int8, int4; cuda: fp32, "),
         ("fp16", "cpu", "build.precision: the builder has no fp16 for cpu, only cpu: fp32, "),
@@ -103,13 +103,13 @@ def test_every_target_has_a_recipe_and_every_recipe_says_in_its_first_line_what_
     ],
 )
 def test_a_target_that_the_builder_does_not_list_comes_with_those_it_does(
-    precision: str, execution_provider: str, said: str
+    precision: str, execution_provider: str, message: str
 ) -> None:
-    assert refused(recipe(precision, execution_provider)).startswith(said)
+    assert refused(recipe(precision, execution_provider)).startswith(message)
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "said"),
+    ("name", "value", "message"),
     [
         ("shared_embedings", True, "did you mean build.extra_options.shared_embeddings?"),
         ("zzzz", 1, "unknown key build.extra_options.zzzz; known here: aux_hidden_state_layers, enable_cuda_fpa_intb_gemm, "),
@@ -128,8 +128,8 @@ def test_a_target_that_the_builder_does_not_list_comes_with_those_it_does(
         ("mtp_quant_config", "mtp.json", "must be a JSON object, got 'mtp.json'"),
     ],
 )
-def test_an_option_that_cannot_be_given_says_what_to_write_instead(name: str, value: Any, said: str) -> None:
-    assert said in refused(recipe(extra_options={name: value}))
+def test_an_option_that_cannot_be_given_says_what_to_write_instead(name: str, value: Any, message: str) -> None:
+    assert message in refused(recipe(extra_options={name: value}))
 
 
 def test_no_option_that_is_suggested_is_one_that_is_refused() -> None:
