@@ -52,15 +52,15 @@ def is_fast(path: Path) -> bool:
 
 def names(tree: ast.Module) -> set[str]:
     """The modules of this project that a file imports, or runs by `python -m`; a package's name is that of its __main__ too."""
-    matched: set[str] = set()
+    imported: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
-            matched |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+            imported |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
-            matched |= {alias.name for alias in node.names}
+            imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            matched |= {node.value, f"{node.value}.__main__"}
-    return matched & MODULES.keys()
+            imported |= {node.value, f"{node.value}.__main__"}
+    return imported & MODULES.keys()
 
 
 def test_every_module_has_a_fast_test() -> None:
