@@ -11,6 +11,7 @@ from dvc.api import DVCFileSystem, metrics_show
 
 from tools.search.schema import Bound, Search
 from tunepress.core.errors import InputError
+from tunepress.core.keys import flatten
 from tunepress.text.labels import SCORES
 
 Metrics = dict[str, float]
@@ -35,13 +36,11 @@ def metrics_of(revision: str) -> Metrics:
     return details | dict(numbers(metrics)) | {"passed": float(metrics.get("gate") == "passed")}
 
 
-def numbers(tree: Any, prefix: str = "") -> Iterator[tuple[str, float]]:
+def numbers(tree: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """The numbers of nested mappings by their dotted keys; true and false are 1 and 0, other values are left out."""
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from numbers(value, f"{prefix}{name}.")
-        elif isinstance(value, bool | int | float) and not math.isnan(value):
-            yield f"{prefix}{name}", float(value)
+    for key, value in flatten(tree).items():
+        if isinstance(value, bool | int | float) and not math.isnan(value):
+            yield key, float(value)
 
 
 @dataclass(frozen=True)
