@@ -58,19 +58,19 @@ class Watch(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.steps.append(state.global_step)
-        self.told("step", state)
+        self.output("step", state)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.told("save", state)
+        self.output("save", state)
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.told("evaluate", state)
+        self.output("evaluate", state)
 
     def on_epoch_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.told("epoch", state)
+        self.output("epoch", state)
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.told("end", state)
+        self.output("end", state)
 
 
 @pytest.fixture(autouse=True)
