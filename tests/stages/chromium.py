@@ -32,12 +32,12 @@ class Opened:
 
     def box(self, selector: str) -> FloatRect:
         """The only element's place: x, y, width and height in pixels."""
-        (found,) = self.boxes(selector)
-        return found
+        (box,) = self.boxes(selector)
+        return box
 
     def boxes(self, selector: str) -> list[FloatRect]:
         """The places of all elements that are drawn."""
-        return [box for one in self.page.locator(selector).all() if (box := one.bounding_box())]
+        return [box for element in self.page.locator(selector).all() if (box := element.bounding_box())]
 
     def ask(self, script: str) -> Any:
         """What JavaScript says."""
@@ -47,12 +47,12 @@ class Opened:
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """A browser; the test is skipped where there is none, but fails in CI."""
-    found = next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
+    executable = next(filter(None, map(shutil.which, NAMES)), None)
+    if executable is None:
         reason = f"none of {', '.join(NAMES)} is on the PATH; install Chromium to look at the report"
         pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=list(ARGUMENTS))
+        browser = playwright.chromium.launch(executable_path=executable, args=list(ARGUMENTS))
         yield browser
         browser.close()
 
@@ -61,18 +61,18 @@ def chromium() -> Iterator[Browser]:
 def opened(browser: Browser, file: Path, scheme: Literal["light", "dark"], width: int) -> Iterator[Opened]:
     """The file in a window `width` pixels wide; requests for anything else are noted and not answered."""
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True)
-    found = Opened(context.new_page())
+    view = Opened(context.new_page())
 
     def answer(route: Route) -> None:
         if route.request.url == file.as_uri():
             route.continue_()
         else:
-            found.requests.append(route.request.url)
+            view.requests.append(route.request.url)
             route.abort()
 
-    found.page.route(lambda url: not url.startswith("data:"), answer)
-    found.page.on("console", lambda message: found.errors.append(message.text))
-    found.page.on("pageerror", lambda error: found.errors.append(str(error)))
-    found.page.goto(file.as_uri())
-    yield found
+    view.page.route(lambda url: not url.startswith("data:"), answer)
+    view.page.on("console", lambda message: view.errors.append(message.text))
+    view.page.on("pageerror", lambda error: view.errors.append(str(error)))
+    view.page.goto(file.as_uri())
+    yield view
     context.close()

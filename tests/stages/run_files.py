@@ -42,9 +42,13 @@ def new_run(folder: Path, labels: bool = True) -> None:
     write_curves(folder / LOSS_CURVES)
     tables = {name: predictions(name, labels) for name in ("base", "merged", "onnx")}
     changed = [
-        {**{key: one[key] for key in ("source", "prompt", "expected")}, "merged": one["predicted"], "onnx": other["predicted"]}
-        for one, other in zip(tables["merged"], tables["onnx"], strict=True)
-        if one["predicted"] != other["predicted"]
+        {
+            **{key: merged[key] for key in ("source", "prompt", "expected")},
+            "merged": merged["predicted"],
+            "onnx": onnx["predicted"],
+        }
+        for merged, onnx in zip(tables["merged"], tables["onnx"], strict=True)
+        if merged["predicted"] != onnx["predicted"]
     ]
     for name, rows in (*tables.items(), ("changed", changed)):
         write_csv(folder / PREDICTIONS / f"{name}.csv", rows, list(rows[0]))
@@ -73,9 +77,9 @@ def predictions(name: str, labels: bool) -> list[dict[str, str]]:
         right, other = (TONES[number % 4], TONES[(number + 1) % 4]) if labels else (f"answer {number}", f"no answer {number}")
         wrong = name == "base" or number in WRONG[name]
         rendered = (TONE if labels else QUESTION).render_prompt({"phrase": phrase, "Question": phrase, "Subject": "life"})
-        said = (INVALID if labels and name == "base" else other) if wrong else right
-        row = {"source": f"data/raw/rows.jsonl row {number + 1}", "prompt": rendered, "expected": right, "predicted": said}
-        row["answer"] = "I think" if said == INVALID else said
+        predicted = (INVALID if labels and name == "base" else other) if wrong else right
+        row = {"source": f"data/raw/rows.jsonl row {number + 1}", "prompt": rendered, "expected": right, "predicted": predicted}
+        row["answer"] = "I think" if predicted == INVALID else predicted
         if labels:
             confidence = random.uniform(0.3, 0.9) if wrong else 1 - random.uniform(0, 0.6) ** 2
             known = number % 4 == 0 if name == "base" else not wrong  # base knows the first label alone
@@ -90,7 +94,7 @@ def evaluated(name: str, rows: list[dict[str, str]], labels: bool) -> dict[str, 
     perplexity = {"base": 31.7, "merged": 1.0581, "onnx": 1.0694}[name]
     if not labels:
         return generation_metrics(expected, predicted, 0.95) | {"token_f1": 0.6127, "perplexity": perplexity, "own_metric": 0.25}
-    error = sum(abs(one.confidence - one.right) * one.rows for one in bins_of(rows)) / len(rows)
+    error = sum(abs(bin_.confidence - bin_.right) * bin_.rows for bin_ in bins_of(rows)) / len(rows)
     figures = classification_metrics(expected, predicted, TONES, 0.95)
     likelihood_accuracy = round(sum(row["top_label"] == row["expected"] for row in rows) / len(rows), 4)
     likelihood = {"perplexity": perplexity, "likelihood_accuracy": likelihood_accuracy, "calibration_error": round(error, 4)}

@@ -165,7 +165,7 @@ def test_an_odd_number_of_blocks_is_refused_before_the_builder_stumbles_over_it(
     algo_config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     merged = random_llama(tmp_path / "merged")
-    with pytest.raises(InputError, match=f"build.block_size: 32 does not fit hidden_size, 96 in .*: {algo_config} wants an even"):
+    with pytest.raises(InputError, match=f"build.block_size: 32 does not fit hidden_size, 96 in .*: {algo_config} needs an even"):
         build.build(recipe(algo_config=algo_config), merged, tmp_path / "onnx")
     monkeypatch.setattr("stages.build.stage.check_model", lambda recipe, merged: None)
     with pytest.raises(ValueError, match="cannot reshape array"):

@@ -23,8 +23,8 @@ def test_the_bins_are_those_of_the_calibration_error() -> None:
     random = np.random.default_rng(0)
     confidence = random.uniform(0.2, 1, 500).round(4)
     right = random.uniform(size=500) < confidence
-    bins = bins_of(row(f"{one:.4f}", bool(other)) for one, other in zip(confidence, right, strict=True))
-    error = sum(abs(one.confidence - one.right) * one.rows for one in bins) / 500
+    bins = bins_of(row(f"{probability:.4f}", bool(correct)) for probability, correct in zip(confidence, right, strict=True))
+    error = sum(abs(bin_.confidence - bin_.right) * bin_.rows for bin_ in bins) / 500
     assert error == pytest.approx(calibration_error(confidence, right))
 
 

@@ -25,9 +25,9 @@ def row(number: int, expected: str, predicted: str, confidence: float, top_label
 )
 def test_the_columns_of_a_prompt_give_that_prompt_again(values: dict[str, str]) -> None:
     rendered = TWO.render_prompt(values)
-    found = columns_of(rendered, TWO)
-    assert list(found) == ["Question", "First Name"]
-    assert TWO.render_prompt(found) == rendered
+    columns = columns_of(rendered, TWO)
+    assert list(columns) == ["Question", "First Name"]
+    assert TWO.render_prompt(columns) == rendered
 
 
 def test_a_text_stands_without_its_template() -> None:
@@ -38,23 +38,23 @@ def test_a_text_stands_without_its_template() -> None:
 
 def test_right_answers_to_every_label_come_first() -> None:
     rows = [row(number, "joy", "joy", 0.9) for number in range(9)] + [row(9, "fear", "fear", 0.8), row(10, "fear", "joy", 0.7)]
-    found = right(rows, ONE)
-    assert [one.source for one in found] == ["row 0", "row 9", "row 1", "row 2", "row 3", "row 4"]
-    assert found[1].answers == {"onnx": "fear (0.80)"}
+    examples = right(rows, ONE)
+    assert [example.source for example in examples] == ["row 0", "row 9", "row 1", "row 2", "row 3", "row 4"]
+    assert examples[1].answers == {"onnx": "fear (0.80)"}
 
 
 def test_the_surest_mistakes_come_first_and_a_confidence_is_that_of_the_label_said() -> None:
     unlikely = row(3, "joy", "(invalid)", 0.99, top_label="joy")
-    found = wrong([row(0, "joy", "fear", 0.5), row(1, "joy", "joy", 0.9), row(2, "fear", "joy", 0.8), unlikely], ONE)
-    assert [one.source for one in found] == ["row 2", "row 0", "row 3"]
-    assert found[2].answers == {"onnx": "(invalid)"}
+    examples = wrong([row(0, "joy", "fear", 0.5), row(1, "joy", "joy", 0.9), row(2, "fear", "joy", 0.8), unlikely], ONE)
+    assert [example.source for example in examples] == ["row 2", "row 0", "row 3"]
+    assert examples[2].answers == {"onnx": "(invalid)"}
 
 
 def test_changed_rows_show_both_answers_and_no_more_than_fit() -> None:
     rows = [{"source": "s", "prompt": "Text: a\nTone: ", "expected": "joy", "merged": "joy", "onnx": "fear"}] * (COUNT + 1)
-    found = changed(rows, ONE)
-    assert len(found) == COUNT
-    assert found[0].answers == {"merged": "joy", "onnx": "fear"}
+    examples = changed(rows, ONE)
+    assert len(examples) == COUNT
+    assert examples[0].answers == {"merged": "joy", "onnx": "fear"}
 
 
 def test_a_long_text_is_cut() -> None:

@@ -61,8 +61,8 @@ def test_without_bounds_there_are_no_verdicts() -> None:
 
 def test_free_text_is_compared_by_its_exact_matches_and_is_never_invalid() -> None:
     evaluate: Any = {name: {"exact_match": value} for name, value in (("base", 0.0), ("merged", 0.5), ("onnx", 0.75))}
-    found = verdicts(Gate(0.0, 0.5, 0.0, None, None, None, None), run(evaluate))
-    assert [(verdict.name, verdict.value, verdict.passed) for verdict in found] == [
+    results = verdicts(Gate(0.0, 0.5, 0.0, None, None, None, None), run(evaluate))
+    assert [(verdict.name, verdict.value, verdict.passed) for verdict in results] == [
         ("max_drop", -0.25, True),
         ("min_gain", 0.5, True),
         ("max_invalid_rate", 0.0, True),

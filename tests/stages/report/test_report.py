@@ -143,7 +143,7 @@ def test_labels_and_texts_of_any_kind_are_shown_as_they_are(tmp_path: Path, root
         rows[0]["prompt"] = TONE.render_prompt({"phrase": "</p><script>alert(1)</script> $x$"})
         write_csv(PREDICTIONS / f"{name}.csv", rows, list(rows[0]))
         figures = metrics(f"evaluate/{name}")
-        figures["per_class"] = {renamed[label]: one for label, one in figures["per_class"].items()}
+        figures["per_class"] = {renamed[label]: scores for label, scores in figures["per_class"].items()}
         write_json(METRICS / "evaluate" / f"{name}.json", figures)
     Prompt(TONE.prompt, TONE.completion, tuple(renamed.values()), 256, 4).save(PREPARED)
     report.main(sections(root))
@@ -187,9 +187,9 @@ def test_the_model_card_says_what_it_must(project: Path, labels: bool, root: Pat
     assert f"```\n{prompt}\n```" in text
     score = "accuracy" if labels else "exact match"
     figures = [metrics(f"evaluate/{name}")[score.replace(" ", "_")] for name in ("base", "merged", "onnx")]
-    assert (f"| accuracy of the answers | {' | '.join(f'{one:.3f}' for one in figures)} |" in text) == labels
+    assert (f"| accuracy of the answers | {' | '.join(f'{value:.3f}' for value in figures)} |" in text) == labels
     figures[0] = metrics("summary")["base"]
-    assert f"| {score} | {' | '.join(f'{one:.3f}' for one in figures)} |" in text
+    assert f"| {score} | {' | '.join(f'{value:.3f}' for value in figures)} |" in text
     assert "900 rows of data/raw/tone.jsonl" in text
     assert '"train.learning_rate": 0.001' in text
     assert ("| max_size_mb | 100 | 117.15 | broken |" in text) == labels
@@ -247,12 +247,12 @@ def test_the_model_cards_snippet_activates_an_adapter_that_lies_apart(
     row, prompt = {"phrase": "What a day!"}, Prompt("Text: {phrase}\n", "{answer}", None, source_max_len=64, max_new_tokens=8)
     monkeypatch.chdir(new_run_of(prompt, row, tmp_path))
     build(recipe(block_size=32, accuracy_level=4, is_symmetric=True), tiny_phi3, ONNX)
-    asked = prompt.render_prompt(placeholder(prompt))
-    without = OnnxModel(ONNX).answer(asked, 8) + "\n"
+    rendered = prompt.render_prompt(placeholder(prompt))
+    without = OnnxModel(ONNX).answer(rendered, 8) + "\n"
     adapter = load(write_random_adapter(tiny_phi3, tmp_path / "random"))
     add_adapter_inputs(adapter, ONNX / "model.onnx", ONNX / ADAPTER_FILE)
     report.main(sections(root, labels=False, overrides=("build.adapters=separate",)))
-    assert ran_snippet() == OnnxModel(ONNX).answer(asked, 8) + "\n" != without
+    assert ran_snippet() == OnnxModel(ONNX).answer(rendered, 8) + "\n" != without
 
 
 def new_run_of(prompt: Prompt, row: dict[str, str], folder: Path) -> Path:
@@ -261,7 +261,7 @@ def new_run_of(prompt: Prompt, row: dict[str, str], folder: Path) -> Path:
     shutil.rmtree(folder / ONNX)
     prompt.save(folder / PREPARED)
     for name in ("base", "merged", "onnx"):
-        rows = [one | {"prompt": prompt.render_prompt(row)} for one in predictions(name, labels=False)]
+        rows = [prediction | {"prompt": prompt.render_prompt(row)} for prediction in predictions(name, labels=False)]
         write_csv(folder / PREDICTIONS / f"{name}.csv", rows, list(rows[0]))
     return folder
 
@@ -273,9 +273,9 @@ def placeholder(prompt: Prompt) -> dict[str, str]:
 
 def ran_snippet() -> str:
     """What the model card's snippet prints."""
-    found = re.search(r"^(`{3,})python\n(.*?)\n\1$", MODEL_CARD.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
-    assert found
-    command = [sys.executable, "-X", "utf8", "-c", found.group(2)]
+    snippet = re.search(r"^(`{3,})python\n(.*?)\n\1$", MODEL_CARD.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    assert snippet
+    command = [sys.executable, "-X", "utf8", "-c", snippet.group(2)]
     done = subprocess.run(command, cwd=MODEL_CARD.parent, capture_output=True, encoding="utf-8", timeout=120)
     assert done.returncode == 0, done.stderr
     return done.stdout

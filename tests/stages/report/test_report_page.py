@@ -27,7 +27,7 @@ EXPERIMENTS = (
     Experiment("<fp16>", 271.2, 0.9542, workspace=False),
 )
 
-# The contrast of WCAG 2.2 (1.4.3) between each piece of text and all that is painted behind it, and the lowest of them.
+# The contrast of WCAG 2.2 (1.4.3) between each piece of text and everything painted under it, and the lowest of them.
 # A canvas paints the colours one over the other, whatever notation the browser gives them in.
 CONTRASTS = """() => {
   const pixel = Object.assign(document.createElement("canvas"), {width: 1, height: 1});
@@ -68,8 +68,8 @@ CUT_OFF = """() => [...document.querySelectorAll("body *")].filter(element => {
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
+    with chromium() as instance:
+        yield instance
 
 
 def reported(folder: Path, root: Path, labels: bool) -> Path:
@@ -96,15 +96,15 @@ def question(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def seen(browser: Browser, tone: Path) -> Iterator[Opened]:
     """The page of the tone task with experiments, in the light, on a desk."""
-    with opened(browser, tone / "report.html", "light", 1200) as found:
-        yield found
+    with opened(browser, tone / "report.html", "light", 1200) as view:
+        yield view
 
 
 @pytest.fixture
 def free(browser: Browser, question: Path) -> Iterator[Opened]:
     """The stage's page of the task in free text."""
-    with opened(browser, question / REPORT / "index.html", "light", 1200) as found:
-        yield found
+    with opened(browser, question / REPORT / "index.html", "light", 1200) as view:
+        yield view
 
 
 def metrics(folder: Path, name: str) -> Any:
@@ -132,10 +132,10 @@ def test_it_is_whole_and_legible(
         assert seen.ask("document.documentElement.scrollWidth") <= width
         assert seen.ask(CUT_OFF) == []
         contrasts = seen.ask(CONTRASTS)
-        grounds = {one["ground"] for one in contrasts}
+        grounds = {contrast["ground"] for contrast in contrasts}
         assert len(contrasts) > 200
         assert (min(sum(map(int, ground.split(","))) for ground in grounds) > 300) == (scheme == "light")
-        assert [one for one in contrasts if one["ratio"] < 4.5] == []
+        assert [contrast for contrast in contrasts if contrast["ratio"] < 4.5] == []
         assert min(float(size.removesuffix("px")) for size in seen.ask(TEXT_SIZES)) >= 11
 
 
@@ -166,17 +166,17 @@ def test_every_plot_says_what_it_shows_and_every_id_is_there_once(seen: Opened) 
 
 
 def test_the_table_of_scores_is_that_of_the_metrics(seen: Opened, tone: Path) -> None:
-    found = cells(seen, "scores")
+    table = cells(seen, "scores")
     names = {"accuracy": "accuracy of the answers"}
     names |= {name: name.replace("_", " ") for name in ("macro_f1", "invalid_rate", "likelihood_accuracy", "calibration_error")}
     names |= {"perplexity": "perplexity", "own_metric": "own metric"}
     decisive = {"accuracy": "accuracy", "accuracy_low": "95% interval, from", "accuracy_high": "95% interval, to"}
-    assert sorted(found) == sorted([*names.values(), *decisive.values()])
+    assert sorted(table) == sorted([*names.values(), *decisive.values()])
     for key, name in names.items():
-        assert found[name] == [f"{metrics(tone, f'evaluate/{candidate}')[key]:.3f}" for candidate in CANDIDATES]
+        assert table[name] == [f"{metrics(tone, f'evaluate/{candidate}')[key]:.3f}" for candidate in CANDIDATES]
     for key, name in decisive.items():
-        assert found[name] == [f"{one[key]:.3f}" for one in decisive_figures(tone).values()]
-    assert found["accuracy"][0] == "0.250"  # of the most likely label; of the answers it is 0
+        assert table[name] == [f"{figures[key]:.3f}" for figures in decisive_figures(tone).values()]
+    assert table["accuracy"][0] == "0.250"  # of the most likely label; of the answers it is 0
 
 
 def decisive_figures(folder: Path) -> dict[str, dict[str, float]]:
@@ -194,22 +194,22 @@ def test_bars_are_as_long_as_the_scores_and_intervals_lie_where_they_should(seen
     assert unit > 200
     assert bars["merged"]["width"] > bars["onnx"]["width"] > bars["base"]["width"] + 100
     assert bars["base"]["y"] < bars["merged"]["y"] < bars["onnx"]["y"]
-    for name, one in figures.items():
-        assert bars[name]["width"] == pytest.approx(unit * one["accuracy"], abs=1.5)
+    for name, scores in figures.items():
+        assert bars[name]["width"] == pytest.approx(unit * scores["accuracy"], abs=1.5)
         interval = seen.box(f"#ladder-{name}-interval")
         ends = (interval["x"], interval["x"] + interval["width"])
-        assert ends == pytest.approx((left + unit * one["accuracy_low"], left + unit * one["accuracy_high"]), abs=3)
+        assert ends == pytest.approx((left + unit * scores["accuracy_low"], left + unit * scores["accuracy_high"]), abs=3)
 
 
 def test_confusion_matrices_stand_side_by_side_and_count_the_predictions(seen: Opened, tone: Path) -> None:
     tops = {round(seen.box(f"#confusion-{name}")["y"]) for name in CANDIDATES}
     assert len(tops) == 1
     for name in CANDIDATES:
-        found = cells(seen, f"confusion-{name}")
-        assert list(found) == list(TONES)
-        for expected, counts in found.items():
-            said = [row["predicted"] for row in predicted(tone, name) if row["expected"] == expected]
-            assert counts == [str(said.count(label)) for label in (*TONES, "(invalid)")]
+        matrix = cells(seen, f"confusion-{name}")
+        assert list(matrix) == list(TONES)
+        for expected, counts in matrix.items():
+            answers = [row["predicted"] for row in predicted(tone, name) if row["expected"] == expected]
+            assert counts == [str(answers.count(label)) for label in (*TONES, "(invalid)")]
     stronger = "getComputedStyle(document.querySelector('#confusion-onnx tbody tr td:nth-child({})')).backgroundColor"
     assert seen.ask(stronger.format(2)) != seen.ask(stronger.format(4)) == "color(srgb 1 1 1)"
 
@@ -220,10 +220,10 @@ def test_points_of_the_reliability_plot_lie_at_confidence_and_share(seen: Opened
         bins = bins_of(predicted(tone, name))
         points = seen.boxes(f"#reliability-{name} path")
         assert len(points) == len(bins) > 3
-        for point, one in zip(points, bins, strict=True):
+        for point, bin_ in zip(points, bins, strict=True):
             x = (point["x"] + point["width"] / 2 - diagonal["x"]) / diagonal["width"]
             y = 1 - (point["y"] + point["height"] / 2 - diagonal["y"]) / diagonal["height"]
-            assert (x, y) == pytest.approx((one.confidence, one.right), abs=0.02)
+            assert (x, y) == pytest.approx((bin_.confidence, bin_.right), abs=0.02)
 
 
 def test_the_histogram_has_its_counts_and_the_limit_right_of_all_rows(seen: Opened, tone: Path) -> None:
@@ -234,7 +234,7 @@ def test_the_histogram_has_its_counts_and_the_limit_right_of_all_rows(seen: Open
     unit = (max(heights) - min(heights)) / (highest - lowest)  # the outline adds the same to each
     assert unit * highest > 100
     assert [height - min(heights) for height in heights] == pytest.approx(
-        [unit * (one - lowest) for one in lengths["counts"]], abs=1
+        [unit * (count - lowest) for count in lengths["counts"]], abs=1
     )
     assert seen.box("#lengths-limit")["x"] > bars[-1]["x"] + bars[-1]["width"]
     assert seen.page.get_by_text("limit 256", exact=True).is_visible()
@@ -308,23 +308,23 @@ def test_it_says_with_what_it_was_made(seen: Opened) -> None:
     assert {"python", "torch", "onnxruntime-genai", "transformers"} <= set(versions)
     hashes = cells(seen, "hashes")
     assert hashes["models/onnx/model.onnx"] == ["87e93f89f2be0db364e8be052f79f389e6c2da239831922e24513288af522a43"]
-    given = dict(zip(seen.texts("#parameters dt"), seen.texts("#parameters dd"), strict=True))
-    assert given["train.learning_rate"] == "0.001"
-    assert given["data.labels"] == '["joy", "sadness", "fear", "surprise"]'
-    assert given["adapter.method"] == "lora"
-    assert given["train.bf16"] == "false"
+    parameters = dict(zip(seen.texts("#parameters dt"), seen.texts("#parameters dd"), strict=True))
+    assert parameters["train.learning_rate"] == "0.001"
+    assert parameters["data.labels"] == '["joy", "sadness", "fear", "surprise"]'
+    assert parameters["adapter.method"] == "lora"
+    assert parameters["train.bf16"] == "false"
 
 
 def test_free_text_has_no_labels_to_draw(free: Opened, question: Path) -> None:
     assert {"Where the answers go", "Is it as right as it is sure?"}.isdisjoint(free.texts("h2"))
     assert free.page.locator(".confusion, #per-class, #reliability-title").count() == 0
-    found = cells(free, "scores")
+    table = cells(free, "scores")
     for name in ("exact_match", "token_f1", "rouge_l", "perplexity", "own_metric"):
         expected = [f"{metrics(question, f'evaluate/{candidate}')[name]:.3f}" for candidate in CANDIDATES]
-        assert found[name.replace("_", " ")] == expected
+        assert table[name.replace("_", " ")] == expected
     assert free.box("#ladder-merged")["width"] > free.box("#ladder-base")["width"]
-    asked = free.page.locator("#right li p").first.inner_text()
-    assert asked.splitlines()[0] == "Subject: life"
-    assert asked.splitlines()[1].startswith("Question: Our old dog")
+    rendered = free.page.locator("#right li p").first.inner_text()
+    assert rendered.splitlines()[0] == "Subject: life"
+    assert rendered.splitlines()[1].startswith("Question: Our old dog")
     assert free.texts("#prompt") == [QUESTION.prompt.strip()]
     assert free.box("#lengths-limit")["x"] > 0

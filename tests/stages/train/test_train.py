@@ -54,7 +54,7 @@ def test_threads_and_hash_seeds_of_the_process_change_no_byte(rows: int, root: P
         actual.append(
             hashes() | {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in LOSS_CURVES.rglob("*.tsv")}
         )
-    assert [one == actual[0] for one in actual] == [True] * 3
+    assert [digests == actual[0] for digests in actual] == [True] * 3
 
 
 def test_threads_that_other_processes_take_and_leave_change_no_byte(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -191,7 +191,9 @@ def test_a_cache_in_the_models_configuration_changes_no_loss(
     monkeypatch.setattr(model.config, "use_cache", True)
     with torch.inference_mode():
         loss, _, outputs = summed_loss(model, joined(examples))
-    assert loss.item() == pytest.approx(sum(alone(model, one).loss.item() * label_count(one) for one in examples), rel=1e-5)
+    assert loss.item() == pytest.approx(
+        sum(alone(model, example).loss.item() * label_count(example) for example in examples), rel=1e-5
+    )
     assert outputs.past_key_values is None
 
 
