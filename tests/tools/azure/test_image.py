@@ -28,8 +28,8 @@ def here(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("lock", LOCKS)
 def test_a_build_context_has_all_that_its_dockerfile_wants(lock: str, root: Path, tmp_path: Path) -> None:
-    told = describe(replace(DOCKER, lock=lock), tmp_path)
-    assert told == {"build": {"path": "context", "dockerfile_path": "Dockerfile"}}
+    description = describe(replace(DOCKER, lock=lock), tmp_path)
+    assert description == {"build": {"path": "context", "dockerfile_path": "Dockerfile"}}
     code = (tmp_path / "context/Dockerfile").read_text(encoding="utf-8")
     copied = re.findall(r"^COPY (\S+) ", code, flags=re.MULTILINE)
     assert {path.name for path in (tmp_path / "context").iterdir()} == {"Dockerfile", *copied}
@@ -54,10 +54,10 @@ def test_the_dockerfile_wants_no_buildkit_and_is_clean(root: Path) -> None:
 def test_the_packages_that_decide_are_the_lock_s(lock: str, tmp_path: Path) -> None:
     """The check that every stage begins with, and azure.txt's packages beside it."""
     (tmp_path / "requirements.txt").write_text("\n".join(requirements(lock)), encoding="utf-8")
-    found = pinned(tmp_path / "requirements.txt")
-    wanted = locked_versions(f"requirements/{lock}.txt")
-    assert {name: found.get(name) for name in PACKAGES} == {name: wanted.get(name) for name in PACKAGES}
-    assert pinned(Path("requirements/azure.txt")).items() <= found.items()
+    pins = pinned(tmp_path / "requirements.txt")
+    locked = locked_versions(f"requirements/{lock}.txt")
+    assert {name: pins.get(name) for name in PACKAGES} == {name: locked.get(name) for name in PACKAGES}
+    assert pinned(Path("requirements/azure.txt")).items() <= pins.items()
 
 
 @pytest.mark.slow
@@ -74,8 +74,8 @@ def test_the_resolver_takes_the_two_locks_together(lock: str, tmp_path: Path) ->
 
 
 def test_the_seed_s_image_gets_the_lock_as_a_conda_file(tmp_path: Path) -> None:
-    told = describe(replace(DOCKER, lock="cpu", image=SEED, conda_file="lock"), tmp_path)
-    assert told == {"image": SEED, "conda_file": "conda.yaml"}
+    description = describe(replace(DOCKER, lock="cpu", image=SEED, conda_file="lock"), tmp_path)
+    assert description == {"image": SEED, "conda_file": "conda.yaml"}
     conda = yaml.safe_load((tmp_path / "conda.yaml").read_text(encoding="utf-8"))
     assert conda["dependencies"][:-1] == ["python=3.11", "git", "make", "pip"]
     assert conda["dependencies"][-1] == {"pip": requirements("cpu")}
@@ -83,12 +83,12 @@ def test_the_seed_s_image_gets_the_lock_as_a_conda_file(tmp_path: Path) -> None:
 
 def test_files_of_one_s_own_are_taken_from_where_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for key, given in {
+    for key, environment in {
         "conda_file": replace(DOCKER, image=SEED, conda_file="mine.yaml"),
         "build": replace(DOCKER, build="mine"),
     }.items():
         with pytest.raises(InputError, match=f"azure.environment.{'dockerfile_path' if key == 'build' else key}: mine"):
-            describe(given, tmp_path / "job")
+            describe(environment, tmp_path / "job")
     (tmp_path / "mine.yaml").touch()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/Dockerfile").touch()

@@ -150,17 +150,17 @@ def test_an_input_is_where_the_project_expects_it(tmp_path: Path, monkeypatch: p
 
 
 class Vault(HTTPServer):
-    """Answers with a status; `asked` are the paths and tokens that came."""
+    """Answers with a status; `requests` are the paths and tokens that came."""
 
     status = 200
-    asked: tuple[tuple[str, str | None], ...] = ()
+    requests: tuple[tuple[str, str | None], ...] = ()
 
 
 class Handler(BaseHTTPRequestHandler):
     server: Vault
 
     def do_GET(self) -> None:
-        self.server.asked += ((self.path, self.headers["Authorization"]),)
+        self.server.requests += ((self.path, self.headers["Authorization"]),)
         self.send_response(self.server.status)
         if self.server.status == 302:
             self.send_header("Location", "/elsewhere")
@@ -187,16 +187,16 @@ def vault(monkeypatch: pytest.MonkeyPatch) -> Iterator[Vault]:
 
 def test_the_token_is_the_vault_s_secret(vault: Vault) -> None:
     assert key_vault.hugging_face_token(f"http://127.0.0.1:{vault.server_port}") == "hf_of-the-tests"
-    assert vault.asked == (("/secrets/hf-token?api-version=7.4", "Bearer of-the-node"),)
+    assert vault.requests == (("/secrets/hf-token?api-version=7.4", "Bearer of-the-node"),)
 
 
 @pytest.mark.parametrize(
-    ("status", "said"),
+    ("status", "message"),
     [(403, "refused with status 403; give .*Key Vault Secrets User"), (404, "no secret `hf-token`; `az keyvault")],
 )
-def test_a_vault_that_refuses_is_told_with_the_cure(status: int, said: str, vault: Vault) -> None:
+def test_a_vault_that_refuses_is_told_with_the_cure(status: int, message: str, vault: Vault) -> None:
     vault.status = status
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         key_vault.hugging_face_token(f"http://127.0.0.1:{vault.server_port}")
 
 
@@ -204,7 +204,7 @@ def test_a_redirect_does_not_take_the_token_elsewhere(vault: Vault) -> None:
     vault.status = 302
     with pytest.raises(InputError, match="refused with status 302"):
         key_vault.hugging_face_token(f"http://127.0.0.1:{vault.server_port}")
-    assert len(vault.asked) == 1
+    assert len(vault.requests) == 1
 
 
 def test_no_vault_and_no_identity_are_told(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,25 +63,25 @@ def unpacked(project: Path, folder: Path) -> Path:
 
 
 def test_a_node_has_the_files_of_the_commit_as_they_are_here(project: Path, tmp_path: Path) -> None:
-    there = unpacked(project, tmp_path / "code")
-    assert git(there, "ls-files") == git(project, "ls-files")
-    assert (there / "stages/train/stage.py").read_text() == "print('new')\n"
-    assert os.access(there / "program", os.X_OK)
-    assert (there / "link").is_symlink()
-    assert git(there, "rev-parse", "HEAD") == git(project, "rev-parse", "HEAD")
-    assert git(there, "status", "--porcelain") == ""
+    copy = unpacked(project, tmp_path / "code")
+    assert git(copy, "ls-files") == git(project, "ls-files")
+    assert (copy / "stages/train/stage.py").read_text() == "print('new')\n"
+    assert os.access(copy / "program", os.X_OK)
+    assert (copy / "link").is_symlink()
+    assert git(copy, "rev-parse", "HEAD") == git(project, "rev-parse", "HEAD")
+    assert git(copy, "status", "--porcelain") == ""
 
 
 def test_a_node_has_no_data_no_history_no_credentials_and_no_path_of_this_machine(project: Path, tmp_path: Path) -> None:
-    there = unpacked(project, tmp_path / "code")
-    names = {path.relative_to(there).parts[0] for path in there.rglob("*")}
+    copy = unpacked(project, tmp_path / "code")
+    names = {path.relative_to(copy).parts[0] for path in copy.rglob("*")}
     assert names == {".git", ".gitignore", ".dvc", "stages", "program", "link"}
-    assert {path.name for path in (there / ".dvc").iterdir()} == {"config", ".gitignore"}
-    assert git(there, "rev-list", "--count", "HEAD") == "1"
-    assert git(there, "remote") == ""
+    assert {path.name for path in (copy / ".dvc").iterdir()} == {"config", ".gitignore"}
+    assert git(copy, "rev-list", "--count", "HEAD") == "1"
+    assert git(copy, "remote") == ""
     for text in (SECRET, str(project.parent), "project of mine"):
-        found = subprocess.run(["grep", "-r", "-F", "-l", text, str(there)], capture_output=True, text=True, check=False)
-        assert found.stdout == ""
+        search = subprocess.run(["grep", "-r", "-F", "-l", text, str(copy)], capture_output=True, text=True, check=False)
+        assert search.stdout == ""
 
 
 def test_the_archive_names_no_user_of_this_machine(project: Path, tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_the_account_is_found_where_dvc_finds_it(project: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
         ("../store", "remote azure: its folder is on this machine"),
         ("ssh://me:password@host/store", "its url contains a credential"),
@@ -138,9 +138,9 @@ def test_the_account_is_found_where_dvc_finds_it(project: Path, monkeypatch: pyt
         ("https://token@host/store", "its url contains a credential"),
     ],
 )
-def test_a_remote_that_no_node_may_have_is_refused(url: str, said: str, project: Path) -> None:
+def test_a_remote_that_no_node_may_have_is_refused(url: str, message: str, project: Path) -> None:
     write(project, ".dvc/config.local", f"['remote \"azure\"']\n    url = {url}\n")
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         default_remote(project)
 
 

@@ -27,7 +27,7 @@ def test_the_command_line_overrides_the_file() -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "said"),
+    ("overrides", "message"),
     [
         ([], "azure.compute: is missing"),
         (["compte=a"], r"unknown key azure.compte; did you mean azure.compute\?"),
@@ -52,8 +52,8 @@ def test_the_command_line_overrides_the_file() -> None:
         (["compute=a", SAME_PLACE], "inputs.other.place: data/inputs/./rows.jsonl is also the place of inputs.rows"),
     ],
 )
-def test_what_is_wrong_is_named_in_one_line(overrides: list[str], said: str) -> None:
-    with pytest.raises(InputError, match=said) as refused:
+def test_what_is_wrong_is_named_in_one_line(overrides: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message) as refused:
         load(overrides)
     assert str(refused.value).startswith("conf/azure/default.yaml: ")
     assert "\n" not in str(refused.value)

@@ -60,7 +60,7 @@ def test_a_job_that_is_right_passes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"command": "${{inputs.rwos}}"}, r"command: \$\{\{inputs.rwos\}\} is not among the inputs"),
         ({"command": "${{outputs.result}}"}, r"command: \$\{\{outputs.result\}\} is not among the outputs"),
@@ -73,8 +73,8 @@ def test_a_job_that_is_right_passes(tmp_path: Path) -> None:
         ({"environment": {"image": "a", "conda_file": "conda.yaml"}}, "environment.conda_file: conda.yaml not found"),
     ],
 )
-def test_what_the_schema_lets_pass_is_found(change: dict[str, Any], said: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=f"^job.yaml: {said}"):
+def test_what_the_schema_lets_pass_is_found(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"^job.yaml: {message}"):
         validate(written(tmp_path, change))
 
 
@@ -88,17 +88,17 @@ def test_the_schema_does_let_it_pass(change: dict[str, Any], tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"resources.instance_count": "two"}, "resources.instance_count: Not a valid integer."),
         ({"timeout": 3}, "timeout: Unknown field."),
         ({"distribution.type": "pytroch"}, "distribution.type: Value 'pytroch' passed is not in set"),
     ],
 )
-def test_what_the_schema_refuses_is_told_in_one_line(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+def test_what_the_schema_refuses_is_told_in_one_line(change: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as refused:
         validate(written(tmp_path, change))
-    assert said in str(refused.value)
+    assert message in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
@@ -133,10 +133,10 @@ def dry_run(clone: Clone, *arguments: str, code: int = 0) -> str:
 
 def test_a_dry_run_writes_the_job_and_asks_nobody(clone: Clone) -> None:
     command = (sys.executable, "-m", "tools.azure.submit", "--dry-run", "compute=gpu-cluster", "--experiment", "smoke")
-    said = clone.run(*command, "-S", "train.max_steps=2", "instance_count=2").strip()
-    assert said.startswith("azure-submit: job smoke-")
-    assert said.endswith("on 2 nodes of gpu-cluster, .azure_job/job.yaml")
-    assert len(said.splitlines()) == 1
+    output = clone.run(*command, "-S", "train.max_steps=2", "instance_count=2").strip()
+    assert output.startswith("azure-submit: job smoke-")
+    assert output.endswith("on 2 nodes of gpu-cluster, .azure_job/job.yaml")
+    assert len(output.splitlines()) == 1
     job = yaml.safe_load((clone.folder / ".azure_job/job.yaml").read_text())
     assert "-S +experiment=smoke -S train.max_steps=2" in job["command"]
     assert clone.run("git", "status", "--porcelain") == ""

@@ -37,14 +37,14 @@ def test_the_file_is_the_one_that_a_build_writes(project: Path, root: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("first", "nowhere/a.onnx_adapter"), "nowhere: model.onnx not found; run `make repro`"),
         (("third", "onnx/third.onnx_adapter"), "third/adapter_config.json: not found, so there is no adapter; run `make repro`"),
     ],
 )
-def test_what_is_not_there_is_told_in_one_line(arguments: tuple[str, str], said: str, project: Path, root: Path) -> None:
+def test_what_is_not_there_is_told_in_one_line(arguments: tuple[str, str], message: str, project: Path, root: Path) -> None:
     done = run(project, root, *arguments)
     assert done.returncode == 1
-    assert done.stderr == f"adapter: {project}/{said}\n"
+    assert done.stderr == f"adapter: {project}/{message}\n"
     assert not (project / arguments[1]).exists()

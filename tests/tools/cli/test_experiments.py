@@ -59,7 +59,7 @@ def test_ten_experiments_that_differ_in_two_parameters_fit_with_all_their_figure
 
 
 @pytest.mark.parametrize(
-    ("changed", "told"),
+    ("changed", "line"),
     [
         ({"adapter__method": "dora"}, "adapter.method=dora"),
         ({"seed": 3.0}, "seed=3"),
@@ -71,8 +71,8 @@ def test_ten_experiments_that_differ_in_two_parameters_fit_with_all_their_figure
         ({"State": "Queued", "accuracy": None}, "queued"),
     ],
 )
-def test_what_differs_from_the_commit_is_told(changed: dict[str, Any], told: str) -> None:
-    assert told in shown([COMMIT, run("one", **changed)])
+def test_what_differs_from_the_commit_is_told(changed: dict[str, Any], line: str) -> None:
+    assert line in shown([COMMIT, run("one", **changed)])
 
 
 def test_what_another_column_tells_and_what_is_no_parameter_is_left_out() -> None:

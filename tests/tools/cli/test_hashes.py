@@ -54,9 +54,9 @@ def project(tmp_path: Path, here: dict[str, str], monkeypatch: pytest.MonkeyPatc
 def test_the_probe_is_the_same_in_every_process_and_with_any_number_of_threads(
     threads: int, here: dict[str, str], root: Path
 ) -> None:
-    found = run(root, "--probe", threads=threads)
-    assert found.returncode == 0, found.stderr
-    assert json.loads(found.stdout) == here
+    done = run(root, "--probe", threads=threads)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == here
 
 
 def test_the_committed_probe_has_the_kinds_of_this_one(here: dict[str, str], root: Path) -> None:
@@ -68,16 +68,16 @@ def test_the_committed_probe_has_the_kinds_of_this_one(here: dict[str, str], roo
 
 def test_the_same_hashes_are_a_success_though_seconds_differ(project: Path) -> None:
     (project / "committed.lock").write_text(LOCK.format(adapter="11", seconds="2"))
-    found = run(project, "--against", "committed.lock")
-    assert (found.returncode, found.stdout) == (REPRODUCED, "the committed dvc.lock was reproduced to the byte\n")
+    done = run(project, "--against", "committed.lock")
+    assert (done.returncode, done.stdout) == (REPRODUCED, "the committed dvc.lock was reproduced to the byte\n")
 
 
 def test_other_hashes_on_a_cpu_that_rounds_the_same_are_a_failure_that_names_them(project: Path) -> None:
     (project / "committed.lock").write_text(LOCK.format(adapter="12", seconds="1"))
-    found = run(project, "--against", "committed.lock")
-    assert found.returncode == CHANGED
-    assert found.stdout.splitlines()[0] == "other bytes than those of the committed dvc.lock: models/adapter"
-    assert "this CPU rounds like the one that made it" in found.stdout
+    done = run(project, "--against", "committed.lock")
+    assert done.returncode == CHANGED
+    assert done.stdout.splitlines()[0] == "other bytes than those of the committed dvc.lock: models/adapter"
+    assert "this CPU rounds like the one that made it" in done.stdout
 
 
 def test_other_hashes_on_a_cpu_that_rounds_differently_are_told_apart(

@@ -255,11 +255,11 @@ def test_a_mistake_in_conf_is_one_line_that_names_it(
 ) -> None:
     before = PARAMS.read_bytes(), COMPOSED.read_bytes()
     edit(path, old, new)
-    said = command(monkeypatch)
-    assert isinstance(said, str)
-    assert "\n" not in said
-    assert said.startswith("conf/")
-    assert named in said
+    message = command(monkeypatch)
+    assert isinstance(message, str)
+    assert "\n" not in message
+    assert message.startswith("conf/")
+    assert named in message
     assert (PARAMS.read_bytes(), COMPOSED.read_bytes()) == before
 
 
@@ -330,9 +330,9 @@ def test_no_as_the_comment_in_conf_has_it_is_the_word(composed: Path) -> None:
 def test_a_choice_that_there_is_not_is_told_with_all_that_there_are(override: str, named: list[str], project: Path) -> None:
     with pytest.raises(InputError) as refused:
         compose.compose([override])
-    said = str(refused.value)
-    assert said.startswith("conf/: ")
-    assert "\n" not in said
-    assert "search path" not in said
+    message = str(refused.value)
+    assert message.startswith("conf/: ")
+    assert "\n" not in message
+    assert "search path" not in message
     for part in named:
-        assert part in said
+        assert part in message

@@ -1,4 +1,4 @@
-"""predict: a text in, an answer out, however the text comes in and whatever stands in it."""
+"""predict: a text in, an answer out, however the text comes in and whatever it contains."""
 
 import csv
 import json
@@ -37,11 +37,11 @@ def project(tiny_phi3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run_predict(project: Path, *arguments: str, said: str = "", variable: str | None = None) -> subprocess.CompletedProcess[str]:
+def run_predict(project: Path, *arguments: str, stdin: str = "", variable: str | None = None) -> subprocess.CompletedProcess[str]:
     """`python -m tools.cli.predict` in the project's folder."""
     environment = {name: value for name, value in os.environ.items() if name != VARIABLE}
     environment |= {} if variable is None else {VARIABLE: variable}
-    return run_module("tools.cli.predict", *arguments, folder=project, stdin=said, environment=environment)
+    return run_module("tools.cli.predict", *arguments, folder=project, stdin=stdin, environment=environment)
 
 
 def answered(done: subprocess.CompletedProcess[str]) -> str:
@@ -72,18 +72,18 @@ def test_a_text_of_several_lines_by_environment_is_one_text(project: Path, root:
 
 
 def test_lines_of_standard_input_are_answered_one_by_one_and_empty_ones_are_not(project: Path, root: Path) -> None:
-    done = run_predict(project, said="\n".join(["", TEXTS[0], "  ", *TEXTS[1:]]))
+    done = run_predict(project, stdin="\n".join(["", TEXTS[0], "  ", *TEXTS[1:]]))
     assert answered(done) == expected(project, *map(of_one, TEXTS))
 
 
 def test_an_empty_variable_leaves_standard_input(project: Path, root: Path) -> None:
-    assert answered(run_predict(project, said="word\n", variable="")) == expected(project, of_one("word"))
-    assert answered(run_predict(project, said="")) == ""
+    assert answered(run_predict(project, stdin="word\n", variable="")) == expected(project, of_one("word"))
+    assert answered(run_predict(project, stdin="")) == ""
 
 
 def test_several_columns_come_as_json_lines_and_a_bad_line_is_told_in_one(project: Path, root: Path) -> None:
     good = json.dumps({"First Name": "Zoë", "Question": "Who's {there}?", "else": 1})
-    done = run_predict(project, "--model", "models/two", said=f"{good}\nplain text\n{good}\n")
+    done = run_predict(project, "--model", "models/two", stdin=f"{good}\nplain text\n{good}\n")
     assert done.returncode == 1
     assert done.stdout == expected(project, "Who's {there}? (Zoë)\n")  # the line before it was answered
     assert done.stderr == 'predict: line 2: this model needs a JSON object {"Question": "...", "First Name": "..."}\n'
@@ -113,7 +113,7 @@ def test_a_model_without_its_prompt_is_told_in_one_line(project: Path, root: Pat
 
 
 @pytest.mark.parametrize(
-    ("execution_provider", "said", "needs"),
+    ("execution_provider", "message", "needs"),
     [
         ("cuda", "Cuda interface not available", "an NVIDIA GPU with driver 580 or newer and, in place of onnxruntime-genai"),
         ("dml", "has not been built with DML support", "Windows with a DirectX 12 GPU"),
@@ -122,7 +122,7 @@ def test_a_model_without_its_prompt_is_told_in_one_line(project: Path, root: Pat
     ],
 )
 def test_a_model_for_other_hardware_says_in_one_line_what_it_takes(
-    execution_provider: str, said: str, needs: str, tiny_phi3: Path, tmp_path: Path, root: Path
+    execution_provider: str, message: str, needs: str, tiny_phi3: Path, tmp_path: Path, root: Path
 ) -> None:
     precision = "fp16" if execution_provider == "NvTensorRtRtx" else "int4"
     build(recipe(precision, execution_provider), tiny_phi3, tmp_path / ONNX)
@@ -130,7 +130,7 @@ def test_a_model_for_other_hardware_says_in_one_line_what_it_takes(
     done = run_predict(tmp_path, "text")
     assert done.returncode == 1
     assert done.stderr.startswith(f"predict: {ONNX}: the model is built for {execution_provider}, which does not run here (")
-    assert said in done.stderr
+    assert message in done.stderr
     assert needs in done.stderr
     assert done.stderr.count("\n") == 1
 

@@ -68,11 +68,11 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_experiments_of_all_commits_are_found_and_the_working_tree_is_marked(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(repo)
-    found = read_experiments("accuracy")
-    first, *rest = found
+    experiments = read_experiments("accuracy")
+    first, *rest = experiments
     assert (first.name, first.size_mb, first.score, first.workspace) == ("workspace", 300, 0.8, True)
-    assert not any(one.workspace for one in rest)
-    places = {one.name: (one.size_mb, one.score) for one in rest}
+    assert not any(experiment.workspace for experiment in rest)
+    places = {experiment.name: (experiment.size_mb, experiment.score) for experiment in rest}
     assert places.pop("main") == (200, 0.9)
     assert places.pop("newer") == (200, 0.92)
     assert places.pop("older") == (100, 0.91)

@@ -73,7 +73,7 @@ class Project(Clone):
         return [(self.folder / file).read_text(encoding="utf-8") for file in files if (self.folder / file).exists()]
 
     def state(self) -> dict[str, str]:
-        """Every file of the tree, but for git's and DVC's own."""
+        """Every file of the tree, except git's and DVC's own."""
         files = [path for path in self.folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
         names = {path.relative_to(self.folder).as_posix(): path for path in files}
         return {
@@ -146,13 +146,13 @@ SECOND = [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("second", "stage", "code", "said"), SECOND)
-def test_a_second_run_changes_nothing(second: tuple[str, ...], stage: str, code: int, said: str, project: Project) -> None:
+@pytest.mark.parametrize(("second", "stage", "code", "pattern"), SECOND)
+def test_a_second_run_changes_nothing(second: tuple[str, ...], stage: str, code: int, pattern: str, project: Project) -> None:
     project.choose("0.5")
     first = project.start(*MAKE, hold=stage)
     project.choose("0.75")
     before = project.state()
-    assert re.search(said, project.run(*second, code=code))
+    assert re.search(pattern, project.run(*second, code=code))
     assert project.state() == before
     project.release()
     assert first.wait(120) == 0
@@ -179,9 +179,9 @@ def test_a_run_that_was_started_without_make_is_left_alone_too(first_command: tu
 def test_a_failure_brings_back_the_last_good_outputs(stage: str, project: Project) -> None:
     project.choose("0.5")
     (project.marks / f"fail-{stage}").touch()
-    said = project.run(*MAKE, code=2)
-    assert f"{stage}: no luck" in said
-    assert "Traceback" not in said
+    output = project.run(*MAKE, code=2)
+    assert f"{stage}: no luck" in output
+    assert "Traceback" not in output
     trained = "0.25" if stage == "train" else "0.5"
     assert project.rates() == [trained, "0.25"]
     assert (project.folder / "metrics/toy.json").read_text(encoding="utf-8") == f'{{\n  "rate": {trained}\n}}\n'
@@ -222,7 +222,7 @@ def test_a_killed_run_leaves_no_lock_and_its_stage_is_waited_for(project: Projec
 def test_conf_that_does_not_compose_is_one_line_and_runs_nothing(project: Project) -> None:
     (project.folder / "conf/train/default.yaml").write_text("learning_rate: [\n", encoding="utf-8")
     before = project.state()
-    said = project.run(*MAKE, code=2)
-    assert said.startswith("repro: conf/train/default.yaml line 2: not YAML")
-    assert said.count("\n") == 2  # and make's own line
+    output = project.run(*MAKE, code=2)
+    assert output.startswith("repro: conf/train/default.yaml line 2: not YAML")
+    assert output.count("\n") == 2  # and make's own line
     assert project.state() == before

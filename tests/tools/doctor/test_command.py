@@ -72,11 +72,11 @@ def test_without_git_models_and_network_it_says_what_is_missing_and_no_secret(ro
     done = doctor(root, tmp_path, "+experiment=phi3_mini_lora", **offline, **SECRETS)
     assert done.returncode == 1
     assert done.stderr == "doctor: this recipe cannot run here; see git, model hub, rows\n"
-    said = done.stdout + done.stderr
-    assert "NeverToBePrinted" not in said.replace("\n", "")
+    output = done.stdout + done.stderr
+    assert "NeverToBePrinted" not in output.replace("\n", "")
     for name in (*SECRETS, "credentialpath", "(gs)"):
-        assert name in said
-    assert "train.bf16=true is meant for a GPU" in said
+        assert name in output
+    assert "train.bf16=true is meant for a GPU" in output
 
 
 def test_an_override_that_does_not_compose_is_one_line(root: Path) -> None:
@@ -98,8 +98,8 @@ def test_a_look_that_breaks_is_a_finding_and_the_others_go_on(read: Read, monkey
     monkeypatch.setattr("tools.doctor.credentials.findings", refused)
     for name in ("versions", "resources", "places"):
         monkeypatch.setattr(f"tools.doctor.{name}.findings", lambda _, name=name: [warning(name, "", "")])
-    found = {finding.subject: finding for finding in command.examine(read())}
-    assert found["devices"].state is State.error
-    assert found["devices"].detail == "could not be checked (ImportError)"
-    assert found["credentials"].detail == "conf/: not YAML"
-    assert {"versions", "resources", "places"} <= found.keys()
+    findings = {finding.subject: finding for finding in command.examine(read())}
+    assert findings["devices"].state is State.error
+    assert findings["devices"].detail == "could not be checked (ImportError)"
+    assert findings["credentials"].detail == "conf/: not YAML"
+    assert {"versions", "resources", "places"} <= findings.keys()

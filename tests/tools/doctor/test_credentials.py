@@ -23,15 +23,20 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def found() -> dict[str, str]:
-    said = list(credentials.findings())
-    assert not any(VALUE in f"{finding.detail} {finding.advice}" for finding in said)
-    assert {finding.state for finding in said} == {State.ok}
-    return {finding.subject: finding.detail for finding in said}
+def summary() -> dict[str, str]:
+    findings = list(credentials.findings())
+    assert not any(VALUE in f"{finding.detail} {finding.advice}" for finding in findings)
+    assert {finding.state for finding in findings} == {State.ok}
+    return {finding.subject: finding.detail for finding in findings}
 
 
 def test_a_user_without_any_is_told_so() -> None:
-    assert found() == {"Hugging Face token": "none", "Azure variables": "none", "az login": "az is not installed", "AWS": "none"}
+    assert summary() == {
+        "Hugging Face token": "none",
+        "Azure variables": "none",
+        "az login": "az is not installed",
+        "AWS": "none",
+    }
 
 
 def test_variables_and_files_are_named_and_not_shown(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,24 +44,24 @@ def test_variables_and_files_are_named_and_not_shown(home: Path, monkeypatch: py
         monkeypatch.setenv(name, VALUE)
     (home / ".aws").mkdir()
     (home / ".aws/credentials").write_text(VALUE, encoding="utf-8")
-    said = found()
-    assert said["Hugging Face token"] == "one, from HF_TOKEN"
-    assert said["Azure variables"] == "AZURE_STORAGE_CONNECTION_STRING"
-    assert said["AWS"] == "AWS_ACCESS_KEY_ID, ~/.aws/credentials"
+    details = summary()
+    assert details["Hugging Face token"] == "one, from HF_TOKEN"
+    assert details["Azure variables"] == "AZURE_STORAGE_CONNECTION_STRING"
+    assert details["AWS"] == "AWS_ACCESS_KEY_ID, ~/.aws/credentials"
 
 
 def test_a_token_of_a_login_is_found(home: Path) -> None:
     (home / "token").write_text(f"hf_{VALUE}", encoding="utf-8")
-    assert found()["Hugging Face token"] == "one, from the file of `hf auth login`"
+    assert summary()["Hugging Face token"] == "one, from the file of `hf auth login`"
 
 
-@pytest.mark.parametrize(("code", "said"), [(0, "logged in"), (1, "none")])
-def test_the_login_of_az_is_asked_and_what_it_prints_is_dropped(code: int, said: str, home: Path) -> None:
+@pytest.mark.parametrize(("code", "detail"), [(0, "logged in"), (1, "none")])
+def test_the_login_of_az_is_asked_and_what_it_prints_is_dropped(code: int, detail: str, home: Path) -> None:
     shell = "/bin/sh"
     (home / "az").write_text(f'#!{shell}\n[ "$*" = "account show" ] || exit 7\necho {VALUE}\nexit {code}\n', encoding="utf-8")
     (home / "az").chmod(0o755)
     assert shutil.which("az")
-    assert found()["az login"] == said
+    assert summary()["az login"] == detail
 
 
 def test_an_az_that_hangs_is_given_up(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -70,4 +75,4 @@ def test_what_the_remotes_configuration_holds_is_named(monkeypatch: pytest.Monke
     options = {"url": f"azure://{VALUE}", "connection_string": VALUE, "account_name": VALUE}
     configuration = {"core": {"remote": "there"}, "remote": {"there": options}}
     monkeypatch.setattr(dvc_project, "configured", lambda: configuration)
-    assert found()["remote there"] == "connection_string"
+    assert summary()["remote there"] == "connection_string"

@@ -16,9 +16,9 @@ no_gpu_here = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a G
 
 
 def test_bfloat16_without_a_gpu_is_a_warning_and_no_error(read: Read) -> None:
-    found = devices.gpu([], read("+experiment=phi3_mini_lora"))
-    assert found.state is State.warning
-    assert "docker-train" in found.advice
+    finding = devices.gpu([], read("+experiment=phi3_mini_lora"))
+    assert finding.state is State.warning
+    assert "docker-train" in finding.advice
     assert devices.gpu(["NVIDIA X"], read("+experiment=phi3_mini_lora")).state is State.ok
     assert devices.gpu([], read()).state is State.ok
 
@@ -33,17 +33,17 @@ def test_phi3_minis_values_train_on_a_cpu_too(read: Read) -> None:
     "override", ["train.tf32=true", "train.use_liger_kernel=true", "train.attn_implementation=flash_attention_2"]
 )
 def test_what_the_stage_would_refuse_is_an_error(override: str, read: Read) -> None:
-    found = devices.training(read(override))
-    assert found.state is State.error
-    assert override.removeprefix("train.").partition("=")[0] in found.detail
+    finding = devices.training(read(override))
+    assert finding.state is State.error
+    assert override.removeprefix("train.").partition("=")[0] in finding.detail
 
 
 @no_gpu_here
 @pytest.mark.parametrize("build", ["cuda_int4", "dml_int4", "webgpu_int4", "trt_rtx_fp16"])
 def test_a_model_that_cannot_be_evaluated_here_is_an_error_with_what_it_needs(build: str, read: Read) -> None:
-    found = devices.provider(read(f"build={build}").params.build.execution_provider)
-    assert found.state is State.error
-    assert found.advice.startswith("it needs ")
+    finding = devices.provider(read(f"build={build}").params.build.execution_provider)
+    assert finding.state is State.error
+    assert finding.advice.startswith("it needs ")
 
 
 def test_a_model_for_cpus_runs_everywhere(read: Read) -> None:

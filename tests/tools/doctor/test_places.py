@@ -22,11 +22,11 @@ def hub(root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator
     servers = []
 
     def serve(status: int, headers: dict[str, str]) -> list[str]:
-        asked = []
+        requests = []
 
         class Handler(BaseHTTPRequestHandler):
             def do_HEAD(self) -> None:
-                asked.append(f"{self.path} {self.headers.get('authorization')}")
+                requests.append(f"{self.path} {self.headers.get('authorization')}")
                 self.send_response(status)
                 for name, value in headers.items():
                     self.send_header(name, value)
@@ -39,7 +39,7 @@ def hub(root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator
         servers.append(server)
         threading.Thread(target=server.serve_forever).start()
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
-        return asked
+        return requests
 
     monkeypatch.chdir(root)
     monkeypatch.setenv("HF_HOME", str(tmp_path))
@@ -68,18 +68,18 @@ def project(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 def test_the_hub_is_asked_for_the_commit_with_the_users_token(hub: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_fake")
-    asked = hub(200, {"X-Repo-Commit": COMMIT, "ETag": '"0"', "Content-Length": "5"})
-    found = places.hub("a/b", COMMIT, "model")
-    assert found.state is State.ok, found
-    assert asked == [f"/a/b/resolve/{COMMIT}/config.json Bearer hf_fake"]
+    requests = hub(200, {"X-Repo-Commit": COMMIT, "ETag": '"0"', "Content-Length": "5"})
+    finding = places.hub("a/b", COMMIT, "model")
+    assert finding.state is State.ok, finding
+    assert requests == [f"/a/b/resolve/{COMMIT}/config.json Bearer hf_fake"]
 
 
 @pytest.mark.parametrize("code", ["GatedRepo", "RepoNotFound"])
 def test_a_repository_that_is_closed_asks_for_a_token(code: str, hub: Serve) -> None:
     hub(401, {"X-Error-Code": code})
-    found = places.hub("a/b", COMMIT, "model")
-    assert found.state is State.error
-    assert "HF_TOKEN" in found.advice
+    finding = places.hub("a/b", COMMIT, "model")
+    assert finding.state is State.error
+    assert "HF_TOKEN" in finding.advice
 
 
 def test_a_hub_that_does_not_answer_is_an_error_unless_the_cache_has_the_model(
@@ -114,36 +114,36 @@ def test_the_index_is_asked_for_the_pinned_version(root: Path, tmp_path: Path, m
 def test_no_remote_is_fine_and_a_folder_answers(project: Callable[[str], None], tmp_path: Path) -> None:
     assert places.remote().state is State.ok
     project(f"url = {tmp_path / 'store'}")
-    found = places.remote()
-    assert (found.state, found.detail) == (State.ok, "there (a folder) answers")
+    finding = places.remote()
+    assert (finding.state, finding.detail) == (State.ok, "there (a folder) answers")
 
 
 def test_a_remote_that_cannot_be_reached_is_a_warning_without_its_address(project: Callable[[str], None]) -> None:
     project("url = gs://secret@bucket/path")
-    found = places.remote()
-    assert (found.state, found.detail) == (State.warning, "there (gs) cannot be reached (ImportError)")
-    assert found.advice.endswith("pip install 'dvc[gs]'")
+    finding = places.remote()
+    assert (finding.state, finding.detail) == (State.warning, "there (gs) cannot be reached (ImportError)")
+    assert finding.advice.endswith("pip install 'dvc[gs]'")
 
 
 def test_only_what_the_recipe_wants_is_asked(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+    calls: list[str] = []
 
     def note(module: str, *arguments: str) -> str:
-        asked.append(f"{module} {arguments[1]}")
+        calls.append(f"{module} {arguments[1]}")
         return "no answer"
 
     monkeypatch.setattr(places, "run", note)
     monkeypatch.setattr(dvc_project, "default_remote", lambda: None)
     assert [finding.subject for finding in places.findings(read("+experiment=smoke"))] == ["rows", "DVC remote"]
-    assert asked == []
+    assert calls == []
     list(places.findings(read("base_model=phi3_mini", "data.files=[]", "data.path=a/rows", f"data.revision={COMMIT}")))
-    assert asked == ["tools.doctor.reach microsoft/Phi-3-mini-4k-instruct", "tools.doctor.reach a/rows"]
+    assert calls == ["tools.doctor.reach microsoft/Phi-3-mini-4k-instruct", "tools.doctor.reach a/rows"]
 
 
 def test_rows_that_are_not_there_are_an_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root)
-    (found,) = places.files(["data/raw/tone.jsonl", "data/raw/none.csv", "abfs://container/rows.csv"])
-    assert (found.state, found.detail) == (State.error, "data/raw/none.csv not found")
+    (finding,) = places.files(["data/raw/tone.jsonl", "data/raw/none.csv", "abfs://container/rows.csv"])
+    assert (finding.state, finding.detail) == (State.error, "data/raw/none.csv not found")
 
 
 def test_rows_in_a_cloud_want_its_packages_and_their_address_may_hold_a_signature(
@@ -154,8 +154,8 @@ def test_rows_in_a_cloud_want_its_packages_and_their_address_may_hold_a_signatur
     monkeypatch.setattr(dvc_project, "default_remote", lambda: None)
     recipe = read("base_model=tiny_phi3")
     recipe.params.data.files = ["https://there/rows.csv?sig=NeverToBePrinted"]
-    for there, state in ((False, State.error), (True, State.ok)):
-        monkeypatch.setattr(places, "installed", lambda _, there=there: there)
-        found = next(places.findings(recipe))
-        assert (found.subject, found.state) == ("cloud packages", state)
-        assert "NeverToBePrinted" not in found.detail
+    for installed, state in ((False, State.error), (True, State.ok)):
+        monkeypatch.setattr(places, "installed", lambda _, installed=installed: installed)
+        finding = next(places.findings(recipe))
+        assert (finding.subject, finding.state) == ("cloud packages", state)
+        assert "NeverToBePrinted" not in finding.detail

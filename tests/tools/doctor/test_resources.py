@@ -54,10 +54,10 @@ def test_phi3_mini_in_bfloat16_is_counted_once_in_the_hubs_cache_and_twice_here(
     recipe = read("+experiment=phi3_mini_lora")
     model = outline_of(recipe)
     assert model is not None
-    wanted = resources.disk_usage(recipe, model)
+    usage = resources.disk_usage(recipe, model)
     base = 2 * 3_821_079_552
-    assert base in wanted.values()
-    assert 2 * base < wanted[Path.cwd()] < 2.7 * base
+    assert base in usage.values()
+    assert 2 * base < usage[Path.cwd()] < 2.7 * base
 
 
 def test_low_disk_is_an_error_little_to_spare_a_warning(read: Read, machine: Set) -> None:
@@ -78,41 +78,41 @@ def test_what_is_there_already_needs_no_room(
         shutil.copytree(tiny_phi3, tmp_path / "models" / name)
     (tmp_path / ".dvc").mkdir()
     fetched = Recipe(recipe.params, base_fetched=True)
-    before, after = (resources.disk_usage(one, outline_of(recipe) or pytest.fail()) for one in (recipe, fetched))
+    before, after = (resources.disk_usage(variant, outline_of(recipe) or pytest.fail()) for variant in (recipe, fetched))
     assert after[tmp_path] < before[tmp_path]
 
 
 def test_too_little_memory_for_the_weights_alone_is_an_error_and_names_what_takes_less(read: Read, machine: Set) -> None:
     machine(memory=6)
-    found = findings(read("+experiment=phi3_mini_lora"))
-    assert found["memory to train"].state is State.error
-    assert "adapter=qlora" in found["memory to train"].advice
-    assert found["memory to build"].state is State.warning
+    by_subject = findings(read("+experiment=phi3_mini_lora"))
+    assert by_subject["memory to train"].state is State.error
+    assert "adapter=qlora" in by_subject["memory to train"].advice
+    assert by_subject["memory to build"].state is State.warning
 
 
 def test_memory_that_is_not_checked_is_a_warning(read: Read, machine: Set) -> None:
     machine(memory=6)
-    found = findings(read("+experiment=phi3_mini_lora"))["memory to train"]
-    assert "train.check_memory=false" in found.advice
+    finding = findings(read("+experiment=phi3_mini_lora"))["memory to train"]
+    assert "train.check_memory=false" in finding.advice
     unchecked = findings(read("+experiment=phi3_mini_lora", "train.check_memory=false"))["memory to train"]
-    assert (found.state, unchecked.state) == (State.error, State.warning)
+    assert (finding.state, unchecked.state) == (State.error, State.warning)
 
 
 def test_modules_that_the_model_does_not_have_are_an_error_before_it_is_fetched(read: Read) -> None:
-    (found,) = resources.findings(read("+experiment=phi3_mini_lora", "adapter.target_modules=[q_proj]"))
-    assert found.state is State.error
-    assert "qkv_proj" in found.detail
+    (finding,) = resources.findings(read("+experiment=phi3_mini_lora", "adapter.target_modules=[q_proj]"))
+    assert finding.state is State.error
+    assert "qkv_proj" in finding.detail
 
 
 def test_a_model_of_another_name_is_told_to_be_unknown(read: Read) -> None:
-    (found,) = resources.findings(read("base_model=phi3_mini", "base_model.name=mine"))
-    assert found.state is State.warning
+    (finding,) = resources.findings(read("base_model=phi3_mini", "base_model.name=mine"))
+    assert finding.state is State.warning
 
 
 def test_a_folder_without_a_model_is_an_error(read: Read, tmp_path: Path) -> None:
-    (found,) = resources.findings(read("base_model=folder", f"base_model.path={tmp_path}"))
-    assert found.state is State.error
-    assert "no config.json" in found.detail
+    (finding,) = resources.findings(read("base_model=folder", f"base_model.path={tmp_path}"))
+    assert finding.state is State.error
+    assert "no config.json" in finding.detail
 
 
 def test_an_architecture_that_fetch_refuses_is_an_error_before_it_is_there(read: Read, machine: Set, tmp_path: Path) -> None:

@@ -32,9 +32,9 @@ def test_a_wrong_version_is_an_error_that_names_it(tmp_path: Path, monkeypatch: 
     assert "\npeft==0.21.2\n" in lock
     (tmp_path / "lock.txt").write_text(lock.replace("peft==0.21.2", "peft==0.1.0"), encoding="utf-8")
     monkeypatch.setattr(environment, "ROOT", tmp_path)
-    found = packages("lock.txt")
-    assert (found.state, found.detail) == (State.error, "lock.txt: says peft 0.1.0, but 0.21.2 is installed")
-    assert "make setup" in found.advice
+    finding = packages("lock.txt")
+    assert (finding.state, finding.detail) == (State.error, "lock.txt: says peft 0.1.0, but 0.21.2 is installed")
+    assert "make setup" in finding.advice
 
 
 def test_another_environment_than_the_installed_is_an_error() -> None:

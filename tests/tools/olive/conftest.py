@@ -36,11 +36,11 @@ def bring(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         config = project / "brought/olive-config.json"
         config.write_text(document if isinstance(document, str) else json.dumps(document), encoding="utf-8")
         monkeypatch.setattr(sys, "argv", ["import-olive", str(config.relative_to(project)), "--name", name, *arguments])
-        said = ""
+        message = ""
         try:
             command.main()
         except SystemExit as ended:
-            said = str(ended.code)
-        return capsys.readouterr().out + said
+            message = str(ended.code)
+        return capsys.readouterr().out + message
 
     return bring

@@ -34,14 +34,14 @@ def composed(*overrides: str) -> Any:
 def comments() -> dict[str, str]:
     """The comment after each value of the experiment, by the last part of its key."""
     lines = EXPERIMENT.read_text(encoding="utf-8").splitlines()
-    found = [re.fullmatch(r" *(?:- override )?/?(\w+): .*? # (.*)", line) for line in lines]
-    return {match[1]: match[2] for match in found if match}
+    matches = [re.fullmatch(r" *(?:- override )?/?(\w+): .*? # (.*)", line) for line in lines]
+    return {match[1]: match[2] for match in matches if match}
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_each_document_becomes_an_experiment_and_each_field_has_one_line(name: str, bring: Import, project: Path) -> None:
-    said = bring(DOCUMENTS[name], "--strict")
-    assert "conf/experiment/mine.yaml: " in said, said
+    output = bring(DOCUMENTS[name], "--strict")
+    assert "conf/experiment/mine.yaml: " in output, output
     lines = translate(DOCUMENTS[name], project / "brought").fields
     assert sorted(field.leaf.path for field in lines) == sorted(leaf.path for leaf in leaves(DOCUMENTS[name], ""))
 
@@ -55,9 +55,9 @@ def test_what_is_empty_has_a_line_and_loses_nothing(bring: Import, project: Path
 
 
 def test_where_olive_trains_on_all_rows_none_validate(bring: Import) -> None:
-    said = bring(today())
+    output = bring(today())
     assert composed().data.eval_dataset_size == 0
-    assert "data.test_size: a share of the rows is kept for evaluate" in said
+    assert "data.test_size: a share of the rows is kept for evaluate" in output
     document = today()
     document["passes"]["tune"]["eval_dataset_size"] = None
     bring(document)
@@ -85,9 +85,9 @@ def test_a_known_model_at_another_commit_is_taken_at_that(bring: Import) -> None
 def test_a_field_that_no_one_knows_is_told_and_refused_by_strict(bring: Import) -> None:
     document = whole()
     document["engine"]["warp_drive"] = {"speed": [1, 2]}
-    said = bring(document)
-    assert re.search(r"engine\.warp_drive\.speed .*\[1, 2\] .*not supported", said)
-    assert "1 not supported; run" in said
+    output = bring(document)
+    assert re.search(r"engine\.warp_drive\.speed .*\[1, 2\] .*not supported", output)
+    assert "1 not supported; run" in output
     EXPERIMENT.unlink()
     assert bring(document, "--strict").endswith("nothing is written (--strict): engine.warp_drive.speed")
     assert not EXPERIMENT.exists()
@@ -171,8 +171,8 @@ def test_a_lora_pass_quantizes_nothing_and_qlora_does(bring: Import) -> None:
     ],
 )
 def test_a_step_that_is_left_out_is_left_out(kinds: list[str], target: str, method: str, bring: Import) -> None:
-    said = bring({"passes": {kind.lower(): {"type": kind, "precision": "int4"} for kind in kinds}})
-    assert said.endswith(f"run `dvc exp run -S +experiment=mine{target}`\n")
+    output = bring({"passes": {kind.lower(): {"type": kind, "precision": "int4"} for kind in kinds}})
+    assert output.endswith(f"run `dvc exp run -S +experiment=mine{target}`\n")
     assert f"# dvc exp run -S +experiment=mine{target}\n" in EXPERIMENT.read_text(encoding="utf-8")
     cfg = composed()
     assert cfg.adapter.method == method
@@ -242,8 +242,8 @@ def test_what_is_not_supported_says_why(project: Path) -> None:
     lora["eval_data_config"] = "other"
     engine["search_strategy"] = {"sampler": "random"}
     engine["packaging_config"] = {"type": "Zipfile"}
-    said = {line.leaf.path: line.mapping.text for line in translate(document, project / "brought").unsupported}
-    assert said == {
+    reasons = {line.leaf.path: line.mapping.text for line in translate(document, project / "brought").unsupported}
+    assert reasons == {
         "passes.lora.config.lora_r.olive_parameter_type": SEARCH,
         "passes.lora.config.lora_r.support": SEARCH,
         "passes.lora.config.training_args.dataloader_num_workers": "not an argument of peft or transformers' Trainer here",
@@ -331,16 +331,16 @@ def test_a_line_break_anywhere_in_the_configuration_begins_no_line_of_the_experi
     bring(plain)
     expected, lines = composed(), EXPERIMENT.read_text(encoding="utf-8").count("\n")
     document = copy.deepcopy(plain)
-    document["passes"] = {f"{hostile} {name}": one for name, one in document["passes"].items()}
+    document["passes"] = {f"{hostile} {name}": entry for name, entry in document["passes"].items()}
     document["data_configs"] = {f"{hostile} rows": document["data_configs"][0]}
-    document["systems"] = {f"{hostile} {name}": one for name, one in document["systems"].items()}
+    document["systems"] = {f"{hostile} {name}": entry for name, entry in document["systems"].items()}
     document["engine"] = {role: f"{hostile} {name}" for role, name in document["engine"].items()}
     document["systems"][f"{hostile} azure_arc"]["config"]["aml_compute"] = hostile
-    said = bring(document)
-    assert "conf/experiment/mine.yaml: " in said
+    output = bring(document)
+    assert "conf/experiment/mine.yaml: " in output
     assert composed() == expected
     assert len(EXPERIMENT.read_text(encoding="utf-8").splitlines()) == lines
-    assert "\\n" in said or break_ != "\n"
+    assert "\\n" in output or break_ != "\n"
 
 
 def test_a_line_break_in_the_name_of_a_parameter_sets_no_other(bring: Import) -> None:
@@ -390,5 +390,5 @@ def test_an_experiment_is_imported_again_but_never_one_of_another_hand(bring: Im
     bring(BLOCKS["LoRA"])
     bring(whole())
     assert composed().build.precision == "int4"
-    said = bring(whole(), name="smoke")
-    assert said.endswith("conf/experiment/smoke.yaml: exists and was not imported; choose another NAME")
+    output = bring(whole(), name="smoke")
+    assert output.endswith("conf/experiment/smoke.yaml: exists and was not imported; choose another NAME")

@@ -44,11 +44,11 @@ CASES: dict[str, tuple[Any, str]] = {
         changed(f"{LOAD}.data_files", "https://host.example/rows.jsonl?sig=hush"),
         "data_files: https://host.example/rows.jsonl: the address contains a secret",
     ),
-    "rows that stand in the pass": (
+    "rows in the pass": (
         changed("passes.lora.config.train_data_config", {"name": "rows"}),
         "passes.lora.config.train_data_config.name: rows in a pass; move them to data_configs",
     ),
-    "a template that is no text": (changed(f"{TEXTS}.text_template", 5), "text_template: must be a string, not int"),
+    "a template that is not a text": (changed(f"{TEXTS}.text_template", 5), "text_template: must be a string, not int"),
     "a template with half a column": (changed(f"{TEXTS}.text_template", "{"), "write a literal brace twice"),
     "a template of one column": (changed(f"{TEXTS}.text_template", "{tone}"), "text_template must have at least two columns"),
     "a reference in the template": (changed(f"{TEXTS}.text_template", "Costs ${phrase}, {tone}"), "text_template: contains ${"),
@@ -70,15 +70,15 @@ CASES: dict[str, tuple[Any, str]] = {
     "an unknown pass": (changed("passes.lora.type", "Lora2"), "passes.lora.type: 'Lora2' is not a pass of Olive"),
     "only passes of other kinds": ({"passes": {"a": {"type": "SparseGPT"}}}, "must have one that trains, merges or builds"),
     "two passes that train": (changed("passes.more", {"type": "QLoRA"}), "passes.more: a second pass that trains"),
-    "flows that are no list": ({"passes": {"a": {"type": "LoRA"}}, "pass_flows": {"a": 1}}, "pass_flows: must be a list"),
+    "flows that are not a list": ({"passes": {"a": {"type": "LoRA"}}, "pass_flows": {"a": 1}}, "pass_flows: must be a list"),
     "a flow of an unknown pass": ({"passes": {"a": {"type": "LoRA"}}, "pass_flows": [["b"]]}, "pass_flows: b is not in passes"),
     "two flows": ({"passes": {"a": {"type": "LoRA"}}, "pass_flows": [["a"], ["b"]]}, "pass_flows: 2 flows to choose from"),
     "a precision that there is not": (changed("passes.builder.config.precision", "fp16"), "has no fp16 model for CPU"),
     "an unknown system": (changed("engine.host", "moon"), "engine.host: 'moon' is not in systems (local)"),
-    "a host that is no name": (changed("engine.host", ["local"]), "engine.host: ['local'] is not in systems (local)"),
-    "a metric that is no object": ({"evaluators": {"e": {"metrics": ["a"]}}}, "evaluators.e.metrics[0]: must be an object"),
-    "metrics that are no list": ({"evaluators": {"e": {"metrics": {"a": 1}}}}, "evaluators.e.metrics: must be a list, not dict"),
-    "a commit that is no text": (
+    "a host that is not a name": (changed("engine.host", ["local"]), "engine.host: ['local'] is not in systems (local)"),
+    "a metric that is not an object": ({"evaluators": {"e": {"metrics": ["a"]}}}, "evaluators.e.metrics[0]: must be an object"),
+    "metrics that are a dict": ({"evaluators": {"e": {"metrics": {"a": 1}}}}, "evaluators.e.metrics: must be a list, not dict"),
+    "a commit that is not a text": (
         {"input_model": {"type": "HfModel", "model_path": "a/b", "load_kwargs": {"revision": 5}}},
         "input_model: load_kwargs.revision: must be a string, not int",
     ),
@@ -95,9 +95,9 @@ CASES: dict[str, tuple[Any, str]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_it_ends_in_one_line_and_writes_nothing(name: str, bring: Import) -> None:
     document, expected = CASES[name]
-    said = bring(document).splitlines()[-1]
-    assert said.startswith("import-olive: ")
-    assert expected in said
+    output = bring(document).splitlines()[-1]
+    assert output.startswith("import-olive: ")
+    assert expected in output
     assert not EXPERIMENT.exists()
 
 
@@ -125,9 +125,9 @@ def test_an_earlier_import_survives_one_that_fails(bring: Import) -> None:
 
 def test_a_model_of_the_hub_wants_its_commit(bring: Import, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    said = bring({"input_model": {"type": "HfModel", "model_path": "someone/model"}})
-    assert "cannot look up the commit of someone/model on the Hub" in said
-    assert 'set the commit as "revision" in load_kwargs' in said
+    output = bring({"input_model": {"type": "HfModel", "model_path": "someone/model"}})
+    assert "cannot look up the commit of someone/model on the Hub" in output
+    assert 'set the commit as "revision" in load_kwargs' in output
     pin = {"revision": "0123456789abcdef0123456789abcdef01234567"}
     bring({"input_model": {"type": "HfModel", "model_path": "someone/model", "load_kwargs": pin}})
     text = EXPERIMENT.read_text(encoding="utf-8")
@@ -137,7 +137,7 @@ def test_a_model_of_the_hub_wants_its_commit(bring: Import, monkeypatch: pytest.
 
 def test_a_secret_is_neither_shown_nor_part_of_the_experiment(bring: Import) -> None:
     client = STORED["config"]["azureml_client"] | {"default_auth_params": {"client_secret": "hush"}}
-    said = bring({"azureml_client": client})
-    assert "(hidden)" in said
-    assert "hush" not in said
+    output = bring({"azureml_client": client})
+    assert "(hidden)" in output
+    assert "hush" not in output
     assert "hush" not in EXPERIMENT.read_text(encoding="utf-8")

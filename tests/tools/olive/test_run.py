@@ -32,7 +32,7 @@ def clone(root: Path, tiny_phi3: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 def run(clone: Clone, document: dict[str, Any], *overrides: str, until: str = "") -> list[str]:
-    """Imports a configuration and runs it by the command that stands in the experiment; the stages that ran.
+    """Imports a configuration and runs it by the command in the experiment's file; returns the stages that ran.
 
     Args:
         clone: where.
@@ -49,7 +49,7 @@ def run(clone: Clone, document: dict[str, Any], *overrides: str, until: str = ""
 
 def passes(*kinds: dict[str, Any]) -> dict[str, Any]:
     """The whole configuration with these passes."""
-    return whole() | {"passes": {name: one for kind in kinds for name, one in kind.items()}}
+    return whole() | {"passes": {name: entry for kind in kinds for name, entry in kind.items()}}
 
 
 def test_the_whole_example_runs_to_the_report(clone: Clone) -> None:

@@ -45,7 +45,7 @@ def written(project: Path, text: str) -> Search:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "expected"),
     [
         ("spac: {a: [1]}\n", "unknown key spac; did you mean space?"),
         ("space: [a\n", "line 2: not YAML"),
@@ -74,12 +74,12 @@ def written(project: Path, text: str) -> Search:
         (SPACE + GOAL + "constraints: {size_mb: {max: small}}\n", "constraints.size_mb.max: Value 'small'"),
     ],
 )
-def test_a_mistake_is_one_line_that_names_the_file_and_the_key(text: str, said: str, project: Path) -> None:
+def test_a_mistake_is_one_line_that_names_the_file_and_the_key(text: str, expected: str, project: Path) -> None:
     with pytest.raises(InputError) as raised:
         written(project, text)
     message = str(raised.value)
     assert message.startswith("conf/search/mine.yaml")
-    assert said in message
+    assert expected in message
     assert "\n" not in message
 
 
@@ -130,17 +130,17 @@ def test_a_range_with_a_step_has_both_its_ends() -> None:
 
 def proposed(search: Search, journal: Path, count: int, fail: bool = False) -> list[dict[str, Any]]:
     """The choices of up to `count` more trials; each proposal comes from a process of its own, as it were."""
-    found = []
+    choices = []
     for _ in range(count):
         proposals = Proposals(search, "c" * 40, journal)
         proposal = proposals.next()
         if proposal is None:
             break
-        found.append(dict(proposal.params))
+        choices.append(dict(proposal.params))
         name = f"trial-{proposal.number}"
         trial = Trial(name, proposal.params, reason="no") if fail else Trial(name, proposal.params, {"size": proposal.number})
         proposals.tell(proposal, trial, [Limit("size", 1, 5.0)])
-    return found
+    return choices
 
 
 def made(sampler: Sampler, n_trials: int | None, **space: Any) -> Search:
@@ -153,9 +153,9 @@ GRID = {"build.block_size": [16, 32, 64], "build.algo_config": [None, "rtn"], "a
 @pytest.mark.parametrize("fail", [False, True])
 def test_a_grid_has_every_combination_once(fail: bool, project: Path) -> None:
     search = made(Sampler.grid, None, **GRID)
-    found = proposed(search, project / "log", 100, fail)
-    assert len(found) == 12
-    assert {(c["build.block_size"], c["build.algo_config"], c["adapter.r"]) for c in found} == {
+    combinations = proposed(search, project / "log", 100, fail)
+    assert len(combinations) == 12
+    assert {(c["build.block_size"], c["build.algo_config"], c["adapter.r"]) for c in combinations} == {
         (size, algo, r) for size in ("16", "32", "64") for algo in ("null", "rtn") for r in ("4", "8")
     }
 
@@ -381,7 +381,7 @@ def test_a_key_of_the_project_can_be_read_by_its_owner_alone_in_the_clone_too(
 
 
 @pytest.mark.parametrize(
-    ("lines", "said"),
+    ("lines", "expected"),
     [
         ("build: the builder refuses\nERROR: failed to reproduce 'build': exited with 1\n", "build: the builder refuses"),
         ("evaluate_onnx: no rows\nERROR: failed to reproduce 'evaluate@onnx': exited with 1\n", "evaluate_onnx: no rows"),
@@ -390,9 +390,9 @@ def test_a_key_of_the_project_can_be_read_by_its_owner_alone_in_the_clone_too(
         ("", "no error message"),
     ],
 )
-def test_the_reason_of_a_failure_is_the_line_of_the_stage(lines: str, said: str, tmp_path: Path) -> None:
+def test_the_reason_of_a_failure_is_the_line_of_the_stage(lines: str, expected: str, tmp_path: Path) -> None:
     (tmp_path / "log").write_text(lines, encoding="utf-8")
-    assert reason(tmp_path / "log", 255) == said
+    assert reason(tmp_path / "log", 255) == expected
     assert reason(tmp_path / "log", -9) == "killed by signal 9"
 
 

@@ -64,9 +64,9 @@ def test_what_is_not_committed_is_told_before_any_trial(project: Clone) -> None:
     stage = project.folder / "stages/report/stage.py"
     before = stage.read_text(encoding="utf-8")
     stage.write_text(before + "\n", encoding="utf-8")
-    said = project.run(*COMMAND, code=1)
+    output = project.run(*COMMAND, code=1)
     stage.write_text(before, encoding="utf-8")
-    assert said == "search: stages/report/stage.py: not committed, and trials run what is committed; commit or stash it\n"
+    assert output == "search: stages/report/stage.py: not committed, and trials run what is committed; commit or stash it\n"
 
 
 @pytest.mark.timeout(1800)  # seven runs of the graph
@@ -78,22 +78,24 @@ def test_a_search_goes_on_after_a_kill_and_its_winner_can_be_taken(project: Clon
     assert finished
     assert killed not in finished
 
-    said = project.run(*COMMAND, environment=THREADS)
+    output = project.run(*COMMAND, environment=THREADS)
     assert state(project) == before
     assert logs(project).items() >= finished.items()  # a trial that runs again overwrites its output
-    assert f"{killed} (" in said
+    assert f"{killed} (" in output
     ran = [stage for text in logs(project).values() for stage in stages_of(text)]
     assert ran.count("train") == 1
     assert ran.count("evaluate@base") == 2  # on the validation rows, and on the test rows
     assert len(logs(project)) == 6
-    assert re.search(r"\) failed: build: .*the builder refuses int4 for cpu", said)
+    assert re.search(r"\) failed: build: .*the builder refuses int4 for cpu", output)
     assert len(experiments(project)) == 5  # the default and two of the three; the winner and the default on the test rows
 
-    winner = re.findall(r"Apply it: dvc exp apply (\S+)\n", said)[0]
-    tested = said[said.index("On the test rows, which were not used for the choice:\n") :]
+    winner = re.findall(r"Apply it: dvc exp apply (\S+)\n", output)[0]
+    tested = output[output.index("On the test rows, which were not used for the choice:\n") :]
     assert tested.count("size_mb") == 2
     assert f"\n{winner} (build.algo_config=" in tested
-    assert re.search(r"trials are scored on \d+ validation rows: .* set data.eval_dataset_size in overrides for more rows", said)
+    assert re.search(
+        r"trials are scored on \d+ validation rows: .* set data.eval_dataset_size in overrides for more rows", output
+    )
     on_test = stages_of(logs(project)[winner])
     assert {"evaluate@onnx", "compare"} <= set(on_test)
     assert not {"train", "merge", "build", "benchmark@merged", "benchmark@onnx"} & set(on_test)
@@ -105,9 +107,9 @@ def test_a_search_goes_on_after_a_kill_and_its_winner_can_be_taken(project: Clon
 
     again = project.run(*COMMAND)
     assert "known" in again
-    assert sentence(again) == sentence(said)
+    assert sentence(again) == sentence(output)
 
-    chosen = re.findall(rf"{winner} \(build.algo_config=(\w+)\):", said)
+    chosen = re.findall(rf"{winner} \(build.algo_config=(\w+)\):", output)
     project.run("git", "checkout", "params.yaml")
     project.run("dvc", "exp", "apply", winner)
     assert {"null": None}.get(chosen[0], chosen[0]) == OmegaConf.load(project.folder / "params.yaml").build.algo_config
@@ -142,5 +144,5 @@ def sizes_shown(project: Clone) -> dict[str, float]:
     return {name: float(summary["size_mb"]) for name, summary in summaries.items()}
 
 
-def sentence(said: str) -> str:
-    return said[said.index(" wins: ") :]
+def sentence(output: str) -> str:
+    return output[output.index(" wins: ") :]

@@ -35,18 +35,18 @@ CONVERSATIONS = [
 ]
 
 
-@pytest.mark.parametrize("said", CONVERSATIONS)
+@pytest.mark.parametrize("conversation", CONVERSATIONS)
 @pytest.mark.parametrize("name", TEMPLATES)
 @pytest.mark.parametrize("in_its_own_file", [True, False])
 def test_a_template_is_rendered_as_transformers_does(
-    in_its_own_file: bool, name: str, said: list[tuple[str, str]], tiny_phi3: Path, tmp_path: Path
+    in_its_own_file: bool, name: str, conversation: list[tuple[str, str]], tiny_phi3: Path, tmp_path: Path
 ) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_phi3)
     tokenizer.add_special_tokens({"bos_token": "<|user|>"})
     tokenizer.chat_template = TEMPLATES[name]
     tokenizer.save_pretrained(tmp_path, save_jinja_files=in_its_own_file)
     assert (tmp_path / "chat_template.jinja").exists() == in_its_own_file
-    messages = [{"role": role, "content": content} for role, content in said]
+    messages = [{"role": role, "content": content} for role, content in conversation]
     expected = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     template = ChatTemplate.read(tmp_path, datetime.now().date().isoformat())
     assert template

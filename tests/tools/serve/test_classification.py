@@ -24,8 +24,8 @@ TEXTS = ["What a day!", "Ça va? 🎉", "  two words \n", "雨", "{phrase}", '{"
 @pytest.fixture(scope="module")
 def prompt(model: OnnxModel) -> Prompt:
     """One with two labels that the model names for some of the texts, as letters at random will not."""
-    said = [model.answer(TEXT.render_prompt({"phrase": text.strip()}), 12) for text in TEXTS]
-    first = [found[0] for found in (re.match(r"\w+", answer) for answer in said) if found]
+    answers = [model.answer(TEXT.render_prompt({"phrase": text.strip()}), 12) for text in TEXTS]
+    first = [match[0] for match in (re.match(r"\w+", answer) for answer in answers) if match]
     labels = ("joy", first[0], next(word for word in first if word.lower() != first[0].lower()))
     return relabelled(Prompt(TEXT.prompt, "{tone}\n", None, 100, 12), labels)
 
@@ -59,29 +59,29 @@ def test_labels_and_likelihoods_are_those_that_evaluate_recorded(project: Path, 
     with (project / PREDICTIONS / "onnx.csv").open(newline="", encoding="utf-8") as file:
         recorded = list(csv.DictReader(file))
     assert {row["predicted"] for row in recorded} >= {*(prompt.labels or ())[1:], INVALID}
-    found = labels_server.post("/v1/classify", {"texts": TEXTS, "likelihoods": True}).json()
-    for number, (row, one) in enumerate(zip(recorded, found["data"], strict=True)):
-        assert one["index"] == number
-        assert one["label"] == (None if row["predicted"] == INVALID else row["predicted"])
-        assert one["answer"] == row["answer"].strip()
-        assert one["top_label"] == row["top_label"]
-        assert f"{one['probabilities'][one['top_label']]:.4f}" == row["confidence"]
-        assert list(one["probabilities"]) == list(prompt.labels or ())
-        assert sum(one["probabilities"].values()) == pytest.approx(1)
+    response = labels_server.post("/v1/classify", {"texts": TEXTS, "likelihoods": True}).json()
+    for number, (row, result) in enumerate(zip(recorded, response["data"], strict=True)):
+        assert result["index"] == number
+        assert result["label"] == (None if row["predicted"] == INVALID else row["predicted"])
+        assert result["answer"] == row["answer"].strip()
+        assert result["top_label"] == row["top_label"]
+        assert f"{result['probabilities'][result['top_label']]:.4f}" == row["confidence"]
+        assert list(result["probabilities"]) == list(prompt.labels or ())
+        assert sum(result["probabilities"].values()) == pytest.approx(1)
 
 
 def test_one_text_is_answered_as_one_of_many_and_without_likelihoods_if_nobody_asks(labels_server: Server) -> None:
     many = labels_server.post("/v1/classify", {"texts": TEXTS}).json()
-    assert [set(one) for one in many["data"]] == [{"index", "label", "answer"}] * len(TEXTS)
-    for text, one in zip(TEXTS, many["data"], strict=True):
+    assert [set(result) for result in many["data"]] == [{"index", "label", "answer"}] * len(TEXTS)
+    for text, result in zip(TEXTS, many["data"], strict=True):
         (alone,) = labels_server.post("/v1/classify", {"text": text, "model": "tunepress"}).json()["data"]
         (as_row,) = labels_server.post("/v1/classify", {"row": {"phrase": text.strip()}}).json()["data"]
-        assert alone == as_row == {**one, "index": 0}
+        assert alone == as_row == {**result, "index": 0}
     assert many["usage"]["prompt_tokens"] > many["usage"]["completion_tokens"] > 0
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         ({}, "send exactly one of text, texts, row and rows"),
         ({"text": "a", "texts": ["a"]}, "send exactly one of text, texts, row and rows"),
@@ -100,10 +100,10 @@ def test_one_text_is_answered_as_one_of_many_and_without_likelihoods_if_nobody_a
         ({"text": "a", "likelihoods": "yes"}, "likelihoods: "),
     ],
 )
-def test_what_is_no_text_is_refused_with_the_reason(body: dict[str, Any], said: str, labels_server: Server) -> None:
+def test_what_is_no_text_is_refused_with_the_reason(body: dict[str, Any], message: str, labels_server: Server) -> None:
     refused = labels_server.post("/v1/classify", body)
     assert refused.status_code == 400
-    assert refused.json()["error"]["message"].startswith(said)
+    assert refused.json()["error"]["message"].startswith(message)
 
 
 def test_a_model_without_labels_says_so(server: Server) -> None:
@@ -118,8 +118,10 @@ def test_a_model_of_columns_is_asked_with_rows_and_knows_no_likelihoods_of_an_an
     prompt = Prompt(COLUMNS.prompt, "{Best Answer} because {Reason}", ("yes", "no"), 100, 12)
     row = {"Question": "Is it {5}?", "First Name": 7}
     with serving(with_prompt(folder, prompt, tmp_path / "onnx")) as server:
-        found = server.post("/v1/classify", {"rows": [row, {**row, "First Name": "Zoë"}]}).json()["data"]
-        assert [one["answer"] for one in found] == [model.answer(f"Is it {{5}}? ({name})\n", 12).strip() for name in ("7", "Zoë")]
+        results = server.post("/v1/classify", {"rows": [row, {**row, "First Name": "Zoë"}]}).json()["data"]
+        assert [result["answer"] for result in results] == [
+            model.answer(f"Is it {{5}}? ({name})\n", 12).strip() for name in ("7", "Zoë")
+        ]
         assert "a JSON object" in server.post("/v1/classify", {"text": "plain"}).json()["error"]["message"]
         assert server.post("/v1/classify", {"text": '{"Question": "?", "First Name": "x"}'}).status_code == 200
         refused = server.post("/v1/classify", {"row": row, "likelihoods": True})

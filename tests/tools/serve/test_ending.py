@@ -19,10 +19,10 @@ from tests.tools.serve.served import ENDLESS, ROOT, Server, connected, send, ser
 
 def read(connection: socket.socket) -> bytes:
     """All that comes until the other end is done."""
-    found = b""
+    received = b""
     while chunk := connection.recv(1 << 16):
-        found += chunk
-    return found
+        received += chunk
+    return received
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -204,8 +204,8 @@ def test_what_keeps_a_server_from_starting_is_told_in_one_line(folder: Path, ser
 def test_a_model_that_does_not_load_is_told_in_one_line(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "onnx")
     (tmp_path / "onnx/model.onnx").write_bytes(b"no graph")
-    said = error_of_start(tmp_path / "onnx")
-    assert said.startswith(f"serve: {tmp_path / 'onnx'}: onnxruntime-genai cannot load this model (")
+    error = error_of_start(tmp_path / "onnx")
+    assert error.startswith(f"serve: {tmp_path / 'onnx'}: onnxruntime-genai cannot load this model (")
 
 
 def test_an_open_address_without_a_key_is_warned_of(folder: Path) -> None:

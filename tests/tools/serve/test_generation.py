@@ -80,24 +80,24 @@ def test_without_a_limit_an_answer_is_as_long_as_those_of_training(server: Serve
 def test_an_answer_ends_before_a_stop_text(stream: bool, server: Server, model: OnnxModel) -> None:
     whole = model.answer("What a day!", 30)
     stop = whole[7:10]
-    asked = {"model": MODEL, "prompt": "What a day!", "max_tokens": 30, "stop": ["?!?", stop], "stream": stream}
-    said = server.post("/v1/completions", asked).text
-    events = [json.loads(line[6:]) for line in said.splitlines() if line.startswith("data: {")] if stream else [json.loads(said)]
+    body = {"model": MODEL, "prompt": "What a day!", "max_tokens": 30, "stop": ["?!?", stop], "stream": stream}
+    text = server.post("/v1/completions", body).text
+    events = [json.loads(line[6:]) for line in text.splitlines() if line.startswith("data: {")] if stream else [json.loads(text)]
     assert "".join(event["choices"][0]["text"] for event in events) == whole[: whole.index(stop)]
     assert events[-1]["choices"][0]["finish_reason"] == "stop"
 
 
 def test_a_seed_gives_the_same_answer_again_and_another_seed_another(server: Server) -> None:
-    def said(**sampling: float) -> str:
-        asked = {"prompt": "What a day!", "max_tokens": 30, **sampling}
-        text: str = server.post("/v1/completions", asked).json()["choices"][0]["text"]
+    def complete(**sampling: float) -> str:
+        body = {"prompt": "What a day!", "max_tokens": 30, **sampling}
+        text: str = server.post("/v1/completions", body).json()["choices"][0]["text"]
         return text
 
-    assert said(temperature=1, seed=1) == said(temperature=1, seed=1)
-    assert said(temperature=1, seed=1) != said(temperature=1, seed=2)
-    assert len({said(temperature=1) for _ in range(5)}) > 1
-    assert said(temperature=0, seed=1) == said(temperature=0, seed=2) == said()
-    assert said(temperature=1, top_p=0, seed=3) == said()
+    assert complete(temperature=1, seed=1) == complete(temperature=1, seed=1)
+    assert complete(temperature=1, seed=1) != complete(temperature=1, seed=2)
+    assert len({complete(temperature=1) for _ in range(5)}) > 1
+    assert complete(temperature=0, seed=1) == complete(temperature=0, seed=2) == complete()
+    assert complete(temperature=1, top_p=0, seed=3) == complete()
 
 
 def test_a_message_to_a_model_of_texts_is_what_predict_asks(server: Server, model: OnnxModel) -> None:

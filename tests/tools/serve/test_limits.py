@@ -101,9 +101,9 @@ def test_a_stream_whose_time_is_over_ends_with_the_error(slow_folder: Path) -> N
         assert len("".join(pieces)) > 5
 
 
-@pytest.mark.parametrize(("prompt", "asked"), [("a" * 500, 13), ("a" * 500, 10**30), ("a" * 511, 2), ("a", 512)])
-def test_an_answer_with_less_room_than_asked_for_is_shorter(prompt: str, asked: int, endless_server: Server) -> None:
-    completion = endless_server.post("/v1/completions", {"prompt": prompt, "max_tokens": asked}).json()
+@pytest.mark.parametrize(("prompt", "max_tokens"), [("a" * 500, 13), ("a" * 500, 10**30), ("a" * 511, 2), ("a", 512)])
+def test_an_answer_with_less_room_than_asked_for_is_shorter(prompt: str, max_tokens: int, endless_server: Server) -> None:
+    completion = endless_server.post("/v1/completions", {"prompt": prompt, "max_tokens": max_tokens}).json()
     assert completion["choices"][0]["finish_reason"] == "length"
     assert completion["usage"] == {
         "prompt_tokens": len(prompt), "completion_tokens": 512 - len(prompt), "total_tokens": 512
@@ -148,8 +148,8 @@ def test_by_default_a_long_context_is_not_given_to_one_request(slow_folder: Path
 def test_fifty_clients_at_once_find_room_in_the_default_queue(folder: Path) -> None:
     async def ask_all(server: Server) -> list[Any]:
         client = server.async_openai()
-        asked = (client.completions.create(model="tunepress", prompt=f"client {number}") for number in range(50))
-        return await asyncio.gather(*asked, return_exceptions=True)
+        requests = (client.completions.create(model="tunepress", prompt=f"client {number}") for number in range(50))
+        return await asyncio.gather(*requests, return_exceptions=True)
 
     with serving(folder) as server:
         assert not [answer for answer in asyncio.run(ask_all(server)) if isinstance(answer, APIStatusError)]

@@ -24,7 +24,7 @@ def error_of(response: Any, status: int = 400) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("change", "param", "said"),
+    ("change", "param", "message"),
     [
         ({"best_of": 1}, "best_of", "unknown parameter best_of"),
         ({"frequency_penalty": 0}, "frequency_penalty", "unknown parameter"),
@@ -65,15 +65,17 @@ def error_of(response: Any, status: int = 400) -> dict[str, Any]:
         ({"model": ["a"]}, "model", "model: "),
     ],
 )
-def test_a_parameter_that_cannot_be_taken_is_named(change: dict[str, Any], param: str | None, said: str, server: Server) -> None:
+def test_a_parameter_that_cannot_be_taken_is_named(
+    change: dict[str, Any], param: str | None, message: str, server: Server
+) -> None:
     error = error_of(server.post(COMPLETIONS, {"prompt": "a", "max_tokens": 13} | change))
-    assert said in error["message"]
+    assert message in error["message"]
     assert error["param"] == param
     assert error["type"] == "invalid_request_error"
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         ({}, "messages: is missing"),
         ({"messages": []}, "messages: "),
@@ -98,8 +100,8 @@ def test_a_parameter_that_cannot_be_taken_is_named(change: dict[str, Any], param
         ({"messages": [{"role": "user", "content": "x" * 600}]}, "leave no room for an answer of 1 in the 512 that"),
     ],
 )
-def test_a_conversation_that_cannot_be_answered_is_told_why(body: dict[str, Any], said: str, chat_server: Server) -> None:
-    assert said in error_of(chat_server.post(CHAT, body))["message"]
+def test_a_conversation_that_cannot_be_answered_is_told_why(body: dict[str, Any], message: str, chat_server: Server) -> None:
+    assert message in error_of(chat_server.post(CHAT, body))["message"]
 
 
 def test_what_says_that_something_is_not_wanted_is_taken(server: Server, chat_server: Server) -> None:
@@ -113,7 +115,7 @@ JSON = {"Content-Type": "application/json"}
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "the body is empty"),
         (b"{", "the body is not JSON in UTF-8"),
@@ -131,8 +133,8 @@ JSON = {"Content-Type": "application/json"}
         (b"5", "the body must be a JSON object"),
     ],
 )
-def test_a_body_that_is_no_json_object_is_refused(content: bytes, said: str, server: Server) -> None:
-    assert said in error_of(server.post(COMPLETIONS, content=content, headers=JSON))["message"]
+def test_a_body_that_is_no_json_object_is_refused(content: bytes, message: str, server: Server) -> None:
+    assert message in error_of(server.post(COMPLETIONS, content=content, headers=JSON))["message"]
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "application/", "", "\xff"])
