@@ -251,7 +251,7 @@ def test_the_model_cards_snippet_activates_an_adapter_that_lies_apart(
     without = OnnxModel(ONNX).answer(rendered, 8) + "\n"
     adapter = load(write_random_adapter(tiny_phi3, tmp_path / "random"))
     add_adapter_inputs(adapter, ONNX / "model.onnx", ONNX / ADAPTER_FILE)
-    report.main(sections(root, labels=False, overrides=("build.adapters=separate",)))
+    report.main(sections(root, labels=False, overrides=("build.adapters=separate", "build.algo_config=k_quant_mixed")))
     assert ran_snippet() == OnnxModel(ONNX).answer(rendered, 8) + "\n" != without
 
 
