@@ -51,7 +51,7 @@ def gpu(names: list[str], recipe: Recipe) -> Finding:
         return ok("GPU", "; ".join(names))
     if recipe.trains and recipe.params.train.bf16:
         advice = "training on the CPU takes hours instead of minutes; use `make docker-train` on a machine with a GPU"
-        return warning("GPU", "no NVIDIA GPU, and train.bf16=true is meant for a GPU", advice)
+        return warning("GPU", "no NVIDIA GPU, and train.bf16=true is meant for one", advice)
     return ok("GPU", "no NVIDIA GPU; the recipe needs none")
 
 

@@ -76,7 +76,7 @@ def test_without_git_models_and_network_it_says_what_is_missing_and_no_secret(ro
     assert "NeverToBePrinted" not in output.replace("\n", "")
     for name in (*SECRETS, "credentialpath", "(gs)"):
         assert name in output
-    assert "train.bf16=true is meant for a GPU" in output
+    assert "train.bf16=true is meant for one" in output
 
 
 def test_an_override_that_does_not_compose_is_one_line(root: Path) -> None:
