@@ -75,7 +75,8 @@ def table(rows: list[Row]) -> Table:
     drawn = Table()
     drawn.add_column("experiment", overflow="fold", min_width=12)
     for name in figures:
-        drawn.add_column(name.replace(".", "\n").replace("_per_second", "/s"), justify="right", no_wrap=True)
+        broken_bounds = name == "gate"  # as long as they are many
+        drawn.add_column(name, justify="right", no_wrap=not broken_bounds, max_width=11 if broken_bounds else None)
     drawn.add_column("what differs", overflow="fold")
     commit = next((row for row in rows if row["typ"] == "baseline" and row["rev"] != "workspace"), rows[0])
     for row in rows:
@@ -91,7 +92,7 @@ def remarks(row: Row, commit: Row) -> Iterator[str]:
     if row.get("image") not in (None, "None"):  # where another run has one, DVC says None in words
         yield f"image={row['image']}"
     sections = {field.name for field in fields(Composed)}
-    for name in row:
+    for name in (name for name in row if name not in FIGURES):
         if name.partition(".")[0] in sections and not FOLLOWING.search(name) and row[name] != commit.get(name, row[name]):
             yield f"{name}={written(row[name], 'g')}"
 

@@ -66,7 +66,7 @@ def test_ten_experiments_that_differ_in_two_parameters_fit_with_all_their_figure
         ({"build__block_size": 16.0}, "build.block_size=16"),
         ({"base_model__name": "tiny"}, "base_model.name=tiny"),
         ({"image": "tunepress-train:cpu@0123456789ab"}, "image=tunepress-train:cpu@0123456789ab"),
-        ({"gate": "max_drop 0.08 > 0.05"}, "max_drop 0.08 > 0.05"),
+        ({"gate": "max_drop 0.08 > 0.05"}, "│    max_drop │"),
         ({"State": "Failed"}, "failed"),
         ({"State": "Queued", "accuracy": None}, "queued"),
     ],
