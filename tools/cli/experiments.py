@@ -92,8 +92,10 @@ def remarks(row: Row, commit: Row) -> Iterator[str]:
     if row.get("image") not in (None, "None"):  # where another run has one, DVC says None in words
         yield f"image={row['image']}"
     sections = {field.name for field in fields(Composed)}
-    for name in (name for name in row if name not in FIGURES):
-        if name.partition(".")[0] in sections and not FOLLOWING.search(name) and row[name] != commit.get(name, row[name]):
+    for name in row:
+        if name in FIGURES or FOLLOWING.search(name):
+            continue
+        if name.partition(".")[0] in sections and row[name] != commit.get(name, row[name]):
             yield f"{name}={written(row[name], 'g')}"
 
 

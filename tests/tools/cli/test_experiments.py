@@ -67,6 +67,7 @@ def test_ten_experiments_that_differ_in_two_parameters_fit_with_all_their_figure
         ({"base_model__name": "tiny"}, "base_model.name=tiny"),
         ({"image": "tunepress-train:cpu@0123456789ab"}, "image=tunepress-train:cpu@0123456789ab"),
         ({"gate": "max_drop 0.08 > 0.05"}, "│    max_drop │"),
+        ({"gate": "max_drop 0.08 > 0.05"}, "│ 0.08 > 0.05 │"),
         ({"State": "Failed"}, "failed"),
         ({"State": "Queued", "accuracy": None}, "queued"),
     ],
