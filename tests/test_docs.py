@@ -229,7 +229,7 @@ def exists(name: str) -> bool:
     return (
         (ROOT / name).exists()
         or name in EXAMPLES | CREATED | TEMPLATES
-        or any(name.startswith(output.rstrip("/")) for output in outputs())
+        or any(name.startswith(output.rstrip("/")) or output.startswith(name) for output in outputs())
     )
 
 

@@ -191,5 +191,5 @@ def test_a_result_does_not_go_over_changes_nor_into_another_commit(run: Run) -> 
     assert "changed since the last commit, and the job's result would overwrite it" in run.clone.run(*fetch, code=1)
     run.clone.commit()
     before = run.clone.run("git", "rev-parse", "HEAD~").strip()
-    assert f"is of another commit: `git switch --detach {before[:9]}`" in run.clone.run(*fetch)
+    assert f"is based on another commit: `git switch --detach {before[:9]}`" in run.clone.run(*fetch)
     assert run.clone.run("git", "status", "--porcelain") == ""

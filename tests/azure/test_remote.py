@@ -82,7 +82,7 @@ def connections(azurite: Azurite) -> dict[str, str]:
             "account tunepress refuses the connection string of the environment for container 'absent': AuthorizationFailure",
         ),
         ("padding", "account tunepress: no login with the connection string of the environment: Incorrect padding"),
-        ("port", "127.0.0.1:9/tunepress does not answer as it should: Cannot connect to host 127.0.0.1:9"),
+        ("port", "127.0.0.1:9/tunepress does not answer as expected: Cannot connect to host 127.0.0.1:9"),
         ("form", "the connection string of the environment is malformed"),
         ("container", "account tunepress has no container 'absent': fix the URL, or create it with `az storage container create"),
     ],

@@ -190,7 +190,7 @@ def test_blocks_that_do_not_divide_the_model_are_filled_up(tie_word_embeddings: 
 def test_a_model_that_onnxruntime_cannot_run_is_found_by_the_build(tmp_path: Path) -> None:
     merged = random_llama(tmp_path / "merged", num_attention_heads=4)  # heads of 24, where its attention needs 16 or 32
     folder = built(recipe("fp32"), merged, tmp_path / "onnx")
-    with pytest.raises(InputError, match=r"a model that does not run \(.*head_size shall be a multiple of"):
+    with pytest.raises(InputError, match=r"the model built with these options does not run \(.*head_size shall be a multiple of"):
         built_model.check(recipe("fp32"), merged, folder)
 
 
