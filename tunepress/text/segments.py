@@ -1,0 +1,73 @@
+"""A row as segments: the texts that a model reads, and those that it learns to write.
+
+A prepared row is {"source": ..., "segments": [{"text": ..., "train": false}, {"text": ..., "train": true, "expected": ...}]}. A row
+of a template has two segments, a conversation of n turns 2n. `expected` is the answer in a trained text, without the markup around it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Segment = dict[str, Any]
+Row = Mapping[str, Any]  # with `segments`
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A trained segment of a row.
+
+    Attributes:
+        source: file and number of the row.
+        prompt: the text of all segments before it.
+        completion: its text.
+        expected: the answer in the completion.
+    """
+
+    source: str
+    prompt: str
+    completion: str
+    expected: str
+
+    def with_answer(self, answer: str) -> str:
+        """The completion with another answer in the place of the expected one."""
+        before, _, after = self.completion.partition(self.expected)
+        return before + answer + after
+
+
+def context(text: str) -> Segment:
+    """A segment that the model reads."""
+    return {"text": text, "train": False}
+
+
+def learned(text: str, expected: str) -> Segment:
+    """A segment that the model learns to write."""
+    return {"text": text, "train": True, "expected": expected}
+
+
+def turns(row: Row) -> list[Turn]:
+    """Each trained segment of a row, after its true history."""
+    result, history = [], ""
+    for segment in row["segments"]:
+        if segment["train"]:
+            result.append(Turn(row["source"], history, segment["text"], segment["expected"]))
+        history += segment["text"]
+    return result
+
+
+def last_turn(row: Row) -> Turn:
+    return turns(row)[-1]
+
+
+def joined(row: Row) -> str:
+    """The whole text of a row."""
+    return "".join(segment["text"] for segment in row["segments"])
+
+
+def prompt_text(row: Row) -> str:
+    """The text before the first trained segment, by which rows are compared and split."""
+    return turns(row)[0].prompt
+
+
+def answer(row: Row) -> str:
+    """What a row teaches: the answers of all its trained segments."""
+    return "\0".join(segment["expected"] for segment in row["segments"] if segment["train"])
