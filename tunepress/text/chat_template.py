@@ -18,7 +18,7 @@ from tunepress.core.errors import InputError, one_line
 from tunepress.text.prompt import CHAT_TEMPLATE_DATE, escape, fixed_strftime
 from tunepress.text.tokenizer import Encoder
 
-Messages = Sequence[dict[str, str]]  # with the keys role and content
+Messages = Sequence[dict[str, Any]]  # with the keys role and content, tool_calls where the assistant calls functions
 
 
 class GenerationTag(Extension):
@@ -70,13 +70,15 @@ class ChatTemplate:
         except TemplateError:
             return None
 
-    def render(self, messages: Messages, add_generation_prompt: bool = True) -> str:
-        """Renders messages, by default with the beginning of an answer.
+    def render(
+        self, messages: Messages, add_generation_prompt: bool = True, tools: Sequence[dict[str, Any]] | None = None
+    ) -> str:
+        """Renders messages and the functions that the assistant may call, by default with the beginning of an answer.
 
         Raises:
             InputError: the template rejects the messages.
         """
-        variables = {"tools": None, "documents": None, "add_generation_prompt": add_generation_prompt, **self.special_tokens}
+        variables = {"tools": tools, "documents": None, "add_generation_prompt": add_generation_prompt, **self.special_tokens}
         try:
             return self._template.render(messages=messages, **variables)
         except (TemplateError, TypeError, ValueError) as error:
