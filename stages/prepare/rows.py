@@ -1,9 +1,10 @@
-"""Reads raw rows: the columns of a template as text, exactly as in the file. Errors name the file, the row and the column."""
+"""Reads raw rows: all columns, with the values exactly as in the file. Errors name the file, the row and the column."""
 
 import csv
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,37 +14,66 @@ import numpy as np
 from tunepress.core.errors import InputError, one_line
 from tunepress.core.files import CSV_FIELD_LIMIT
 from tunepress.remote.addresses import FORMATS
-from tunepress.text.prompt import to_text
+from tunepress.text.prompt import JSON_NUMBERS, to_text
 
-DECODER = json.JSONDecoder(parse_float=str, parse_int=str)  # a number keeps the text of the file: 1.50 and not 1.5
+BATCH = 10_000  # rows that are converted from Arrow at once
+DECODER = json.JSONDecoder(**JSON_NUMBERS)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """The value of a column that cannot be read. It matters only if the column is used, and then `message` is the error."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
-    """A raw row: its file and number, and the text of its columns."""
+    """A raw row.
+
+    Attributes:
+        source: its file and number.
+        values: all columns: str, Number, bool, None, list, dict, Unreadable, or what Parquet holds.
+    """
 
     source: str
-    values: dict[str, str]
+    values: dict[str, Any]
+
+    def text(self, column: str) -> str:
+        """The text of a column.
+
+        Raises:
+            InputError: the column is missing, or its value is not text.
+        """
+        if column not in self.values:
+            known = ", ".join(self.values).encode("utf-8", "backslashreplace").decode()  # half a surrogate pair cannot be printed
+            raise InputError(f"{self.source}: no column {column!r}, which data.text_template names; there are: {known}")
+        value = self.values[column]
+        if isinstance(value, Unreadable):
+            raise InputError(value.message)
+        try:
+            return to_text(value)
+        except ValueError as error:
+            raise InputError(f"{self.source}: column {column!r} holds {error}") from error
 
 
-def read_files(files: list[str], columns: Collection[str]) -> list[Row]:
+def read_files(files: list[str]) -> list[Row]:
     """Rows of JSON, JSONL, CSV and Parquet files, in order.
 
     Args:
         files: their paths.
-        columns: the columns to read; all others are ignored.
 
     Raises:
-        InputError: a file is missing, empty, or not in a known format; a column is missing or not text.
+        InputError: a file is missing, empty, or not in a known format.
     """
-    return [row for file in files for row in _read_file(Path(file), columns)]
+    return [row for file in files for row in _read_file(Path(file))]
 
 
-def read_hub(path: str, name: str | None, revision: str | None, split: str | None, columns: Collection[str]) -> list[Row]:
+def read_hub(path: str, name: str | None, revision: str | None, split: str | None) -> list[Row]:
     """Rows of a dataset on the Hugging Face Hub (or of a local dataset folder) at one revision.
 
     Raises:
-        InputError: the revision is not a commit, the dataset cannot be loaded or is empty, or a column is missing or not text.
+        InputError: the revision is not a commit, or the dataset cannot be loaded or is empty.
     """
     if not Path(path).is_dir() and not re.fullmatch(r"[0-9a-f]{40}", revision or ""):
         raise InputError(f"data.revision: must be a commit (40 hex digits), not a branch, which can move, got {revision!r}")
@@ -56,65 +86,65 @@ def read_hub(path: str, name: str | None, revision: str | None, split: str | Non
         builder = datasets.load_dataset_builder(path, name, revision=revision)
         options: dict[str, Any] = {}
         if isinstance(builder, Csv):  # otherwise pandas would infer the types of its columns
-            text = datasets.Features({column: datasets.Value("string") for column in columns})
-            options = {"features": text, "usecols": list(columns), "keep_default_na": False}
-        rows = datasets.load_dataset(path, name, split=split, revision=revision, **options)
+            first = datasets.load_dataset(path, name, split=split, revision=revision, nrows=1)
+            text = datasets.Features({column: datasets.Value("string") for column in first.column_names})
+            options = {"features": text, "keep_default_na": False}
+        dataset = datasets.load_dataset(path, name, split=split, revision=revision, **options)
     except Exception as error:  # errors of httpx, huggingface_hub, pandas, pyarrow and datasets
         reason = one_line(error.__cause__ or error)
         raise InputError(f"{path}: could not be loaded from the dataset hub ({reason})") from error
-    if not len(rows):
+    if not len(dataset):
         raise InputError(f"{path}: split {split} is empty")
-    for column in columns:
-        if column not in rows.column_names:
-            raise _no_column(f"{path} row 1", column, rows.column_names)
-        if isinstance(rows.features[column], datasets.Json):  # datasets 5.2 reads the text "007" in such a column as 7
-            cure = "the datasets library does not keep its text; download the files and name them in data.files"
-            raise InputError(f"{path}: column {column!r} holds several types, and {cure}")
-    return _numbered(path, rows.select_columns(list(columns)), columns)
+    return _numbered(path, _dataset_rows(path, dataset))
 
 
-def _read_file(path: Path, columns: Collection[str]) -> list[Row]:
+def _dataset_rows(path: str, dataset: Any) -> Iterator[dict[str, Any]]:
+    import datasets
+
+    names = dataset.column_names
+    for table in dataset.with_format("arrow").iter(batch_size=BATCH):
+        columns = []
+        for name in names:
+            feature = dataset.features[name]
+            if isinstance(feature, datasets.Json):  # datasets 5.2 reads the text "007" in such a column as 7
+                cure = "the datasets library does not keep its text; download the files and name them in data.files"
+                columns.append([Unreadable(f"{path}: column {name!r} holds several types, and {cure}")] * len(table))
+            else:
+                columns.append(_values(table.column(name)))
+        for values in zip(*columns, strict=True):
+            yield dict(zip(names, values, strict=True))
+
+
+def _read_file(path: Path) -> list[Row]:
     if not path.is_file():
         raise InputError(f"{path}: no such file (data.files)")
     if path.suffix.lower() not in FORMATS:
         raise InputError(f"{path}: unknown kind of file {path.suffix!r}; known: {', '.join(FORMATS)}")
     read = {"json": _json, "csv": _csv, "parquet": _parquet}[FORMATS[path.suffix.lower()]]
-    rows = _numbered(str(path), read(path, columns), columns) if path.stat().st_size else []
+    rows = _numbered(str(path), read(path)) if path.stat().st_size else []
     if not rows:
         raise InputError(f"{path}: the file is empty")
     return rows
 
 
-def _numbered(source: str, rows: Iterable[dict[str, Any]], columns: Collection[str]) -> list[Row]:
-    return [_row(f"{source} row {number}", values, columns) for number, values in enumerate(rows, start=1)]
+def _numbered(source: str, rows: Iterable[dict[str, Any]]) -> list[Row]:
+    return [Row(f"{source} row {number}", values) for number, values in enumerate(rows, start=1)]
 
 
-def _row(source: str, values: dict[str, Any], columns: Collection[str]) -> Row:
-    texts = {}
-    for column in columns:
-        if column not in values:
-            raise _no_column(source, column, values)
-        try:
-            texts[column] = to_text(values[column])
-        except ValueError as error:
-            raise InputError(f"{source}: column {column!r} holds {error}") from error
-    return Row(source, texts)
+def _ambiguous(path: Path, names: list[str]) -> dict[str, Unreadable]:
+    """The names that several columns have."""
+    counts = Counter(names)
+    return {
+        name: Unreadable(f"{path}: {count} columns are called {name!r}; rename all but the one to use")
+        for name, count in counts.items()
+        if count > 1
+    }
 
 
-def _no_column(source: str, column: str, names: Iterable[str]) -> InputError:
-    known = ", ".join(names).encode("utf-8", "backslashreplace").decode()  # half a surrogate pair cannot be printed
-    return InputError(f"{source}: no column {column!r}, which data.text_template names; there are: {known}")
-
-
-def _check_names(path: Path, names: list[str], columns: Collection[str]) -> None:
-    for column in columns:
-        if names.count(column) > 1:
-            raise InputError(f"{path}: {names.count(column)} columns are called {column!r}; rename all but the one to use")
-
-
-def _csv(path: Path, columns: Collection[str]) -> Iterator[dict[str, str]]:
+def _csv(path: Path) -> Iterator[dict[str, Any]]:
     csv.field_size_limit(CSV_FIELD_LIMIT)
     names: list[str] = []
+    ambiguous: dict[str, Unreadable] = {}
     row = 0
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, strict=True)
@@ -123,24 +153,23 @@ def _csv(path: Path, columns: Collection[str]) -> Iterator[dict[str, str]]:
                 if not cells:  # an empty line
                     continue
                 if not names:
-                    names = cells
-                    _check_names(path, names, columns)
+                    names, ambiguous = cells, _ambiguous(path, cells)
                     continue
                 row += 1
+                where = f"{path} row {row} (line {reader.line_num}): {len(cells)} cells, but the header has {len(names)}"
                 if any(cells[len(names) :]):
-                    problem = f"{len(cells)} cells, but the header has {len(names)}; put text that has commas in double quotes"
-                    raise InputError(f"{path} row {row} (line {reader.line_num}): {problem}")
-                if any(name not in names[: len(cells)] for name in columns if name in names):
-                    problem = f"{len(cells)} cells, but the header has {len(names)}; write empty cells too"
-                    raise InputError(f"{path} row {row} (line {reader.line_num}): {problem}")
-                yield dict(zip(names, cells, strict=False))
+                    raise InputError(f"{where}; put text that has commas in double quotes")
+                values: dict[str, Any] = dict(zip(names, cells, strict=False))
+                for name in names[len(cells) :]:
+                    values[name] = Unreadable(f"{where}; write empty cells too")
+                yield values | ambiguous
         except csv.Error as error:
             raise InputError(f"{path} row {row + 1} (line {reader.line_num}): not CSV ({error})") from error
         except UnicodeDecodeError as error:
             raise _not_utf8(path) from error
 
 
-def _parquet(path: Path, columns: Collection[str]) -> Iterator[dict[str, Any]]:
+def _parquet(path: Path) -> Iterator[dict[str, Any]]:
     import pyarrow.parquet as pq  # type: ignore[import-untyped]
 
     try:
@@ -151,15 +180,11 @@ def _parquet(path: Path, columns: Collection[str]) -> Iterator[dict[str, Any]]:
         names = file.schema_arrow.names
         if not file.metadata.num_rows:
             return
-        _check_names(path, names, columns)
-        for column in columns:
-            if column not in names:
-                raise _no_column(f"{path} row 1", column, names)
+        ambiguous = _ambiguous(path, names)
         try:
-            for batch in file.iter_batches(columns=list(columns)):
-                parts = [_values(batch.column(column)) for column in columns]
-                for values in zip(*parts, strict=True):
-                    yield dict(zip(columns, values, strict=True))
+            for batch in file.iter_batches(BATCH):
+                for values in zip(*map(_values, batch.columns), strict=True):
+                    yield dict(zip(names, values, strict=True)) | ambiguous
         except Exception as error:  # errors of pyarrow
             raise InputError(f"{path}: not readable as parquet ({one_line(error)})") from error
 
@@ -175,7 +200,7 @@ def _values(column: Any) -> list[Any]:
     return values
 
 
-def _json(path: Path, _: Collection[str]) -> Iterator[dict[str, Any]]:
+def _json(path: Path) -> Iterator[dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

@@ -74,9 +74,8 @@ def make_prompt(data: Data, encoder: Encoder) -> Prompt:
 
 def prepare(data: Data, seed: int, prompt: Prompt, encoder: Encoder) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:
     """Reads, checks, cleans and splits the rows; returns the splits and the metrics."""
-    columns = list(dict.fromkeys(column_names(data.text_template)))
-    raw = read_files(local_paths(data.files, "files"), columns) if data.files else read_dataset(data, columns)
-    raw_test = read_files(local_paths(data.test_files, "test_files"), columns)
+    raw = read_files(local_paths(data.files, "files")) if data.files else read_dataset(data)
+    raw_test = read_files(local_paths(data.test_files, "test_files"))
     unique = deduplicate((render(row, data, prompt) for row in raw), bool(data.labels))
     unique_test = deduplicate((render(row, data, prompt) for row in raw_test), bool(data.labels))
     report_conflicts(unique.conflicts + unique_test.conflicts)
@@ -122,23 +121,24 @@ def prepare(data: Data, seed: int, prompt: Prompt, encoder: Encoder) -> tuple[di
     return splits, metrics
 
 
-def read_dataset(data: Data, columns: list[str]) -> list[Row]:
+def read_dataset(data: Data) -> list[Row]:
     """Reads the dataset that data.path names."""
     if not data.path:
         raise InputError("data.files: is empty; name a file, or a dataset in data.path")
-    return read_hub(data.path, data.name, data.revision, data.split, columns)
+    return read_hub(data.path, data.name, data.revision, data.split)
 
 
 def render(row: Row, data: Data, prompt: Prompt) -> dict[str, Any]:
     """Renders a raw row as prompt and completion.
 
     Raises:
-        InputError: a column is empty, or the label is not in data.labels.
+        InputError: a column is missing, empty or not text, or the label is not in data.labels.
     """
-    if not any(row.values[column].strip() for column in prompt.columns):
+    texts = {column: row.text(column) for column in column_names(data.text_template)}
+    if not any(texts[column].strip() for column in prompt.columns):
         raise InputError(f"{row.source}: {', '.join(map(repr, prompt.columns))} is empty")
-    expected = row.values[data.completion_column].strip()
-    if any("\0" in row.values[column] for column in column_names(data.text_template)):
+    expected = texts[data.completion_column].strip()
+    if any("\0" in text for text in texts.values()):
         raise InputError(
             f"{row.source}: contains a NUL character, at which onnxruntime-genai's tokenizer stops reading; remove it"
         )
@@ -149,8 +149,8 @@ def render(row: Row, data: Data, prompt: Prompt) -> dict[str, Any]:
         raise InputError(f"{row.source}: label {expected!r} is not in data.labels ({', '.join(data.labels)}); {cure}")
     return {
         "source": row.source,
-        "prompt": prompt.render_prompt(row.values),
-        "completion": prompt.render_completion({**row.values, data.completion_column: expected}),
+        "prompt": prompt.render_prompt(texts),
+        "completion": prompt.render_completion({**texts, data.completion_column: expected}),
         "expected": expected,
     }
 

@@ -155,7 +155,7 @@ def labels_of(paths: list[str], column: str) -> list[str] | None:
         return None
     from stages.prepare.rows import read_files
 
-    answers = Counter(row.values[column].strip() for row in read_files(paths, [column]))
+    answers = Counter(row.text(column).strip() for row in read_files(paths))
     classes = 2 <= len(answers) <= 20 and min(answers.values()) >= 10
     if classes and any("${" in answer for answer in answers):  # OmegaConf would interpolate it
         raise InputError(f"{paths[0]}: a label contains ${{, which params.yaml would interpolate; rename it in the rows")

@@ -23,6 +23,15 @@ FILE_NAME = "prompt.json"
 CHAT_TEMPLATE_DATE = "2024-07-26"
 
 
+class Number(str):
+    """A number of JSON as the text that the file has: 1.50 and not 1.5."""
+
+    __slots__ = ()
+
+
+JSON_NUMBERS: dict[str, Any] = {"parse_float": Number, "parse_int": Number}  # arguments of json.loads
+
+
 @dataclass(frozen=True)
 class Prompt:
     """Two templates in Python's format syntax. A name in braces is a column; it may contain spaces.
@@ -70,7 +79,7 @@ class Prompt:
             except ValueError as error:
                 raise InputError(f"the text contains {error}") from error
         try:
-            row = json.loads(text, parse_float=str, parse_int=str)  # as prepare reads JSON
+            row = json.loads(text, **JSON_NUMBERS)
             values = {column: row[column] for column in columns}
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             example = ", ".join(f'"{column}": "..."' for column in columns)

@@ -14,8 +14,9 @@ import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 import pytest
 
-from stages.prepare.rows import read_files, read_hub
+from stages.prepare.rows import Row, read_files, read_hub
 from tunepress.core.errors import InputError
+from tunepress.text.prompt import Number
 
 ROWS: list[dict[str, Any]] = [
     {"phrase": "Süße Grüße, 東京 😀", "tone": "joy", "score": 3},
@@ -29,8 +30,12 @@ def write(path: Path, content: str) -> str:
     return str(path)
 
 
+def texts(rows: list[Row], *columns: str) -> list[dict[str, str]]:
+    return [{column: row.text(column) for column in columns} for row in rows]
+
+
 def values(file: str, *columns: str) -> list[dict[str, str]]:
-    return [row.values for row in read_files([file], columns)]
+    return texts(read_files([file]), *columns)
 
 
 def column(file: str, name: str = "phrase") -> list[str]:
@@ -39,7 +44,7 @@ def column(file: str, name: str = "phrase") -> list[str]:
 
 def refused(*files: str, columns: tuple[str, ...] = ("a",)) -> str:
     with pytest.raises(InputError) as raised:
-        read_files(list(files), columns)
+        texts(read_files(list(files)), *columns)
     message = str(raised.value)
     assert "\n" not in message
     assert any(file in message for file in files)
@@ -64,18 +69,18 @@ def files(tmp_path: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("kind", ["json", "jsonl", "ndjson", "csv", "parquet"])
 def test_every_kind_of_file_gives_the_same_rows_of_text(files: dict[str, str], kind: str) -> None:
-    rows = read_files([files[kind]], COLUMNS)
-    assert [row.values for row in rows] == [{**row, "score": str(row["score"])} for row in ROWS]
+    rows = read_files([files[kind]])
+    assert texts(rows, *COLUMNS) == [{**row, "score": str(row["score"])} for row in ROWS]
     assert [row.source for row in rows] == [f"{files[kind]} row 1", f"{files[kind]} row 2"]
 
 
 def test_several_files_are_read_in_the_order_of_their_names(files: dict[str, str]) -> None:
     chosen = [files["parquet"], files["csv"], files["parquet"]]
-    assert [row.source.rsplit(" row ")[0] for row in read_files(chosen, COLUMNS)] == [file for file in chosen for _ in ROWS]
+    assert [row.source.rsplit(" row ")[0] for row in read_files(chosen)] == [file for file in chosen for _ in ROWS]
 
 
 def test_no_files_are_no_rows() -> None:
-    assert read_files([], COLUMNS) == []
+    assert read_files([]) == []
 
 
 @pytest.mark.parametrize("phrase", ["a\u2028b", "a\x85b", "tab\tand\\slash", "e\u0301", " spaces ", "nul\x00"])
@@ -122,7 +127,7 @@ def test_a_late_cell_unlike_the_others_changes_none(tmp_path: Path, late: str) -
     numbers = [str(number) for number in range(30_000)]
     for cells in ([*numbers, late], ["007", *["a text"] * 10_000, late]):
         file = table(tmp_path / "rows.csv", cells, ["joy"] * len(cells))
-        rows = read_files([file], ["phrase"])
+        rows = read_files([file])
         assert [row.values["phrase"] for row in rows] == cells
         assert rows[-1].source == f"{file} row {len(cells)}"
         assert len(column(file, "tone")) == len(cells)  # where the template does not use the column, it does not matter either
@@ -384,29 +389,29 @@ def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_a_dataset_folder_is_read_split_by_split(dataset: str) -> None:
-    assert [row.values for row in read_hub(dataset, None, None, "train", ["phrase"])] == [{"phrase": "to learn"}]
-    rows = read_hub(dataset, None, None, "test", ["phrase"])
-    assert [row.values for row in rows] == [{"phrase": "to ask"}]
+    assert texts(read_hub(dataset, None, None, "train"), "phrase") == [{"phrase": "to learn"}]
+    rows = read_hub(dataset, None, None, "test")
+    assert texts(rows, "phrase") == [{"phrase": "to ask"}]
     assert rows[0].source == f"{dataset} row 1"
 
 
 @pytest.mark.parametrize("split", [None, "holdout"])
 def test_a_dataset_without_the_split_is_named(dataset: str, split: str | None) -> None:
     with pytest.raises(InputError, match=r"^[^\n]*$") as raised:
-        read_hub(dataset, None, None, split, ["phrase"])
+        read_hub(dataset, None, None, split)
     assert dataset in str(raised.value)
 
 
 @pytest.mark.parametrize("revision", [None, "", "main", "v1.0", "abc123"])
 def test_a_hub_dataset_needs_a_commit(revision: str | None) -> None:
     with pytest.raises(InputError, match=r"^data\.revision: must be a commit"):
-        read_hub("nobody/no-such-dataset", None, revision, "train", ["phrase"])
+        read_hub("nobody/no-such-dataset", None, revision, "train")
 
 
 def test_forty_letters_are_no_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(InputError, match=r"^data\.revision: "):
-        read_hub("nobody/no-such-dataset", None, "a-branch-with-a-name-of-forty-characters", "train", ["phrase"])
+        read_hub("nobody/no-such-dataset", None, "a-branch-with-a-name-of-forty-characters", "train")
 
 
 def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: str) -> str:
@@ -425,7 +430,7 @@ def test_a_dataset_of_csv_keeps_its_text_and_an_unused_column_does_not_matter(
     more = [f"1,{number}" for number in range(20_000)]
     content = "\n".join(["phrase,other", *rows, *more, "007,word", "true,2"])
     folder = in_folder(tmp_path, monkeypatch, "train.csv", content)
-    actual = read_hub(folder, None, None, "train", ["phrase"])
+    actual = read_hub(folder, None, None, "train")
     assert [row.values["phrase"] for row in actual] == [*texts, *["1"] * 20_000, "007", "true"]
     assert actual[-1].source == f"{folder} row {len(actual)}"
 
@@ -437,17 +442,36 @@ def test_a_dataset_that_holds_no_text_is_named_where_it_is_used(
     content = "".join(f'{{"phrase": {value}, "tone": "joy"}}\n' for _ in range(3))
     folder = in_folder(tmp_path, monkeypatch, "train.jsonl", content)
     with pytest.raises(InputError, match=rf"^{re.escape(folder)} row 1: column 'phrase' holds {kind}; "):
-        read_hub(folder, None, None, "train", ["phrase"])
-    assert [row.values["tone"] for row in read_hub(folder, None, None, "train", ["tone"])] == ["joy"] * 3
+        texts(read_hub(folder, None, None, "train"), "phrase")
+    assert [row.text("tone") for row in read_hub(folder, None, None, "train")] == ["joy"] * 3
     with pytest.raises(InputError, match=r"row 1: no column 'mood', .* there are: phrase, tone$"):
-        read_hub(folder, None, None, "train", ["tone", "mood"])
+        texts(read_hub(folder, None, None, "train"), "tone", "mood")
 
 
 def test_a_dataset_of_json_keeps_its_text_or_says_what_it_cannot_keep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"phrase": text, "mixed": mixed, "day": "2024-01-31"} for text, mixed in (("007", "007"), ("1e5", 1), ("NaN", "x"))]
     folder = in_folder(tmp_path, monkeypatch, "train.jsonl", "\n".join(map(json.dumps, rows)))
-    assert [row.values["phrase"] for row in read_hub(folder, None, None, "train", ["phrase"])] == ["007", "1e5", "NaN"]
+    assert [row.text("phrase") for row in read_hub(folder, None, None, "train")] == ["007", "1e5", "NaN"]
     with pytest.raises(InputError, match=r"column 'mixed' holds several types, and .* name them in data\.files$"):
-        read_hub(folder, None, None, "train", ["mixed"])
+        texts(read_hub(folder, None, None, "train"), "mixed")
     with pytest.raises(InputError, match=r" row 1: column 'day' holds a value of the type datetime; store it as text$"):
-        read_hub(folder, None, None, "train", ["day"])
+        texts(read_hub(folder, None, None, "train"), "day")
+
+
+def test_all_columns_are_read_with_their_raw_values(tmp_path: Path) -> None:
+    row = '{"text": "x", "list": [{"content": "y", "weight": 0}], "none": null, "yes": true, "number": 1.50, "at": {"a": 1e5}}'
+    expected = {
+        "text": "x",
+        "list": [{"content": "y", "weight": "0"}],
+        "none": None,
+        "yes": True,
+        "number": "1.50",
+        "at": {"a": "1e5"},
+    }
+    (read,) = read_files([write(tmp_path / "rows.jsonl", row)])
+    assert read.values == expected
+    numbers = (read.values["number"], read.values["list"][0]["weight"], read.values["at"]["a"])
+    assert all(isinstance(number, Number) for number in numbers)
+    assert not isinstance(read.values["text"], Number)
+    stored = parquet(tmp_path / "rows.parquet", chat=[[{"role": "user", "content": "y"}]], number=[1.5], none=pa.nulls(1))
+    assert read_files([stored])[0].values == {"chat": [{"role": "user", "content": "y"}], "number": 1.5, "none": None}
