@@ -10,6 +10,7 @@ from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 
 from tunepress.text.labels import INVALID
+from tunepress.text.tool_calls import equal_json, parse_tool_calls
 
 Metrics = dict[str, Any]
 Metric = Callable[[list[str], list[str]], float]
@@ -41,7 +42,9 @@ class WordTokenizer:
 
 
 def generation_metrics(expected: list[str], answers: list[str], confidence_level: float) -> Metrics:
-    """The share of exact matches with its Wilson interval, and the mean F-measures of words (ROUGE-1) and of ROUGE-L."""
+    """The share of exact matches with its Wilson interval, the mean F-measures of words (ROUGE-1) and of ROUGE-L, and, where
+    an expected answer calls a function, the metrics of calls.
+    """
     scorer = RougeScorer(["rouge1", "rougeL"], tokenizer=WordTokenizer())
     exact = sum(text.split() == answer.split() for text, answer in zip(expected, answers, strict=True))
     scores = [scorer.score(text, answer) for text, answer in zip(expected, answers, strict=True)]
@@ -51,6 +54,36 @@ def generation_metrics(expected: list[str], answers: list[str], confidence_level
         **wilson_interval(exact, len(expected), confidence_level, "exact_match"),
         "token_f1": round(fmean(score["rouge1"].fmeasure for score in scores), 4),  # ROUGE-1 is the same
         "rouge_l": round(fmean(score["rougeL"].fmeasure for score in scores), 4),
+        **tool_call_metrics(expected, answers),
+    }
+
+
+def tool_call_metrics(expected: list[str], answers: list[str]) -> Metrics:
+    """How many expected answers call functions, and the shares of these whose answers have equal calls and equal names.
+
+    Arguments are compared as JSON values, several calls in their order; text around the calls does not count.
+
+    Returns:
+        The metrics, or nothing if no expected answer has a call.
+    """
+    right = names_right = rows = 0
+    for text, answer in zip(expected, answers, strict=True):
+        calls = parse_tool_calls(text)
+        if not calls or None in calls:
+            continue  # not a call, or one that no answer can match
+        rows += 1
+        answered = parse_tool_calls(answer)
+        same_names = [call and call.name for call in answered] == [call and call.name for call in calls]
+        names_right += same_names
+        right += same_names and all(
+            equal_json(call and call.arguments, other and other.arguments) for call, other in zip(calls, answered, strict=True)
+        )
+    if not rows:
+        return {}
+    return {
+        "tool_calls": rows,
+        "tool_call_accuracy": round(right / rows, 4),
+        "tool_name_accuracy": round(names_right / rows, 4),
     }
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tunepress.inference.metrics import classification_metrics, generation_metrics, mcnemar, wilson_interval
+from tunepress.inference.metrics import classification_metrics, generation_metrics, mcnemar, tool_call_metrics, wilson_interval
 from tunepress.text.labels import INVALID
 
 TONES = ["joy", "sadness", "fear"]
@@ -102,3 +102,42 @@ def test_as_many_answers_as_rows_are_needed() -> None:
         classification_metrics(["joy", "fear"], ["joy"], TONES, 0.95)
     with pytest.raises(ValueError, match="shorter"):
         generation_metrics(["joy", "fear"], ["joy"], 0.95)
+
+
+def call(name: str, arguments: str) -> str:
+    return f'<tool_call>{{"name": "{name}", "arguments": {arguments}}}</tool_call>'
+
+
+def test_metrics_of_calls_are_those_computed_by_hand() -> None:
+    slot = call("slot", '{"day": "Monday", "people": 1}')
+    pairs = [
+        (slot, slot),
+        (slot, '{"arguments": {"people": 1.0, "day": "Monday"}, "name": "slot"}'),  # other keys first, and no block
+        (slot, f"I look for it.\n{slot}"),
+        (slot, call("slot", '{"day": "Monday", "people": "1"}')),  # the name only
+        (slot, call("slot", '{"day": "Monday", "people": true}')),  # the name only
+        (slot, call("slot", '{"day": "Monday"}')),  # the name only
+        (slot, call("status", '{"day": "Monday", "people": 1}')),
+        (slot, f"{slot}{slot}"),
+        (slot, f"{slot}<tool_call>{{"),
+        (slot, slot[:-20]),
+        (slot, "Monday is free."),
+        (slot + slot, slot),
+        ("Monday is free.", slot),  # does not count
+    ]
+    expected, answers = map(list, zip(*pairs, strict=True))
+    metrics = {"tool_calls": 12, "tool_call_accuracy": 0.25, "tool_name_accuracy": 0.5}
+    assert tool_call_metrics(expected, answers) == metrics
+    assert generation_metrics(expected, answers, 0.95).items() >= metrics.items()
+
+
+def test_two_calls_are_compared_in_their_order() -> None:
+    first, second = call("a", "{}"), call("b", "{}")
+    metrics = tool_call_metrics([first + second] * 2, [f"{first}\n{second}", second + first])
+    assert metrics == {"tool_calls": 2, "tool_call_accuracy": 0.5, "tool_name_accuracy": 0.5}
+
+
+@pytest.mark.parametrize("expected", ["Monday is free.", "<tool_call>broken", '{"name": "Anna"}'])
+def test_answers_without_an_expected_call_have_no_metrics_of_calls(expected: str) -> None:
+    assert tool_call_metrics([expected], [call("a", "{}")]) == {}
+    assert not {key for key in generation_metrics([expected], ["a"], 0.95) if key.startswith("tool")}
