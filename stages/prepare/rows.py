@@ -14,7 +14,7 @@ import numpy as np
 from tunepress.core.errors import InputError, one_line
 from tunepress.core.files import CSV_FIELD_LIMIT
 from tunepress.remote.addresses import FORMATS
-from tunepress.text.prompt import JSON_NUMBERS, to_text
+from tunepress.text.template import JSON_NUMBERS, to_text
 
 BATCH = 10_000  # rows that are converted from Arrow at once
 DECODER = json.JSONDecoder(**JSON_NUMBERS)

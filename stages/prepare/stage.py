@@ -21,7 +21,8 @@ from tunepress.models.hf_model import check_base_context, load_encoder
 from tunepress.remote.collected import local_paths
 from tunepress.text.chat_template import wrap_in_chat_template
 from tunepress.text.packing import Corpus, pack
-from tunepress.text.prompt import Prompt, column_names, split_template
+from tunepress.text.prompt import Prompt
+from tunepress.text.template import column_names, split_template
 from tunepress.text.tokenizer import Encoder
 
 BINS = 20  # at most, of the histogram of lengths

@@ -15,7 +15,8 @@ from tools.serve.worker import Batch, Worker
 from tunepress.core.errors import InputError
 from tunepress.inference.genai_config import GenaiConfig
 from tunepress.text.chat_template import ChatTemplate
-from tunepress.text.prompt import Prompt, column_names, escape
+from tunepress.text.prompt import Prompt
+from tunepress.text.template import column_names, escape
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's for /v1/completions, for a model whose prompt.json says nothing
 MARKER = "\ue000"  # a private-use character that no chat template contains

@@ -15,7 +15,8 @@ from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from tunepress.core.errors import InputError, one_line
-from tunepress.text.prompt import CHAT_TEMPLATE_DATE, escape, fixed_strftime
+from tunepress.text.prompt import CHAT_TEMPLATE_DATE, fixed_strftime
+from tunepress.text.template import escape
 from tunepress.text.tokenizer import Encoder
 
 Messages = Sequence[dict[str, Any]]  # with the keys role and content, tool_calls where the assistant calls functions

@@ -1,7 +1,7 @@
 """A row as segments: the texts that a model reads, and those that it learns to write.
 
-A prepared row is {"source": ..., "segments": [{"text": ..., "train": false}, {"text": ..., "train": true, "expected": ...}]}. A row
-of a template has two segments, a conversation of n turns 2n. `expected` is the answer in a trained text, without the markup around it.
+A prepared row is {"source": ..., "segments": [{"text": ..., "train": false}, {"text": ..., "train": true, "expected": ...}]}. One
+of a template has two segments, a conversation of n turns 2n. `expected` is the answer in a trained text without its markup.
 """
 
 from collections.abc import Mapping

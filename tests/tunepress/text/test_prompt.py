@@ -7,16 +7,8 @@ from pathlib import Path
 import pytest
 
 from tunepress.core.errors import InputError
-from tunepress.text.prompt import (
-    CHAT_TEMPLATE_DATE,
-    Prompt,
-    column_names,
-    escape,
-    fixed_strftime,
-    render,
-    split_template,
-    to_text,
-)
+from tunepress.text.prompt import CHAT_TEMPLATE_DATE, Prompt, fixed_strftime
+from tunepress.text.template import column_names, escape, optional_columns, render, split_template, to_text
 
 PHI3 = "<|user|>\n{Question}<|end|>\n<|assistant|>\n{Best Answer}\n<|end|>"
 
@@ -31,6 +23,8 @@ PHI3 = "<|user|>\n{Question}<|end|>\n<|assistant|>\n{Best Answer}\n<|end|>"
         ("{a.b} {c[0].d}", "c[0].d", "{a.b} ", "{c[0].d}"),
         ("{ a } {b }", "b ", "{ a } ", "{b }"),
         ("{Frage} {Größe 😀}", "Größe 😀", "{Frage} ", "{Größe 😀}"),
+        ("{time: utc} {a!b}", "a!b", "{time: utc} ", "{a!b}"),
+        ("{a}[[\n{b}]]: {c}[[ ({d})]]", "c", "{a}[[\n{b}]]: ", "{c}[[ ({d})]]"),
     ],
 )
 def test_a_template_is_cut_where_the_completion_column_begins(
@@ -55,9 +49,14 @@ def test_a_literal_like_the_completion_column_does_not_split_the_template() -> N
         ("{phrase} {tone", "write a literal brace twice"),
         ("{phrase}} {tone}", "write a literal brace twice"),
         ("{phrase} {tone} {", "write a literal brace twice"),
-        ("{phrase} {tone!r}", ""),
-        ("{phrase} {tone:>10}", ""),
-        ("{phrase!r} {tone}", ""),
+        ("{phrase} {tone!r}", r"\{tone\}.* exactly once; it contains phrase, tone!r"),
+        ("{phrase} {tone:>10}", r"\{tone\}.* exactly once; it contains phrase, tone:>10"),
+        ("{phrase} {} {tone}", "write a literal brace twice"),
+        ("{phrase} [[{tone}]]", r"\{tone\} is the answer, so it cannot be in double brackets"),
+        ("[[{phrase} {tone}", r"not closed by \]\]"),
+        ("[[{phrase} [[x]] {tone}", r"not closed by \]\]"),
+        ("{phrase}]] {tone}", r"\]\] without \[\["),
+        ("{phrase} [[x]] {tone}", "needs a column in it"),
     ],
 )
 def test_a_template_that_cannot_be_cut_is_refused_in_one_line(template: str, complaint: str) -> None:
@@ -178,7 +177,7 @@ def test_a_text_that_utf8_cannot_hold_is_refused() -> None:
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (" as it is\n", " as it is\n"),
+        ("as  it\n is", "as  it\n is"),
         ("\U0001f600", "\U0001f600"),
         (b"gr\xc3\xbc\xc3\x9fe", "grüße"),
         (10**400, f"1{'0' * 400}"),
@@ -191,6 +190,19 @@ def test_a_text_that_utf8_cannot_hold_is_refused() -> None:
 )
 def test_a_value_is_filled_in_as_its_text(value: object, text: str) -> None:
     assert to_text(value) == render("{a}", {"a": value}) == text
+
+
+@pytest.mark.parametrize("empty", [None, "", " \n"])
+def test_a_part_in_double_brackets_is_left_out_where_its_column_is_empty(empty: str | None) -> None:
+    template = "{instruction}[[\n### Input: {input}]]\n"
+    assert render(template, {"instruction": "Add", "input": "1 2"}) == "Add\n### Input: 1 2\n"
+    assert render(template, {"instruction": "Add", "input": empty}) == render(template, {"instruction": "Add"}) == "Add\n"
+    assert optional_columns(template) == {"input"}
+    assert optional_columns("{input}" + template) == set()
+
+
+def test_white_space_around_a_value_is_not_in_the_text() -> None:
+    assert render("{a}|{b}", {"a": " x\n", "b": "\ty z "}) == "x|y z"
 
 
 @pytest.mark.parametrize("value", [None, [], {}, b"\xff", "\ud83d", float("nan"), float("inf"), Decimal("NaN"), object()])
