@@ -16,7 +16,7 @@ import pytest
 
 from stages.prepare.rows import Row, read_files, read_hub
 from tunepress.core.errors import InputError
-from tunepress.text.prompt import Number
+from tunepress.text.template import Number
 
 ROWS: list[dict[str, Any]] = [
     {"phrase": "Süße Grüße, 東京 😀", "tone": "joy", "score": 3},
