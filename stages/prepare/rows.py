@@ -21,19 +21,13 @@ DECODER = json.JSONDecoder(**JSON_NUMBERS)
 
 
 @dataclass(frozen=True, slots=True)
-class Unreadable:
-    """The value of a column that cannot be read. It matters only if the column is used, and then `message` is the error."""
-
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
 class Row:
     """A raw row.
 
     Attributes:
         source: its file and number.
-        values: all columns: str, Number, bool, None, list, dict, Unreadable, or what Parquet holds.
+        values: all columns: str, Number, bool, None, list, dict, or what Parquet holds. An InputError is the reason
+            why the value cannot be read, which matters only if the column is used.
     """
 
     source: str
@@ -49,8 +43,8 @@ class Row:
             known = ", ".join(self.values).encode("utf-8", "backslashreplace").decode()  # half a surrogate pair cannot be printed
             raise InputError(f"{self.source}: no column {column!r}, which data.text_template names; there are: {known}")
         value = self.values[column]
-        if isinstance(value, Unreadable):
-            raise InputError(value.message)
+        if isinstance(value, InputError):
+            raise value
         try:
             return to_text(value)
         except ValueError as error:
@@ -108,7 +102,7 @@ def _dataset_rows(path: str, dataset: Any) -> Iterator[dict[str, Any]]:
             feature = dataset.features[name]
             if isinstance(feature, datasets.Json):  # datasets 5.2 reads the text "007" in such a column as 7
                 cure = "the datasets library does not keep its text; download the files and name them in data.files"
-                columns.append([Unreadable(f"{path}: column {name!r} holds several types, and {cure}")] * len(table))
+                columns.append([InputError(f"{path}: column {name!r} holds several types, and {cure}")] * len(table))
             else:
                 columns.append(_values(table.column(name)))
         for values in zip(*columns, strict=True):
@@ -131,11 +125,11 @@ def _numbered(source: str, rows: Iterable[dict[str, Any]]) -> list[Row]:
     return [Row(f"{source} row {number}", values) for number, values in enumerate(rows, start=1)]
 
 
-def _ambiguous(path: Path, names: list[str]) -> dict[str, Unreadable]:
+def _ambiguous(path: Path, names: list[str]) -> dict[str, InputError]:
     """The names that several columns have."""
     counts = Counter(names)
     return {
-        name: Unreadable(f"{path}: {count} columns are called {name!r}; rename all but the one to use")
+        name: InputError(f"{path}: {count} columns are called {name!r}; rename all but the one to use")
         for name, count in counts.items()
         if count > 1
     }
@@ -144,7 +138,7 @@ def _ambiguous(path: Path, names: list[str]) -> dict[str, Unreadable]:
 def _csv(path: Path) -> Iterator[dict[str, Any]]:
     csv.field_size_limit(CSV_FIELD_LIMIT)
     names: list[str] = []
-    ambiguous: dict[str, Unreadable] = {}
+    ambiguous: dict[str, InputError] = {}
     row = 0
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file, strict=True)
@@ -161,7 +155,7 @@ def _csv(path: Path) -> Iterator[dict[str, Any]]:
                     raise InputError(f"{where}; put text that has commas in double quotes")
                 values: dict[str, Any] = dict(zip(names, cells, strict=False))
                 for name in names[len(cells) :]:
-                    values[name] = Unreadable(f"{where}; write empty cells too")
+                    values[name] = InputError(f"{where}; write empty cells too")
                 yield values | ambiguous
         except csv.Error as error:
             raise InputError(f"{path} row {row + 1} (line {reader.line_num}): not CSV ({error})") from error
