@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from tunepress.config.evaluate import Evaluate
+from tunepress.config.evaluate import Evaluate, Turns
 from tunepress.core.cpu import free_cores
 from tunepress.core.files import read_csv, read_jsonl, write_csv, write_json
 from tunepress.core.paths import CHANGED, MERGED, METRICS, ONNX, PREDICTIONS, PREPARED
@@ -20,6 +20,7 @@ from tunepress.core.stage import run
 from tunepress.inference.metrics import mcnemar
 from tunepress.inference.scoring import Scorer, agreement, encode_request
 from tunepress.text.prompt import Prompt
+from tunepress.text.segments import Turn, evaluated
 from tunepress.text.tokenizer import truncate
 
 
@@ -38,8 +39,8 @@ def main(cfg: Config) -> str:
     metrics = {"rows": len(merged), "changed": len(changed), **paired_test(merged, onnx)}
     prompt = Prompt.load(MERGED)
     models = TorchModel(MERGED, cfg.evaluate.batch_size, prompt.eos_token_ids), OnnxModel(ONNX, free_cores())
-    rows = read_jsonl(PREPARED / f"{cfg.evaluate.split.value}.jsonl")
-    metrics |= compare_tokens(*models, rows, prompt.source_max_len)
+    turns = evaluated(read_jsonl(PREPARED / f"{cfg.evaluate.split.value}.jsonl"), cfg.evaluate.turns is Turns.all)
+    metrics |= compare_tokens(*models, turns, prompt.source_max_len)
     write_csv(CHANGED, changed, ["source", "prompt", "expected", "merged", "onnx"])
     write_json(METRICS / "compare.json", metrics)
     return (
@@ -71,13 +72,13 @@ def paired_test(merged: list[dict[str, str]], onnx: list[dict[str, str]]) -> dic
     }
 
 
-def compare_tokens(merged: Scorer, onnx: Scorer, rows: list[dict[str, Any]], source_max_len: int | None = None) -> dict[str, Any]:
-    """Compares how the two models predict the tokens of the rows' completions.
+def compare_tokens(merged: Scorer, onnx: Scorer, turns: list[Turn], source_max_len: int | None = None) -> dict[str, Any]:
+    """Compares how the two models predict the tokens of the turns' completions.
 
     Args:
         merged: the merged model.
         onnx: the model that was built from it.
-        rows: prepared rows.
+        turns: of prepared rows.
         source_max_len: maximum number of tokens of a row; those beyond it were not learned and do not count. None: no maximum.
 
     Returns:
@@ -87,16 +88,16 @@ def compare_tokens(merged: Scorer, onnx: Scorer, rows: list[dict[str, Any]], sou
         merged model's tokens are used).
     """
     requests, onnx_requests = (
-        [encode_request(model, row["prompt"], [row["completion"]], None) for row in rows] for model in (merged, onnx)
+        [encode_request(model, turn.prompt, [turn.completion], None) for turn in turns] for model in (merged, onnx)
     )
-    different = [row for row, first, second in zip(rows, requests, onnx_requests, strict=True) if first != second]
+    different = [turn for turn, first, second in zip(turns, requests, onnx_requests, strict=True) if first != second]
     if different:
         rest = f", and in {len(different) - 1} more rows" if len(different) > 1 else ""
-        print(f"compare: {different[0]['source']}: the built model's tokenizer gives other tokens than in training{rest}")
+        print(f"compare: {different[0].source}: the built model's tokenizer gives other tokens than in training{rest}")
     learned = [(prompt, [truncate(completion, prompt, source_max_len)]) for prompt, (completion,) in requests]
     tokens, agreeing, divergence = 0, 0, 0.0
     by_row = groupby(merged.logits(learned), itemgetter(0))
-    for number, chunks in tqdm(by_row, total=len(rows), desc="agreement", unit="row"):
+    for number, chunks in tqdm(by_row, total=len(turns), desc="agreement", unit="row"):
         for (_, _, logits), (_, _, onnx_logits) in zip(chunks, onnx.logits([learned[number]]), strict=True):
             same, nats = agreement(logits, onnx_logits)
             tokens, agreeing, divergence = tokens + len(logits), agreeing + same, divergence + nats

@@ -9,11 +9,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from hydra.utils import get_method
 
-from tunepress.config.evaluate import Evaluate, Split
+from tunepress.config.evaluate import Evaluate, Split, Turns
 from tunepress.core.cpu import free_cores
 from tunepress.core.errors import InputError
 from tunepress.core.files import read_jsonl, write_csv, write_json
@@ -23,6 +23,7 @@ from tunepress.inference.metrics import Metric, Metrics, classification_metrics,
 from tunepress.inference.scoring import Scorer, score
 from tunepress.text.labels import find_label, score_name
 from tunepress.text.prompt import Prompt
+from tunepress.text.segments import Turn, evaluated
 
 CANDIDATES = {"base": BASE, "merged": MERGED, "onnx": ONNX}
 ROWS_FROM = {Split.test: "data.test_size or data.test_files", Split.validation: "data.eval_dataset_size"}
@@ -47,21 +48,21 @@ def main(candidate: str, cfg: Config) -> str:
     metric = load_metric(cfg.evaluate.metric)
     prompt = Prompt.load(PREPARED)
     file = PREPARED / f"{cfg.evaluate.split.value}.jsonl"
-    rows = read_jsonl(file)
-    if not rows:
+    turns = evaluated(read_jsonl(file), cfg.evaluate.turns is Turns.all)
+    if not turns:
         raise InputError(f"{file}: no rows; set {ROWS_FROM[cfg.evaluate.split]}")
     model = load(candidate, cfg.evaluate.batch_size, prompt.eos_token_ids)
-    answers = model.answers([row["prompt"] for row in rows], prompt.max_new_tokens)
-    top_labels, likelihoods = score(model, rows, prompt.labels, prompt.source_max_len)
-    predictions, metrics = evaluate_answers(rows, answers, prompt, cfg.evaluate.confidence_level)
+    answers = model.answers([turn.prompt for turn in turns], prompt.max_new_tokens)
+    top_labels, likelihoods = score(model, turns, prompt.labels, prompt.source_max_len)
+    predictions, metrics = evaluate_answers(turns, answers, prompt, cfg.evaluate.confidence_level)
     metrics = {"split": cfg.evaluate.split.value} | metrics | likelihoods
     if metric:
-        metrics[metric.__name__] = compute_metric(metric, rows, answers)
+        metrics[metric.__name__] = compute_metric(metric, turns, answers)
     table = [prediction | top_label for prediction, top_label in zip(predictions, top_labels, strict=True)]
     write_csv(PREDICTIONS / f"{candidate}.csv", table, list(table[0]))
     write_json(METRICS / "evaluate" / f"{candidate}.json", metrics)
     name = score_name(metrics)
-    return f"{name} {metrics[name]:.3f} on {len(rows)} {cfg.evaluate.split.value} rows"
+    return f"{name} {metrics[name]:.3f} on {len(turns)} {cfg.evaluate.split.value} rows"
 
 
 def load(candidate: str, batch_size: int, eos_token_ids: Sequence[int] = ()) -> Candidate:
@@ -96,24 +97,24 @@ def load_metric(name: str | None) -> Metric | None:
         raise InputError(f"evaluate.metric: {name} is not a function that can be imported ({message})") from error
 
 
-def compute_metric(metric: Metric, rows: list[dict[str, Any]], answers: list[str]) -> float:
+def compute_metric(metric: Metric, turns: list[Turn], answers: list[str]) -> float:
     """Computes the user's own metric.
 
     Raises:
         InputError: it fails or does not return a number.
     """
     try:
-        return round(float(metric([row["expected"] for row in rows], answers)), 4)
+        return round(float(metric([turn.expected for turn in turns], answers)), 4)
     except Exception as error:
         message = (str(error).splitlines() or [""])[0]
         raise InputError(f"evaluate.metric: {metric.__name__} failed ({type(error).__name__}: {message})") from error
 
 
 def evaluate_answers(
-    rows: list[dict[str, Any]], answers: list[str], prompt: Prompt, confidence_level: float
+    turns: list[Turn], answers: list[str], prompt: Prompt, confidence_level: float
 ) -> tuple[list[dict[str, str]], Metrics]:
-    """Returns the prediction of each row, and the metrics of all."""
-    expected = [row["expected"] for row in rows]
+    """Returns the prediction of each turn, and the metrics of all."""
+    expected = [turn.expected for turn in turns]
     if prompt.labels:
         predicted = [find_label(answer, prompt.labels) for answer in answers]
         metrics = classification_metrics(expected, predicted, prompt.labels, confidence_level)
@@ -121,8 +122,8 @@ def evaluate_answers(
         predicted = [answer.strip() for answer in answers]
         metrics = generation_metrics(expected, predicted, confidence_level)
     predictions = [
-        {"source": row["source"], "prompt": row["prompt"], "expected": row["expected"], "predicted": prediction, "answer": answer}
-        for row, prediction, answer in zip(rows, predicted, answers, strict=True)
+        {"source": turn.source, "prompt": turn.prompt, "expected": turn.expected, "predicted": prediction, "answer": answer}
+        for turn, prediction, answer in zip(turns, predicted, answers, strict=True)
     ]
     return predictions, metrics
 

@@ -20,6 +20,7 @@ from tunepress.core.errors import InputError
 from tunepress.core.files import read_jsonl, size_mb, write_json
 from tunepress.core.paths import MERGED, METRICS, ONNX, PREPARED
 from tunepress.core.stage import peak_memory_mb
+from tunepress.text.segments import last_turn
 
 MODELS = {"merged": MERGED, "onnx": ONNX}
 
@@ -48,7 +49,7 @@ def main(name: str, cfg: Config) -> str:
     rows = read_jsonl(PREPARED / "test.jsonl")
     if not rows:
         raise InputError(f"{PREPARED / 'test.jsonl'}: no rows to take prompts from; set data.test_size or data.test_files")
-    text = "\n".join(row["prompt"] for row in rows)
+    text = "\n".join(last_turn(row).prompt for row in rows)
     model = load(name)
     check_context(model, workload)
     prompt = list(islice(cycle(model.encode_prompt(text)), workload.prompt_tokens))

@@ -16,6 +16,7 @@ from tunepress.inference import genai_config
 from tunepress.inference.genai_config import GenaiConfig
 from tunepress.inference.onnx_model import check_generates
 from tunepress.models.hf_model import load_encoder
+from tunepress.text.chat_prompt import ChatPrompt
 from tunepress.text.prompt import Prompt
 
 
@@ -39,8 +40,14 @@ def check(build: Build, merged: Path, folder: Path) -> ModelProto:
     windows.check(model, config, windows.windows(source))
     if config.provider == "cpu":
         twin.check(source)
-        check_generates(folder, prompt.render_prompt(dict.fromkeys(prompt.columns, "?")))
+        check_generates(folder, example_prompt(folder, prompt))
     return model
+
+
+def example_prompt(folder: Path, prompt: Prompt) -> str:
+    if prompt.prompt is None:
+        return ChatPrompt(folder, prompt).render_text("?")
+    return prompt.render_prompt(dict.fromkeys(prompt.columns, "?"))
 
 
 def metrics(build: Build, folder: Path, model: ModelProto) -> dict[str, Any]:

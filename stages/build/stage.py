@@ -36,6 +36,8 @@ def main(cfg: Config) -> str:
             calibration = build_separate(cfg.build, cfg.merge.base, partial, prompt)
         else:
             calibration = build(cfg.build, MERGED, partial, prompt)
+        if prompt.chat_template:
+            (partial / "chat_template.jinja").write_text(prompt.chat_template, encoding="utf-8")
         prompt.save(partial)
         genai_config.write_eos_token_ids(partial, load_encoder(source, prompt.eos_token_ids).eos_token_ids)
         model = built_model.check(cfg.build, source, partial)
@@ -107,8 +109,8 @@ def samples(config: Build, model: Path, prompt: Prompt | None) -> list[list[int]
     """The tokens of the training rows that gptq is calibrated on, evenly spaced over all rows and cut as in training."""
     encoder, rows = load_encoder(model, prompt.eos_token_ids if prompt else ()), read_jsonl(PREPARED / "train.jsonl")
     chosen = evenly_spaced(rows, min(config.n_samples or SAMPLES, len(rows)))
-    encoded = [encoder.encode_row(row, prompt.source_max_len if prompt else None) for row in chosen]
-    return [prompt_tokens + completion for prompt_tokens, completion in encoded]
+    longest = prompt.source_max_len if prompt else None
+    return [[token for tokens in segments for token in tokens][:longest] for segments in encoder.encode_segments(chosen)]
 
 
 def evenly_spaced(rows: list[Any], count: int) -> list[Any]:

@@ -39,6 +39,8 @@ def main(cfg: Config) -> str:
         partial.mkdir()
         base.write(partial, changes.tensors)
         save_configuration(model, changes, prompt.eos_token_ids, partial)
+        if prompt.chat_template:
+            tokenizer.chat_template = prompt.chat_template
         tokenizer.save_pretrained(partial)
         prompt.save(partial)
     write_json(METRICS / "merge.json", {"merged_modules": changes.layers, "size_mb": size_mb(MERGED)})

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tunepress.core.errors import InputError
+from tunepress.text.segments import answer, prompt_text
 
 Row = dict[str, Any]
 
@@ -30,15 +31,15 @@ def deduplicate(rows: Iterable[Row], exact: bool = False) -> Deduplicated:
     """Keeps the first row of each prompt, and none if rows with the same prompt expect different answers.
 
     Args:
-        rows: with `prompt` and `expected`.
+        rows: prepared rows.
         exact: whether answers that differ only in Unicode form, case or white space are different, as labels are.
     """
     by_prompt: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        by_prompt[key(row["prompt"])].append(row)
+        by_prompt[key(prompt_text(row))].append(row)
     kept, duplicates, conflicts = [], [], []
     for group in by_prompt.values():
-        if len({row["expected"] if exact else key(row["expected"]) for row in group}) > 1:
+        if len({answer(row) if exact else key(answer(row)) for row in group}) > 1:
             conflicts += group
         else:
             kept.append(group[0])
@@ -52,7 +53,7 @@ def split(rows: list[Row], stratify: bool, test_size: float, eval_dataset_size: 
     A row's split depends on a hash of the seed and its prompt, so an added row moves few others.
 
     Args:
-        rows: with `prompt` and `expected`.
+        rows: prepared rows.
         stratify: whether to take the same share of each `expected` value.
         test_size: share of the rows for test; 0 for none.
         eval_dataset_size: share of the rows for validation; 0 for none.
@@ -68,7 +69,7 @@ def split(rows: list[Row], stratify: bool, test_size: float, eval_dataset_size: 
         raise InputError(f"data.test_size + data.eval_dataset_size: {test_size + eval_dataset_size} leaves no training rows")
     strata: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        strata[row["expected"] if stratify else ""].append(row)
+        strata[answer(row) if stratify else ""].append(row)
     split_of: dict[str, str] = {}
     for label, members in strata.items():
         members.sort(key=lambda row: random_key(row, seed))
@@ -81,9 +82,9 @@ def split(rows: list[Row], stratify: bool, test_size: float, eval_dataset_size: 
                 of_label = f" of label {label!r}" if label else ""
                 raise InputError(f"data: {count} distinct rows{of_label} are too few for a {name} split; add rows")
             for row in members[:size]:
-                split_of[row["prompt"]] = name
+                split_of[prompt_text(row)] = name
             del members[:size]
-    return {name: [row for row in rows if split_of[row["prompt"]] == name] for name in ("train", "validation", "test")}
+    return {name: [row for row in rows if split_of[prompt_text(row)] == name] for name in ("train", "validation", "test")}
 
 
 def random_key(row: Row, seed: int) -> bytes:
@@ -95,7 +96,7 @@ def cap(rows: list[Row], max_rows: int | None, name: str, stratify: bool, seed: 
     """Keeps at most `max_rows` of rows of distinct prompts, in their order; a smaller cap keeps a subset of a larger one's rows.
 
     Args:
-        rows: with `prompt` and `expected`.
+        rows: prepared rows.
         max_rows: the cap; None: all rows.
         name: the cap's key in `data`, for errors.
         stratify: whether to take the same share of each `expected` value, and at least one row.
@@ -108,7 +109,7 @@ def cap(rows: list[Row], max_rows: int | None, name: str, stratify: bool, seed: 
         return rows
     strata: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        strata[row["expected"] if stratify else ""].append(row)
+        strata[answer(row) if stratify else ""].append(row)
     minimum = max(1, len(strata))
     if max_rows < minimum:
         reason = ", a row of each label" if stratify else ""
@@ -117,10 +118,10 @@ def cap(rows: list[Row], max_rows: int | None, name: str, stratify: bool, seed: 
         return rows
     ranked: list[tuple[float, bytes, str]] = []
     for members in strata.values():
-        keys = sorted((random_key(row, seed), row["prompt"]) for row in members)
+        keys = sorted((random_key(row, seed), prompt_text(row)) for row in members)
         ranked += [(rank / len(members), random, prompt) for rank, (random, prompt) in enumerate(keys)]
     kept = {prompt for _, _, prompt in sorted(ranked)[:max_rows]}
-    return [row for row in rows if row["prompt"] in kept]
+    return [row for row in rows if prompt_text(row) in kept]
 
 
 def overlap(splits: dict[str, list[Row]]) -> list[Row]:
@@ -129,6 +130,6 @@ def overlap(splits: dict[str, list[Row]]) -> list[Row]:
     shared = []
     for name, rows in splits.items():
         for row in rows:
-            if seen.setdefault(key(row["prompt"]), name) != name:
+            if seen.setdefault(key(prompt_text(row)), name) != name:
                 shared.append(row)
     return shared

@@ -1,30 +1,33 @@
-"""prepare: turns raw rows into prompts and completions and splits them into train, validation and test.
+"""prepare: turns raw rows into segments and splits them into train, validation and test.
 
-Reads files (or a dataset on a hub), fills the template, drops duplicates and contradictions, and counts everything that is
-dropped. A dropped row never reaches a model; a kept row is never in two splits.
+Reads files (or a dataset on a hub), fills the template or renders the conversations, drops duplicates and contradictions, and
+counts everything that is dropped. A dropped row never reaches a model; a kept row is never in two splits.
 """
 
 import statistics
 from collections import Counter
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 
+from stages.prepare.formats import RowFormat, row_format
 from stages.prepare.rows import Row, read_files, read_hub
 from stages.prepare.split import cap, deduplicate, overlap, split
-from tunepress.config.data import Data, Overlong
+from tunepress.config.data import Data, Format, Overlong
 from tunepress.core.errors import InputError
 from tunepress.core.files import atomic_output, write_json, write_jsonl
 from tunepress.core.paths import BASE, METRICS, PREPARED
 from tunepress.models.hf_model import check_base_context, load_encoder
 from tunepress.remote.collected import local_paths
-from tunepress.text.chat_template import wrap_in_chat_template
 from tunepress.text.packing import Corpus, pack
 from tunepress.text.prompt import Prompt
-from tunepress.text.template import column_names, split_template
+from tunepress.text.segments import answer, last_turn
 from tunepress.text.tokenizer import Encoder
 
+BATCH = 1000  # rows that are encoded together
+WRITTEN = ("source", "segments", "sequence")  # of a row
 BINS = 20  # at most, of the histogram of lengths
 
 
@@ -38,14 +41,12 @@ def main(cfg: Config) -> str:
     """Writes data/prepared."""
     encoder = load_encoder(BASE)
     check_base_context(BASE, cfg.data.source_max_len)
-    prompt = make_prompt(cfg.data, encoder)
-    splits, metrics = prepare(cfg.data, cfg.seed, prompt, encoder)
-    longest = max(len(encoder.encode_row(row, cfg.data.source_max_len)[1]) for row in splits["train"])
+    prompt, splits, metrics = prepare(cfg.data, cfg.seed, encoder)
     with atomic_output(PREPARED) as partial:
         for name, rows in splits.items():
-            write_jsonl(partial / f"{name}.jsonl", rows)
+            write_jsonl(partial / f"{name}.jsonl", [{key: row[key] for key in WRITTEN if key in row} for row in rows])
         Corpus(cfg.data.source_max_len if cfg.data.pad_to_max_len else None, cfg.data.use_attention_mask).save(partial)
-        replace(prompt, max_new_tokens=longest).save(partial)
+        prompt.save(partial)
     write_json(METRICS / "prepare.json", metrics)
     sizes = ", ".join(f"{len(rows)} {name}" for name, rows in splits.items())
     dropped = sum(metrics["dropped"].values())
@@ -62,23 +63,17 @@ def describe_caps(metrics: dict[str, Any]) -> str:
     return text
 
 
-def make_prompt(data: Data, encoder: Encoder) -> Prompt:
-    """Splits data.text_template into prompt and completion, within the model's chat template if configured."""
-    prompt, completion = split_template(data.text_template, data.completion_column)
-    if data.use_chat_template:
-        if encoder.tokenizer.chat_template is None:
-            raise InputError("data.use_chat_template: the base model has no chat template; set data.use_chat_template=false")
-        prompt, completion = wrap_in_chat_template(prompt, completion, encoder)
-    labels = tuple(data.labels) if data.labels else None
-    return Prompt(prompt, completion, labels, data.source_max_len, eos_token_ids=tuple(encoder.eos_token_ids))
-
-
-def prepare(data: Data, seed: int, prompt: Prompt, encoder: Encoder) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:
-    """Reads, checks, cleans and splits the rows; returns the splits and the metrics."""
+def prepare(data: Data, seed: int, encoder: Encoder) -> tuple[Prompt, dict[str, list[dict[str, Any]]], dict[str, Any]]:
+    """Reads, checks, cleans and splits the rows; returns the prompt, the splits and the metrics."""
     raw = read_files(local_paths(data.files, "files")) if data.files else read_dataset(data)
     raw_test = read_files(local_paths(data.test_files, "test_files"))
-    unique = deduplicate((render(row, data, prompt) for row in raw), bool(data.labels))
-    unique_test = deduplicate((render(row, data, prompt) for row in raw_test), bool(data.labels))
+    format, rows_of = row_format(raw, data, encoder)
+    if data.format is None and format is not Format.template:
+        print(f"prepare: the rows have the format {format.value}; data.format overrides")
+    unique = deduplicate((convert(row, rows_of) for row in raw), bool(data.labels))
+    unique_test = deduplicate((convert(row, rows_of) for row in raw_test), bool(data.labels))
+    prompt = rows_of.prompt()
+    encoder = replace(encoder, eos_token_ids=list(prompt.eos_token_ids))
     report_conflicts(unique.conflicts + unique_test.conflicts)
     rows, overlong, truncated = fit(unique.rows, data, encoder)
     test, overlong_test, truncated_test = fit(unique_test.rows, data, encoder)
@@ -92,9 +87,9 @@ def prepare(data: Data, seed: int, prompt: Prompt, encoder: Encoder) -> tuple[di
         raise InputError(
             f"{shared[0]['source']}: this prompt is also in the training rows, {len(shared)} in all; remove them from one"
         )
-    lengths = [token_count(row, encoder) for row in rows + test]
+    lengths = [row["length"] for row in rows + test]
     sizes = {name: len(members) for name, members in splits.items()}
-    splits["train"] = in_sequences(splits["train"], data, seed, encoder)
+    splits["train"] = in_sequences(splits["train"], data, seed)
     for name in ("validation", "test"):
         key = f"max_{name}_samples"
         splits[name] = cap(splits[name], getattr(data, key), key, bool(data.labels), seed)
@@ -118,8 +113,11 @@ def prepare(data: Data, seed: int, prompt: Prompt, encoder: Encoder) -> tuple[di
         "source_max_len": data.source_max_len,
     }
     if data.labels:
-        metrics["labels"] = dict(sorted(Counter(row["expected"] for row in rows + test).items()))
-    return splits, metrics
+        metrics["labels"] = dict(sorted(Counter(last_turn(row).expected for row in rows + test).items()))
+    if rows_of.special_tokens:
+        report_special_tokens(rows_of.special_tokens)
+        metrics["special_tokens"] = dict(sorted(rows_of.special_tokens.items()))
+    return replace(prompt, max_new_tokens=max(row["longest"] for row in splits["train"])), splits, metrics
 
 
 def read_dataset(data: Data) -> list[Row]:
@@ -129,38 +127,15 @@ def read_dataset(data: Data) -> list[Row]:
     return read_hub(data.path, data.name, data.revision, data.split)
 
 
-def render(row: Row, data: Data, prompt: Prompt) -> dict[str, Any]:
-    """Renders a raw row as prompt and completion.
-
-    Raises:
-        InputError: a column is missing, empty or not text, or the label is not in data.labels.
-    """
-    texts = {column: row.text(column) for column in column_names(data.text_template)}
-    if not any(texts[column].strip() for column in prompt.columns):
-        raise InputError(f"{row.source}: {', '.join(map(repr, prompt.columns))} is empty")
-    expected = texts[data.completion_column].strip()
-    if any("\0" in text for text in texts.values()):
-        raise InputError(
-            f"{row.source}: contains a NUL character, at which onnxruntime-genai's tokenizer stops reading; remove it"
-        )
-    if not expected:
-        raise InputError(f"{row.source}: {data.completion_column!r} is empty")
-    if data.labels and expected not in data.labels:
-        cure = "add it or correct the row; in YAML, numbers, true and false need quotes"
-        raise InputError(f"{row.source}: label {expected!r} is not in data.labels ({', '.join(data.labels)}); {cure}")
-    return {
-        "source": row.source,
-        "prompt": prompt.render_prompt(texts),
-        "completion": prompt.render_completion({**texts, data.completion_column: expected}),
-        "expected": expected,
-    }
+def convert(row: Row, rows_of: RowFormat) -> dict[str, Any]:
+    return {"source": row.source, "segments": rows_of.segments(row)}
 
 
-def in_sequences(rows: list[dict[str, Any]], data: Data, seed: int, encoder: Encoder) -> list[dict[str, Any]]:
+def in_sequences(rows: list[dict[str, Any]], data: Data, seed: int) -> list[dict[str, Any]]:
     """The training rows in the order in which they are packed, each with the number of its sequence."""
     if data.max_samples is not None and data.max_samples < 1:
         raise InputError(f"data.max_samples: must be at least 1 or null, got {data.max_samples}")
-    lengths = [min(token_count(row, encoder), data.source_max_len) for row in rows]
+    lengths = [min(row["length"], data.source_max_len) for row in rows]
     assigned = pack(lengths, data.corpus_strategy.value, data.source_max_len, data.max_samples, seed)
     return [{**rows[number], "sequence": sequence} for sequence, numbers in enumerate(assigned) for number in numbers]
 
@@ -168,20 +143,40 @@ def in_sequences(rows: list[dict[str, Any]], data: Data, seed: int, encoder: Enc
 def report_conflicts(conflicts: list[dict[str, Any]]) -> None:
     """Prints the rows that contradict another one."""
     for row in conflicts:
-        print(f"prepare: {row['source']}: dropped, another row has the same prompt and another answer than {row['expected']!r}")
+        print(f"prepare: {row['source']}: dropped, another row has the same prompt and another answer than {answer(row)!r}")
+
+
+def report_special_tokens(rows_with: Counter[str]) -> None:
+    """Prints how many rows contain a special token, which the tokenizer does not read as text."""
+    for token, count in sorted(rows_with.items()):
+        print(f"prepare: {token} is in the text of {count} rows; the tokenizer reads it as a control token, not as text")
 
 
 def fit(rows: list[dict[str, Any]], data: Data, encoder: Encoder) -> tuple[list[dict[str, Any]], int, int]:
-    """Drops rows of more than source_max_len tokens, or keeps those whose prompt fits; returns the rows and both counts."""
+    """Drops rows of more than source_max_len tokens, or keeps those in which the last answer begins before.
+
+    Returns:
+        The rows, with the number of their tokens in `length` and that of their longest answer in `longest`; how many are dropped;
+        how many will be truncated.
+    """
     kept, truncated = [], 0
-    for row in rows:
-        if token_count(row, encoder) <= data.source_max_len:
-            kept.append(row)
-        elif data.overlong is Overlong.truncate and len(encoder.encode_prompt(row["prompt"])) < data.source_max_len:
-            kept.append(row)
-            truncated += 1
+    for start in range(0, len(rows), BATCH):
+        batch = rows[start : start + BATCH]
+        for row, encoded in zip(batch, encoder.encode_segments(batch), strict=True):
+            ends = list(accumulate(map(len, encoded)))
+            row["length"] = ends[-1]
+            row["longest"] = max(
+                min(end, data.source_max_len) - (end - len(tokens))
+                for segment, tokens, end in zip(row["segments"], encoded, ends, strict=True)
+                if segment["train"]
+            )
+            if row["length"] <= data.source_max_len:
+                kept.append(row)
+            elif data.overlong is Overlong.truncate and ends[-1] - len(encoded[-1]) < data.source_max_len:
+                kept.append(row)
+                truncated += 1
     if rows and not kept:
-        shortest = min(token_count(row, encoder) for row in rows)
+        shortest = min(row["length"] for row in rows)
         raise InputError(
             f"data.source_max_len: every row has more than {data.source_max_len} tokens (the shortest: {shortest}); increase it"
         )
@@ -192,14 +187,9 @@ def check_labels(rows: list[dict[str, Any]], data: Data) -> None:
     """Raises InputError unless there are rows, of at least two labels where there are labels."""
     if not rows:
         raise InputError("data: no rows are left; all were dropped as conflicts or overlong")
-    labels = sorted({row["expected"] for row in rows})
+    labels = sorted({last_turn(row).expected for row in rows})
     if data.labels and len(labels) < 2:
         raise InputError(f"data: all rows have the label {labels[0]!r}; a classifier needs two")
-
-
-def token_count(row: dict[str, Any], encoder: Encoder) -> int:
-    """The number of tokens of prompt, completion and the end of the answer."""
-    return len(encoder.encode_prompt(row["prompt"])) + len(encoder.encode_completion(row["completion"]))
 
 
 def summarize(lengths: list[int]) -> dict[str, Any]:

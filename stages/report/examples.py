@@ -1,11 +1,11 @@
 """Example answers: a few rows of the test set in a readable form."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from string import Formatter
 
 from tunepress.text.prompt import Prompt
+from tunepress.text.template import literals
 
 COUNT = 6  # of each kind
 LONGEST = 400  # characters of a text that are shown
@@ -78,14 +78,11 @@ def text_of(rendered: str, prompt: Prompt) -> str:
 
 def columns_of(rendered: str, prompt: Prompt) -> dict[str, str]:
     """Values of the template that give this prompt."""
-    pattern = "".join(re.escape(literal) + ("" if name is None else "(.*?)") for literal, name in parts(prompt.prompt))
+    pieces = literals(prompt.prompt or "")
+    pattern = "".join(re.escape(literal) + ("" if name is None else "(.*?)") for literal, name in pieces)
     match = re.fullmatch(pattern, rendered, flags=re.DOTALL)
-    return dict(zip(prompt.columns, match.groups(), strict=True)) if match else {"prompt": rendered}
-
-
-def parts(template: str) -> Iterable[tuple[str, str | None]]:
-    """Each text with the column that follows it, None after the last text."""
-    return ((literal, name) for literal, name, _, _ in Formatter().parse(template))
+    names = [name for _, name in pieces if name is not None]
+    return dict(zip(names, match.groups(), strict=True)) if match and names else {"prompt": rendered}
 
 
 def shown(text: str) -> str:

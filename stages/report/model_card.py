@@ -5,11 +5,11 @@ import re
 from typing import Any
 
 from stages.report import tables
-from stages.report.examples import parts
 from stages.report.page import Findings, environment
 from tunepress.core.environment import installed_versions
 from tunepress.core.paths import ADAPTER_FILE
 from tunepress.text.prompt import Prompt
+from tunepress.text.template import literals
 
 ACTIVATION = [
     "adapters = og.Adapters(model)",
@@ -36,7 +36,7 @@ def card(findings: Findings) -> str:
         tokens_per_second=run.tokens_per_second("onnx"),
         labels=prompt.labels,
         max_new_tokens=prompt.max_new_tokens,
-        prompt=fenced(prompt.prompt),
+        prompt=fenced(prompt.prompt or prompt.chat_template or ""),
         snippet=fenced(snippet(prompt, parameters["build.adapters"] == "separate"), "python"),
     )  # fmt: skip
 
@@ -63,11 +63,6 @@ def snippet(prompt: Prompt, adapter: bool) -> str:
         prompt: the template.
         adapter: whether the fine-tuning is in a file of its own.
     """
-    columns = {name: f"your {name}" for name in prompt.columns}
-    terms = []
-    for literal, name in parts(prompt.prompt):
-        terms += [repr(literal)] if literal else []
-        terms += [f"row[{name!r}]"] if name is not None else []
     return "\n".join(
         [
             "import json",
@@ -77,8 +72,7 @@ def snippet(prompt: Prompt, adapter: bool) -> str:
             'model = og.Model("onnx")  # the folder beside this card',
             "tokenizer = og.Tokenizer(model)",
             "",
-            f"row = {columns!r}  # put your own text here",
-            f"tokens = tokenizer.encode({' + '.join(terms)})",
+            *question(prompt),
             "",
             "parameters = og.GeneratorParams(model)",
             'context = json.load(open("onnx/genai_config.json"))["model"]["context_length"]',
@@ -92,6 +86,27 @@ def snippet(prompt: Prompt, adapter: bool) -> str:
             "print(tokenizer.decode(generator.get_sequence(0)[len(tokens):]))",
         ]
     )
+
+
+def question(prompt: Prompt) -> list[str]:
+    """Python that makes the tokens of a row or of a conversation."""
+    if prompt.prompt is None:
+        system = [{"role": "system", "content": prompt.system}] if prompt.system else []
+        messages = [*system, {"role": "user", "content": "your question"}]
+        tools = [f"tools = {prompt.tools!r}"] if prompt.tools else []
+        argument = ", tools=json.dumps(tools)" if prompt.tools else ""
+        return [
+            f"messages = {messages!r}",
+            *tools,
+            f"text = tokenizer.apply_chat_template(json.dumps(messages){argument}, add_generation_prompt=True)",
+            "tokens = tokenizer.encode(text)",
+        ]
+    columns = {name: f"your {name}" for name in prompt.columns}
+    terms = []
+    for literal, name in literals(prompt.prompt):
+        terms += [repr(literal)] if literal else []
+        terms += [f"row[{name!r}]"] if name is not None else []
+    return [f"row = {columns!r}  # put your own text here", f"tokens = tokenizer.encode({' + '.join(terms)})"]
 
 
 def fenced(text: str, language: str = "") -> str:

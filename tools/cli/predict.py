@@ -1,7 +1,7 @@
 """Answers a text with the int4 model, `make predict TEXT="..."`, or each line of standard input.
 
 The prompt is the one that the model was trained with, from the prompt.json in its folder. If it has several columns,
-each line must be a JSON object with all of them.
+each line must be a JSON object with all of them. A model of conversations answers a text, or a JSON list of messages.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from pathlib import Path
 from tunepress.core.errors import InputError
 from tunepress.core.paths import ONNX
 from tunepress.inference.onnx_model import OnnxModel
+from tunepress.text.chat_prompt import ChatPrompt
 from tunepress.text.prompt import Prompt
 
 VARIABLE = "TUNEPRESS_TEXT"  # set by the Makefile, to pass a text with quotes and dollar signs
@@ -40,17 +41,18 @@ def main() -> None:
 def predict(texts: Iterable[str], folder: Path) -> None:
     """Prints the model's answer to each text, one per line."""
     model, prompt = OnnxModel(folder), Prompt.load(folder)
+    chat = ChatPrompt(folder, prompt)
     for number, text in enumerate(texts, start=1):
         text.encode()  # an argument that was not UTF-8 contains surrogates, which a tokenizer cannot encode
         if "\0" in text:
             raise InputError(f"line {number}: contains a NUL character, at which the tokenizer stops")
         if text.strip():
-            print(answer(model, prompt, text.strip(), number), flush=True)
+            print(answer(model, prompt, chat, text.strip(), number), flush=True)
 
 
-def answer(model: OnnxModel, prompt: Prompt, text: str, number: int) -> str:
+def answer(model: OnnxModel, prompt: Prompt, chat: ChatPrompt, text: str, number: int) -> str:
     try:
-        return model.answer(prompt.render_prompt(prompt.parse_row(text)), prompt.max_new_tokens).strip()
+        return model.answer(chat.render_text(text), prompt.max_new_tokens).strip()
     except InputError as error:
         raise InputError(f"line {number}: {error}") from error
 

@@ -12,6 +12,7 @@ from tools.serve.routing import route_class, while_connected
 from tools.serve.service import Service
 from tools.serve.worker import Job
 from tunepress.core.errors import InputError
+from tunepress.text.chat_prompt import ChatPrompt
 from tunepress.text.labels import INVALID, find_label
 from tunepress.text.prompt import Prompt
 
@@ -24,7 +25,7 @@ def router(service: Service) -> APIRouter:
         """Assigns one of the trained labels to each text."""
         service.check_model(body.model)
         labels, scored = known_labels(service, bool(body.likelihoods))
-        prompts, param = render(body, service.prompt)
+        prompts, param = render(body, service.prompt, service.chat_prompt)
         batch = service.submit([GenerationRequest(prompt, param, service.max_tokens, scored=scored) for prompt in prompts])
 
         async def respond() -> ClassifyResponse:
@@ -55,7 +56,7 @@ def known_labels(service: Service, likelihoods: bool) -> tuple[tuple[str, ...], 
     return labels, completions
 
 
-def render(body: ClassifyRequest, prompt: Prompt) -> tuple[list[str], str]:
+def render(body: ClassifyRequest, prompt: Prompt, chat_prompt: ChatPrompt) -> tuple[list[str], str]:
     """Returns the prompts of a request, and the field that has the texts or rows.
 
     Raises:
@@ -65,7 +66,7 @@ def render(body: ClassifyRequest, prompt: Prompt) -> tuple[list[str], str]:
     if texts is not None:
         param = "texts" if body.text is None else "text"
         try:
-            return [prompt.render_prompt(prompt.parse_row(text.strip())) for text in texts], param
+            return [chat_prompt.render_text(text.strip()) for text in texts], param
         except InputError as error:
             raise RequestError(400, f"{param}: {error}", param) from error
     rows = [body.row] if body.row is not None else body.rows or []

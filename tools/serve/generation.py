@@ -25,7 +25,7 @@ from tools.serve.responses import (
     Usage,
 )
 from tools.serve.routing import route_class, while_connected
-from tools.serve.service import Service
+from tools.serve.service import Service, render_chat
 from tools.serve.worker import Batch, Job
 
 STREAM: dict[int | str, dict[str, Any]] = {
@@ -52,7 +52,7 @@ def router(service: Service) -> APIRouter:
         """Answers the last message."""
         service.check_model(body.model)
         max_tokens = body.max_completion_tokens or body.max_tokens or service.max_tokens
-        rendered = service.chat_prompt.render(body.messages)
+        rendered = render_chat(service.chat_prompt, body)
         prompt = GenerationRequest(rendered.prompt, "messages", max_tokens, from_template=rendered.from_template)
         batch = service.submit([service.with_sampling(prompt, body)])
         return await respond(batch, ChatFormat(service.settings.name), body, request)

@@ -174,7 +174,7 @@ class ServedModel:
             GenerationError: the tokenizer makes nothing of the prompt, or there is no room for an answer.
         """
         prompt = self._encode(request)
-        completions = [self._model.encode_completion(text) for text in request.scored]
+        completions = [self._model.encode_completion(text, request.prompt) for text in request.scored]
         room = self._room(prompt, max(map(len, completions), default=1))
         yield Started(len(prompt))
         text, token = AnswerText(self._model.decode, request.stop), -1

@@ -118,15 +118,32 @@ class CompletionRequest(Sampling):
     logprobs: Annotated[None, only((None,), NO_LOGPROBS)] = None
 
 
+class Function(Strict):
+    name: Annotated[str, Field(min_length=1)]
+    arguments: str | dict[str, Any] = "{}"
+
+
+class ToolCall(Strict):
+    id: str | None = None
+    type: Literal["function"] = "function"
+    function: Function
+
+
 class Message(Strict):
-    role: Literal["system", "user", "assistant"]
-    content: Annotated[Text, BeforeValidator(join_parts, json_schema_input_type=Text | TextParts)]
+    role: Literal["system", "user", "assistant", "tool"]
+    content: Annotated[Text | None, BeforeValidator(join_parts, json_schema_input_type=Text | TextParts | None)] = None
+    tool_calls: Annotated[list[ToolCall], Field(min_length=1)] | None = None
+    tool_call_id: str | None = None
+    name: str | None = None
 
 
 class ChatRequest(Sampling):
     """A conversation, or one message for a model that was trained on single texts."""
 
     messages: Annotated[list[Message], Field(min_length=1)]
+    tools: Annotated[list[dict[str, Any]], Field(min_length=1)] | None = Field(
+        None, description="functions that the assistant may call, for a model that was trained with some"
+    )
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = Field(
         None, description="maximum length of the answer; by default that of the longest answer in training"
     )

@@ -3,79 +3,33 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 
 from tools.serve.messages import GenerationRequest
 from tools.serve.metrics import Metrics
-from tools.serve.requests import Message, Sampling
+from tools.serve.requests import ChatRequest, Sampling
 from tools.serve.responses import Health, RequestError
 from tools.serve.settings import CHARACTERS_PER_TOKEN, Settings
 from tools.serve.worker import Batch, Worker
 from tunepress.core.errors import InputError
 from tunepress.inference.genai_config import GenaiConfig
-from tunepress.text.chat_template import ChatTemplate
+from tunepress.text.chat_prompt import ChatPrompt, RenderedChat
 from tunepress.text.prompt import Prompt
-from tunepress.text.template import column_names, escape
+from tunepress.text.template import column_names
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's for /v1/completions, for a model whose prompt.json says nothing
-MARKER = "\ue000"  # a private-use character that no chat template contains
 
 
-@dataclass(frozen=True)
-class RenderedChat:
-    prompt: str
-    from_template: bool
+def render_chat(chat: ChatPrompt, body: ChatRequest) -> RenderedChat:
+    """Returns the prompt that asks for the answer to the messages of a request.
 
-
-class ChatPrompt:
-    """Renders chat messages: with the chat template if the model was trained with it, otherwise as the trained prompt.
-
-    Args:
-        folder: of the model, which may have no chat template.
-        prompt: with which the model was trained.
+    Raises:
+        RequestError: the model cannot answer them.
     """
-
-    def __init__(self, folder: Path, prompt: Prompt) -> None:
-        self._prompt = prompt
-        self._template = ChatTemplate.read(folder, prompt.chat_template_date)
-        self.trained = self._template is not None and is_in_template(prompt.prompt, self._template)
-
-    def render(self, messages: Sequence[Message]) -> RenderedChat:
-        """Returns the prompt that asks for the answer to `messages`.
-
-        Raises:
-            RequestError: the model cannot answer them.
-        """
-        if messages[-1].role != "user":
-            raise RequestError(400, "messages: the last must be the user's", "messages")
-        try:
-            if self.trained and self._template:
-                chat = [{"role": message.role, "content": message.content} for message in messages]
-                return RenderedChat(self._template.render(chat), from_template=True)
-            if len(messages) == 1:
-                row = self._prompt.parse_row(messages[0].content.strip())
-                return RenderedChat(self._prompt.render_prompt(row), from_template=False)
-        except InputError as error:
-            raise RequestError(400, f"messages: {error}", "messages") from error
-        raise RequestError(
-            400,
-            "messages: this model was trained on single texts, not on conversations; send one message, the user's, "
-            "or a whole prompt to /v1/completions",
-            "messages",
-        )
-
-
-def is_in_template(prompt_template: str, chat_template: ChatTemplate) -> bool:
-    """Whether a prompt template is a user's message in a chat template, as tunepress/text/chat_template.py makes it."""
     try:
-        before, _, after = chat_template.render([{"role": "user", "content": MARKER}]).partition(MARKER)
-    except InputError:
-        return False
-    bos = chat_template.special_tokens.get("bos_token", "")
-    prefixes = {escape(before), escape(before.removeprefix(bos))}
-    starts = any(prompt_template.startswith(prefix) for prefix in prefixes)
-    return starts and prompt_template.endswith(escape(after)) and bool(before)
+        return chat.render([message.model_dump(exclude_none=True) for message in body.messages], body.tools)
+    except InputError as error:
+        raise RequestError(400, f"messages: {error}", "messages") from error
 
 
 class Service:
@@ -156,7 +110,7 @@ class Service:
 
     def label_completions(self) -> tuple[str, ...] | None:
         """What the model learned to write for each label; None if that contains columns whose values are unknown here."""
-        columns = column_names(self.prompt.completion)
+        columns = column_names(self.prompt.completion or "")
         if len(columns) > 1:
             return None
         return tuple(self.prompt.render_completion({columns[0]: label}) for label in self.prompt.labels or ())

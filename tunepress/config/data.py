@@ -13,6 +13,23 @@ class Overlong(Enum):
     truncate = "truncate"
 
 
+class Format(Enum):
+    """What the columns of the rows are."""
+
+    template = "template"  # columns that fill text_template
+    messages = "messages"  # OpenAI's and Azure's
+    sharegpt = "sharegpt"  # conversations of `from` and `value`
+    alpaca = "alpaca"  # instruction, input and output
+    prompt_completion = "prompt_completion"  # texts or lists of messages
+
+
+class TrainOn(Enum):
+    """Which turns of a conversation are learned."""
+
+    all = "all"
+    last = "last"
+
+
 CorpusStrategy = Enum(
     "CorpusStrategy",
     {"line-by-line": "line-by-line", "line-by-line-random": "line-by-line-random", "join": "join", "join-random": "join-random"},
@@ -49,9 +66,19 @@ class Data:
     name: str | None  # a configuration of the dataset
     revision: str | None  # the dataset's commit
     split: str | None  # of the dataset, such as train
-    text_template: str  # columns in braces; the text before completion_column is the prompt, the rest is learned
+    format: Format | None  # null: detected from the columns
+    # of the format template
+    text_template: str | None  # columns in braces; the text before completion_column is the prompt, the rest is learned
     completion_column: str
-    use_chat_template: bool  # true: put prompt and completion into the model's chat template
+    use_chat_template: bool  # true: put prompt and completion into the chat template
+    # of conversations
+    field_messages: str | None  # the column with the messages
+    message_property_mappings: dict[str, str] | None  # the keys of a message in the file, by the key of a chat template
+    roles: dict[str, list[str]] | None  # names of the roles in the file, by the role of a chat template
+    train_on: TrainOn
+    roles_to_train: list[str]
+    chat_template: str | None  # a file in Jinja; null: that of the base model
+    chat_template_kwargs: dict[str, Any]
     labels: list[str] | None  # the answers of a classification; null: free text
     source_max_len: int
     overlong: Overlong

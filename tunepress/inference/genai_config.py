@@ -106,7 +106,7 @@ def check_tokens(config: GenaiConfig, encoder: "Encoder") -> None:
 def check_chat_template(folder: Path, encoder: "Encoder", prompt: Prompt) -> None:
     """Raises InputError if the prompt has chat markup and the tokenizer of the model folder has no chat template."""
     special = [str(token) for token in encoder.tokenizer.added_tokens_decoder.values() if token.special]
-    markup = [token for token in special if token in prompt.prompt]
+    markup = [token for token in special if token in (prompt.prompt or prompt.chat_template or "")]
     settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     if markup and not settings.get("chat_template") and not (folder / "chat_template.jinja").exists():
         raise InputError(

@@ -16,7 +16,7 @@ from tunepress.core.paths import ADAPTER_FILE
 from tunepress.inference import providers
 from tunepress.inference.genai_config import GenaiConfig
 from tunepress.inference.scoring import CHUNK, Logits, Requests
-from tunepress.text.tokenizer import Tokens, max_answer_length
+from tunepress.text.tokenizer import Tokens, continuation, max_answer_length
 
 PROMPT_CHUNK = 256  # tokens of a prompt that are processed at a time when scoring: the graph computes logits for each of them
 # A graph with this node uses the long factors of longrope if the tokens of one call reach beyond the switch, and earlier keys
@@ -138,8 +138,9 @@ class OnnxModel:
     def encode_prompt(self, text: str) -> Tokens:
         return list(self.tokenizer.encode(text))
 
-    def encode_completion(self, text: str) -> Tokens:
-        tokens, ends = list(self.bare_tokenizer.encode(text)), list(self.tokenizer.eos_token_ids)
+    def encode_completion(self, text: str, after: str) -> Tokens:
+        tokens = continuation(lambda part: [int(token) for token in self.bare_tokenizer.encode(part)], text, after)
+        ends = list(self.tokenizer.eos_token_ids)
         return tokens if tokens and tokens[-1] in ends else [*tokens, ends[0]]
 
     def logits(self, requests: Requests) -> Iterator[tuple[int, int, Logits]]:

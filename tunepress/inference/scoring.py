@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from tunepress.text.segments import Turn
 from tunepress.text.tokenizer import Tokens, truncate
 
 BINS = 10  # of the expected calibration error
@@ -24,8 +25,8 @@ class Scorer(Protocol):
     def encode_prompt(self, text: str) -> list[int]:
         """Tokens of a prompt, including the BOS token if the tokenizer adds one."""
 
-    def encode_completion(self, text: str) -> list[int]:
-        """Tokens of a completion, including an EOS token at the end."""
+    def encode_completion(self, text: str, after: str) -> list[int]:
+        """Tokens of a completion after a prompt, including an EOS token at the end."""
 
     def logits(self, requests: Requests) -> Iterator[tuple[int, int, Logits]]:
         """The logits that predict the tokens of completions, in chunks.
@@ -72,32 +73,32 @@ def completion_logprobs(model: Scorer, requests: Requests) -> Iterator[tuple[int
 
 
 def score(
-    model: Scorer, rows: list[dict[str, Any]], labels: Sequence[str] | None, source_max_len: int | None = None
+    model: Scorer, turns: list[Turn], labels: Sequence[str] | None, source_max_len: int | None = None
 ) -> tuple[list[dict[str, str]], dict[str, Any]]:
-    """Scores the expected completion of each row and, with labels, every label in its place.
+    """Scores the completion of each turn and, with labels, every label in the place of the expected one.
 
     Args:
         model: to score.
-        rows: prepared rows; each completion begins with the expected answer.
+        turns: of prepared rows.
         labels: the possible answers, or None for free text.
         source_max_len: maximum tokens of a row. The tokens of a completion after it were not trained and are not scored. None:
             all tokens are scored.
 
     Returns:
-        For each row the most likely label and its probability among the labels (nothing for free text); and the metrics:
+        For each turn the most likely label and its probability among the labels (nothing for free text); and the metrics:
         perplexity of the expected completions, and with labels likelihood_accuracy and calibration_error.
     """
-    answers = [[label + row["completion"][len(row["expected"]) :] for label in labels or [row["expected"]]] for row in rows]
-    requests = [encode_request(model, row["prompt"], texts, source_max_len) for row, texts in zip(rows, answers, strict=True)]
-    logprobs = [[0.0]] * len(rows)
-    for index, row_logprobs in tqdm(completion_logprobs(model, requests), total=len(rows), desc="likelihoods", unit="row"):
-        logprobs[index] = row_logprobs
-    expected = [labels.index(row["expected"]) if labels else 0 for row in rows]
+    answers = [[turn.with_answer(label) for label in labels or [turn.expected]] for turn in turns]
+    requests = [encode_request(model, turn.prompt, texts, source_max_len) for turn, texts in zip(turns, answers, strict=True)]
+    logprobs = [[0.0]] * len(turns)
+    for index, turn_logprobs in tqdm(completion_logprobs(model, requests), total=len(turns), desc="likelihoods", unit="row"):
+        logprobs[index] = turn_logprobs
+    expected = [labels.index(turn.expected) if labels else 0 for turn in turns]
     tokens = sum(len(completions[choice]) for (_, completions), choice in zip(requests, expected, strict=True))
-    total = sum(row_logprobs[choice] for row_logprobs, choice in zip(logprobs, expected, strict=True))
+    total = sum(turn_logprobs[choice] for turn_logprobs, choice in zip(logprobs, expected, strict=True))
     metrics: dict[str, Any] = {"perplexity": round(float(np.exp(-total / tokens)), 4)}
     if not labels:
-        return [{} for _ in rows], metrics
+        return [{} for _ in turns], metrics
     best, confidence = np.argmax(logprobs, axis=1), np.max(softmax(np.array(logprobs)), axis=1)
     metrics["likelihood_accuracy"] = round(float(np.mean(best == expected)), 4)
     metrics["calibration_error"] = round(calibration_error(confidence, best == expected), 4)
@@ -111,7 +112,7 @@ def score(
 def encode_request(model: Scorer, prompt: str, answers: list[str], source_max_len: int | None) -> tuple[Tokens, list[Tokens]]:
     """A prompt and its completions in the model's tokens, truncated to `source_max_len` tokens; None: not truncated."""
     tokens = model.encode_prompt(prompt)
-    return tokens, [truncate(model.encode_completion(answer), tokens, source_max_len) for answer in answers]
+    return tokens, [truncate(model.encode_completion(answer, prompt), tokens, source_max_len) for answer in answers]
 
 
 def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> float:

@@ -66,8 +66,8 @@ class TorchModel:
     def encode_prompt(self, text: str) -> Tokens:
         return self.encoder.encode_prompt(text)
 
-    def encode_completion(self, text: str) -> Tokens:
-        return self.encoder.encode_completion(text)
+    def encode_completion(self, text: str, after: str) -> Tokens:
+        return self.encoder.encode_completion(text, after)
 
     @torch.inference_mode()
     def logits(self, requests: Requests) -> Iterator[tuple[int, int, Logits]]:

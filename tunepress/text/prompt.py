@@ -19,7 +19,7 @@ FILE_NAME = "prompt.json"
 # The date for chat templates that print today's date, so that the same rows give the same bytes on any day. Meta's templates
 # of Llama 3.1 and later use this date if the program provides no clock, so their models have been trained with it.
 CHAT_TEMPLATE_DATE = "2024-07-26"
-LATER = {"chat_template", "chat_template_kwargs", "system", "tools"}  # in prompt.json only for conversations
+OF_CONVERSATIONS = {"chat_template", "chat_template_kwargs", "bos_token", "system", "tools"}
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Prompt:
         chat_template_date: the date, as YYYY-MM-DD, that chat templates print as today's date.
         chat_template: of conversations, in Jinja.
         chat_template_kwargs: variables of the chat template, such as enable_thinking.
+        bos_token: the text that a rendered conversation must not begin with, because the tokenizer adds the token.
         system: the system message of all conversations if they have the same; a text without messages is asked with it.
         tools: the tools of all conversations if they have the same.
     """
@@ -50,6 +51,7 @@ class Prompt:
     chat_template_date: str = CHAT_TEMPLATE_DATE
     chat_template: str | None = None
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    bos_token: str = ""
     system: str | None = None
     tools: list[dict[str, Any]] | None = None
 
@@ -90,7 +92,9 @@ class Prompt:
         return values
 
     def save(self, folder: Path) -> None:
-        write_json(folder / FILE_NAME, {name: value for name, value in asdict(self).items() if name not in LATER or value})
+        write_json(
+            folder / FILE_NAME, {name: value for name, value in asdict(self).items() if name not in OF_CONVERSATIONS or value}
+        )
 
     @classmethod
     def load(cls, folder: Path) -> "Prompt":

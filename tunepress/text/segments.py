@@ -4,7 +4,7 @@ A prepared row is {"source": ..., "segments": [{"text": ..., "train": false}, {"
 of a template has two segments, a conversation of n turns 2n. `expected` is the answer in a trained text without its markup.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +56,11 @@ def turns(row: Row) -> list[Turn]:
 
 def last_turn(row: Row) -> Turn:
     return turns(row)[-1]
+
+
+def evaluated(rows: Iterable[Row], all_turns: bool) -> list[Turn]:
+    """The turns of rows that a model is evaluated on, by default the last of each row."""
+    return [turn for row in rows for turn in (turns(row) if all_turns else [last_turn(row)])]
 
 
 def joined(row: Row) -> str:

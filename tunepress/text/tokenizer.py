@@ -1,12 +1,16 @@
-"""Rows as tokens. Prompt and completion are encoded separately, so a prompt has the same tokens in training and in inference.
+"""Rows as tokens. Segments are encoded one by one, so a prompt has the same tokens in training and in inference.
 
 This module does not import transformers, because scoring the int4 model uses `truncate` too.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from itertools import chain, islice, pairwise
+from typing import TYPE_CHECKING
 
 from tunepress.core.errors import InputError
+from tunepress.text.segments import Row
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -15,11 +19,31 @@ Tokens = list[int]
 Example = dict[str, Tokens]  # `input_ids` and `labels` of the same length
 
 IGNORE_INDEX = -100  # the label that transformers excludes from the loss
+CONTEXT = 32  # characters before a text that can change its tokens: no special token is longer
 
 
 def truncate(completion: Tokens, prompt: Tokens, source_max_len: int | None) -> Tokens:
     """The tokens of a completion that fit a row of `source_max_len` tokens after its prompt, at least one; None: all of them."""
     return completion if source_max_len is None else completion[: max(source_max_len - len(prompt), 1)]
+
+
+def continuation(encode: Callable[[str], Tokens], text: str, after: str) -> Tokens:
+    """The tokens of a text that continues another one: those of both together without those of the first.
+
+    A tokenizer may encode a text differently at the beginning: SentencePiece's begins with a space, and a special token may take
+    the white space after it. Where a token would contain parts of both texts, the text is encoded alone.
+
+    Args:
+        encode: a tokenizer that adds no special tokens.
+        text: to encode.
+        after: what is before it; only its end matters.
+    """
+    end = after[-CONTEXT:]
+    return _after(encode(end), encode(end + text), lambda: encode(text))
+
+
+def _after(first: Tokens, both: Tokens, alone: Callable[[], Tokens]) -> Tokens:
+    return both[len(first) :] if both[: len(first)] == first else alone()
 
 
 def max_answer_length(prompt: Tokens, max_new_tokens: int, context_length: int | None) -> int:
@@ -52,7 +76,7 @@ class Encoder:
     """Encodes the texts of a row.
 
     Attributes:
-        eos_token_ids: tokens that end an answer. The first is appended to a completion that does not end with one of them.
+        eos_token_ids: tokens that end an answer. The first is appended to a row that does not end with one of them.
     """
 
     tokenizer: "PreTrainedTokenizerBase"
@@ -62,18 +86,37 @@ class Encoder:
         """Tokens of a prompt, including the BOS token if the tokenizer adds one."""
         return list(self.tokenizer(text)["input_ids"])
 
-    def encode_completion(self, text: str) -> Tokens:
-        """Tokens of a completion, including an EOS token at the end."""
-        tokens = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-        return tokens if tokens and tokens[-1] in self.eos_token_ids else [*tokens, self.eos_token_ids[0]]
+    def encode_completion(self, text: str, after: str) -> Tokens:
+        """Tokens of a completion after a prompt, including an EOS token at the end."""
+        return self._ended(continuation(self._bare, text, after))
 
-    def encode_row(self, row: dict[str, Any], source_max_len: int | None) -> tuple[Tokens, Tokens]:
-        """Tokens of a row's prompt, and of its completion truncated to a total of `source_max_len`; None: not truncated."""
-        prompt = self.encode_prompt(row["prompt"])
-        return prompt, truncate(self.encode_completion(row["completion"]), prompt, source_max_len)
+    def encode_segments(self, rows: Sequence[Row]) -> list[list[Tokens]]:
+        """The tokens of each segment of some rows. The tokenizer encodes them together, on all cores."""
+        prompts = self._batch([row["segments"][0]["text"] for row in rows], add_special_tokens=True)
+        pairs = [pair for row in rows for pair in pairwise(segment["text"] for segment in row["segments"])]
+        ends = self._batch([before[-CONTEXT:] for before, _ in pairs])
+        both = self._batch([before[-CONTEXT:] + text for before, text in pairs])
+        later = (_after(end, whole, partial(self._bare, text)) for end, whole, (_, text) in zip(ends, both, pairs, strict=True))
+        encoded = [[prompt, *islice(later, len(row["segments"]) - 1)] for row, prompt in zip(rows, prompts, strict=True)]
+        for tokens in encoded:
+            tokens[-1] = self._ended(tokens[-1])
+        return encoded
 
-    def encode_example(self, row: dict[str, Any], source_max_len: int, completion_only_loss: bool) -> Example:
+    def encode_example(self, row: Row, source_max_len: int, completion_only_loss: bool) -> Example:
         """One training example: `input_ids` and `labels` of the same length, at most `source_max_len`."""
-        prompt, completion = self.encode_row(row, source_max_len)
-        labels = [IGNORE_INDEX] * len(prompt) + completion if completion_only_loss else prompt + completion
-        return {"input_ids": (prompt + completion)[:source_max_len], "labels": labels[:source_max_len]}
+        (encoded,) = self.encode_segments([row])
+        learned = [not completion_only_loss or segment["train"] for segment in row["segments"]]
+        labels = [tokens if learn else [IGNORE_INDEX] * len(tokens) for tokens, learn in zip(encoded, learned, strict=True)]
+        return {
+            "input_ids": list(chain.from_iterable(encoded))[:source_max_len],
+            "labels": list(chain.from_iterable(labels))[:source_max_len],
+        }
+
+    def _bare(self, text: str) -> Tokens:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _batch(self, texts: list[str], add_special_tokens: bool = False) -> list[Tokens]:
+        return list(self.tokenizer(texts, add_special_tokens=add_special_tokens)["input_ids"]) if texts else []
+
+    def _ended(self, tokens: Tokens) -> Tokens:
+        return tokens if tokens and tokens[-1] in self.eos_token_ids else [*tokens, self.eos_token_ids[0]]
