@@ -4,7 +4,8 @@ import re
 from pathlib import PurePosixPath
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
-FORMATS = {".json": "json", ".jsonl": "json", ".ndjson": "json", ".csv": "csv", ".parquet": "parquet"}  # of rows, by suffix
+from tunepress.core.row_files import kind_problem
+
 BLOB = {"abfs", "abfss", "az", "azure"}  # a container of Azure Blob Storage, as in adlfs and DVC
 SCHEMES = BLOB | {"azureml", "http", "https", "s3"}
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
@@ -35,10 +36,8 @@ def url_problem(url: str) -> str | None:
         return f"{url}: over http anyone on the way can change the rows; use https"
     if not parts.netloc or not parts.path.strip("/"):
         return f"{url}: names no file"
-    kind = PurePosixPath(parts.path).suffix
-    if kind.lower() not in FORMATS:
-        return f"{bare}: unknown kind of file {kind!r}; known: {', '.join(FORMATS)}"
-    return None
+    problem = kind_problem(PurePosixPath(parts.path).name)
+    return f"{bare}: {problem}" if problem else None
 
 
 def secret_cure(parts: SplitResult) -> str:

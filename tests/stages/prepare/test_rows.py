@@ -316,9 +316,10 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     assert "no such file" in refused(str(tmp_path / "absent.jsonl"))
 
 
-def test_a_folder_is_no_file(tmp_path: Path) -> None:
+def test_a_folder_without_files_of_rows_is_named(tmp_path: Path) -> None:
     (tmp_path / "folder.jsonl").mkdir()
-    assert "no such file" in refused(str(tmp_path / "folder.jsonl"))
+    write(tmp_path / "folder.jsonl" / "README.md", "# no rows")
+    assert "no files of rows are in this folder" in refused(str(tmp_path / "folder.jsonl"))
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.csv", "rows.parquet"])
@@ -355,10 +356,10 @@ def test_a_parquet_file_that_breaks_off_is_named(tmp_path: Path) -> None:
     assert refused(file).startswith(f"{file}: not readable as parquet (")
 
 
-@pytest.mark.parametrize("name", ["rows.txt", "rows", "rows.xlsx", "rows.jsonl.gz"])
+@pytest.mark.parametrize("name", ["rows.txt", "rows", "rows.xls", "rows.txt.gz", "rows.jsonl.zip"])
 def test_an_unknown_kind_of_file_is_refused_with_the_known_ones(tmp_path: Path, name: str) -> None:
     message = refused(write(tmp_path / name, '{"a": 1}\n'))
-    assert all(kind in message for kind in (".json", ".jsonl", ".csv", ".parquet"))
+    assert all(kind in message for kind in (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".xlsx", ".gz"))
 
 
 @pytest.mark.parametrize("name", ["rows[1].jsonl", "rows*.jsonl", "a b {c}?.jsonl"])
@@ -451,6 +452,9 @@ def test_a_dataset_that_holds_no_text_is_named_where_it_is_used(
 def test_a_dataset_of_json_keeps_its_text_or_says_what_it_cannot_keep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"phrase": text, "mixed": mixed, "day": "2024-01-31"} for text, mixed in (("007", "007"), ("1e5", 1), ("NaN", "x"))]
     folder = in_folder(tmp_path, monkeypatch, "train.jsonl", "\n".join(map(json.dumps, rows)))
+    columns = ("phrase", "mixed", "day")
+    assert texts(read_hub(folder, None, None, "train"), *columns) == [{**row, "mixed": str(row["mixed"])} for row in rows]
+    monkeypatch.setattr("stages.prepare.hub.plain_files", lambda builder, split: [])  # as for what only the library can read
     assert [row.text("phrase") for row in read_hub(folder, None, None, "train")] == ["007", "1e5", "NaN"]
     with pytest.raises(InputError, match=r"column 'mixed' holds several types, and .* name them in data\.files$"):
         texts(read_hub(folder, None, None, "train"), "mixed")
