@@ -16,6 +16,7 @@ from tunepress.inference.torch_model import TorchModel
 from tunepress.models.hf_model import load_model, load_tokenizer
 from tunepress.text.labels import find_label
 from tunepress.text.prompt import Prompt
+from tunepress.text.segments import evaluated
 
 
 class Model(Protocol):
@@ -37,7 +38,7 @@ def onnx(model: str) -> dict[str, Any]:
 
 def count(model: Model) -> dict[str, Any]:
     prompt = Prompt.load(PREPARED)
-    rows = read_jsonl(PREPARED / "test.jsonl")
-    answers = model.answers([row["prompt"] for row in rows], prompt.max_new_tokens)
-    right = sum(find_label(answer, prompt.labels or ()) == row["expected"] for answer, row in zip(answers, rows, strict=True))
-    return {"right": right, "test_rows": len(rows)}
+    turns = evaluated(read_jsonl(PREPARED / "test.jsonl"), all_turns=False)
+    answers = model.answers([turn.prompt for turn in turns], prompt.max_new_tokens)
+    right = sum(find_label(answer, prompt.labels or ()) == turn.expected for answer, turn in zip(answers, turns, strict=True))
+    return {"right": right, "test_rows": len(turns)}

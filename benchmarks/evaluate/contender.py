@@ -11,6 +11,7 @@ from tunepress.core.files import read_jsonl
 from tunepress.core.paths import PREPARED
 from tunepress.inference.scoring import Logits, score, token_logprobs
 from tunepress.text.prompt import Prompt
+from tunepress.text.segments import evaluated
 from tunepress.text.tokenizer import Tokens
 
 BATCH_SIZE = 16  # of params.yaml's default
@@ -20,33 +21,33 @@ AllLogits = Callable[[Tokens], Logits]  # of a text's tokens, [tokens, vocabular
 
 def stage(candidate: str, limit: int | None) -> dict[str, Any]:
     """As the stage does it."""
-    rows, prompt = read_jsonl(PREPARED / "test.jsonl")[:limit], Prompt.load(PREPARED)
+    turns, prompt = evaluated(read_jsonl(PREPARED / "test.jsonl")[:limit], all_turns=False), Prompt.load(PREPARED)
     model = load(candidate, BATCH_SIZE)
     start = time.perf_counter()
-    answers = model.answers([row["prompt"] for row in rows], prompt.max_new_tokens)
-    scores, figures = score(model, rows, prompt.labels, prompt.source_max_len)
+    answers = model.answers([turn.prompt for turn in turns], prompt.max_new_tokens)
+    scores, figures = score(model, turns, prompt.labels, prompt.source_max_len)
     seconds = time.perf_counter() - start
     return result(seconds, figures["perplexity"], answers, [row["top_label"] for row in scores])
 
 
 def loop(candidate: str, limit: int | None) -> dict[str, Any]:
     """One row after the other."""
-    rows, prompt = read_jsonl(PREPARED / "test.jsonl")[:limit], Prompt.load(PREPARED)
+    turns, prompt = evaluated(read_jsonl(PREPARED / "test.jsonl")[:limit], all_turns=False), Prompt.load(PREPARED)
     model = load(candidate, 1)
     all_logits = torch_logits(model) if candidate == "merged" else onnx_logits(model)
     start = time.perf_counter()
     answers, labels, total, tokens = [], [], 0.0, 0
-    for row in rows:
-        answers.extend(model.answers([row["prompt"]], prompt.max_new_tokens))
-        prompt_tokens = model.encode_prompt(row["prompt"])
+    for turn in turns:
+        answers.extend(model.answers([turn.prompt], prompt.max_new_tokens))
+        prompt_tokens = model.encode_prompt(turn.prompt)
         sums = {}
-        for label in prompt.labels or [row["expected"]]:
-            completion = model.encode_completion(label + row["completion"][len(row["expected"]) :])
+        for label in prompt.labels or [turn.expected]:
+            completion = model.encode_completion(turn.with_answer(label), turn.prompt)
             logits = all_logits([*prompt_tokens, *completion])[len(prompt_tokens) - 1 : -1]
             sums[label] = float(token_logprobs(logits, completion).sum())
-            tokens += len(completion) if label == row["expected"] else 0
+            tokens += len(completion) if label == turn.expected else 0
         labels.append(max(sums, key=lambda label: sums[label]))
-        total += sums[row["expected"]]
+        total += sums[turn.expected]
     seconds = time.perf_counter() - start
     return result(seconds, float(np.exp(-total / tokens)), answers, labels)
 

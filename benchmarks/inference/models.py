@@ -20,6 +20,7 @@ from tunepress.core.files import read_jsonl, write_jsonl
 from tunepress.core.params import load
 from tunepress.core.paths import PREPARED
 from tunepress.models.hf_model import load_encoder
+from tunepress.text.segments import context, learned
 
 PHRASES = ROOT / "data/raw/tone.jsonl"
 
@@ -72,7 +73,7 @@ def built(recipe: Build, model: Path) -> Path:
 
     gptq calibrates with the phrases of the project.
     """
-    rows = [{"prompt": row["phrase"], "completion": row["tone"]} for row in read_jsonl(PHRASES)]
+    rows = [{"segments": [context(row["phrase"]), learned(row["tone"], row["tone"])]} for row in read_jsonl(PHRASES)]
     write_jsonl(PREPARED / "train.jsonl", rows)
     build(recipe, model, Path("onnx"))
     return Path("onnx").resolve()

@@ -14,6 +14,7 @@ from tunepress.inference.onnx_model import OnnxModel
 from tunepress.inference.scoring import Logits, Scorer, agreement, encode_request, token_logprobs
 from tunepress.inference.torch_model import TorchModel
 from tunepress.text.prompt import Prompt
+from tunepress.text.segments import evaluated
 from tunepress.text.tokenizer import Tokens
 
 BATCH_SIZE = 16
@@ -26,7 +27,8 @@ def compare(folders: list[str]) -> dict[str, Any]:
     merged, *others = map(Path, folders)
     model = TorchModel(merged, BATCH_SIZE)
     length = Prompt.load(PREPARED).source_max_len
-    rows = [encode_request(model, row["prompt"], [row["completion"]], length) for row in read_jsonl(PREPARED / "test.jsonl")]
+    turns = evaluated(read_jsonl(PREPARED / "test.jsonl"), all_turns=False)
+    rows = [encode_request(model, turn.prompt, [turn.completion], length) for turn in turns]
     reference = logits_of(model, rows)
     merged_right = right_rows(reference, rows)
     models = [figures(reference, merged_right, rows)]

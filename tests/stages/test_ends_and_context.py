@@ -36,6 +36,7 @@ from tunepress.inference.onnx_model import OnnxModel
 from tunepress.inference.torch_model import TorchModel
 from tunepress.models.hf_model import load_encoder
 from tunepress.text.prompt import Prompt
+from tunepress.text.segments import prompt_text
 
 Project = Callable[..., Path]
 Files = dict[str, dict[str, Any] | None]
@@ -132,8 +133,8 @@ def test_one_list_of_ends_goes_from_the_base_models_files_to_every_runtime(
     assert GenaiConfig.read(ONNX).eos_token_ids == ends
     merged, onnx = TorchModel(MERGED, 4, Prompt.load(MERGED).eos_token_ids), OnnxModel(ONNX)
     for answer in ("yes", "yes<|end|>", "yes<|endoftext|>"):
-        expected = load_encoder(BASE, ends).encode_completion(answer)
-        assert merged.encode_completion(answer) == onnx.encode_completion(answer) == expected
+        expected = load_encoder(BASE, ends).encode_completion(answer, "Is 3 even? => ")
+        assert merged.encode_completion(answer, "Is 3 even? => ") == onnx.encode_completion(answer, "Is 3 even? => ") == expected
         assert expected[-1] in ends
     figures = measured("merged", "onnx")
     assert figures["onnx"] == figures["merged"]
@@ -202,7 +203,7 @@ def test_rows_that_fill_the_context_are_answered_as_far_as_it_goes(
 ) -> None:
     project(short_base, FITTING, source_max_len=64)
     prompt, rows = Prompt.load(PREPARED), read_jsonl(PREPARED / "test.jsonl")
-    longest = max(len(row["prompt"]) for row in rows)
+    longest = max(len(prompt_text(row)) for row in rows)
     assert longest + prompt.max_new_tokens > 64  # a longest prompt and a longest answer do not fit
     press(root)
     figures = measured(*evaluate.CANDIDATES)
@@ -212,7 +213,7 @@ def test_rows_that_fill_the_context_are_answered_as_far_as_it_goes(
     lengths: list[int] = []
     generate = merged.model.generate
     monkeypatch.setattr(merged.model, "generate", lambda **options: kept(lengths, generate(**options)))
-    texts = [row["prompt"] for row in rows if len(row["prompt"]) >= longest - 1] + ["x" * 60]
+    texts = [prompt_text(row) for row in rows if len(prompt_text(row)) >= longest - 1] + ["x" * 60]
     merged.answers(texts, prompt.max_new_tokens)
     assert max(lengths) == 64
     for text in texts:
@@ -237,11 +238,11 @@ def test_completions_count_as_far_as_they_were_learned(root: Path, short_base: P
     encoder = load_encoder(BASE)
     lengths = [len(encoder.encode_example(row, 40, True)["input_ids"]) for row in rows]
     assert set(lengths) == {40}
-    assert prompt.max_new_tokens == max(40 - len(row["prompt"]) for row in rows) < 40
+    assert prompt.max_new_tokens == max(40 - len(prompt_text(row)) for row in rows) < 40
     press(root)
     figures = measured("merged", "onnx")
     tests = read_jsonl(PREPARED / "test.jsonl")
-    assert figures["compare"]["tokens"] == sum(40 - len(row["prompt"]) for row in tests)
+    assert figures["compare"]["tokens"] == sum(40 - len(prompt_text(row)) for row in tests)
     assert figures["onnx"]["perplexity"] == pytest.approx(figures["merged"]["perplexity"], rel=1e-4)
     samples = build.samples(recipe(), MERGED, prompt)
     assert {len(tokens) for tokens in samples} == {40}

@@ -30,6 +30,7 @@ from tunepress.inference.torch_model import TorchModel
 from tunepress.models.hf_model import load_encoder, load_model
 from tunepress.text.packing import Corpus
 from tunepress.text.prompt import Prompt
+from tunepress.text.segments import Turn, context, last_turn, learned
 
 LABELS = ("joy", "fear")
 PHRASES = ["A fine day", "Über die Straße", "雨が降る", "🎉 at last!", "?"] * 4
@@ -50,7 +51,7 @@ def project(root: Path, tiny_phi3: Path, one_thread: None, tmp_path_factory: pyt
     Prompt("Text: {phrase}\nTone: ", "{tone}", LABELS, source_max_len=100, max_new_tokens=8).save(prepared)
     Corpus(pad_to_max_len=None, use_attention_mask=True).save(prepared)
     rows = [
-        {"source": f"rows.jsonl row {number}", "prompt": prompt, "completion": tone, "expected": tone, "sequence": number}
+        {"source": f"rows.jsonl row {number}", "segments": [context(prompt), learned(tone, tone)], "sequence": number}
         for number, (prompt, tone) in enumerate(zip(PROMPTS, TONES, strict=True), start=1)
     ]
     for name, members in {"train": rows, "validation": [], "test": rows}.items():
@@ -76,6 +77,10 @@ def int4(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("int4") / "onnx"
     build.build(INT4, project / MERGED, folder)
     return folder
+
+
+def turns(split: str) -> list[Turn]:
+    return [last_turn(row) for row in read_jsonl(PREPARED / f"{split}.jsonl")]
 
 
 def metrics(name: str) -> Any:
@@ -176,7 +181,7 @@ def test_the_shipped_tokenizer_gives_the_tokens_of_training(text: str) -> None:
 
 def test_gptq_stays_closer_to_the_merged_model_than_plain_rounding(tmp_path: Path) -> None:
     only_layers: dict[str, Any] = {"block_size": 32, "accuracy_level": 1, "nodes_to_exclude": ["/lm_head/MatMul"]}
-    rows = read_jsonl(PREPARED / "test.jsonl")
+    rows = turns("test")
     kl: dict[str | None, float] = {}
     for algo_config in (None, "gptq"):
         build.build(recipe(algo_config=algo_config, **only_layers), MERGED, tmp_path / str(algo_config))
@@ -213,14 +218,14 @@ def evaluated(candidate: str, **settings: Any) -> tuple[list[dict[str, str]], An
 @pytest.mark.parametrize("candidate", ["base", "merged", "onnx"])
 def test_every_candidate_is_measured_on_every_row_of_the_split(candidate: str, split: Split) -> None:
     predictions, figures = evaluated(candidate, split=split)
-    rows = read_jsonl(PREPARED / f"{split.value}.jsonl")
+    rows = turns(split.value)
     assert figures["split"] == split.value
     for name in ("source", "prompt", "expected"):
-        assert [row[name] for row in predictions] == [row[name] for row in rows]
+        assert [row[name] for row in predictions] == [getattr(row, name) for row in rows]
     predicted = [row["predicted"] for row in predictions]
     assert set(predicted) <= {*LABELS, "(invalid)"}
     assert figures["rows"] == len(rows)
-    assert figures["accuracy"] == pytest.approx(accuracy_score([row["expected"] for row in rows], predicted), abs=1e-4)
+    assert figures["accuracy"] == pytest.approx(accuracy_score([row.expected for row in rows], predicted), abs=1e-4)
     assert figures["accuracy_low"] <= figures["accuracy"] <= figures["accuracy_high"]
 
 
@@ -235,8 +240,8 @@ def test_a_full_precision_build_agrees_to_numerical_noise_and_int4_does_not(proj
         evaluated(candidate)
     compare.main(compare.Config(evaluation()))
     figures = metrics("compare")
-    rows = read_jsonl(PREPARED / "test.jsonl")
-    tokens = sum(len(load_encoder(BASE).encode_completion(row["completion"])) for row in rows)
+    rows = turns("test")
+    tokens = sum(len(load_encoder(BASE).encode_completion(row.completion, row.prompt)) for row in rows)
     assert figures.pop("mean_kl") < 1e-7
     assert figures == {
         "rows": len(rows),
@@ -310,8 +315,8 @@ def test_models_are_compared_on_the_rows_of_the_split(project: Path) -> None:
     for candidate in ("merged", "onnx"):
         evaluated(candidate, split=Split.validation)
     compare.main(compare.Config(evaluation(split=Split.validation)))
-    rows = read_jsonl(PREPARED / "validation.jsonl")
-    tokens = sum(len(load_encoder(BASE).encode_completion(row["completion"])) for row in rows)
+    rows = turns("validation")
+    tokens = sum(len(load_encoder(BASE).encode_completion(row.completion, row.prompt)) for row in rows)
     assert (metrics("compare")["rows"], metrics("compare")["tokens"]) == (len(rows), tokens)
 
 

@@ -16,6 +16,7 @@ from tests.stages import outputs
 from tunepress.config import checks
 from tunepress.core.errors import InputError
 from tunepress.core.paths import ADAPTER, BASE, LOSS_CURVES, METRICS, PREPARED
+from tunepress.text.segments import context, learned
 
 WEIGHTS, CONFIG = ADAPTER / "adapter_model.safetensors", ADAPTER / "adapter_config.json"
 TONES = ("joy", "fear", "surprise")
@@ -53,7 +54,7 @@ def row(number: int, name: str) -> dict[str, Any]:
     """A prepared row, in a sequence of its own."""
     tone = TONES[number % 3]
     prompt = f"Text: {'so ' * (number % 5)}{tone[:2]} of {name} {number}\nTone: "
-    return {"source": f"{name} row {number}", "prompt": prompt, "completion": tone, "expected": tone, "sequence": number}
+    return {"source": f"{name} row {number}", "segments": [context(prompt), learned(tone, tone)], "sequence": number}
 
 
 @functools.cache

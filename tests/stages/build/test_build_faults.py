@@ -13,6 +13,7 @@ from tests.stages.outputs import hashes, started
 from tunepress.core.files import write_jsonl
 from tunepress.core.paths import MERGED, ONNX, PREPARED
 from tunepress.models.random_model import write_random_model
+from tunepress.text.segments import context, learned
 
 SHAPE = {
     "model_type": "llama",
@@ -42,9 +43,8 @@ def project(merged: Path, tmp_path: Path) -> Path:
     (tmp_path / ONNX / "earlier").write_text("model")
     (tmp_path / MERGED).symlink_to(merged)
     (tmp_path / PREPARED).mkdir(parents=True)
-    write_jsonl(
-        tmp_path / PREPARED / "train.jsonl", [{"prompt": f"Text: day {n}\nTone: ", "completion": "joy"} for n in range(8)]
-    )
+    rows = [{"segments": [context(f"Text: day {n}\nTone: "), learned("joy", "joy")]} for n in range(8)]
+    write_jsonl(tmp_path / PREPARED / "train.jsonl", rows)
     shutil.copyfile(ROOT / "params.yaml", tmp_path / "params.yaml")
     return tmp_path
 

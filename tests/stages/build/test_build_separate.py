@@ -26,6 +26,7 @@ from tunepress.inference.torch_model import TorchModel
 from tunepress.models.bnb_4bit import Quantization
 from tunepress.text.packing import Corpus
 from tunepress.text.prompt import Prompt
+from tunepress.text.segments import Turn, context, learned
 
 LABELS = ("joy", "fear")
 TASKS = {"tone": {"day": "joy", "night": "fear"}, "opposite": {"day": "fear", "night": "joy"}}
@@ -49,7 +50,7 @@ def projects(root: Path, tiny_phi3: Path, one_thread: None, tmp_path_factory: py
         Prompt("Text: {phrase}\nTone: ", "{tone}", LABELS, source_max_len=100, max_new_tokens=8).save(prepared)
         Corpus(pad_to_max_len=None, use_attention_mask=True).save(prepared)
         rows = [
-            {"source": f"rows.jsonl row {number}", "prompt": prompt, "completion": tone, "expected": tone, "sequence": number}
+            {"source": f"rows.jsonl row {number}", "segments": [context(prompt), learned(tone, tone)], "sequence": number}
             for number, (prompt, tone) in enumerate(zip(PROMPTS, right_answers(task), strict=True), start=1)
         ]
         for name, members in {"train": rows, "validation": [], "test": rows}.items():
@@ -131,7 +132,7 @@ def test_a_full_precision_model_with_its_adapter_agrees_with_the_merged_model_to
     inside: Path, tmp_path: Path
 ) -> None:
     build.build_separate(recipe("fp32", adapters=Adapters.separate), MergeBase.original, tmp_path)
-    rows = [{"prompt": prompt, "completion": tone} for prompt, tone in zip(PROMPTS, right_answers("tone"), strict=True)]
+    rows = [Turn("row", prompt, tone, tone) for prompt, tone in zip(PROMPTS, right_answers("tone"), strict=True)]
     figures = compare.compare_tokens(TorchModel(inside / "models/merged"), OnnxModel(tmp_path), rows)
     assert figures["top1_agreement"] == 1
     assert figures["mean_kl"] < 1e-7

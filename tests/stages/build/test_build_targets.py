@@ -29,6 +29,7 @@ from tunepress.inference.genai_config import GenaiConfig
 from tunepress.inference.onnx_model import OnnxModel
 from tunepress.inference.scoring import Logits
 from tunepress.models.random_model import write_random_model
+from tunepress.text.segments import context, learned
 
 RECIPES = sorted(path.stem for path in (Path(__file__).resolve().parents[3] / "conf/build").glob("*.yaml"))
 LLAMA = {
@@ -74,7 +75,9 @@ def rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Training rows in the working folder, which gptq looks at."""
     monkeypatch.chdir(tmp_path)
     PREPARED.mkdir(parents=True)
-    write_jsonl(PREPARED / "train.jsonl", [{"prompt": f"Text: day {n}\nTone: ", "completion": "joy"} for n in range(40)])
+    write_jsonl(
+        PREPARED / "train.jsonl", [{"segments": [context(f"Text: day {n}\nTone: "), learned("joy", "joy")]} for n in range(40)]
+    )
 
 
 # every recipe
@@ -256,7 +259,9 @@ def test_metrics_tell_how_many_rows_and_tokens_gptq_looked_at(project: Path) -> 
 
 
 def test_gptq_looks_at_no_more_tokens_than_the_cap_and_says_so(project: Path) -> None:
-    write_jsonl(PREPARED / "train.jsonl", [{"prompt": "w" * 900, "completion": f"{n:099}"} for n in range(60)])
+    write_jsonl(
+        PREPARED / "train.jsonl", [{"segments": [context("w" * 900), learned(f"{n:099}", f"{n:099}")]} for n in range(60)]
+    )
     line = build.main(build.Config(recipe(algo_config="gptq"), MERGE))
     expected = {"rows": 18, "rows_chosen": 60, "tokens": 18 * 901, "tokens_chosen": 60 * 901}  # a row is cut as in training
     assert read_json(METRICS / "build.json")["calibration"] == expected
@@ -285,11 +290,11 @@ def test_the_rows_that_are_left_are_from_the_whole_of_them() -> None:
 
 def measured(stage: str) -> str:
     """What a stage says that is to measure the model in models/onnx."""
-    row = {"source": "row 1", "prompt": "Text: a\nTone: ", "completion": "b", "expected": "b"}
+    prediction = {"source": "row 1", "prompt": "Text: a\nTone: ", "expected": "b", "predicted": "b"}
     PROMPT.save(PREPARED)
-    write_jsonl(PREPARED / "test.jsonl", [row])
+    write_jsonl(PREPARED / "test.jsonl", [{"source": "row 1", "segments": [context("Text: a\nTone: "), learned("b", "b")]}])
     for name in ("merged", "onnx"):
-        write_csv(PREDICTIONS / f"{name}.csv", [row | {"predicted": "b"}], [*row, "predicted"])
+        write_csv(PREDICTIONS / f"{name}.csv", [prediction], list(prediction))
     with pytest.raises(InputError) as raised:
         if stage == "evaluate":
             evaluate.main("onnx", evaluate.Config(evaluation()))

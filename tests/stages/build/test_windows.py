@@ -23,6 +23,7 @@ from tunepress.inference import onnx_model
 from tunepress.inference.genai_config import GenaiConfig
 from tunepress.inference.onnx_model import OnnxModel
 from tunepress.models.hf_model import load_model
+from tunepress.text.segments import context, learned
 
 WINDOW, SWITCH = 64, 96  # tokens
 SHAPE = {
@@ -147,7 +148,9 @@ def test_every_target_has_the_windows_in_its_graph_and_a_whole_cache(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     PREPARED.mkdir(parents=True)
-    write_jsonl(PREPARED / "train.jsonl", [{"prompt": f"Text: day {n}\nTone: ", "completion": "joy"} for n in range(4)])
+    write_jsonl(
+        PREPARED / "train.jsonl", [{"segments": [context(f"Text: day {n}\nTone: "), learned("joy", "joy")]} for n in range(4)]
+    )
     folder = built(of_conf(target), source, tmp_path / "onnx")
     assert local_windows(folder) == EXPECTED[name]
     assert "sliding_window" not in GenaiConfig.read(folder).decoder

@@ -326,5 +326,5 @@ def test_free_text_has_no_labels_to_draw(free: Opened, question: Path) -> None:
     rendered = free.page.locator("#right li p").first.inner_text()
     assert rendered.splitlines()[0] == "Subject: life"
     assert rendered.splitlines()[1].startswith("Question: Our old dog")
-    assert free.texts("#prompt") == [QUESTION.prompt.strip()]
+    assert free.texts("#prompt") == [(QUESTION.prompt or "").strip()]
     assert free.box("#lengths-limit")["x"] > 0

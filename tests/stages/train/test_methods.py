@@ -29,6 +29,7 @@ from tunepress.core.paths import ADAPTER, BASE, MERGED, METRICS, ONNX, PREPARED
 from tunepress.inference.onnx_model import OnnxModel
 from tunepress.models.bnb_4bit import disable_repacking
 from tunepress.models.hf_model import load_encoder, load_model
+from tunepress.text.segments import prompt_text
 
 CASES: dict[str, dict[str, Any]] = {
     **{
@@ -45,7 +46,7 @@ CASES: dict[str, dict[str, Any]] = {
     "loftq-of-qdora": {"file": "qdora", "init_lora_weights": "loftq", "bnb_4bit_use_double_quant": False},
 }
 MODULES = {"qkv_proj", "o_proj", "gate_up_proj", "down_proj"}
-TEXTS = [row(number, "validation")["prompt"] for number in range(4)]
+TEXTS = [prompt_text(row(number, "validation")) for number in range(4)]
 QUICK: dict[str, Any] = {"learning_rate": 0.01}  # enough to be seen in the logits
 CLOSE = 1e-5
 

@@ -24,6 +24,7 @@ from tests.stages.params import write_params
 from tests.stages.training import WEIGHTS, metrics, sections
 from tunepress.core.files import read_jsonl, write_jsonl
 from tunepress.core.paths import ADAPTER, LOSS_CURVES, METRICS, PREPARED
+from tunepress.text.segments import learned
 
 pytestmark = pytest.mark.usefixtures("inside")
 
@@ -496,7 +497,7 @@ def test_changed_rows_begin_anew(root: Path) -> None:
     path = PREPARED / "train.jsonl"
     rows = read_jsonl(path)
     try:
-        write_jsonl(path, [*rows[:-1], rows[-1] | {"completion": "fear"}])
+        write_jsonl(path, [*rows[:-1], rows[-1] | {"segments": [rows[-1]["segments"][0], learned("fear", "fear")]}])
         assert train_watched(cfg)[0] == 1
     finally:
         write_jsonl(path, rows)

@@ -21,12 +21,16 @@ from stages.train.sampler import SequenceSampler
 from stages.train.trainer import EMPTY, FlatteningCollator, PaddingFreeTrainer, attention_by_example, summed_loss
 from tunepress.config.train import SamplingStrategy
 from tunepress.models.hf_model import load_encoder, load_model
+from tunepress.text.segments import context, learned
 from tunepress.text.tokenizer import IGNORE_INDEX
 
 ROWS = [
-    {"prompt": "The tone is: ", "completion": "joy"},
-    {"prompt": "A longer prompt, with words in it: ", "completion": "sadness and then some"},
-    {"prompt": "?", "completion": "fear"},
+    {"segments": [context(prompt), learned(completion, completion)]}
+    for prompt, completion in (
+        ("The tone is: ", "joy"),
+        ("A longer prompt, with words in it: ", "sadness and then some"),
+        ("?", "fear"),
+    )
 ]
 
 Example = dict[str, list[int]]

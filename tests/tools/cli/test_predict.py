@@ -18,6 +18,7 @@ from tunepress.core.files import write_jsonl
 from tunepress.core.paths import ONNX, PREDICTIONS, PREPARED
 from tunepress.inference.onnx_model import OnnxModel
 from tunepress.text.prompt import Prompt
+from tunepress.text.segments import context, learned
 
 ONE = Prompt("### Text: {phrase}\n### The tone is:\n", "{tone}", None, source_max_len=100, max_new_tokens=12)
 TWO = Prompt("{Question} ({First Name})\n", "{Best Answer}", None, source_max_len=100, max_new_tokens=12)
@@ -143,7 +144,7 @@ def test_input_that_is_no_utf8_is_told_in_one_line(project: Path, root: Path) ->
 
 
 def test_answers_are_those_that_evaluate_recorded(project: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = [{"source": f"row {text}", "prompt": of_one(text), "completion": "x", "expected": "x"} for text in TEXTS]
+    rows = [{"source": f"row {text}", "segments": [context(of_one(text)), learned("x", "x")]} for text in TEXTS]
     monkeypatch.chdir(project)
     write_jsonl(PREPARED / "test.jsonl", rows)
     ONE.save(PREPARED)

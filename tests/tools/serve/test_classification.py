@@ -17,6 +17,7 @@ from tunepress.core.paths import ONNX, PREDICTIONS, PREPARED
 from tunepress.inference.onnx_model import OnnxModel
 from tunepress.text.labels import INVALID
 from tunepress.text.prompt import Prompt
+from tunepress.text.segments import context, learned
 
 TEXTS = ["What a day!", "Ça va? 🎉", "  two words \n", "雨", "{phrase}", '{"phrase": "no column"}']
 
@@ -38,7 +39,7 @@ def project(prompt: Prompt, folder: Path, tmp_path_factory: pytest.TempPathFacto
     assert prompt.labels
     right = prompt.labels[1]
     rows = [
-        {"source": text, "prompt": prompt.render_prompt({"phrase": text.strip()}), "completion": f"{right}\n", "expected": right}
+        {"source": text, "segments": [context(prompt.render_prompt({"phrase": text.strip()})), learned(f"{right}\n", right)]}
         for text in TEXTS
     ]
     with pytest.MonkeyPatch.context() as patch:

@@ -6,7 +6,6 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +28,7 @@ from tunepress.inference.scoring import (
     token_logprobs,
 )
 from tunepress.inference.torch_model import TorchModel
+from tunepress.text.segments import Turn
 from tunepress.text.tokenizer import Tokens
 
 PROMPTS = ["Text: a fine day\nTone: ", "Text: über die Straße\nTone: ", "Text: 雨\nTone: "]
@@ -44,7 +44,7 @@ class Dice:
     def encode_prompt(self, text: str) -> Tokens:
         return [ord(letter) for letter in text]
 
-    def encode_completion(self, text: str) -> Tokens:
+    def encode_completion(self, text: str, after: str) -> Tokens:
         return [*self.encode_prompt(text), 0]
 
     def logits(self, requests: Requests) -> Iterator[tuple[int, int, Logits]]:
@@ -62,13 +62,13 @@ def whole(model: Scorer, requests: Requests) -> dict[tuple[int, int], Logits]:
     return {key: np.concatenate(parts) for key, parts in chunks.items()}
 
 
-def row(expected: str, rest: str = "") -> dict[str, Any]:
-    return {"prompt": "which?", "completion": expected + rest, "expected": expected}
+def turn(expected: str, rest: str = "") -> Turn:
+    return Turn("row", "which?", expected + rest, expected)
 
 
 def test_the_likelihoods_of_labels_are_those_worked_out_by_hand() -> None:
     # y: 0.6, n: 0.3, end: 0.1; each answer is a letter and the end, so y has 0.6 / (0.6 + 0.3) of both
-    top_labels, metrics = score(Dice({"y": 0.6, "n": 0.3, "\0": 0.1}), [row("y"), row("n"), row("y"), row("y")], ("n", "y"))
+    top_labels, metrics = score(Dice({"y": 0.6, "n": 0.3, "\0": 0.1}), [turn("y"), turn("n"), turn("y"), turn("y")], ("n", "y"))
     assert top_labels == [{"top_label": "y", "confidence": "0.6667"}] * 4
     # (0.06³ · 0.03) ^ (-1/8): three answers y and one n, of two tokens each
     assert metrics["perplexity"] == pytest.approx((0.06**3 * 0.03) ** (-1 / 8), abs=1e-4)
@@ -78,13 +78,13 @@ def test_the_likelihoods_of_labels_are_those_worked_out_by_hand() -> None:
 
 def test_what_follows_a_label_in_the_completion_counts_for_every_label() -> None:
     model = Dice({"y": 0.5, "n": 0.25, "!": 0.125, "\0": 0.125})
-    top_labels, metrics = score(model, [row("n", "!")], ("n", "y"))
+    top_labels, metrics = score(model, [turn("n", "!")], ("n", "y"))
     assert top_labels == [{"top_label": "y", "confidence": "0.6667"}]
     assert metrics["perplexity"] == pytest.approx((0.25 * 0.125 * 0.125) ** (-1 / 3), abs=1e-4)
 
 
 def test_free_text_has_a_perplexity_and_no_labels() -> None:
-    top_labels, metrics = score(Dice({"a": 0.5, "b": 0.25, "\0": 0.25}), [row("ab"), row("a")], None)
+    top_labels, metrics = score(Dice({"a": 0.5, "b": 0.25, "\0": 0.25}), [turn("ab"), turn("a")], None)
     assert top_labels == [{}, {}]
     assert metrics == {"perplexity": pytest.approx((0.5 * 0.25 * 0.25 * 0.5 * 0.25) ** (-1 / 5), abs=1e-4)}
 
@@ -115,19 +115,19 @@ def test_probabilities_are_those_of_scipy_to_the_bit(spread: int) -> None:
 
 def test_figures_are_rounded_to_four_digits() -> None:
     model = Dice({"y": 0.6, "n": 0.3, "\0": 0.1})
-    _, metrics = score(model, [row("y"), row("n"), row("y")], ("n", "y"))
+    _, metrics = score(model, [turn("y"), turn("n"), turn("y")], ("n", "y"))
     assert metrics == {
         "perplexity": round((0.06**2 * 0.03) ** (-1 / 6), 4),
         "likelihood_accuracy": 0.6667,
         "calibration_error": 0.0,  # sure of two in three, and right in two of three
     }
-    _, metrics = score(model, [row("y")] * 6 + [row("n")], ("n", "y"))
+    _, metrics = score(model, [turn("y")] * 6 + [turn("n")], ("n", "y"))
     assert metrics["calibration_error"] == 0.1905  # 6/7 - 2/3
 
 
 def test_rows_keep_their_own_scores_in_whatever_order_the_model_gives_them() -> None:
     model = Dice({"a": 0.5, "b": 0.3, "c": 0.1, "\0": 0.1})
-    answers, metrics = score(model, [row("aa"), row("b"), row("c")], ("aa", "b", "c"))  # aa: 0.025, b: 0.03, c: 0.01
+    answers, metrics = score(model, [turn("aa"), turn("b"), turn("c")], ("aa", "b", "c"))  # aa: 0.025, b: 0.03, c: 0.01
     assert answers == [{"top_label": "b", "confidence": "0.4615"}] * 3
     assert metrics["likelihood_accuracy"] == 0.3333
     assert metrics["perplexity"] == round((0.025 * 0.03 * 0.01) ** (-1 / 7), 4)
@@ -169,13 +169,15 @@ def fp32(tiny_phi3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
 def test_torch_gives_the_logits_of_a_single_forward_pass(tiny_phi3: Path, batch_size: int) -> None:
     model = TorchModel(tiny_phi3, batch_size)
-    requests = [(model.encode_prompt(prompt), [model.encode_completion(label) for label in LABELS]) for prompt in PROMPTS * 2]
+    requests = [
+        (model.encode_prompt(prompt), [model.encode_completion(label, prompt) for label in LABELS]) for prompt in PROMPTS * 2
+    ]
     assert_as_one_forward_pass(model, model, requests)
 
 
 def test_a_full_precision_onnx_model_gives_the_logits_of_torch(tiny_phi3: Path, fp32: Path) -> None:
     merged, onnx = TorchModel(tiny_phi3, 4), OnnxModel(fp32)
-    requests = [(onnx.encode_prompt(prompt), [onnx.encode_completion(label) for label in LABELS]) for prompt in PROMPTS]
+    requests = [(onnx.encode_prompt(prompt), [onnx.encode_completion(label, prompt) for label in LABELS]) for prompt in PROMPTS]
     expected = whole(merged, requests)
     for (index, choice), logits in whole(onnx, requests).items():
         completion = requests[index][1][choice]
@@ -187,7 +189,7 @@ def test_a_full_precision_onnx_model_gives_the_logits_of_torch(tiny_phi3: Path, 
 
 @pytest.mark.parametrize("text", ["joy", " joy", "", "joy<|end|>", "雨\n"])
 def test_both_runtimes_end_an_answer_with_the_same_tokens(tiny_phi3: Path, fp32: Path, text: str) -> None:
-    assert OnnxModel(fp32).encode_completion(text) == TorchModel(tiny_phi3).encode_completion(text)
+    assert OnnxModel(fp32).encode_completion(text, PROMPTS[1]) == TorchModel(tiny_phi3).encode_completion(text, PROMPTS[1])
 
 
 def test_a_completion_of_its_end_alone_is_scored(tiny_phi3: Path, fp32: Path) -> None:
@@ -239,7 +241,7 @@ def test_a_completion_counts_only_as_far_as_its_row_was_learned() -> None:
     model = Dice({"y": 0.5, "n": 0.25, "\0": 0.25})
     assert len("which?") == 6
     for source_max_len, tokens in ((10, "yyn\0"), (9, "yyn"), (8, "yy"), (7, "y"), (3, "y")):
-        _, metrics = score(model, [row("yyn")], None, source_max_len)
+        _, metrics = score(model, [turn("yyn")], None, source_max_len)
         expected = np.prod([{"y": 0.5, "n": 0.25, "\0": 0.25}[token] for token in tokens]) ** (-1 / len(tokens))
         assert metrics["perplexity"] == pytest.approx(expected, abs=1e-4)
 
@@ -252,14 +254,15 @@ from stages.compare import compare_tokens
 from tunepress.inference.scoring import score
 from tunepress.inference.onnx_model import OnnxModel
 from tunepress.inference.torch_model import TorchModel
+from tunepress.text.segments import Turn
 
 models = {"torch": lambda: TorchModel(Path(sys.argv[2])), "onnx": lambda: OnnxModel(Path(sys.argv[3]))}
 chosen = [models[name]() for name in sys.argv[1].split("+")]
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-short, long = ([{"prompt": "Text: " * 8, "completion": "x" * n, "expected": "x" * n, "source": ""}] for n in (150, 1000))
-def measure(rows):
-    compare_tokens(*chosen, rows) if len(chosen) == 2 else score(chosen[0], rows, None)
+short, long = ([Turn("row", "Text: " * 8, "x" * n, "x" * n)] for n in (150, 1000))
+def measure(turns):
+    compare_tokens(*chosen, turns) if len(chosen) == 2 else score(chosen[0], turns, None)
 measure(short)
 before = peak()
 measure(long)

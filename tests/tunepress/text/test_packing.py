@@ -21,6 +21,7 @@ from tunepress.core.files import read_jsonl, write_jsonl
 from tunepress.core.paths import BASE, PREPARED
 from tunepress.models.hf_model import load_encoder, load_model
 from tunepress.text.packing import FILE_NAME, Corpus, PackedSequence, concatenate, group_by_sequence, pack
+from tunepress.text.segments import evaluated
 from tunepress.text.tokenizer import IGNORE_INDEX, Example
 
 LENGTHS = [(number * 29) % 40 + 1 for number in range(61)]
@@ -166,8 +167,10 @@ def test_no_token_of_a_row_is_cut_or_comes_twice(rows: int, corpus: Corpus, root
     joined(rows, corpus)
     encoder = load_encoder(BASE)
     prepared = read_jsonl(PREPARED / "train.jsonl")
-    tokens = [encoder.encode_prompt(row["prompt"]) + encoder.encode_completion(row["completion"]) for row in prepared]
-    learned = [label for row in prepared for label in encoder.encode_completion(row["completion"])]
+    turns = evaluated(prepared, all_turns=True)
+    completions = [encoder.encode_completion(turn.completion, turn.prompt) for turn in turns]
+    tokens = [encoder.encode_prompt(turn.prompt) + completion for turn, completion in zip(turns, completions, strict=True)]
+    learned = [label for completion in completions for label in completion]
     read_sequences = read(root)
     assert len(read_sequences) == math.ceil(16 / rows)
     for number, sequence in enumerate(read_sequences):

@@ -8,9 +8,17 @@ from tokenizers import processors
 
 from tunepress.core.errors import InputError
 from tunepress.models.hf_model import load_encoder, load_tokenizer
+from tunepress.text.segments import Row, context, learned
 from tunepress.text.tokenizer import IGNORE_INDEX, Encoder, max_answer_length, truncate
 
-ROW = {"prompt": "<|user|>\nWie schön? ", "completion": "  joy 😀"}
+PROMPT, COMPLETION = "<|user|>\nWie schön? ", "  joy 😀"
+
+
+def row(prompt: str, completion: str) -> Row:
+    return {"source": "row", "segments": [context(prompt), learned(completion, completion)]}
+
+
+ROW = row(PROMPT, COMPLETION)
 
 
 @pytest.fixture
@@ -41,15 +49,15 @@ def test_an_example_begins_with_the_tokens_of_its_prompt(
     request: pytest.FixtureRequest, name: str, prompt: str, completion: str
 ) -> None:
     encoder: Encoder = request.getfixturevalue(name)
-    example = encoder.encode_example({"prompt": prompt, "completion": completion}, 100, False)
+    example = encoder.encode_example(row(prompt, completion), 100, False)
     prompt_tokens = encoder.encode_prompt(prompt)
     assert example["input_ids"][: len(prompt_tokens)] == prompt_tokens
-    assert example["input_ids"][len(prompt_tokens) :] == encoder.encode_completion(completion)
+    assert example["input_ids"][len(prompt_tokens) :] == encoder.encode_completion(completion, prompt)
 
 
 def test_an_example_says_prompt_and_completion_and_then_ends(encoder: Encoder) -> None:
     tokens = encoder.encode_example(ROW, 100, True)["input_ids"]
-    assert encoder.tokenizer.decode(tokens) == ROW["prompt"] + ROW["completion"] + "<|endoftext|>"
+    assert encoder.tokenizer.decode(tokens) == PROMPT + COMPLETION + "<|endoftext|>"
 
 
 def test_only_a_prompt_begins_with_bos(bos_encoder: Encoder) -> None:
@@ -72,18 +80,18 @@ def test_only_a_prompt_begins_with_bos(bos_encoder: Encoder) -> None:
     ],
 )
 def test_an_answer_ends_once(encoder: Encoder, completion: str, ending: list[str]) -> None:
-    tokens = encoder.encode_completion(completion)
+    tokens = encoder.encode_completion(completion, PROMPT)
     assert encoder.tokenizer.convert_ids_to_tokens(tokens)[-2:] == ending
     assert sum(token in encoder.eos_token_ids for token in tokens[-2:]) == 1
 
 
 def test_the_first_of_the_ends_is_appended(encoder: Encoder) -> None:
     turned = replace(encoder, eos_token_ids=encoder.eos_token_ids[::-1])
-    assert turned.tokenizer.decode(turned.encode_completion("joy")) == "joy<|end|>"
+    assert turned.tokenizer.decode(turned.encode_completion("joy", "Tone: ")) == "joy<|end|>"
 
 
 def test_labels_ignore_the_prompt_only_with_completion_only_loss(encoder: Encoder) -> None:
-    prompt, completion = encoder.encode_prompt(ROW["prompt"]), encoder.encode_completion(ROW["completion"])
+    prompt, completion = encoder.encode_prompt(PROMPT), encoder.encode_completion(COMPLETION, PROMPT)
     only, both = encoder.encode_example(ROW, 100, True), encoder.encode_example(ROW, 100, False)
     assert only["input_ids"] == both["input_ids"] == both["labels"] == prompt + completion
     assert only["labels"] == [IGNORE_INDEX] * len(prompt) + completion
@@ -99,11 +107,11 @@ def test_an_overlong_example_is_cut_at_its_end(encoder: Encoder, length: int, co
 
 @pytest.mark.parametrize("length", [18, 20, 23, 25, 100])
 def test_a_row_is_cut_as_it_is_learned(encoder: Encoder, length: int) -> None:
-    prompt, completion = encoder.encode_row(ROW, length)
-    assert prompt == encoder.encode_prompt(ROW["prompt"])
+    ((prompt, completion),) = encoder.encode_segments([ROW])
+    assert prompt == encoder.encode_prompt(PROMPT)
     example = encoder.encode_example(ROW, length, True)
-    assert completion == [label for label in example["labels"] if label != IGNORE_INDEX]
-    assert encoder.encode_row(ROW, None) == encoder.encode_row(ROW, 1000)
+    assert truncate(completion, prompt, length) == [label for label in example["labels"] if label != IGNORE_INDEX]
+    assert truncate(completion, prompt, None) == truncate(completion, prompt, 1000)
 
 
 def test_a_completion_after_a_prompt_that_fills_the_row_keeps_its_first_token() -> None:
