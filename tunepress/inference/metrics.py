@@ -9,8 +9,8 @@ from rouge_score.rouge_scorer import RougeScorer
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 
+from tunepress.inference.tool_calls import equal_json, parse_tool_calls
 from tunepress.text.labels import INVALID
-from tunepress.text.tool_calls import equal_json, parse_tool_calls
 
 Metrics = dict[str, Any]
 Metric = Callable[[list[str], list[str]], float]

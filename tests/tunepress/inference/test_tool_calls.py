@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tunepress.text.tool_calls import ToolCall, equal_json, parse_tool_calls
+from tunepress.inference.tool_calls import ToolCall, equal_json, parse_tool_calls
 
 STATUS = ToolCall("status", {"order": "LS-1"})
 BLOCK = '<tool_call>{"name": "status", "arguments": {"order": "LS-1"}}</tool_call>'
