@@ -1,16 +1,12 @@
-"""`data_configs`: the rows, how they become text, and how they are split."""
+"""`data_configs`: which rows are trained on, where they are, and how they are split."""
 
-import os
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from string import Formatter
 from typing import Any
 
-from tools.olive import azure
-from tools.olive.document import Leaf, Object, leaves, members, section, text
-from tools.olive.hub import pinned
+from tools.olive import places, text
+from tools.olive.document import Leaf, Object, leaves, section, string
 from tools.olive.mapping import (
     FieldMapping,
     MappedField,
@@ -24,7 +20,7 @@ from tools.olive.mapping import (
     only,
     unsupported,
 )
-from tunepress.config.data import CorpusStrategy
+from tools.olive.places import absent, exists, local, shown
 from tunepress.core.errors import InputError
 from tunepress.remote.addresses import is_remote, url_problem
 
@@ -34,6 +30,7 @@ COMPONENTS = {
     "pre_process_data_config": "pre_process",
     "pre_process_data": "pre_process",
     "post_process_data_config": "post_process",
+    "post_process_data": "post_process",
     "dataloader_config": "dataloader",
 }
 READ = ("load_dataset", "pre_process")
@@ -57,35 +54,63 @@ RULES: dict[str, Rule] = {
     "pad_to_max_len": maps_to("data.pad_to_max_len"),
     "use_attention_mask": maps_to("data.use_attention_mask"),
     "max_samples": maps_to("data.max_samples"),
-    "add_special_tokens": only(True, "prepare adds them", "prepare always adds them; without them an answer would have no end"),
+    "add_special_tokens": covered("prepare begins and ends a row as the tokenizer does"),
     "drop_short_sequences": only(False, "sequences of any length are learned", "sequences of any length are learned"),
     "padding_side": covered("examples are packed without padding"),
     "joiner": covered("rows are joined end to end, each with its own begin and end token"),
     "processing_batch_size": covered("all rows are tokenized at once"),
     "random_seed": covered("the seed of the experiment"),
     "random_retries": covered("joined rows always fit"),
-    "chat_template": lambda value: mapped_to("data.use_chat_template", value) if isinstance(value, bool) else unsupported(
-        "the base model's own chat template, or none"
-    ),
-    "message_col": unsupported("rows are a prompt and its answer, not lists of messages"),
+    "post_process": covered("for evaluators; a pass that trains does not use it, in Olive either"),
+    "dataloader": covered("see train.per_device_train_batch_size; a pass that trains does not use it, in Olive either"),
     "stride": unsupported("sequences do not overlap"),
 }  # fmt: skip
 UNKNOWN = "no equivalent in prepare"
 VALIDATION = unsupported("validation rows are a share of the training rows, data.eval_dataset_size")
 MEASURED = unsupported("evaluate uses the rows of data.test_size or data.test_files")
+PROMPTED = covered("benchmark measures with prompts of its own")
+CALIBRATION = unsupported("build.algo_config=gptq looks at the training rows")
+UNUSED = covered("no pass or evaluator uses it")
+UNTRAINED = covered("not used, since no pass trains")
+NO_ROWS = "data_configs: not used, since no pass trains; conf/config.yaml determines data"
 
 
 @dataclass(frozen=True)
 class Users:
-    """The names of data configurations by their use."""
+    """The names of data configurations by their use.
+
+    Attributes:
+        training: of the pass that trains.
+        validation: of the same pass.
+        evaluation: of evaluators.
+        other: of other passes, such as those that quantize.
+        trains: whether a pass trains; None without passes.
+    """
 
     training: str | None
     validation: str | None
     evaluation: tuple[str, ...]
+    other: tuple[str, ...]
+    trains: bool | None
 
 
-def map_data(data_configs: Any, users: Users, folder: Path) -> tuple[list[MappedField], list[Value]]:
-    """Maps the fields of `data_configs`; also returns the values that no field sets.
+@dataclass(frozen=True)
+class Rows:
+    """The result of mapping the data configurations.
+
+    Attributes:
+        fields: all their fields.
+        values: that no field sets.
+        notes: for the user.
+    """
+
+    fields: list[MappedField]
+    values: list[Value]
+    notes: list[str]
+
+
+def map_data(data_configs: Any, users: Users, folder: Path) -> Rows:
+    """Maps the fields of `data_configs`.
 
     Args:
         data_configs: a list or, in older versions, an object.
@@ -93,24 +118,55 @@ def map_data(data_configs: Any, users: Users, folder: Path) -> tuple[list[Mapped
         folder: of the configuration, to which its paths are relative.
 
     Raises:
-        InputError: the training has no data configuration, or its rows do not exist.
+        InputError: the training has no data configuration, or its rows cannot be found or rendered.
     """
     configs = by_path(data_configs)
+    if users.trains is False:
+        return untrained(configs, folder)
     chosen = choose(configs, users.training)
-    mapped: list[MappedField] = []
+    fields = map_config(configs[chosen], chosen, folder)
+    for path, config in configs.items():
+        if path != chosen:
+            fields += [MappedField(leaf, other_use(config, users)) for leaf in config_leaves(config, path)]
+    return Rows(fields, text.derived_values(fields), [text.TEST_ROWS])
+
+
+def untrained(configs: Mapping[str, Object], folder: Path) -> Rows:
+    """Maps data configurations on which no pass trains: the first that has rows is still the one that evaluate reads."""
+    fields: dict[str, list[MappedField]] = {}
     values: list[Value] = []
     for path, config in configs.items():
-        fields = [without_component(leaf) for leaf in leaves(config, path)]
-        if path == chosen:
-            flat = {leaf.name: leaf.value for leaf in fields}
-            rules = RULES | row_rules(flat, folder, path) | text_rules(flat, path)
-            mapped += map_fields(fields, rules, UNKNOWN)
-            values += derived_values(mapped)
-        else:
-            name = config.get("name")
-            mapping = VALIDATION if name == users.validation else MEASURED if name in users.evaluation else UNUSED
-            mapped += [MappedField(leaf, mapping) for leaf in fields]
-    return mapped, values
+        fields[path] = [MappedField(leaf, UNTRAINED) for leaf in config_leaves(config, path)]
+        if not values:
+            try:
+                mapped = map_config(config, path, folder)
+                values = text.derived_values(mapped)
+            except InputError:  # such as the generated rows of a dummy container
+                continue
+            ignored = Status.unsupported
+            fields[path] = [MappedField(field.leaf, UNTRAINED) if field.mapping.status is ignored else field for field in mapped]
+    return Rows([field for group in fields.values() for field in group], values, [text.TEST_ROWS if values else NO_ROWS])
+
+
+def map_config(config: Object, path: str, folder: Path) -> list[MappedField]:
+    """Maps the fields of the data configuration whose rows are used."""
+    fields = config_leaves(config, path)
+    flat = {leaf.name: leaf.value for leaf in fields}
+    return map_fields(fields, RULES | text.text_rules(flat, path) | row_rules(flat, folder, path), UNKNOWN)
+
+
+def config_leaves(config: Object, path: str) -> list[Leaf]:
+    return [without_component(leaf) for leaf in leaves(config, path)]
+
+
+def other_use(config: Object, users: Users) -> FieldMapping:
+    """The mapping of all fields of a data configuration that is not trained on."""
+    name = config.get("name")
+    if name == users.validation:
+        return VALIDATION
+    if name in users.evaluation:
+        return PROMPTED if "dummy" in str(config.get("type")).lower() else MEASURED
+    return CALIBRATION if name in users.other else UNUSED
 
 
 def by_path(data_configs: Any) -> dict[str, Object]:
@@ -140,30 +196,7 @@ def without_component(leaf: Leaf) -> Leaf:
     return Leaf(leaf.path, ".".join(names), leaf.value)
 
 
-def derived_values(fields: list[MappedField]) -> list[Value]:
-    """Values that follow from the fields of the rows."""
-    mapped = {key: value for field in fields for key, value in field.mapping.values.items()}
-    labels = labels_of(mapped.get("data.files") or [], mapped["data.completion_column"])
-    reason = "the answers in the file; null for free text" if labels else "free text; list the labels of a classification"
-    whole = Value("train.completion_only_loss", False, "Olive trains on the prompt too")
-    return [Value("data.labels", labels, reason), whole]
-
-
-def labels_of(paths: list[str], column: str) -> list[str] | None:
-    """The labels if the rows are a classification: few answers, each frequent."""
-    if not paths or any(map(is_remote, paths)):
-        return None
-    from stages.prepare.rows import read_files
-
-    answers = Counter(row.text(column).strip() for row in read_files(paths))
-    classes = 2 <= len(answers) <= 20 and min(answers.values()) >= 10
-    if classes and any("${" in answer for answer in answers):  # OmegaConf would interpolate it
-        raise InputError(f"{paths[0]}: a label contains ${{, which params.yaml would interpolate; rename it in the rows")
-    return sorted(answers) if classes else None
-
-
 FILES = ("json", "csv", "parquet")  # values of data_name that are file types, not datasets of the Hub
-UNUSED = unsupported("no pass trains on it; an experiment has one section `data`")
 
 
 def row_rules(flat: Mapping[str, Any], folder: Path, path: str) -> dict[str, Rule]:
@@ -171,8 +204,8 @@ def row_rules(flat: Mapping[str, Any], folder: Path, path: str) -> dict[str, Rul
     kind = flat.get("type", "HuggingfaceContainer")
     if str(kind).lower() != "huggingfacecontainer":
         raise InputError(f"{path}.type: must be HuggingfaceContainer, the only supported type, got {kind}")
-    if flat.get("data_files.type") == azure.DATASTORE:
-        return azure.row_rules() | file_rules(flat)
+    if flat.get("data_files.type") == places.DATASTORE:
+        return places.row_rules() | file_rules(flat)
     if any(name.startswith("data_files.") for name in flat):
         return split_rules(flat, folder, path)
     if flat.get("data_files") is not None:
@@ -190,14 +223,18 @@ def row_rules(flat: Mapping[str, Any], folder: Path, path: str) -> dict[str, Rul
 def map_dataset(flat: Mapping[str, Any], folder: Path, path: str) -> FieldMapping:
     """Maps a dataset of the Hub, or a folder with one."""
     name = str(flat["data_name"])
-    values: dict[str, Any] = {"data.files": [], "data.path": os.path.relpath(folder / name)}
-    if not (folder / name).is_dir():
-        revision = text(flat.get("revision"), f"{path}: revision")
-        commit, _ = pinned(name, revision, f"{path}: data_name", dataset=True)
+    place = local(folder, name)
+    values: dict[str, Any] = {"data.files": [], "data.path": shown(place)}
+    note = ""
+    if not place.is_dir() and places.HUB_NAME.fullmatch(name):
+        revision = string(flat.get("revision"), f"{path}: revision")
+        commit, _ = places.pinned(name, revision, f"{path}: data_name", dataset=True)
         values |= {"data.path": name, "data.revision": commit}
+    elif not place.is_dir():
+        note = absent(place, "the dataset", "data.path")
     if "split" not in flat:
         values["data.split"] = "validation"  # Olive's default
-    return FieldMapping(Status.mapped, f"data.path={values['data.path']}", values)
+    return FieldMapping(Status.mapped, f"data.path={values['data.path']}", values, note)
 
 
 def file_rules(flat: Mapping[str, Any]) -> dict[str, Rule]:
@@ -210,19 +247,24 @@ def file_rules(flat: Mapping[str, Any]) -> dict[str, Rule]:
 
 def map_files(data_files: Any, folder: Path, path: str) -> FieldMapping:
     """Maps local files and addresses."""
-    files = data_files if isinstance(data_files, list) else [data_files]
-    return mapped_to("data.files", [locate(file, folder, path) for file in files])
+    files = [check_file(file, path) for file in (data_files if isinstance(data_files, list) else [data_files])]
+    places = {file: local(folder, file) for file in files if not is_remote(file)}
+    missing = [place for place in places.values() if not exists(place)]
+    mapping = mapped_to("data.files", [shown(places[file]) if file in places else file for file in files])
+    return replace(mapping, note="\n".join(absent(place, "the rows", "data.files") for place in missing))
 
 
-def locate(file: Any, folder: Path, path: str) -> str:
-    """An address as it is, or the path of a file relative to the working folder."""
-    if isinstance(file, str) and is_remote(file):
-        if problem := url_problem(file):
-            raise InputError(f"{path}: data_files: {problem}")
-        return file
-    if not isinstance(file, str) or not (folder / file).is_file():
-        raise InputError(f"{path}: {folder / str(file)} not found (data_files); paths are relative to the configuration")
-    return os.path.relpath(folder / file)
+def check_file(file: Any, path: str) -> str:
+    """Returns a path or an address.
+
+    Raises:
+        InputError: it is neither, or an address with a secret.
+    """
+    if not isinstance(file, str) or not file:
+        raise InputError(f"{path}: data_files: must be a path or an address, or a list of them, got {file!r}")
+    if is_remote(file) and (problem := url_problem(file)):
+        raise InputError(f"{path}: data_files: {problem}")
+    return file
 
 
 def split_rules(flat: Mapping[str, Any], folder: Path, path: str) -> dict[str, Rule]:
@@ -233,34 +275,3 @@ def split_rules(flat: Mapping[str, Any], folder: Path, path: str) -> dict[str, R
         raise InputError(f"{path}: data_files has no split {split}")
     others = [name for name in flat if name.startswith("data_files.") and name != f"data_files.{split}"]
     return file_rules(flat) | {f"data_files.{split}": map_files(files, folder, path)} | dict.fromkeys(others, UNUSED)
-
-
-def text_rules(flat: Mapping[str, Any], path: str) -> dict[str, Rule]:
-    """The rules for the fields that render a row as text."""
-    columns = flat.get("text_cols") or []
-    template = text(flat.get("text_template"), f"{path}: text_template")
-    field = "text_template" if template else "text_cols"
-    listed = [columns] if isinstance(columns, str) else members(columns, f"{path}: text_cols")
-    template = template or " ".join(f"{{{name}}}" for name in listed)
-    names = columns_of(template, path)
-    if len(set(names)) < 2:
-        raise InputError(f"{path}: text_template must have at least two columns; the last one is the answer")
-    values = {"data.text_template": template, "data.completion_column": names[-1]}
-    strategy = flat.get("strategy", flat.get("corpus_strategy"))
-    rule = maps_to("data.corpus_strategy")
-    if str(strategy) not in CorpusStrategy.__members__:
-        rule = unsupported(f"data.corpus_strategy must be one of {', '.join(CorpusStrategy.__members__)}")
-    answer = FieldMapping(Status.mapped, f"data.text_template, and data.completion_column={names[-1]}", values)
-    return {field: answer, "strategy": rule, "corpus_strategy": rule}
-
-
-def columns_of(template: str, path: str) -> list[str]:
-    """The columns in a template, in order.
-
-    Raises:
-        InputError: the template is invalid.
-    """
-    try:
-        return [name for _, name, _, _ in Formatter().parse(template) if name]
-    except ValueError as error:
-        raise InputError(f"{path}: text_template: {error}; write a literal brace twice") from error

@@ -31,11 +31,13 @@ class FieldMapping:
         status: in the table.
         text: in the table, after the status.
         values: by key of params.yaml; `/build` is the Hydra group `build`.
+        note: what the user has to do, printed after the table.
     """
 
     status: Status
     text: str
     values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    note: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +74,7 @@ def unsupported(reason: str) -> FieldMapping:
 
 
 EMPTY = covered("same as without the field")
+EMPTY_VALUES: tuple[Any, ...] = (None, {}, [], "")
 
 
 def maps_to(key: str) -> Rule:
@@ -106,7 +109,7 @@ def map_field(leaf: Leaf, rules: Mapping[str, Rule], unknown: str) -> FieldMappi
     if leaf.value == "SEARCHABLE_VALUES" or (name != leaf.name and not isinstance(rule, FieldMapping)):
         return unsupported(SEARCH)
     mapping = rule if isinstance(rule, FieldMapping) else rule(leaf.value)
-    return EMPTY if leaf.value is None and mapping.status is Status.unsupported else mapping
+    return EMPTY if leaf.value in EMPTY_VALUES and mapping.status is Status.unsupported else mapping
 
 
 def values_of(fields: Iterable[MappedField]) -> list[Value]:

@@ -1,14 +1,12 @@
 """`input_model`: the base model."""
 
-import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tools.olive import azure
-from tools.olive.document import Leaf, Object, leaves, text
-from tools.olive.hub import base_models, pinned
+from tools.olive import places
+from tools.olive.document import Leaf, Object, leaves, string
 from tools.olive.mapping import (
     FieldMapping,
     MappedField,
@@ -30,11 +28,12 @@ CODE = "only transformers' own code is run, never code of a repository"
 SCRIPT = "Python code of a configuration is never run"
 RULES: dict[str, Rule] = {
     "task": only("text-generation", "the only supported task", "only text generation is supported"),
-    "model_file_format": lambda value: azure.MLFLOW if value == "PyTorch.MLflow" else unsupported("weights must be safetensors"),
+    "model_file_format": lambda value: places.MLFLOW if value == "PyTorch.MLflow" else unsupported("weights must be safetensors"),
     "model_script": unsupported(SCRIPT),
     "script_dir": unsupported(SCRIPT),
     "io_config": covered("the builder knows the inputs of each architecture"),
     "dummy_inputs_func": covered("the builder knows the inputs of each architecture"),
+    "generative": covered("the only supported task is text generation"),
     "adapter_path": unsupported("adapters are trained, not imported"),
     "load_kwargs.trust_remote_code": covered(CODE),
     "load_kwargs._attn_implementation": maps_to("train.attn_implementation"),
@@ -86,12 +85,12 @@ def location_rules(flat: Mapping[str, Any], folder: Path) -> dict[str, Rule]:
 
 def resource_rules(flat: Mapping[str, Any], folder: Path) -> dict[str, Rule]:
     """The rules for a `model_path` that is an object with a type."""
-    kind = text(flat["model_path.type"], "input_model.model_path.type")
-    if kind in azure.MODELS:
-        return azure.model_rules(flat)
+    kind = string(flat["model_path.type"], "input_model.model_path.type")
+    if kind in places.MODELS:
+        return places.model_rules(flat)
     field = {"local_folder": "model_path.path", "string_name": "model_path.name"}.get(kind or "")
     if field is None or not isinstance(flat.get(field), str):
-        known = ", ".join(("local_folder", "string_name", *azure.MODELS))
+        known = ", ".join(("local_folder", "string_name", *places.MODELS))
         raise InputError(f"input_model.model_path.type: must be one of {known}, with a path or name, got {kind}")
     kind_rule = covered("detected: a folder or a name on the Hub")
     name = maps_to("base_model.name")
@@ -101,27 +100,28 @@ def resource_rules(flat: Mapping[str, Any], folder: Path) -> dict[str, Rule]:
 def locate(path: str, flat: Mapping[str, Any], folder: Path, field: str) -> FieldMapping:
     """Maps a local folder, a model in Azure or a model on the Hub."""
     if path.startswith("azureml:"):
-        return azure.model_at(path)
-    if (folder / path).is_dir():
-        local = os.path.relpath(folder / path)
-        values = {"/base_model": "folder", "base_model.path": local, "base_model.name": Path(local).resolve().name}
-        return FieldMapping(Status.mapped, f"base_model=folder, base_model.path={local}", values)
+        return places.model_at(path)
+    place = places.local(folder, path)
     repo_id = re.sub(r"^(hf://|https://huggingface\.co/)", "", path)
-    if not re.fullmatch(r"[\w-][\w.-]*/[\w.-]+|[\w-]+", repo_id):
-        raise InputError(f"{field}: {folder / path} not found; copy the model there, or use a name on the Hub")
-    return map_hub_model(repo_id, text(flat.get("load_kwargs.revision"), "input_model: load_kwargs.revision"), field)
+    if not place.is_dir() and places.HUB_NAME.fullmatch(repo_id):
+        revision = string(flat.get("load_kwargs.revision"), "input_model: load_kwargs.revision")
+        return map_hub_model(repo_id, revision, field)
+    folder_path = places.shown(place)
+    values = {"/base_model": "folder", "base_model.path": folder_path, "base_model.name": place.resolve().name}
+    note = "" if place.is_dir() else places.absent(place, "the model's folder", "base_model.path")
+    return FieldMapping(Status.mapped, f"base_model=folder, base_model.path={folder_path}", values, note)
 
 
 def map_hub_model(repo_id: str, revision: str | None, field: str) -> FieldMapping:
     """Maps a model on the Hub, at the commit of the configuration, of conf/ or of the Hub's main branch."""
-    for name, known in base_models().items():
+    for name, known in places.base_models().items():
         if known.get("repo_id") == repo_id and revision in (None, known.get("revision")):
             return mapped_to("/base_model", name)
         if known.get("repo_id") == repo_id:
-            commit, _ = pinned(repo_id, revision, field)
+            commit, _ = places.pinned(repo_id, revision, field)
             values = {"/base_model": name, "base_model.revision": commit}
             return FieldMapping(Status.mapped, f"base_model={name}, base_model.revision={commit}", values)
-    commit, license = pinned(repo_id, revision, field)
+    commit, license = places.pinned(repo_id, revision, field)
     values = {"/base_model": HUB, "base_model.name": repo_id.rpartition("/")[2], "base_model.license": license}
     values |= {"base_model.repo_id": repo_id, "base_model.revision": commit}
     return FieldMapping(Status.mapped, f"base_model.repo_id={repo_id}, base_model.revision={commit}", values)

@@ -1,7 +1,10 @@
-"""`passes`: which steps run, and at which stage the run stops."""
+"""`passes`, with `pass_flows` and `builds`: which steps run, and at which stage the run stops."""
 
-from collections.abc import Mapping
+import difflib
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from tools.olive import builder, training
 from tools.olive.document import Leaf, Object, leaves, members, section
@@ -14,6 +17,7 @@ from tools.olive.mapping import (
     covered,
     map_fields,
     mapped_to,
+    maps_to,
     only,
     unsupported,
     values_of,
@@ -21,6 +25,8 @@ from tools.olive.mapping import (
 from tunepress.core.errors import InputError
 
 MERGE, EXTRACT = "mergeadapterweights", "extractadapters"
+ALIASES = {"genaimodelexporter": builder.BUILDER}  # the name of ModelBuilder in its first versions
+DEFAULTS = "_default"  # the settings of all builds
 CONVERSIONS = {  # passes that made an ONNX model before ModelBuilder, and the precision of their result
     "onnxconversion": "fp32",
     "optimumconversion": "fp32",
@@ -30,7 +36,9 @@ CONVERSIONS = {  # passes that made an ONNX model before ModelBuilder, and the p
     "onnxblockwisertnquantization": "int4",
     "onnxkquantquantization": "int4",
 }
-SUPPORTED = (*training.METHODS, MERGE, builder.BUILDER, EXTRACT, *CONVERSIONS)
+QUANTIZER_OPTIONS = ("block_size", "accuracy_level", "is_symmetric", "nodes_to_exclude")  # named as in conf/build
+OTHER_BUILDERS = ("mobiusbuilder", "mobiusmodelbuilder")  # that also make a model for onnxruntime-genai
+SUPPORTED = ("LoRA", "QLoRA", "DoRA", "LoftQ", "MergeAdapterWeights", "ModelBuilder", "ExtractAdapters")  # as Olive writes them
 EVERY: Mapping[str, Rule] = {  # fields of any pass
     "type": unsupported("no stage does this"),
     "host": covered("all stages run on one machine"),
@@ -41,6 +49,20 @@ EVERY: Mapping[str, Rule] = {  # fields of any pass
 }
 
 
+ORDER = covered("dvc.yaml has the order of the stages")
+NOT_SELECTED = covered("not selected by pass_flows or builds, so it does not run")
+BUILD: Mapping[str, Rule] = {  # fields of a build of `builds`
+    "pipeline": ORDER,
+    "host": covered("see systems"),
+    "target": covered("see systems"),
+    "evaluator": EVERY["evaluator"],
+    "output_dir": covered("models/, and for measurements metrics/ and report/"),
+    "search_strategy": only(False, "there is no search", "`make search` reads space, constraints and sampler from conf/search/"),
+    "components": unsupported("the whole model is built"),
+}
+QUANTIZER: Mapping[str, Rule] = {name: maps_to(f"build.{name}") for name in QUANTIZER_OPTIONS}
+GRAPH = covered("the builder makes an optimized graph in one step")
+CONVERSION: Mapping[str, Rule] = {"float16": only(False, "see build.precision", "build.precision is that of a ModelBuilder")}
 INPUTS = "the adapter's weights are inputs of the graph, in a separate file"
 EXTRACTED: Mapping[str, Rule] = {"make_inputs": only(True, INPUTS, INPUTS), "adapter_type": only("lora", INPUTS, "only LoRA")}
 
@@ -67,12 +89,19 @@ class Steps:
     Attributes:
         fields: all fields of the passes.
         values: that no field sets.
-        target: the last stage; empty for the whole graph.
+        builds: whether a pass makes an ONNX model; None without passes.
+        trains: whether a pass trains; None without passes.
     """
 
     fields: list[MappedField]
     values: list[Value]
-    target: str
+    builds: bool | None = None
+    trains: bool | None = None
+
+    @property
+    def target(self) -> str:
+        """The last stage; empty for the whole graph."""
+        return "merge" if self.builds is False else ""
 
 
 def map_passes(document: Object, provider: str) -> Steps:
@@ -83,75 +112,106 @@ def map_passes(document: Object, provider: str) -> Steps:
         provider: the execution provider of the model.
 
     Raises:
-        InputError: an unknown type of pass, or no supported step.
+        InputError: a pass without a type, or several that train.
     """
-    if "passes" not in document:
-        return Steps([], [], "")
     passes, fields = read(document)
+    if "passes" not in document:
+        return Steps(fields, [])
     kinds = [step.kind for step in passes]
-    check(passes)
+    trains = [step.path for step in passes if step.kind in training.METHODS]
+    if len(trains) > 1:
+        raise InputError(f"{trains[1]}: a second pass that trains, after {trains[0]}; keep one")
     values: list[Value] = []
     for step in passes:
         step_fields, step_values = map_pass(step, kinds, provider)
         fields += step_fields
         values += step_values
-    if not set(kinds) & set(training.METHODS):
+    if not trains:
         values.append(Value("/adapter", "none", "no pass trains"))
         values.append(Value("gate.min_gain", None, "no pass trains"))
         values.append(Value("report.title", "${base_model.name} in ${build.precision}", "no pass trains"))
-    return Steps(fields, values, "" if builder.BUILDER in kinds or converted(kinds) else "merge")
+    return Steps(fields, values, builds_model(kinds), bool(trains))
 
 
 def read(document: Object) -> tuple[list[Pass], list[MappedField]]:
     """The passes that run, and the mapped fields of the others.
 
     Raises:
-        InputError: an unknown type of pass, or several passes to choose from.
+        InputError: a pass without a type, or several to choose from.
     """
     flow, fields = selected_flow(document)
     passes = []
-    for name, value in section(document["passes"], "passes").items():
+    for name, value in section(document.get("passes", {}), "passes").items():
         path = f"passes.{name}"
         if isinstance(value, list) and len(value) != 1:
             raise InputError(f"{path}: {len(value)} passes to choose from; keep one, `make search` compares recipes")
         step = section(value[0] if isinstance(value, list) else value, path)
-        kind = str(step.get("type", "")).lower()
-        if kind not in SUPPORTED and unsupported_reason(kind) is None:
-            known = "LoRA, QLoRA, DoRA, LoftQ, MergeAdapterWeights, ModelBuilder, ExtractAdapters"
-            raise InputError(f"{path}.type: {step.get('type')!r} is not a pass of Olive; those supported are {known}")
+        if not isinstance(step.get("type"), str) or not step["type"]:
+            raise InputError(f"{path}.type: must be the name of a pass, such as LoRA or ModelBuilder, got {step.get('type')!r}")
+        kind = ALIASES.get(step["type"].lower(), step["type"].lower())
         step_leaves = list(leaves(step, path))
         if flow is None or name in flow:
             passes.append(Pass(path, kind, step_leaves))
         else:
-            fields += [MappedField(leaf, covered("not in pass_flows, so it does not run")) for leaf in step_leaves]
+            fields += [MappedField(leaf, NOT_SELECTED) for leaf in step_leaves]
     return passes, fields
 
 
 def selected_flow(document: Object) -> tuple[list[str] | None, list[MappedField]]:
-    """The names of the passes that run, None for all, and the mapped field `pass_flows`."""
+    """The names of the passes that run, None for all, and the mapped fields `pass_flows` and `builds`."""
     flows = members(document.get("pass_flows"), "pass_flows")
-    if not flows:
-        return None, []
-    if len(flows) != 1 or not isinstance(flows[0], list):
-        raise InputError(f"pass_flows: {len(flows)} flows to choose from; keep one, `make search` compares recipes")
-    unknown = [str(name) for name in flows[0] if name not in list(document["passes"])]
-    if unknown:
-        raise InputError(f"pass_flows: {', '.join(unknown)} is not in passes ({', '.join(document['passes'])})")
-    leaf = Leaf("pass_flows", "pass_flows", flows)
-    return flows[0], [MappedField(leaf, covered("dvc.yaml has the order of the stages"))]
+    fields: list[MappedField] = []
+    if flows:
+        if len(flows) != 1 or not isinstance(flows[0], list):
+            raise InputError(f"pass_flows: {len(flows)} flows to choose from; keep one, `make search` compares recipes")
+        check_names(flows[0], document, "pass_flows")
+        fields = [MappedField(Leaf("pass_flows", "pass_flows", flows), ORDER)]
+    layers = build_layers(document)
+    pipeline, path = next(((tree["pipeline"], path) for path, tree in layers if tree.get("pipeline")), (None, ""))
+    if pipeline is not None:
+        check_names(members(pipeline, f"{path}.pipeline"), document, f"{path}.pipeline")
+    return pipeline or (flows[0] if flows else None), fields + map_builds(document, [path for path, _ in layers])
 
 
-def check(passes: list[Pass]) -> None:
-    """Raises InputError unless a pass is supported and at most one trains."""
-    if not {step.kind for step in passes} & set(SUPPORTED):
-        paths = ", ".join(step.path for step in passes) or "none"
-        raise InputError(f"passes: must have one that trains, merges or builds a model, got {paths}")
-    trains = [step.path for step in passes if step.kind in training.METHODS]
-    if len(trains) > 1:
-        raise InputError(f"{trains[1]}: a second pass that trains, after {trains[0]}; keep one")
+def check_names(names: list[Any], document: Object, path: str) -> None:
+    """Raises InputError if one is not the name of a pass."""
+    passes = list(document.get("passes", {}))
+    if unknown := [str(name) for name in names if name not in passes]:
+        raise InputError(f"{path}: {', '.join(unknown)} is not in passes ({', '.join(passes)})")
 
 
-def converted(kinds: list[str]) -> str | None:
+def build_layers(document: Object) -> list[tuple[str, Object]]:
+    """The first of `builds` and their defaults, each with its path, in the order in which a setting is looked up."""
+    builds = section(document.get("builds", {}), "builds")
+    names = [name for name in builds if name != DEFAULTS][:1] + [DEFAULTS] * (DEFAULTS in builds)
+    return [(f"builds.{name}", section(builds[name], f"builds.{name}")) for name in names]
+
+
+def map_builds(document: Object, used: list[str]) -> list[MappedField]:
+    """Maps the fields of `builds`, except systems that are defined in one.
+
+    Args:
+        document: the whole configuration.
+        used: the paths of the build that is imported, and of the defaults.
+    """
+    fields: list[MappedField] = []
+    for name, value in section(document.get("builds", {}), "builds").items():
+        path = f"builds.{name}"
+        build = {
+            key: part for key, part in section(value, path).items() if key not in ("host", "target") or isinstance(part, str)
+        }
+        other = unsupported(f"a run makes one model, that of {used[0]}; import again without that for another")
+        rules: Mapping[str, Rule] = BUILD if path in used else dict.fromkeys(build, other)
+        fields += map_fields(leaves(build, path), rules, "not an option of a build") if build else []
+    return fields
+
+
+def builds_model(kinds: Iterable[str]) -> bool:
+    """Whether passes of these types make an ONNX model."""
+    return any(kind == builder.BUILDER or kind in OTHER_BUILDERS for kind in kinds) or converted(kinds) is not None
+
+
+def converted(kinds: Iterable[str]) -> str | None:
     """The precision of a model that is made without ModelBuilder; None if there is no such model."""
     precisions = {CONVERSIONS.get(kind) for kind in kinds}
     return None if builder.BUILDER in kinds else next((name for name in ("int4", "fp32") if name in precisions), None)
@@ -171,9 +231,14 @@ def map_pass(step: Pass, kinds: list[str], provider: str) -> tuple[list[MappedFi
     elif step.kind == builder.BUILDER:
         fields += builder.map_builder(own, provider)
         values += builder.default_precision(fields, provider, step.path)
+    elif CONVERSIONS.get(step.kind) == "int4":
+        fields += map_fields(own, QUANTIZER, "the builder has no such option")
+    elif step.kind in CONVERSIONS:
+        fields += map_fields(own, {**dict.fromkeys((leaf.name for leaf in own), GRAPH), **CONVERSION}, "")
     else:
-        rules = EXTRACTED if step.kind == EXTRACT else {}
-        fields += map_fields(own, rules, unsupported_reason(step.kind) or "the stage has no such option")
+        known = step.kind in (MERGE, EXTRACT)
+        unknown = "the stage has no such option" if known else "of a pass that is not supported"
+        fields += map_fields(own, EXTRACTED if step.kind == EXTRACT else {}, unknown)
     return fields, values
 
 
@@ -192,7 +257,7 @@ def map_type(step: Pass, kinds: list[str], provider: str) -> FieldMapping:
         if precision and CONVERSIONS[step.kind] == precision:
             return mapped_to("/build", builder.group(precision, provider, step.path))
         return covered("the stage build")
-    return unsupported(unsupported_reason(step.kind) or "")
+    return unsupported(unsupported_reason(step.kind))
 
 
 def map_extraction(kinds: list[str]) -> FieldMapping:
@@ -203,47 +268,20 @@ def map_extraction(kinds: list[str]) -> FieldMapping:
     return FieldMapping(Status.mapped, "build.adapters=separate", values)
 
 
-def builds(document: Object) -> bool | None:
-    """Whether a pass builds an ONNX model; None without passes."""
-    if "passes" not in document:
-        return None
-    kinds = [step.kind for step in read(document)[0]]
-    return builder.BUILDER in kinds or converted(kinds) is not None
+# Parts of a type in lower case, and why it is not supported.
+REASONS = {
+    "gguf": "models/merged is a folder that llama.cpp's converter accepts",
+    "mobius": "the stage build makes the model, with onnxruntime-genai's builder",
+    "openvino|qairt|qnn|quark|snpe|tensorrt|trt|vitis|ryzen|aimet|nvmo": (
+        "the model is only for onnxruntime-genai and its execution providers"
+    ),
+    "quant|gptq|awq|hqq|rtn|rot$|spin|sparse|slice|clip|bnb4": "the stage build quantizes the weights, see build.algo_config",
+}
 
 
-# Of olive_config.json in Olive 0.6.2 and 0.13.0.
-FOREIGN = """
-    AddOliveMetadata AimetQuantization AppendPrePostProcessingOps AutoAWQQuantizer AutoClip CaptureLayerAnnotations
-    CaptureSplitInfo ComposeOnnxModels DynamicToFixedShape EPContextBinaryGenerator Gptq GptqModel GptqQuantizer
-    GraphSurgeries IncDynamicQuantization IncQuantization IncStaticQuantization InputNCHWtoNHWC InsertBeamSearch
-    KQuant LoHa LoKr MatMulNBitsToQDQ MixedPrecisionOverrides MobiusBuilder MoEExpertsDistributor
-    NVModelOptGraphSurgery NVModelOptQuantization OnnxBnb4Quantization OnnxDiscrepancyCheck OnnxDynamicQuantization
-    OnnxFloatToFloat16 OnnxHqqQuantization OnnxIODataTypeConverter OnnxIOFloat16ToFloat32 OnnxModelOptimizer
-    OnnxOpVersionConversion OnnxPeepholeOptimizer OnnxQuantization OnnxQuantizationPreprocess OnnxScriptFusion
-    OnnxStaticQuantization OpenVINOConversion OpenVINOEncapsulation OpenVINOIoUpdate OpenVINOOptimumConversion
-    OpenVINOQuantization OpenVINOQuantizationWithAccuracy OpenVINOWeightCompression OrtMixedPrecision OrtPerfTuning
-    OrtSessionParamsTuning PowerOfTwoMethod PyTorchTensorParallel QairtEncapsulation QairtGenAIBuilder QairtMHA2SHA
-    QairtPipelinePass QairtPreparation QNNContextBinaryGenerator QNNConversion QNNModelLibGenerator QNNPreprocess
-    QuantizationAwareTraining quantize_static QuarkQuantization QuaRot Rtn SDLoRA SelectiveMixedPrecision SliceGPT
-    SNPEConversion SNPEQuantization SNPEtoONNXConversion SparseGPT SpinQuant SplitModel StaticLLM TorchTRTConversion
-    VitisAIAddMetaData VitisAIQuantization VitisGenerateModelLLM VitisGenerateModelSD VitisQDQQuantizer
-    VitisQOpQuantizer
-"""
-
-RUNTIMES = ("openvino", "qairt", "qnn", "quark", "snpe", "tensorrt", "trt", "vitis")
-QUANTIZERS = ("quant", "gptq", "awq", "gptqmodel", "hqq", "rtn", "rot", "spin", "sparse", "slice", "clip")
-
-
-def unsupported_reason(kind: str) -> str | None:
-    """Why a type of pass is not supported; None if Olive has no such type.
-
-    Args:
-        kind: the type in lower case.
-    """
-    if kind not in FOREIGN.lower().split():
-        return None
-    if kind.startswith(RUNTIMES):
-        return "the model is only for onnxruntime-genai and its execution providers"
-    if any(name in kind for name in QUANTIZERS):
-        return "the stage build quantizes the weights, see build.algo_config"
-    return "no stage does this"
+def unsupported_reason(kind: str) -> str:
+    """Why a type of pass, in lower case, is not supported, whether or not Olive has it."""
+    close = difflib.get_close_matches(kind, [name.lower() for name in SUPPORTED], n=1, cutoff=0.75)
+    if close:
+        return f"not a pass that is known here; is it {next(name for name in SUPPORTED if name.lower() == close[0])}?"
+    return next((reason for part, reason in REASONS.items() if re.search(part, kind)), "no stage does this")

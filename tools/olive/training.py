@@ -39,6 +39,11 @@ def sampling(value: Any) -> FieldMapping:
     return mapped_to("train.train_sampling_strategy", "group_by_length" if value else "random")
 
 
+def when(key: str) -> Rule:
+    """The rule for one of the strategies; YAML reads the word `no` as false."""
+    return lambda value: mapped_to(key, "no" if value is False else value)
+
+
 ADAPTER: dict[str, Rule] = {
     "r": whole_number("adapter.r"),
     "lora_r": whole_number("adapter.r"),
@@ -70,7 +75,9 @@ BITSANDBYTES: dict[str, Rule] = {
 ARGUMENTS: dict[str, Rule] = {
     **{field.name: maps_to(f"train.{field.name}") for field in dataclasses.fields(Train)},
     "seed": maps_to("seed"),
-    "evaluation_strategy": maps_to("train.eval_strategy"),
+    "evaluation_strategy": when("train.eval_strategy"),
+    "eval_strategy": when("train.eval_strategy"),
+    "save_strategy": when("train.save_strategy"),
     "warmup_ratio": maps_to("train.warmup_steps"),
     "group_by_length": sampling,
     "report_to": only("none", "metrics/ is what DVC shows", "metrics/ is what DVC shows; `dvc exp push` shares it"),

@@ -3,18 +3,26 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.olive import azure, data, evaluators, machine, model, passes
+from tools.olive import data, engine, model, passes, places
 from tools.olive.document import Object, leaves, section
-from tools.olive.mapping import EMPTY, JOB, FieldMapping, MappedField, Status, Value, map_fields, unsupported, values_of
+from tools.olive.mapping import (
+    EMPTY,
+    EMPTY_VALUES,
+    JOB,
+    FieldMapping,
+    MappedField,
+    Status,
+    Value,
+    map_fields,
+    unsupported,
+    values_of,
+)
 
 SECTIONS = {  # that may be missing, and what conf/config.yaml then determines
     "input_model": "base_model",
     "data_configs": "data",
     "passes": "all stages and their parameters",
 }
-
-
-TEST_ROWS = "data.test_size: a share of the rows is kept for evaluate, while Olive trains on all; data.test_files uses other rows"
 
 
 @dataclass(frozen=True)
@@ -48,27 +56,28 @@ def translate(document: Object, folder: Path) -> Translation:
     Raises:
         InputError: an unknown type, or a file that does not exist.
     """
-    providers, provider_path = machine.providers_of(document)
-    steps = passes.map_passes(document, machine.supported(providers[0]))
-    provider_mapping = machine.provider_mapping(providers, passes.builds(document))
+    whole, document = document, {name: value for name, value in document.items() if value not in EMPTY_VALUES}
+    providers, provider_path = engine.providers_of(document)
+    steps = passes.map_passes(document, engine.supported(providers[0]))
     fields: list[MappedField] = []
     values: list[Value] = []
+    notes = [f"{name}: missing, conf/config.yaml determines {kept}" for name, kept in SECTIONS.items() if name not in document]
     if "input_model" in document:
         fields += model.map_model(section(document["input_model"], "input_model"), folder)
-    if document.get("data_configs"):
-        data_fields, values = data.map_data(document["data_configs"], users(document), folder)
-        fields += data_fields
+    if "data_configs" in document:
+        rows = data.map_data(document["data_configs"], users(document, steps.trains), folder)
+        fields, values, notes = fields + rows.fields, rows.values, notes + rows.notes
     fields += steps.fields
-    fields += machine.map_machines(document, provider_path, provider_mapping)
+    fields += engine.map_machines(document, provider_path, engine.provider_mapping(providers, steps.builds))
     if "azureml_client" in document:
         client = leaves(document["azureml_client"], "azureml_client", ("azureml_client",))
-        fields += map_fields(client, azure.client_rules("azureml_client", JOB), "Azure's client has its own")
-    fields = without_overridden([*fields, *evaluators.map_evaluators(document.get("evaluators") or {})])
-    fields += empty_fields(document, fields)
-    values += azure.shared_workspace(document, {value.key for value in values_of(fields)})
-    notes = [f"{name}: missing, conf/config.yaml determines {kept}" for name, kept in SECTIONS.items() if not document.get(name)]
-    notes += [TEST_ROWS] * bool(document.get("data_configs"))
-    return Translation(fields, [*values_of(fields), *values, *steps.values], steps.target, notes)
+        fields += map_fields(client, places.client_rules("azureml_client", JOB), "Azure's client has its own")
+    fields = without_overridden([*fields, *engine.map_evaluators(document.get("evaluators", {}))])
+    fields += empty_fields(whole, fields)
+    values = [*values_of(fields), *values, *steps.values]
+    values += places.shared_workspace(document, {value.key for value in values})
+    notes += [field.mapping.note for field in fields if field.mapping.note]
+    return Translation(fields, values, steps.target, notes)
 
 
 def without_overridden(fields: list[MappedField]) -> list[MappedField]:
@@ -88,13 +97,19 @@ def empty_fields(document: Object, fields: list[MappedField]) -> list[MappedFiel
     return [MappedField(leaf, EMPTY) for leaf in leaves(document, "") if leaf.path not in paths]
 
 
-def users(document: Object) -> data.Users:
-    """The uses of the data configurations."""
-    fields = list(leaves(document.get("passes", {}), "passes"))
-    fields += leaves(document.get("evaluators") or {}, "evaluators")
+def users(document: Object, trains: bool | None) -> data.Users:
+    """The uses of the data configurations.
 
-    def names(ending: str, path: str) -> list[str]:
-        return [leaf.value for leaf in fields if leaf.name.endswith(ending) and leaf.path.startswith(path)]
+    Args:
+        document: the configuration.
+        trains: whether a pass trains; None without passes.
+    """
+    fields = [leaf for name in ("passes", "evaluators") for leaf in leaves(document.get(name, {}), name)]
+
+    def names(ending: str, path: str = "") -> list[str]:
+        return [str(leaf.value) for leaf in fields if leaf.name.endswith(ending) and leaf.path.startswith(path)]
 
     training, validation = names(".train_data_config", "passes"), names(".eval_data_config", "passes")
-    return data.Users(next(iter(training), None), next(iter(validation), None), tuple(names(".data_config", "evaluators")))
+    evaluation = names(".data_config", "evaluators")
+    others = set(names("data_config")) - {*training, *validation, *evaluation}
+    return data.Users(next(iter(training), None), next(iter(validation), None), tuple(evaluation), tuple(others), trains)

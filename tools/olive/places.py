@@ -1,16 +1,24 @@
-"""The parts of a configuration that are in Azure: rows in a datastore, models of a registry or workspace, machines for jobs.
+"""Where rows and models are: on this machine, in Azure (with the machines of jobs), or on the Hugging Face Hub.
 
 Keys of jobs start with `job.`: they are settings of `make azure-submit` (conf/azure) and not part of the experiment.
 """
 
+import glob
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
 from tools.olive.document import Object
-from tools.olive.hub import base_models
 from tools.olive.mapping import JOB, FieldMapping, Rule, Status, Value, covered, mapped_to, maps_to, unsupported
-from tunepress.core.errors import InputError
+from tunepress.core.errors import InputError, one_line
+from tunepress.core.params import CONF
+
+TIMEOUT = 15  # seconds
+HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+|[\w-]+")
 
 CLIENT = ("subscription_id", "resource_group", "workspace_name")
 DATASTORE = "azureml_datastore"
@@ -23,6 +31,32 @@ STORED_PARTS = (*CLIENT, "datastore_name", "relative_path")
 MLFLOW = covered("fetch finds the weights in an MLflow model")
 RETRIES = ("read_timeout", "max_operation_retries", "operation_retry_interval")
 CREDENTIALS = unsupported("credentials come from the environment, `az login` or a managed identity")
+
+
+def local(folder: Path, name: str) -> Path:
+    """The place of a path in the configuration, which may be one of Windows.
+
+    Args:
+        folder: of the configuration, to which its paths are relative.
+        name: the path.
+    """
+    path = PureWindowsPath(name)
+    return folder / name if (folder / name).exists() else folder / (path.name if path.drive else path.as_posix())
+
+
+def exists(place: Path) -> bool:
+    """Whether there is a file or folder, or one that matches a pattern such as data/*.jsonl."""
+    return place.exists() or any(glob.iglob(str(place)))  # noqa: PTH207, pathlib takes no absolute patterns
+
+
+def shown(place: Path) -> str:
+    """The path relative to the working folder, as an experiment has it."""
+    return os.path.relpath(place)
+
+
+def absent(place: Path, content: str, key: str) -> str:
+    """What to do about a file or folder that is not on this machine."""
+    return f"{shown(place)}: not on this machine; put {content} there, or set {key} in the experiment"
 
 
 def client_rules(field: str, section: str) -> dict[str, Rule]:
@@ -159,3 +193,34 @@ def map_model(name: Any, version: Any, registry: str | None) -> FieldMapping:
     group = known or "azureml"
     values = {"/base_model": group} | {f"base_model.{key}": same[key] for key in same if key != "source" and same[key]}
     return FieldMapping(Status.mapped, f"base_model.source=azureml, base_model.name={name}, base_model.version={version}", values)
+
+
+def pinned(repo_id: str, revision: str | None, field: str, dataset: bool = False) -> tuple[str, str]:
+    """Returns the commit and the license of a model or a dataset.
+
+    Args:
+        repo_id: its name on the Hub.
+        revision: a commit, which is returned as it is, a branch or a tag; None for the main branch.
+        field: of the configuration that names it, for the error.
+        dataset: whether it is a dataset.
+
+    Raises:
+        InputError: the Hub does not answer.
+    """
+    if revision and re.fullmatch(r"[0-9a-f]{40}", revision):
+        return revision, "other"
+    from huggingface_hub import HfApi  # a second
+
+    get_info: Callable[..., Any] = HfApi().dataset_info if dataset else HfApi().model_info
+    try:
+        info = get_info(repo_id, revision=revision, timeout=TIMEOUT)
+    except Exception as error:  # the hub's client raises errors of httpx, huggingface_hub and the operating system
+        cure = f'set the commit as "revision"{"" if dataset else " in load_kwargs"}'
+        raise InputError(f"{field}: cannot look up the commit of {repo_id} on the Hub ({one_line(error)}); {cure}") from error
+    return str(info.sha), getattr(info.card_data, "license", None) or "other"
+
+
+def base_models() -> dict[str, DictConfig]:
+    """The groups of conf/base_model by name."""
+    files = sorted((CONF / "base_model").glob("*.yaml"))
+    return {file.stem: DictConfig(OmegaConf.load(file)) for file in files}

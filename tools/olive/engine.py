@@ -1,14 +1,14 @@
-"""`systems`, `engine` and the fields beside them: machines, execution providers, folders, logs."""
+"""`systems`, `engine` and `evaluators`: machines, execution providers, folders, logs, metrics and their goals."""
 
 from collections.abc import Iterator
 from typing import Any
 
-from tools.olive import azure, builder
-from tools.olive.document import Object, leaves, section
+from tools.olive import builder, passes, places
+from tools.olive.document import Object, leaves, members, section
 from tools.olive.mapping import FieldMapping, MappedField, Rule, Status, covered, map_fields, mapped_to, only, unsupported
 from tunepress.core.errors import InputError
 
-SECTIONS = ("input_model", "data_configs", "systems", "evaluators", "passes", "pass_flows", "azureml_client", "engine")
+SECTIONS = ("input_model", "data_configs", "systems", "evaluators", "passes", "pass_flows", "builds", "azureml_client", "engine")
 LOGS = covered("each stage prints a summary; HYDRA_FULL_ERROR=1 shows the traceback of an error")
 FORCE = covered("`dvc repro --force` runs all stages again, `dvc gc` clears the cache")
 SHARED = covered("`dvc push` and `dvc pull` share .dvc/cache")
@@ -30,9 +30,12 @@ ENGINE: dict[str, Rule] = {  # in newer versions of Olive they are next to `engi
     "ort_py_log_severity_level": LOGS,
     "log_to_file": LOGS,
     "plot_pareto_frontier": only(False, "there is no search", "report/ compares experiments in a table"),
-    "no_artifacts": only(False, "models/ is kept", "models/ is kept"),
+    "no_artifacts": covered("models/ and metrics/ are kept, as DVC needs them"),
+    "max_concurrent_builds": covered("a run makes one model"),
+    "auto_optimizer_config": unsupported("`passes` selects the steps"),
     "packaging_config": unsupported("models/onnx is the package; `make docker-serve` serves it"),
 }
+ROLES = ("host", "target", "workflow_host")
 SYSTEMS: dict[str, dict[str, Rule]] = {
     "localsystem": {"type": covered("this machine")},
     "docker": {"type": covered("`make docker-train` runs an experiment in this project's image")},
@@ -51,16 +54,16 @@ SYSTEM: dict[str, Rule] = {
 def used_system(document: Object, role: str) -> tuple[str, Object]:
     """The path of the system that is host or target, and the system; by default the first of `systems`."""
     engine, systems = section(document.get("engine", {}), "engine"), section(document.get("systems", {}), "systems")
-    prefix = "engine." if role in engine else ""
-    system = engine.get(role, document.get(role))
-    if isinstance(system, dict):
-        return f"{prefix}{role}", system
-    name = system if system is not None else next(iter(systems), None)
-    if name is None:
-        return "", {}
-    if not isinstance(name, str) or name not in systems:
-        raise InputError(f"{prefix}{role}: {name!r} is not in systems ({', '.join(systems) or 'empty'})")
-    return f"systems.{name}", section(systems[name], f"systems.{name}")
+    places = [(f"{path}.{role}", tree.get(role)) for path, tree in (*passes.build_layers(document), ("engine", engine))]
+    places.append((role, document.get(role)))
+    if role == "host" and document.get("workflow_host") is not None:  # the machine that the whole workflow runs on
+        places.insert(0, ("workflow_host", document["workflow_host"]))
+    path, system = next(((path, system) for path, system in places if system is not None), ("", next(iter(systems), None)))
+    if system is None or isinstance(system, dict):
+        return path, system or {}
+    if not isinstance(system, str) or system not in systems:
+        raise InputError(f"{path}: {system!r} is not in systems ({', '.join(systems) or 'empty'})")
+    return f"systems.{system}", section(systems[system], f"systems.{system}")
 
 
 def map_machines(document: Object, place: str, provider: FieldMapping) -> list[MappedField]:
@@ -93,7 +96,7 @@ def all_systems(document: Object) -> dict[str, Object]:
 
 def map_at(path: str, tree: Any, rules: dict[str, Rule], place: str, provider: FieldMapping) -> list[MappedField]:
     """Maps the fields below a path; one of them may be the execution provider."""
-    fields = map_fields(leaves(tree, path), rules, "settings of machines are not supported")
+    fields = map_fields(leaves(tree, path), rules, "nothing here corresponds to it")
     return [MappedField(field.leaf, combine(provider, field.mapping)) if field.leaf.path == place else field for field in fields]
 
 
@@ -111,8 +114,8 @@ def system_rules(system: Object, path: str) -> dict[str, Rule]:
         InputError: an unknown type of system.
     """
     kind = str(system.get("type", "")).lower()
-    if azure.is_machine(kind):
-        return SYSTEM | azure.machine_rules(path.rpartition(".")[2])
+    if places.is_machine(kind):
+        return SYSTEM | places.machine_rules(path.rpartition(".")[2])
     if kind not in SYSTEMS:
         raise InputError(f"{path}.type: must be LocalSystem, Docker, PythonEnvironment or AzureML, got {system.get('type')!r}")
     overridden = covered("another field determines the execution provider")
@@ -122,7 +125,7 @@ def system_rules(system: Object, path: str) -> dict[str, Rule]:
 def map_engine(document: Object, place: str, provider: FieldMapping) -> list[MappedField]:
     """Maps the fields of the engine, in `engine` or next to it."""
     system = covered("see systems")
-    rules = ENGINE | {"host": system, "target": system, "execution_providers": covered("see engine")}
+    rules = ENGINE | dict.fromkeys(ROLES, system) | {"execution_providers": covered("see engine")}
     engine = {key: value for key, value in document.get("engine", {}).items() if not is_system(key, value)}
     flat = {key: value for key, value in document.items() if key not in SECTIONS and not is_system(key, value)}
     return map_at("engine", engine, rules, place, provider) * bool(engine) + map_at("", flat, rules, place, provider) * bool(flat)
@@ -130,7 +133,7 @@ def map_engine(document: Object, place: str, provider: FieldMapping) -> list[Map
 
 def is_system(key: str, value: Any) -> bool:
     """Whether a field of the engine is a system, and not the name of one."""
-    return key in ("host", "target") and isinstance(value, dict)
+    return key in ROLES and isinstance(value, dict)
 
 
 DEVICES = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider"}
@@ -193,3 +196,55 @@ def provider_mapping(providers: list[str], builds: bool | None) -> FieldMapping:
 def supported(provider: str) -> str:
     """The provider, or the default if the builder does not support it."""
     return provider if provider in builder.PROVIDERS else builder.DEFAULT
+
+
+SCORED = covered("evaluate, compare and benchmark measure score, likelihood, size and speed of each model")
+OWN = unsupported("for a metric of your own, set evaluate.metric=package.module.function of expected and answers")
+UNKNOWN_METRIC = "no equivalent in evaluate and benchmark"
+FIELDS: dict[str, Rule] = {
+    "name": SCORED,
+    "type": SCORED,
+    "backend": SCORED,
+    "data_config": covered("evaluate uses the rows of data.test_size or data.test_files"),
+    "sub_types.name": SCORED,
+    "sub_types.priority": covered("gate has a bound for each metric"),
+    "sub_types.higher_is_better": SCORED,
+    "metric_config.warmup_num": covered("benchmark.warm_up"),
+    "metric_config.repeat_test_num": covered("benchmark.repetitions"),
+}
+GOALS = {  # the bound, and what it compares
+    "max-degradation": ("gate.max_drop", "onnx with merged"),
+    "min-improvement": ("gate.min_gain", "merged with base"),
+}
+NO_GOAL = unsupported("gate limits the loss by int4, the gain by training, size, speed and invalid answers")
+
+
+def map_evaluators(evaluators: Any) -> list[MappedField]:
+    """Maps the fields of `evaluators`."""
+    fields: list[MappedField] = []
+    for name, value in section(evaluators, "evaluators").items():
+        evaluator = section(value, f"evaluators.{name}")
+        for number, metric in enumerate(members(evaluator.get("metrics"), f"evaluators.{name}.metrics")):
+            fields += map_metric(section(metric, f"evaluators.{name}.metrics[{number}]"), f"evaluators.{name}.metrics[{number}]")
+        rest = {key: value for key, value in evaluator.items() if key != "metrics"}
+        fields += map_fields(leaves(rest, f"evaluators.{name}"), FIELDS, UNKNOWN_METRIC) if rest else []
+    return fields
+
+
+def map_metric(metric: Object, path: str) -> Iterator[MappedField]:
+    """Maps the fields of a metric."""
+    kind = metric.get("type")
+    rules = FIELDS | ({"type": OWN} if kind == "custom" else {})
+    for number, value in enumerate(members(metric.get("sub_types"), f"{path}.sub_types")):
+        sub_type = section(value, f"{path}.sub_types[{number}]")
+        goal = section(sub_type.get("goal") or {}, f"{path}.sub_types[{number}].goal")
+        bounded = kind == "accuracy" and sub_type.get("name") == "accuracy_score" and str(goal.get("type")) in GOALS
+        goals: dict[str, Rule] = dict.fromkeys(("sub_types.goal.type", "sub_types.goal.value"), NO_GOAL)
+        if bounded:
+            key, compared = GOALS[goal["type"]]
+            text = f"{key}={goal.get('value')}, compares {compared}; Olive compares with the input model"
+            goals["sub_types.goal.type"] = covered(key)
+            goals["sub_types.goal.value"] = covered(text, **{key: goal.get("value")})
+        yield from map_fields(leaves(sub_type, f"{path}.sub_types[{number}]", ("sub_types",)), rules | goals, UNKNOWN_METRIC)
+    rest = {key: value for key, value in metric.items() if key != "sub_types"}
+    yield from map_fields(leaves(rest, path), rules, UNKNOWN_METRIC)
