@@ -14,7 +14,7 @@ from tunepress.core.errors import InputError
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make import-olive", description="Convert an Olive configuration to an experiment.")
-    parser.add_argument("config", type=Path, help="Olive configuration, such as olive-config.json")
+    parser.add_argument("config", type=Path, help="Olive configuration in JSON or YAML, such as olive-config.json")
     parser.add_argument("--name", required=True, help="name of the experiment, conf/experiment/NAME.yaml")
     parser.add_argument("--strict", action="store_true", help="write nothing if a field is not supported")
     arguments = parser.parse_args()
@@ -25,8 +25,9 @@ def main() -> None:
         console.print(table(translation.fields))
         if arguments.strict and translation.unsupported:
             raise InputError(strict_error(arguments.config, translation))
-        text = experiment.render(path.stem, arguments.config.name, translation.target, translation.values)
-        experiment.write(path, text, translation.values, str(arguments.config))
+        values, texts = experiment.with_chat_template(path, translation.values)
+        texts[path] = experiment.render(path.stem, arguments.config.name, translation.target, values)
+        experiment.write(path, texts, values, str(arguments.config))
     except InputError as error:
         sys.exit(f"import-olive: {error}")
     for message in translation.notes:

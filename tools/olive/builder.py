@@ -59,7 +59,7 @@ def map_builder(leaves: list[Leaf], provider: str) -> list[MappedField]:
 
 def option(name: str, value: Any) -> FieldMapping:
     """Maps an option of the builder."""
-    if value is None:
+    if value in (None, {}, ""):
         return covered("the builder's default")
     if name in ("algo_config", "algorithm"):
         return mapped_to("build.algo_config", ALGORITHMS.get(str(value), value))

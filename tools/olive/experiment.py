@@ -1,9 +1,9 @@
-"""The experiment, conf/experiment/NAME.yaml, with the origin of each value as a comment."""
+"""The experiment, conf/experiment/NAME.yaml, with the origin of each value as a comment, and NAME.jinja, its chat template."""
 
 import re
 import shlex
-from collections.abc import Iterable
-from dataclasses import fields
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from tunepress.core.errors import InputError
 from tunepress.core.files import atomic_output
 from tunepress.core.params import CONF, compose_typed
 
+CHAT_TEMPLATE = "data.chat_template"
 IMPORTED = "by `make import-olive`"
 PLAIN = re.compile(r"[A-Za-z_/][\w./+-]*(?: [\w./+-]+)*")  # a string that YAML reads without quotes
 YAML_WORDS = ("true", "false", "yes", "no", "on", "off", "null", "y", "n", "nan", "inf")
@@ -137,22 +138,38 @@ def plain(value: Any) -> str:
     return value if isinstance(value, str) else scalar(value)
 
 
-def write(path: Path, text: str, values: list[Value], source: str) -> None:
-    """Writes the experiment if it composes and matches the schema.
+def with_chat_template(path: Path, values: list[Value]) -> tuple[list[Value], dict[Path, str]]:
+    """The values with a chat template replaced by the path of its file, and the text of that file by its path."""
+    file = path.with_suffix(".jinja")
+    templates = [value.value for value in values if value.key == CHAT_TEMPLATE]
+    values = [replace(value, value=str(file)) if value.key == CHAT_TEMPLATE else value for value in values]
+    return values, {file: templates[-1]} if templates else {}
+
+
+def write(path: Path, texts: Mapping[Path, str], values: list[Value], source: str) -> None:
+    """Writes the files of an experiment if it composes and matches the schema.
+
+    Args:
+        path: of the experiment.
+        texts: of all files, by their path.
+        values: of the experiment.
+        source: name of the configuration.
 
     Raises:
-        InputError: it does not, with the field that the value came from; an earlier experiment is kept.
+        InputError: it does not, with the field that the value came from; earlier files are kept.
     """
-    previous = path.read_text(encoding="utf-8") if path.exists() else None
+    previous = {file: file.read_text(encoding="utf-8") if file.exists() else None for file in texts}
     try:
-        with atomic_output(path) as partial:
-            partial.write_text(text, encoding="utf-8")
+        for file, text in texts.items():
+            with atomic_output(file) as partial:
+                partial.write_text(text, encoding="utf-8")
         compose_typed(Params, [f"+experiment={path.stem}"])
     except BaseException as error:
-        if previous is None:
-            path.unlink(missing_ok=True)
-        else:
-            path.write_text(previous, encoding="utf-8")
+        for file, text_before in previous.items():
+            if text_before is None:
+                file.unlink(missing_ok=True)
+            else:
+                file.write_text(text_before, encoding="utf-8")
         if isinstance(error, InputError):
             raise InputError(f"{source}: {origin_of_error(values, str(error))}{error}") from error
         raise

@@ -281,7 +281,8 @@ REASONS = {
 
 def unsupported_reason(kind: str) -> str:
     """Why a type of pass, in lower case, is not supported, whether or not Olive has it."""
+    reason = next((reason for part, reason in REASONS.items() if re.search(part, kind)), None)
     close = difflib.get_close_matches(kind, [name.lower() for name in SUPPORTED], n=1, cutoff=0.75)
-    if close:
+    if reason is None and close:
         return f"not a pass that is known here; is it {next(name for name in SUPPORTED if name.lower() == close[0])}?"
-    return next((reason for part, reason in REASONS.items() if re.search(part, kind)), "no stage does this")
+    return reason or "no stage does this"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml  # type: ignore[import-untyped]
 
 from tests.tools.olive.documents import FILE, MODEL
 from tools.olive import __main__ as command
@@ -32,9 +33,10 @@ def project(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
 def bring(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Import:
     """Runs `python -m tools.olive` on a configuration and returns what it prints, its error in the end."""
 
-    def bring(document: Any, *arguments: str, name: str = "mine") -> str:
-        config = project / "brought/olive-config.json"
-        config.write_text(document if isinstance(document, str) else json.dumps(document), encoding="utf-8")
+    def bring(document: Any, *arguments: str, name: str = "mine", suffix: str = ".json") -> str:
+        config = project / f"brought/olive-config{suffix}"
+        dump = json.dumps if suffix == ".json" else yaml.safe_dump
+        config.write_text(document if isinstance(document, str) else dump(document), encoding="utf-8")
         monkeypatch.setattr(sys, "argv", ["import-olive", str(config.relative_to(project)), "--name", name, *arguments])
         message = ""
         try:

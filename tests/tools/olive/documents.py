@@ -190,3 +190,54 @@ def today() -> dict[str, Any]:
         "output_dir": "models",
         "log_severity_level": 1,
     }
+
+
+def finetuned() -> dict[str, Any]:
+    """What `olive finetune --method lora --data_files ... --save_config_file` writes, with what it leaves empty."""
+    return {
+        "input_model": {
+            "type": "HfModel",
+            "model_path": "model-cache/microsoft/phi-3-mini",
+            "generative": True,
+            "load_kwargs": {"attn_implementation": "eager", "trust_remote_code": False},
+        },
+        "systems": {
+            "local_system": {
+                "type": "LocalSystem",
+                "accelerators": [{"device": "gpu", "execution_providers": ["CUDAExecutionProvider"]}],
+            }
+        },
+        "data_configs": [
+            {
+                "name": "train_data",
+                "type": "HuggingfaceContainer",
+                "load_dataset_config": {"data_name": "json", "split": "train", "data_files": [FILE]},
+                "pre_process_data_config": {
+                    "text_template": TEMPLATE,
+                    "chat_template": False,
+                    "max_seq_len": 512,
+                    "add_special_tokens": False,
+                    "max_samples": 256,
+                },
+                "dataloader_config": {"batch_size": 1},
+                "post_process_data_config": {},
+            }
+        ],
+        "passes": {
+            "f": {
+                "train_data_config": "train_data",
+                "type": "lora",
+                "torch_dtype": "bfloat16",
+                "training_args": {},
+                "r": 64,
+                "alpha": 16,
+                "target_modules": ["qkv_proj", "o_proj"],
+            }
+        },
+        "host": "local_system",
+        "target": "local_system",
+        "no_artifacts": True,
+        "output_dir": "finetuned-adapter",
+        "log_severity_level": 3,
+        "cache_config": {"account_name": None, "container_name": None},
+    }

@@ -37,7 +37,7 @@ CASES: dict[str, tuple[Any, str]] = {
     "no object": ("[1]", "an Olive configuration must be a JSON object, not list"),
     "a key twice": ('{"host": "a", "host": "b"}', "the key 'host' is twice"),
     "a section of another type": ({"passes": ["lora"]}, "passes: must be an object, not list"),
-    "rows that are not there": (changed(f"{LOAD}.data_files", "gone.json"), "brought/gone.json not found (data_files)"),
+    "rows that are not a path": (changed(f"{LOAD}.data_files", [5]), "data_files: must be a path or an address"),
     "no rows": (changed(f"{LOAD}.data_files", None), "data_configs[0]: has no rows; set data_files"),
     "rows of another kind": (changed("data_configs.0.type", "DummyDataContainer"), "type: must be HuggingfaceContainer"),
     "rows at an address with a secret": (
@@ -50,6 +50,10 @@ CASES: dict[str, tuple[Any, str]] = {
     ),
     "a template that is not a text": (changed(f"{TEXTS}.text_template", 5), "text_template: must be a string, not int"),
     "a template with half a column": (changed(f"{TEXTS}.text_template", "{"), "write a literal brace twice"),
+    "a template that formats a value": (
+        changed(f"{TEXTS}.text_template", "{phrase:>9} {tone}"),
+        "text_template: {phrase:>9} must be the bare name of a column; format the value in the rows",
+    ),
     "a template of one column": (changed(f"{TEXTS}.text_template", "{tone}"), "text_template must have at least two columns"),
     "a reference in the template": (changed(f"{TEXTS}.text_template", "Costs ${phrase}, {tone}"), "text_template: contains ${"),
     "a reference in another text": (
@@ -60,17 +64,20 @@ CASES: dict[str, tuple[Any, str]] = {
         changed("data_configs", [rows_in_components(FILE) | {"name": name} for name in "ab"]),
         "train_data_config: dataset_default_train is not in data_configs (a, b)",
     ),
-    "a model that is not there": (changed(MODEL, "a/b/c"), "brought/a/b/c not found"),
     "a model of another type": (changed("input_model.type", "ONNXModel"), "input_model.type: must be HfModel or"),
     "no model": (changed(MODEL, None), "input_model: has no model"),
     "a model in Azure without version": (
         {"input_model": {"type": "HfModel", "model_path": {"type": "azureml_model", "name": "mine"}}},
         "a model in Azure needs name and version",
     ),
-    "an unknown pass": (changed("passes.lora.type", "Lora2"), "passes.lora.type: 'Lora2' is not a pass of Olive"),
-    "only passes of other kinds": ({"passes": {"a": {"type": "SparseGPT"}}}, "must have one that trains, merges or builds"),
+    "a pass without a type": (changed("passes.lora.type", None), "passes.lora.type: must be the name of a pass, such as LoRA"),
     "two passes that train": (changed("passes.more", {"type": "QLoRA"}), "passes.more: a second pass that trains"),
     "flows that are not a list": ({"passes": {"a": {"type": "LoRA"}}, "pass_flows": {"a": 1}}, "pass_flows: must be a list"),
+    "a build of an unknown pass": (
+        {"passes": {"a": {"type": "LoRA"}}, "builds": {"x": {"pipeline": ["b"]}}},
+        "builds.x.pipeline: b is not in passes (a)",
+    ),
+    "builds that are a list": ({"passes": {"a": {"type": "LoRA"}}, "builds": [{"pipeline": ["a"]}]}, "builds: must be an object"),
     "a flow of an unknown pass": ({"passes": {"a": {"type": "LoRA"}}, "pass_flows": [["b"]]}, "pass_flows: b is not in passes"),
     "two flows": ({"passes": {"a": {"type": "LoRA"}}, "pass_flows": [["a"], ["b"]]}, "pass_flows: 2 flows to choose from"),
     "a precision that there is not": (changed("passes.builder.config.precision", "fp16"), "has no fp16 model for CPU"),
@@ -90,6 +97,29 @@ CASES: dict[str, tuple[Any, str]] = {
     "a value of a wrong type": (changed("passes.lora.config.lora_r", "many"), "passes.lora.config.lora_r: conf/: "),
     "a value that cannot be": (changed("passes.lora.config.lora_dropout", 2.0), "passes.lora.config.lora_dropout: conf/: "),
 }  # fmt: skip
+
+
+YAML: dict[str, tuple[str, str]] = {
+    "broken YAML": ("passes:\n  lora: [\n", "line 3: not YAML (expected the node content, but found '<stream end>')"),
+    "a key twice": ("host: a\nhost: b\n", "line 2: not YAML (the key 'host' is twice in one mapping; remove one)"),
+    "a key that is not text": ("systems:\n  1: {}\n", "line 2: not YAML (a key must be text; quote it)"),
+    "a number that JSON does not have": ("a: .nan\n", "not YAML of an Olive configuration (Out of range float values"),
+    "a value within itself": ("a: &a [*a]\n", "not YAML of an Olive configuration (Circular reference detected)"),
+    "an object of Python": ("a: !!python/object:os.system x\n", "could not determine a constructor for the tag"),
+    "bytes": ("a: !!binary aGk=\n", "not YAML of an Olive configuration (Object of type bytes"),
+    "two documents": ("a: 1\n---\nb: 2\n", "line 2: not YAML (but found another document)"),
+    "an empty file": ("", "an Olive configuration must be a YAML mapping, not NoneType"),
+    "a list": ("- a\n", "an Olive configuration must be a YAML mapping, not list"),
+}
+
+
+@pytest.mark.parametrize("name", YAML)
+def test_yaml_ends_in_one_line_and_writes_nothing(name: str, bring: Import) -> None:
+    document, expected = YAML[name]
+    output = bring(document, suffix=".yaml").splitlines()[-1]
+    assert output.startswith("import-olive: ")
+    assert expected in output
+    assert not EXPERIMENT.exists()
 
 
 @pytest.mark.parametrize("name", CASES)
