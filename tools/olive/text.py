@@ -8,7 +8,7 @@ from string import Formatter
 from typing import Any
 
 from tools.olive.document import members, string
-from tools.olive.mapping import FieldMapping, MappedField, Rule, Status, Value, covered, maps_to, unsupported
+from tools.olive.mapping import FieldMapping, MappedField, Rule, Status, Value, covered, mapped_to, maps_to, unsupported
 from tunepress.config.data import CorpusStrategy
 from tunepress.core.errors import InputError
 from tunepress.text.template import column_names, escape
@@ -72,7 +72,12 @@ def chat_rules(flat: Mapping[str, Any], path: str) -> dict[str, Rule]:
         reason = "data.chat_template must be a file in Jinja; the base model's chat template is used"
         mapping = FieldMapping(Status.unsupported, reason, {key: values[key] for key in values if key != "data.chat_template"})
     chat = covered("chat_template renders each row, in Olive too")
-    return {"chat_template": mapping, "message_col": maps_to("data.field_messages"), "text_template": chat, "text_cols": chat}
+    return {
+        "chat_template": mapping,
+        "message_col": mapped_to("data.field_messages", column),
+        "text_template": chat,
+        "text_cols": chat,
+    }
 
 
 def answer_column(parts: list[Part], path: str) -> str:

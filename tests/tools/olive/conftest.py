@@ -35,8 +35,8 @@ def bring(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
     def bring(document: Any, *arguments: str, name: str = "mine", suffix: str = ".json") -> str:
         config = project / f"brought/olive-config{suffix}"
-        dump = json.dumps if suffix == ".json" else yaml.safe_dump
-        config.write_text(document if isinstance(document, str) else dump(document), encoding="utf-8")
+        text = json.dumps(document) if suffix == ".json" else yaml.safe_dump(document, sort_keys=False)
+        config.write_text(document if isinstance(document, str) else text, encoding="utf-8")
         monkeypatch.setattr(sys, "argv", ["import-olive", str(config.relative_to(project)), "--name", name, *arguments])
         message = ""
         try:
