@@ -90,11 +90,11 @@ class TemplateRows:
         prompt, completion = split_template(text_template, completion_column)
         self._data, self._template, self._answer = data, text_template, completion_column
         self._optional = optional_columns(text_template)
-        self._special = _special_tokens(encoder)
+        self._special = _pattern(special_tokens(encoder))
         eos_token_ids = tuple(encoder.eos_token_ids)
         if data.use_chat_template:
             chat = chat_template(data, encoder)
-            prompt, completion = wrap_in_chat_template(prompt, completion, chat, _tokens_to_find(encoder))
+            prompt, completion = wrap_in_chat_template(prompt, completion, chat, special_tokens(encoder))
             prompt = prompt.removeprefix(escape(added_bos(encoder)))
             eos_token_ids = end_of_turn(chat, encoder)
         labels = tuple(data.labels) if data.labels else None
@@ -132,8 +132,8 @@ class ConversationRows:
     def __init__(self, data: Data, format: Format, encoder: Encoder) -> None:
         self._data, self._format = data, format
         self._template = chat_template(data, encoder)
-        self._ends = _tokens_to_find(encoder)
-        self._special = _special_tokens(encoder)
+        self._ends = special_tokens(encoder)
+        self._special = _pattern(special_tokens(encoder))
         self._bos = added_bos(encoder)
         self._eos_token_ids = end_of_turn(self._template, encoder)
         self._roles = {name: role for role, names in ROLES.items() for name in names}
@@ -258,11 +258,11 @@ def end_of_turn(template: ChatTemplate, encoder: Encoder) -> tuple[int, ...]:
     """The tokens that end an answer: that with which the template ends a turn is one of them."""
     messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "\ue001"}]
     try:
-        *_, turn = segments(messages, [1], template, special_tokens=_tokens_to_find(encoder))
+        *_, turn = segments(messages, [1], template, special_tokens=special_tokens(encoder))
     except InputError:  # of a template that needs more messages than these; a row shows what is wrong, if anything is
         return tuple(encoder.eos_token_ids)
     token = turn["text"].rpartition("\ue001")[2].strip()
-    number = encoder.tokenizer.get_vocab()[token] if token in _tokens_to_find(encoder) else encoder.eos_token_ids[0]
+    number = encoder.tokenizer.get_vocab()[token] if token in special_tokens(encoder) else encoder.eos_token_ids[0]
     return tuple(encoder.eos_token_ids) if number in encoder.eos_token_ids else (number, *encoder.eos_token_ids)
 
 
@@ -280,15 +280,16 @@ def check_label(expected: str, row: Row, data: Data) -> None:
         raise InputError(f"{row.source}: label {expected!r} is not in data.labels ({', '.join(data.labels)}); {cure}")
 
 
-def _tokens_to_find(encoder: Encoder) -> list[str]:
+def special_tokens(encoder: Encoder) -> list[str]:
+    """The texts that the tokenizer reads as control tokens, the longest first."""
     tokenizer = encoder.tokenizer
-    return list({*tokenizer.all_special_tokens, *tokenizer.convert_ids_to_tokens(encoder.eos_token_ids)})
+    added = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+    tokens = {*added, *tokenizer.all_special_tokens, *tokenizer.convert_ids_to_tokens(encoder.eos_token_ids)}
+    return sorted(tokens, key=lambda token: (-len(token), token))
 
 
-def _special_tokens(encoder: Encoder) -> re.Pattern[str]:
-    added = [str(token) for token in encoder.tokenizer.added_tokens_decoder.values() if token.special]
-    tokens = sorted({*added, *_tokens_to_find(encoder)}, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, tokens)))
+def _pattern(tokens: list[str]) -> re.Pattern[str]:
+    return re.compile("|".join(map(re.escape, tokens)) or r"(?!)")
 
 
 def _found(pattern: re.Pattern[str], texts: Iterable[str]) -> set[str]:

@@ -89,7 +89,7 @@ def split(rows: list[Row], stratify: bool, test_size: float, eval_dataset_size: 
 
 def random_key(row: Row, seed: int) -> bytes:
     """A sort key for a random order of rows that is the same in every run."""
-    return hashlib.sha256(f"{seed}\n{key(row['prompt'])}".encode()).digest()
+    return hashlib.sha256(f"{seed}\n{key(prompt_text(row))}".encode()).digest()
 
 
 def cap(rows: list[Row], max_rows: int | None, name: str, stratify: bool, seed: int) -> list[Row]:

@@ -19,9 +19,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ValidationError
 from tokenizers import processors
 
+from stages.prepare.formats import TemplateRows
 from stages.prepare.rows import Row
 from stages.prepare.split import overlap
-from stages.prepare.stage import Config, fit, in_sequences, main, make_prompt, prepare, render, token_count
+from stages.prepare.stage import Config, fit, in_sequences, main, prepare
 from tests.command import run_module
 from tests.stages.params import CPU
 from tunepress.config import checks
@@ -31,6 +32,7 @@ from tunepress.core.files import read_jsonl, write_jsonl
 from tunepress.models.hf_model import load_encoder, load_tokenizer
 from tunepress.text.packing import Corpus
 from tunepress.text.prompt import Prompt
+from tunepress.text.segments import Turn, context, joined, last_turn, learned
 from tunepress.text.tokenizer import Encoder
 
 TONES = ["joy", "sadness", "fear", "surprise"]
@@ -65,7 +67,7 @@ def data(root: Path, tmp_path: Path) -> Data:
 
 @pytest.fixture
 def run(encoder: Encoder) -> Callable[[Data], Prepared]:
-    return lambda data: prepare(data, 0, make_prompt(data, encoder), encoder)
+    return lambda data: prepare(data, 0, encoder)[1:]
 
 
 @pytest.fixture
@@ -81,6 +83,25 @@ def refused(run: Callable[[Data], Prepared]) -> Callable[[Data], str]:
     return message
 
 
+def make_prompt(data: Data, encoder: Encoder) -> Prompt:
+    return TemplateRows(data, data.text_template, data.completion_column, encoder).prompt()
+
+
+def token_count(row: dict[str, Any], encoder: Encoder) -> int:
+    return sum(map(len, encoder.encode_segments([row])[0]))
+
+
+def of_lengths(*lengths: int) -> list[dict[str, Any]]:
+    """Rows with prompts of so many letters and the answer joy: four tokens more, with the one for the end."""
+    segments = [[context("p" * length), learned("joy", "joy")] for length in lengths]
+    return [{"source": str(number), "segments": parts} for number, parts in enumerate(segments)]
+
+
+def turn_of(row: dict[str, Any]) -> Turn:
+    assert [segment["train"] for segment in row["segments"]] == [False, True]
+    return last_turn(row)
+
+
 def rewrite(data: Data, rows: list[dict[str, Any]]) -> str:
     write_jsonl(Path(data.files[0]), rows)
     return data.files[0]
@@ -89,7 +110,7 @@ def rewrite(data: Data, rows: list[dict[str, Any]]) -> str:
 def test_rows_become_prompts_and_completions_that_make_up_the_template(data: Data, run: Callable[[Data], Prepared]) -> None:
     splits, metrics = run(data)
     rows = [row for members in splits.values() for row in members]
-    assert {(row["prompt"], row["completion"], row["expected"]) for row in rows} == {
+    assert {(turn.prompt, turn.completion, turn.expected) for turn in map(turn_of, rows)} == {
         (f"### Text: {row['phrase']}\n### The tone is:\n", row["tone"], row["tone"]) for row in phrases(10)
     }
     assert {row["source"] for row in rows} == {f"{data.files[0]} row {number}" for number in range(1, 41)}
@@ -113,7 +134,7 @@ def test_what_is_left_out_is_counted(data: Data, run: Callable[[Data], Prepared]
     assert metrics["truncated"] == 0
     assert metrics["overlap_between_splits"] == 0
     assert sum(metrics["splits"].values()) + sum(metrics["dropped"].values()) == metrics["rows"]
-    kept = " ".join(row["prompt"].casefold() for members in splits.values() for row in members)
+    kept = " ".join(joined(row).casefold() for members in splits.values() for row in members)
     assert "either" not in kept
     assert "so long" not in kept
 
@@ -165,7 +186,7 @@ def run_counts(run: Callable[[Data], Prepared], data: Data) -> tuple[int, int]:
 def test_a_row_fits_where_its_tokens_do(
     data: Data, encoder: Encoder, limit: int, overlong: Overlong, kept: int, dropped: int, truncated: int
 ) -> None:
-    rows = [{"prompt": "p" * 10, "completion": "joy"}, {"prompt": "p" * 5, "completion": "joy"}]  # 14 and 9 tokens
+    rows = of_lengths(10, 5)  # 14 and 9 tokens
     fitting, *counts = fit(rows, replace(data, source_max_len=limit, overlong=overlong), encoder)
     assert (len(fitting), *counts) == (kept, dropped, truncated)
 
@@ -259,7 +280,7 @@ def test_labels_of_a_table_are_as_they_are_written(
         csv.writer(file).writerows([["phrase", "tone"], *rows])
     splits, metrics = run(replace(data, files=[str(tmp_path / "rows.csv")], labels=[first, second]))
     assert metrics["labels"] == {first: 20, second: 20}
-    assert {row["completion"] for row in splits["train"]} == {first, second}
+    assert {turn_of(row).completion for row in splits["train"]} == {first, second}
 
 
 def test_one_prompt_with_labels_that_differ_in_case_is_a_contradiction(data: Data, run: Callable[[Data], Prepared]) -> None:
@@ -288,8 +309,8 @@ def test_numbers_are_labels_too(data: Data, run: Callable[[Data], Prepared]) -> 
 
 
 def test_space_around_a_label_is_no_part_of_it(data: Data, encoder: Encoder) -> None:
-    row = render(Row("here", {"phrase": "x", "tone": " joy\n"}), data, make_prompt(data, encoder))
-    assert (row["completion"], row["expected"]) == ("joy", "joy")
+    rows = TemplateRows(data, data.text_template, data.completion_column, encoder)
+    assert rows.segments(Row("here", {"phrase": "x", "tone": " joy\n"}))[1] == learned("joy", "joy")
 
 
 def test_one_label_alone_is_no_classifier(data: Data, refused: Callable[[Data], str]) -> None:
@@ -349,10 +370,10 @@ def test_free_answers_need_no_labels(data: Data, root: Path, tmp_path: Path, run
     assert isinstance(section, Data)
     splits, metrics = run(section)
     assert "labels" not in metrics
-    row = splits["train"][0]
-    number = int(row["expected"]) - 1
-    assert row["prompt"] == f"<|user|>\nHow much is {number} + 1?<|end|>\n<|assistant|>\n"
-    assert row["completion"] == f"{number + 1}\n<|end|>"
+    turn = turn_of(splits["train"][0])
+    number = int(turn.expected) - 1
+    assert turn.prompt == f"<|user|>\nHow much is {number} + 1?<|end|>\n<|assistant|>\n"
+    assert turn.completion == f"{number + 1}\n<|end|>"
 
 
 WORDS = {"phrase": "Braces {like} {{these}} & ünïcode 😀", "tone": "joy"}
@@ -379,7 +400,7 @@ def test_a_chat_prompt_and_its_answer_are_what_the_chat_template_makes_of_two_me
     assert rendered(prompt) == tokenizer.apply_chat_template(messages, tokenize=False).rstrip()
     opening = tokenizer.apply_chat_template(messages[:1], tokenize=False, add_generation_prompt=True)
     assert prompt.render_prompt(WORDS) == opening
-    assert encoder.encode_completion(prompt.render_completion(WORDS))[-1] in encoder.eos_token_ids
+    assert encoder.encode_completion(prompt.render_completion(WORDS), opening)[-1] in encoder.eos_token_ids
 
 
 CHAT_ML = (
@@ -410,7 +431,7 @@ def test_a_chat_prompt_has_one_bos_whoever_adds_it(data: Data, tiny_phi3: Path, 
 def test_a_model_without_a_chat_template_is_told_with_the_key(data: Data, tiny_phi3: Path) -> None:
     tokenizer = load_tokenizer(tiny_phi3)
     tokenizer.chat_template = None
-    with pytest.raises(InputError, match=r"^data\.use_chat_template: "):
+    with pytest.raises(InputError, match=r"^data\.chat_template: the base model has no chat template; name a file"):
         make_prompt(replace(data, use_chat_template=True), Encoder(tokenizer, [1]))
 
 
@@ -422,9 +443,11 @@ def test_a_model_without_a_chat_template_is_told_with_the_key(data: Data, tiny_p
             r"fails on .* \(the model's chat template rejects the messages \(only with tools\)\); set it to false",
         ),
         ("{{ messages[0].nothing.at.all }}", "chat template fails on a question and its answer"),
-        ("<u>{{ messages[0].content }}{{ messages[0].content }}<a>", "does not show a message exactly once"),
-        ("{% broken", "chat template fails on a question and its answer"),
-        ("<u>fixed<a>", "does not show a message exactly once"),
+        (
+            "{{ messages[0].content }}{{ messages[0].content }}{{ messages[1].content if not add_generation_prompt }}",
+            "does not show a message exactly once",
+        ),
+        ("<u>fixed<a>", "message 2 has no text to learn"),
     ],
 )
 def test_a_chat_template_that_cannot_become_a_prompt_is_refused(data: Data, tiny_phi3: Path, template: str, reason: str) -> None:
@@ -433,6 +456,13 @@ def test_a_chat_template_that_cannot_become_a_prompt_is_refused(data: Data, tiny
     with pytest.raises(InputError, match=rf"^data\.use_chat_template: .*{reason}") as raised:
         make_prompt(replace(data, use_chat_template=True), Encoder(tokenizer, [1]))
     assert "\n" not in str(raised.value)
+
+
+def test_a_chat_template_that_is_not_one_is_refused(data: Data, tiny_phi3: Path) -> None:
+    tokenizer = load_tokenizer(tiny_phi3)
+    tokenizer.chat_template = "{% broken"
+    with pytest.raises(InputError, match=r"^data\.chat_template: the base model's is not a valid template \("):
+        make_prompt(replace(data, use_chat_template=True), Encoder(tokenizer, [1]))
 
 
 def test_the_prompt_carries_labels_and_limit(data: Data, encoder: Encoder) -> None:
@@ -473,8 +503,8 @@ def test_each_strategy_puts_the_same_rows_in_sequences(data: Data, run: Callable
 
 def test_a_random_corpus_is_that_of_the_seed(data: Data, encoder: Encoder) -> None:
     chosen = replace(data, corpus_strategy=CorpusStrategy("join-random"))
-    rows = [{"source": str(number), "prompt": "p" * number, "completion": "joy"} for number in range(20)]
-    first, again, other = (in_sequences(rows, chosen, seed, encoder) for seed in (3, 3, 4))
+    rows, *_ = fit(of_lengths(*range(1, 21)), chosen, encoder)
+    first, again, other = (in_sequences(rows, chosen, seed) for seed in (3, 3, 4))
     assert first == again
     assert first != other
 
@@ -503,7 +533,7 @@ def test_caps_cut_validation_and_test_rows_that_train_does_not_get(data: Data, r
     assert splits["train"] == every["train"]
     for name, kept, cut in (("validation", 8, 8), ("test", 20, 12)):
         assert splits[name] == [row for row in every[name] if row in splits[name]]
-        assert Counter(row["expected"] for row in splits[name]) == dict.fromkeys(TONES, kept // 4)
+        assert Counter(turn_of(row).expected for row in splits[name]) == dict.fromkeys(TONES, kept // 4)
         assert (metrics["splits"][name], metrics["dropped"][f"max_{name}_samples"]) == (kept, cut)
     assert sum(metrics["splits"].values()) + sum(metrics["dropped"].values()) == metrics["rows"]
     assert run(replace(data, max_validation_samples=16, max_test_samples=None)) == run(data)
@@ -530,8 +560,8 @@ def test_max_samples_that_leave_nothing_are_refused(data: Data, refused: Callabl
 
 def test_a_truncated_row_counts_as_what_is_left_of_it(data: Data, encoder: Encoder) -> None:
     chosen = replace(data, corpus_strategy=CorpusStrategy("join"), overlong=Overlong.truncate, source_max_len=30)
-    rows = [{"prompt": "p" * length, "completion": "joy"} for length in (25, 29, 6, 16)]  # 29, 33 (cut to 30), 10, 20 tokens
-    assert [row["sequence"] for row in in_sequences(rows, chosen, 0, encoder)] == [0, 1, 2, 2]
+    rows, *_ = fit(of_lengths(25, 29, 6, 16), chosen, encoder)  # 29, 33 (cut to 30), 10, 20 tokens
+    assert [row["sequence"] for row in in_sequences(rows, chosen, 0)] == [0, 1, 2, 2]
 
 
 @pytest.mark.parametrize(("padded", "masked"), [(False, True), (True, True), (True, False)])
@@ -610,7 +640,7 @@ def test_a_run_leaves_the_splits_the_prompt_and_the_figures(project: Project, en
     assert sorted(path.name for path in prepared.iterdir()) == names
     train = read_jsonl(prepared / "train.jsonl")
     prompt = Prompt.load(prepared)
-    assert prompt.max_new_tokens == max(len(encoder.encode_completion(row["completion"])) for row in train) == len("surprise") + 1
+    assert prompt.max_new_tokens == max(len(encoder.encode_segments([row])[0][1]) for row in train) == len("surprise") + 1
     assert prompt.labels == tuple(TONES)
     metrics = json.loads((project.folder / "metrics/prepare.json").read_text(encoding="utf-8"))
     assert metrics["splits"]["train"] == len(train)
