@@ -55,7 +55,7 @@ def detect(row: Row, data: Data) -> Format:
         return data.format
     names = set(row.values)
     template = data.text_template
-    if template and set(column_names(template)) - optional_columns(template) <= names:
+    if template is not None and set(column_names(template)) - optional_columns(template) <= names:
         return Format.template
     for format in (Format.messages, Format.sharegpt):
         if (data.field_messages or COLUMNS[format]) in names:
@@ -66,7 +66,7 @@ def detect(row: Row, data: Data) -> Format:
         return Format.alpaca
     if {"prompt", "completion"} <= names:
         return Format.prompt_completion
-    if template:
+    if template is not None:
         return Format.template  # the error names the column that is missing
     raise InputError(f"{row.source}: the columns {', '.join(row.values)} are those of no format; set data.text_template")
 
@@ -85,7 +85,7 @@ class TemplateRows:
     """Rows whose columns fill a template."""
 
     def __init__(self, data: Data, text_template: str | None, completion_column: str, encoder: Encoder) -> None:
-        if not text_template:
+        if text_template is None:
             raise InputError("data.text_template: is needed with data.format=template, for example '{question}\\n{answer}'")
         prompt, completion = split_template(text_template, completion_column)
         self._data, self._template, self._answer = data, text_template, completion_column
