@@ -157,7 +157,9 @@ def parameter(value: Any) -> str:
 
 
 def figure(value: float) -> str:
-    """Three decimal places, none for large numbers."""
+    """Three decimal places, none for counts and large numbers."""
+    if isinstance(value, int):
+        return f"{value:,}"
     return f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"
 
 

@@ -27,6 +27,8 @@ def main() -> None:
     console.print(table(run))
     console.print(sentence(run))
     console.print(agreement(run))
+    if "tool_call_accuracy" in run.evaluate["onnx"]:
+        console.print(calls(run))
     seconds = timings()
     if seconds:
         console.print(f"Seconds of the last runs: {seconds}")
@@ -49,6 +51,12 @@ def table(run: Run) -> Table:
     if run.by_likelihood("base"):
         columns.caption = "base, which has not learned to answer with a label, is measured by its most likely label"
     return columns
+
+
+def calls(run: Run) -> str:
+    """The share of function calls that each model has right."""
+    right = ", ".join(f"{name} {figures['tool_call_accuracy']:.3f}" for name, figures in run.evaluate.items())
+    return f"Function calls with the right name and arguments: {right} of {run.evaluate['onnx']['tool_calls']:,}."
 
 
 def sentence(run: Run) -> str:

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from stages.report.figures import Run
+from stages.report.tables import scores
 from tests.stages.run_files import new_run
 from tools.cli import results
-from tunepress.core.files import write_json
+from tunepress.core.files import read_json, write_json
 from tunepress.core.paths import METRICS, TIMINGS
 
 
@@ -41,6 +43,24 @@ def test_free_text_has_no_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     table = printed(tmp_path, monkeypatch, capsys)
     assert row(table, "base")[:2] == ["base", "0.000"]
     assert "label" not in table
+
+
+def test_calls_of_functions_are_reported_where_rows_have_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new_run(tmp_path, labels=False)
+    write_json(tmp_path / METRICS / "summary.json", {"gate": "passed"})
+    assert "Function calls" not in printed(tmp_path, monkeypatch, capsys)
+    for name, right in (("base", 0.0), ("merged", 0.75), ("onnx", 0.5)):
+        path = tmp_path / METRICS / "evaluate" / f"{name}.json"
+        calls = {"tool_calls": 1200, "tool_call_accuracy": right, "tool_name_accuracy": 1.0}
+        write_json(path, read_json(path) | calls)
+    sentence = "Function calls with the right name and arguments: base 0.000, merged 0.750, onnx 0.500 of 1,200.\n"
+    assert sentence in printed(tmp_path, monkeypatch, capsys)
+    rows = {cells[0]: cells[1:] for cells in scores(Run.read()).rows}
+    assert rows["tool calls"] == ["1,200"] * 3
+    assert rows["tool call accuracy"] == ["0.000", "0.750", "0.500"]
+    assert rows["tool name accuracy"] == ["1.000"] * 3
 
 
 def test_the_seconds_of_the_stages_are_in_the_order_of_dvc_yaml(
