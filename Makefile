@@ -51,6 +51,10 @@ results: setup ## print the results of the last run
 report: setup ## write report.html: the report of the last run with a comparison of all experiments, in one file
 	@python -m tools.cli.report
 
+.PHONY: prompts
+prompts: setup ## N=3: print training rows as the model sees them, with the part that it learns marked
+	@python -m tools.cli.prompts --rows "$${N:-3}"
+
 .PHONY: predict
 predict: export TUNEPRESS_TEXT := $(value TEXT)
 predict: setup ## TEXT="...": print the answer of the int4 model; without TEXT, answer lines of standard input

@@ -54,7 +54,8 @@ class Run:
         """The metrics in a table of the candidates."""
         if self.score == "accuracy":
             return ["accuracy", "macro_f1", "invalid_rate"]
-        return ["exact_match", "token_f1", "rouge_l", "perplexity"]
+        calls = ["tool_call_accuracy"] if "tool_call_accuracy" in self.evaluate["onnx"] else []
+        return ["exact_match", *calls, "token_f1", "rouge_l", "perplexity"]
 
     @property
     def all_names(self) -> list[str]:

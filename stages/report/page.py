@@ -1,7 +1,7 @@
 """The report as one HTML page, which loads nothing from the network."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ class Findings:
         commands: of all stages, in the order in which DVC runs them.
         hashes: sha256 by path of what went in and of what is shipped.
         experiments: other runs to compare with; may be empty.
+        learned: some training rows, as segments.
     """
 
     title: str
@@ -51,6 +52,7 @@ class Findings:
     commands: Sequence[str]
     hashes: dict[str, str]
     experiments: Sequence[Experiment] = ()
+    learned: Sequence[Mapping[str, Any]] = ()
 
     @property
     def verdict(self) -> str:
@@ -70,7 +72,8 @@ def page(findings: Findings) -> str:
     return environment().get_template("report.html.jinja").render(
         title=findings.title,
         verdict=findings.verdict,
-        prompt=prompt.prompt,
+        prompt=prompt.prompt or prompt.chat_template,
+        learned=findings.learned,
         run=run,
         key_figures=key_figures(findings),
         gate=gate_in_words(findings.verdicts),

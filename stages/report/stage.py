@@ -13,7 +13,7 @@ from stages.report.model_card import card
 from stages.report.page import Findings, page
 from tunepress.config.params import Params
 from tunepress.core.environment import current_image
-from tunepress.core.files import atomic_output, read_csv, sha256, write_json
+from tunepress.core.files import atomic_output, read_csv, read_jsonl, sha256, write_json
 from tunepress.core.keys import flatten
 from tunepress.core.paths import ADAPTER, CHANGED, METRICS, MODEL_CARD, ONNX, PREDICTIONS, PREPARED, REPORT
 from tunepress.core.pipeline import commands
@@ -21,6 +21,7 @@ from tunepress.remote.collected import remote_lists
 from tunepress.text.prompt import Prompt
 
 Config = Params
+LEARNED = 3  # training rows that the report shows
 
 
 def main(cfg: Config) -> str:
@@ -52,6 +53,7 @@ def gather(cfg: Config, experiments: Sequence[Experiment] = ()) -> Findings:
         commands=list(commands(remote_lists(cfg.data.files, cfg.data.test_files)).values()),
         hashes=hash_files((PREPARED, ADAPTER, ONNX)),
         experiments=experiments,
+        learned=read_jsonl(PREPARED / "train.jsonl")[:LEARNED],
     )
 
 
