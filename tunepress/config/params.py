@@ -46,6 +46,7 @@ class Dvc:
     build: str
     evaluate: str
     remote: list[str]
+    chat_template: str
     collected: str
 
 
