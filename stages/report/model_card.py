@@ -95,11 +95,12 @@ def question(prompt: Prompt) -> list[str]:
         messages = [*system, {"role": "user", "content": "your question"}]
         tools = [f"tools = {prompt.tools!r}"] if prompt.tools else []
         argument = ", tools=json.dumps(tools)" if prompt.tools else ""
+        bos = f".removeprefix({prompt.bos_token!r})" if prompt.bos_token else ""  # the tokenizer adds it
         return [
             f"messages = {messages!r}",
             *tools,
             f"text = tokenizer.apply_chat_template(json.dumps(messages){argument}, add_generation_prompt=True)",
-            "tokens = tokenizer.encode(text)",
+            f"tokens = tokenizer.encode(text{bos})",
         ]
     columns = {name: f"your {name}" for name in prompt.columns}
     terms = []

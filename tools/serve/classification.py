@@ -71,6 +71,8 @@ def render(body: ClassifyRequest, prompt: Prompt, chat_prompt: ChatPrompt) -> tu
             raise RequestError(400, f"{param}: {error}", param) from error
     rows = [body.row] if body.row is not None else body.rows or []
     param = "rows" if body.row is None else "row"
+    if prompt.prompt is None:
+        raise RequestError(400, f"{param}: this model answers conversations and has no columns; send text or texts", param)
     for row in rows:
         check_columns(row, prompt, param)
     return [prompt.render_prompt(row) for row in rows], param

@@ -110,10 +110,13 @@ class Service:
 
     def label_completions(self) -> tuple[str, ...] | None:
         """What the model learned to write for each label; None if that contains columns whose values are unknown here."""
-        columns = column_names(self.prompt.completion or "")
+        labels = self.prompt.labels or ()
+        if self.prompt.completion is None:
+            return tuple(map(self.chat_prompt.completion, labels))
+        columns = column_names(self.prompt.completion)
         if len(columns) > 1:
             return None
-        return tuple(self.prompt.render_completion({columns[0]: label}) for label in self.prompt.labels or ())
+        return tuple(self.prompt.render_completion({columns[0]: label}) for label in labels)
 
     def close(self, at_once: bool = False) -> None:
         """Refuses new requests; those accepted are answered within `settings.grace` seconds, or not at all."""

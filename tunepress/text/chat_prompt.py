@@ -4,12 +4,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jinja2 import TemplateError
 
 from tunepress.core.errors import InputError
 from tunepress.text.chat_template import ChatTemplate, special_tokens
-from tunepress.text.conversation import Message, Tools, normalize
+from tunepress.text.conversation import Message, Tools, normalize, segments
 from tunepress.text.prompt import FILE_NAME, Prompt
 from tunepress.text.template import escape
 
@@ -57,15 +58,24 @@ class ChatPrompt:
     def render_text(self, text: str) -> str:
         """The prompt for a text: the question itself, the columns of a row as a JSON object, or a JSON list of messages.
 
+        A model that was not trained in a chat template takes a list of messages as a text.
+
         Raises:
             InputError: the model cannot answer it.
         """
-        if messages := _messages(text):
+        if self.trained and (messages := _messages(text)):
             return self.render(messages).prompt
         if not self._conversations:
             return self._prompt.render_prompt(self._prompt.parse_row(text))
         system = [{"role": "system", "content": self._prompt.system}] if self._prompt.system else []
         return self.render([*system, {"role": "user", "content": text}], self._prompt.tools).prompt
+
+    def completion(self, answer: str) -> str:
+        """What a model of conversations learned to write for an answer."""
+        assert self._template
+        messages = normalize([{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}])
+        turn: str = segments(messages, [1], self._template, self._prompt.tools)[-1]["text"]
+        return turn
 
     def render(self, messages: Sequence[Message], tools: Tools | None = None) -> RenderedChat:
         """The prompt that asks for the answer to `messages`.
@@ -78,6 +88,8 @@ class ChatPrompt:
             raise InputError("the last must be the user's, or the result of a tool")
         if self.trained and self._template:
             text = self._template.render(messages, tools=tools)
+            if hidden := [name for name in map(_name, tools or ()) if name not in text]:
+                raise InputError(f"the model's chat template does not show the tool {hidden[0]!r}; send no tools")
             return RenderedChat(text.removeprefix(self._prompt.bos_token), from_template=True)
         if len(messages) == 1 and not tools:
             row = self._prompt.parse_row(messages[0]["content"].strip())
@@ -86,6 +98,14 @@ class ChatPrompt:
             "this model was trained on single texts, not on conversations; send one message, the user's, "
             "or a whole prompt to /v1/completions"
         )
+
+
+def _name(tool: dict[str, Any]) -> str:
+    function = tool.get("function", tool)
+    name = function.get("name") if isinstance(function, dict) else None
+    if not isinstance(name, str) or not name:
+        raise InputError('a tool must be {"type": "function", "function": {"name": "...", ...}}')
+    return name
 
 
 def _messages(text: str) -> list[Message] | None:

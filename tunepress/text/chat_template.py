@@ -90,6 +90,13 @@ class ChatTemplate:
             raise InputError(f"the model's chat template rejects the messages ({one_line(error)})") from error
 
 
+def with_variables(source: str, variables: Mapping[str, Any]) -> str:
+    """A template with default values of variables, for programs that do not pass them."""
+    names = filter(str.isidentifier, variables)
+    defaults = [f"{{%- if {name} is not defined %}}{{%- set {name} = {variables[name]!r} %}}{{%- endif %}}" for name in names]
+    return "".join(defaults) + source
+
+
 def tokenizer_config(folder: Path) -> dict[str, Any]:
     path = folder / "tokenizer_config.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

@@ -170,9 +170,7 @@ def _text(content: Any, where: str) -> str:
     if isinstance(content, list):
         parts = [part.get("text") if isinstance(part, dict) and part.get("type", "text") == "text" else None for part in content]
         if any(not isinstance(part, str) for part in parts):
-            raise InputError(
-                f'{where}: content must be text, or parts {{"type": "text", "text": "..."}} without images'
-            )
+            raise InputError(f'{where}: content must be text, or parts {{"type": "text", "text": "..."}} without images')
         content = "".join(map(str, parts))
     if not isinstance(content, str | None):
         raise InputError(f"{where}: content must be text, got {type(content).__name__}")
