@@ -248,7 +248,9 @@ def test_templates_of_a_queue_have_line_breaks() -> None:
 def test_a_template_in_a_file_is_what_yaml_says(root: Path, tmp_path: Path) -> None:
     text = compose().replace("text_template: '### Text: {phrase}", r"text_template: '### \n Text: {phrase}")
     (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
-    assert load(Rows, ["data.labels=null"], tmp_path / "params.yaml").data.text_template.startswith(r"### \n Text: {phrase}")
+    template = load(Rows, ["data.labels=null"], tmp_path / "params.yaml").data.text_template
+    assert template
+    assert template.startswith(r"### \n Text: {phrase}")
 
 
 def test_readmes_own_command_gives_the_rows_that_it_shows(root: Path) -> None:
