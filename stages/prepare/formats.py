@@ -274,7 +274,7 @@ def added_bos(encoder: Encoder) -> str:
 
 
 def check_label(expected: str, row: Row, data: Data) -> None:
-    """Raises InputError if there are labels and the answer is none of them."""
+    """Raises InputError if there are labels and the answer is not one of them."""
     if data.labels and expected not in data.labels:
         cure = "add it or correct the row; in YAML, numbers, true and false need quotes"
         raise InputError(f"{row.source}: label {expected!r} is not in data.labels ({', '.join(data.labels)}); {cure}")

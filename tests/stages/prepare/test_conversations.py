@@ -125,16 +125,16 @@ def test_what_is_learned_is_what_the_assistant_said_and_its_end(name: str) -> No
     row = {"source": "here", "segments": rows.segments(Row("here", {"messages": messages}))}
     prompt = rows.prompt()
     encoder = Encoder(encoder.tokenizer, list(prompt.eos_token_ids))
-    said = [message["content"] for message in messages if message["role"] == "assistant"]
+    answers = [message["content"] for message in messages if message["role"] == "assistant"]
     thoughts = "<think>\n\n</think>\n\n" if name == "qwen3" else ""
     end = encoder.tokenizer.convert_tokens_to_ids(family.tokens[-1])
     if name == "qwen3":
-        said = said[-1:]
+        answers = answers[-1:]
     (encoded,) = encoder.encode_segments([row])
     learned = [tokens for tokens, segment in zip(encoded, row["segments"], strict=True) if segment["train"]]
-    assert [encoder.tokenizer.decode(tokens[:-1]).strip() for tokens in learned] == [thoughts + text for text in said]
-    assert [tokens[-1] for tokens in learned] == [end] * len(said)
-    assert [turn.expected for turn in turns(row)] == [(thoughts + text).strip() for text in said]
+    assert [encoder.tokenizer.decode(tokens[:-1]).strip() for tokens in learned] == [thoughts + text for text in answers]
+    assert [tokens[-1] for tokens in learned] == [end] * len(answers)
+    assert [turn.expected for turn in turns(row)] == [(thoughts + text).strip() for text in answers]
 
     whole = encoder.tokenizer.apply_chat_template(messages, tokenize=False)
     text = joined(row)
@@ -177,9 +177,9 @@ def test_thoughts_are_learned_where_the_template_shows_them() -> None:
         "<think>\nBe kind.\n</think>\n\nYou are welcome."
     )
     quiet = rows_of(encoder_of(FAMILIES["qwen3"]), train_on="last", chat_template_kwargs={"enable_thinking": False})
-    asked, answered = quiet.segments(Row("here", {"messages": dialogue(False)}))
-    assert asked["text"].endswith("<think>\n\n</think>\n\n")
-    assert answered["text"] == "You are welcome. How can I help?<|im_end|>"
+    question, answer = quiet.segments(Row("here", {"messages": dialogue(False)}))
+    assert question["text"].endswith("<think>\n\n</think>\n\n")
+    assert answer["text"] == "You are welcome. How can I help?<|im_end|>"
 
 
 def test_a_system_message_that_the_template_refuses_is_refused_by_name() -> None:
