@@ -25,16 +25,29 @@ TWO = Prompt("{Question} ({First Name})\n", "{Best Answer}", None, source_max_le
 TEXTS = ["What a day!", 'It\'s "fine", $HOME and `pwd` \\n {phrase}', "Ça va? 🎉", "two words"]
 
 
+TOOL = {"type": "function", "function": {"name": "status", "parameters": {"type": "object"}}}
+CHATML = Path(__file__).parents[3].joinpath("conf/chat_templates/chatml.jinja").read_text(encoding="utf-8")
+CHAT = Prompt(None, None, None, 400, 12, chat_template=CHATML, system="Be brief.", tools=[TOOL])
+OPENING = f"""<|im_start|>system
+Be brief.
+
+Tools:
+{json.dumps(TOOL["function"])}
+To use one, write <tool_call>{{"name": ..., "arguments": {{...}}}}</tool_call><|im_end|>
+"""
+
+
 @pytest.fixture(scope="module")
 def project(tiny_phi3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project's folder with an int4 model of a one-column prompt, and one of two columns in models/two."""
+    """A project's folder with an int4 model of a one-column prompt, one of two in models/two, of conversations in models/chat."""
     folder = tmp_path_factory.mktemp("predict")
     build(recipe(block_size=32, accuracy_level=4, is_symmetric=True), tiny_phi3, folder / ONNX)
-    (folder / "models/two").mkdir()
-    for file in (folder / ONNX).iterdir():
-        (folder / "models/two" / file.name).symlink_to(file)
+    for name, prompt in (("two", TWO), ("chat", CHAT)):
+        (folder / "models" / name).mkdir()
+        for file in (folder / ONNX).iterdir():
+            (folder / "models" / name / file.name).symlink_to(file)
+        prompt.save(folder / "models" / name)
     ONE.save(folder / ONNX)
-    TWO.save(folder / "models/two")
     return folder
 
 
@@ -96,6 +109,32 @@ def test_a_line_without_all_columns_is_refused(text: str, project: Path, root: P
     assert done.returncode == 1
     assert done.stderr.startswith("predict: line 1: this model needs a JSON object")
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", ["Where's {A1}? 🎉", "[1, 2]", '{"role": "user", "content": "x"}'])
+def test_a_text_is_asked_with_the_system_message_and_the_tools_of_training(text: str, project: Path, root: Path) -> None:
+    prompt = f"{OPENING}<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"
+    assert answered(run_predict(project, "--model", "models/chat", text)) == expected(project, prompt)
+
+
+def test_a_json_list_of_messages_is_a_conversation(project: Path, root: Path) -> None:
+    call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "status", "arguments": {"order": "A1"}}}]}
+    messages = [{"role": "user", "content": "Where's A1?"}, call, {"role": "tool", "content": "late"}]
+    prompt = (
+        "<|im_start|>user\nWhere's A1?<|im_end|>\n<|im_start|>assistant\n"
+        '<tool_call>{"name": "status", "arguments": {"order": "A1"}}</tool_call><|im_end|>\n'
+        "<|im_start|>tool\nlate<|im_end|>\n<|im_start|>assistant\n"
+    )
+    done = run_predict(project, "--model", "models/chat", variable=json.dumps(messages, indent=1))
+    assert answered(done) == expected(project, prompt)
+    done = run_predict(project, "--model", "models/chat", stdin=f"{json.dumps(messages)}\n{json.dumps(messages[:2])}\n")
+    assert done.stdout == expected(project, prompt)
+    assert (done.returncode, done.stderr) == (1, "predict: line 2: the last must be the user's, or the result of a tool\n")
+
+
+def test_a_model_of_texts_takes_a_list_of_messages_as_a_text(project: Path, root: Path) -> None:
+    text = json.dumps([{"role": "user", "content": "a"}])
+    assert answered(run_predict(project, text)) == expected(project, of_one(text))
 
 
 def test_no_model_is_told_in_one_line(tmp_path: Path, root: Path) -> None:
