@@ -25,6 +25,7 @@ EXAMPLES = {  # paths that a reader creates, and folders of MLflow
     "data/model/",
     "data/tokenizer/",
     "conf/data/reviews.yaml",
+    "conf/experiment/mine.jinja",
     "conf/experiment/mine.yaml",
     "data/inputs/rows.jsonl",
     "data/inputs/tone.jsonl",

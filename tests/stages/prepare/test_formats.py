@@ -127,8 +127,8 @@ def test_weights_and_the_last_turn(encoder: Encoder) -> None:
     assert ANSWER in last[0]["text"]
     unlearned = [MESSAGES[0], {**MESSAGES[1], "weight": 0}, *MESSAGES]
     assert segments_of({"messages": unlearned}, encoder) == last
-    asked = segments_of({"messages": talk}, encoder, roles_to_train=["user", "assistant"])
-    assert [part["expected"] for part in asked if part["train"]] == [QUESTION, ANSWER] * 2
+    both = segments_of({"messages": talk}, encoder, roles_to_train=["user", "assistant"])
+    assert [part["expected"] for part in both if part["train"]] == [QUESTION, ANSWER] * 2
 
 
 @pytest.mark.parametrize(
