@@ -1,8 +1,8 @@
 """identify: finds the current version of each remote file of rows, without downloading it.
 
-DVC runs it every time, because nothing on this machine shows whether a remote file has changed. Its output,
-data/identified/files.json or test_files.json, is in git: if a remote file changes, so does the output, and only then
-`collect` runs. If a server does not answer, the version in the output stays.
+DVC runs it every time, because nothing on this machine shows whether a remote file has changed. Its output, such as
+data/identified/files.json, is in git: if a remote file changes, so does the output, and only then `collect` runs. If a server
+does not answer, the version in the output stays.
 """
 
 import sys
@@ -26,7 +26,8 @@ class Config:
 
 def main(which: str, cfg: Config) -> str:
     """Writes data/identified/<which>.json."""
-    urls = remote_urls({"files": cfg.data.files, "test_files": cfg.data.test_files}[which])
+    lists = {"files": cfg.data.files, "validation_files": cfg.data.validation_files, "test_files": cfg.data.test_files}
+    urls = remote_urls(lists[which])
     output = IDENTIFIED / f"{which}.json"
     known = read_identities(which) if output.exists() else []
     current = identify(urls, {identity.url: identity for identity in known})

@@ -13,6 +13,8 @@ from omegaconf import OmegaConf
 from tools.cli.params import compose
 from tools.search.space import values_of
 from tunepress.config.data import Data as DataSection
+from tunepress.config.watched import UNUSED
+from tunepress.config.watched import watched as watched_files
 from tunepress.core.errors import InputError
 from tunepress.core.keys import FORMER
 from tunepress.core.params import load
@@ -119,7 +121,7 @@ def test_a_file_that_the_builder_reads_is_watched() -> None:
 # rows
 
 
-@pytest.mark.parametrize("name", ["files", "test_files"])
+@pytest.mark.parametrize("name", ["files", "validation_files", "test_files"])
 @pytest.mark.parametrize("file", ["data/raw/own.jsonl", "https://example.org/rows.jsonl"])
 def test_a_single_file_is_like_a_list_of_one(name: str, file: str, root: Path, tmp_path: Path) -> None:
     single, listed = f"data.{name}='{file}'", f"data.{name}=['{file}']"
@@ -151,42 +153,104 @@ def test_rows_that_lie_here_ask_for_no_stage() -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "remote", "collected", "tracked"),
+    ("overrides", "remote", "collected", "rows"),
     [
-        (["data.files=[abfs://rows/a.jsonl]"], ["files"], "data/collected/files", "stages/prepare/stage.py"),
-        (["data.test_files=[s3://rows/a.csv]"], ["test_files"], "data/collected/test_files", "data/raw/tone.jsonl"),
-        (["data.files=[abfs://rows/a.jsonl,own/b.jsonl]"], ["files"], "data/collected/files", "own/b.jsonl"),
+        (["data.files=[abfs://rows/a.jsonl]"], ["files"], "data/collected/files", []),
+        (["data.test_files=[s3://rows/a.csv]"], ["test_files"], "data/collected/test_files", ["data/raw/tone.jsonl"]),
+        (["data.files=[abfs://rows/a.jsonl,own/b.jsonl]"], ["files"], "data/collected/files", ["own/b.jsonl"]),
         (
-            ["data.files=[abfs://rows/a.jsonl]", "data.test_files=['https://example.org/a.csv']"],
+            ["data.files=[abfs://rows/a.jsonl]", "data.test_files=['https://example.org/a.csv.gz']"],
             ["files", "test_files"],
             "data/collected",
-            "stages/prepare/stage.py",
+            [],
+        ),
+        (
+            ["data.validation_files=abfs://rows/a.tsv", "data.test_files=b.csv"],
+            ["validation_files"],
+            "data/collected/validation_files",
+            ["data/raw/tone.jsonl", "b.csv"],
         ),
     ],
 )
 def test_rows_from_elsewhere_are_watched_where_they_are_collected(
-    overrides: list[str], remote: list[str], collected: str, tracked: str
+    overrides: list[str], remote: list[str], collected: str, rows: list[str]
 ) -> None:
     composed = watched(*overrides)
-    assert (composed.remote, composed.collected, composed.data) == (remote, collected, tracked)
+    assert (composed.remote, composed.collected, watched_rows(*overrides)) == (remote, collected, rows)
+
+
+def watched_rows(*overrides: str) -> list[str]:
+    """The paths of rows that DVC watches, without the files that fill the other dependencies."""
+    paths = list(watched(*overrides).data)
+    assert len(paths) == len(set(paths)) == len(UNUSED)
+    return [path for path in paths if path not in UNUSED]
+
+
+def test_unused_dependencies_on_rows_are_modules_of_prepare() -> None:
+    assert all(Path(path).is_file() for path in UNUSED)
 
 
 def test_a_folder_of_rows_is_watched_where_it_is_read(tmp_path: Path) -> None:
     folder = f"data.path={tmp_path}"
-    assert watched("data.files=[]", folder).data == str(tmp_path)
-    assert watched("data.files=[]", folder, f"data.test_files=[{tmp_path}/test.csv]").data == str(tmp_path)
-    assert watched(folder).data == "data/raw/tone.jsonl"
-    assert watched("data.files=[]", "data.path=someone/rows").data == "stages/prepare/stage.py"
+    assert watched_rows("data.files=[]", folder) == [str(tmp_path)]
+    assert watched_rows("data.files=[]", folder, f"data.test_files=[{tmp_path}/test.csv]") == [str(tmp_path)]
+    assert watched_rows(folder) == ["data/raw/tone.jsonl"]
+    assert watched_rows("data.files=[]", "data.path=someone/rows") == []
 
 
-def test_files_of_a_folder_elsewhere_are_watched_by_their_folder(tmp_path: Path) -> None:
-    assert watched(f"data.files=[{tmp_path}/a.csv,{tmp_path}/b.csv]").data == str(tmp_path)
-    assert watched("data.files=[data/raw/a.csv,data/raw/own/b.csv]").data == "data/raw"
+@pytest.mark.parametrize(
+    ("files", "rows"),
+    [
+        ("/else/a.csv,/else/b.csv", ["/else/a.csv", "/else/b.csv"]),
+        ("a.csv,b.csv,a.csv", ["a.csv", "b.csv"]),
+        ("data/a.csv,data/b.csv", ["data/a.csv", "data/b.csv"]),
+        ("rowsA/,./rowsB", ["rowsA", "rowsB"]),
+        ("/else/a.csv,own/b.csv,../c.csv", ["/else/a.csv", "own/b.csv", "../c.csv"]),
+        ("data/raw,data/raw/tone.jsonl", ["data/raw"]),
+        ("data/raw/*.jsonl,data/own/**/*.csv", ["data/raw", "data/own"]),
+        ("a/1.csv,a/2.csv,a/3.csv,4.csv,b/5.csv,b/6.csv,7.csv", ["a", "4.csv", "b/5.csv", "b/6.csv", "7.csv"]),
+    ],
+)
+def test_each_file_of_rows_is_watched(files: str, rows: list[str]) -> None:
+    assert watched_rows(f"data.files=[{files}]") == rows
+    assert watched_rows(f"data.files={files.split(',')[0]}", f"data.test_files=[{files}]") == rows
 
 
-@pytest.mark.parametrize("files", ["a.csv,b.csv", "data/a.csv,b.csv", "/a.csv,b.csv"])
-def test_files_whose_folder_would_be_the_project_are_refused(files: str) -> None:
-    assert "theirs would be the whole project; put them in a folder of their own" in refused(f"data.files=[{files}]")
+def test_a_file_of_this_project_is_watched_by_its_relative_path(root: Path) -> None:
+    assert watched_rows(f"data.files={root}/data/raw/tone.jsonl") == ["data/raw/tone.jsonl"]
+
+
+def test_a_pattern_beside_outputs_is_watched_by_the_files_that_match(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("b.csv", "a.csv", "c.txt"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    assert [path for path in watched_files("*.csv") if path not in UNUSED] == ["a.csv", "b.csv"]
+
+
+@pytest.mark.parametrize(
+    ("files", "problem"),
+    [
+        (
+            "data/prepared/train.jsonl",
+            "is written by the pipeline, in data/prepared; copy it to another folder, such as data/own",
+        ),
+        ("data", "the folder also has data/collected, which the pipeline writes; put the rows in a folder such as data/own"),
+        (".", "the folder also has data/collected, which the pipeline writes; put the rows in a folder such as data/own"),
+        ("*.csv", "no file matches this pattern (data.files)"),
+        (
+            "1.csv,2.csv,3.csv,4.csv,5.csv,6.csv,7.csv",
+            "7 paths are more than the 6 that DVC watches; put the files in a folder of",
+        ),
+    ],
+)
+def test_rows_that_cannot_be_watched_are_refused_with_the_cure(files: str, problem: str) -> None:
+    name = "data.files" if "," in files else files
+    assert f"{name}: {problem}" in refused(f"data.files=[{files}]")
+
+
+def test_no_rows_are_refused() -> None:
+    assert "data.files: is empty; name a file, or a dataset in data.path" in refused("data.files=[]")
+    assert "data.files: must be a path, an address or a list of them, got ['']" in refused("data.files=['']")
 
 
 def test_a_datastore_becomes_an_address() -> None:

@@ -20,7 +20,7 @@ from tunepress.core.errors import InputError
 from tunepress.core.files import atomic_output, write_json, write_jsonl
 from tunepress.core.paths import BASE, METRICS, PREPARED
 from tunepress.models.hf_model import check_base_context, load_encoder
-from tunepress.remote.collected import local_paths
+from tunepress.remote.collected import LISTS, local_paths
 from tunepress.text.packing import Corpus, pack
 from tunepress.text.prompt import Prompt
 from tunepress.text.segments import answer, last_turn
@@ -65,29 +65,30 @@ def describe_caps(metrics: dict[str, Any]) -> str:
 
 def prepare(data: Data, seed: int, encoder: Encoder) -> tuple[Prompt, dict[str, list[dict[str, Any]]], dict[str, Any]]:
     """Reads, checks, cleans and splits the rows; returns the prompt, the splits and the metrics."""
-    raw = read_files(local_paths(data.files, "files")) if data.files else read_dataset(data)
-    raw_test = read_files(local_paths(data.test_files, "test_files"))
-    format, rows_of = row_format(raw, data, encoder)
+    raw = read_rows(data)
+    format, rows_of = row_format(raw["files"], data, encoder)
     if data.format is None and format is not Format.template:
         print(f"prepare: the rows have the format {format.value}; data.format overrides")
-    unique = deduplicate((convert(row, rows_of) for row in raw), bool(data.labels))
-    unique_test = deduplicate((convert(row, rows_of) for row in raw_test), bool(data.labels))
+    unique = {key: deduplicate((convert(row, rows_of) for row in rows), bool(data.labels)) for key, rows in raw.items()}
     prompt = rows_of.prompt()
     encoder = replace(encoder, eos_token_ids=list(prompt.eos_token_ids))
-    report_conflicts(unique.conflicts + unique_test.conflicts)
-    rows, overlong, truncated = fit(unique.rows, data, encoder)
-    test, overlong_test, truncated_test = fit(unique_test.rows, data, encoder)
+    report_conflicts([row for part in unique.values() for row in part.conflicts])
+    fitting = {key: fit(part.rows, data, encoder) for key, part in unique.items()}
+    rows, validation, test = (fitting[key][0] for key in LISTS)
     check_labels(rows, data)
-    if data.test_files and not test:
-        raise InputError("data.test_files: no rows are left; all were dropped as duplicates, conflicts or overlong")
-    splits = split(rows, bool(data.labels), 0.0 if test else data.test_size, data.eval_dataset_size, seed)
+    for key in LISTS[1:]:
+        if raw[key] and not fitting[key][0]:
+            raise InputError(f"data.{key}: no rows are left; all were dropped as duplicates, conflicts or overlong")
+    shares = (0.0 if test else data.test_size, 0.0 if validation else data.eval_dataset_size)
+    splits = split(rows, bool(data.labels), *shares, seed)
+    splits["validation"] += validation
     splits["test"] += test
     shared = overlap(splits)
     if shared:
         raise InputError(
-            f"{shared[0]['source']}: this prompt is also in the training rows, {len(shared)} in all; remove them from one"
+            f"{shared[0]['source']}: this prompt is also in another split, {len(shared)} in all; remove them from one"
         )
-    lengths = [row["length"] for row in rows + test]
+    lengths = [row["length"] for row in rows + validation + test]
     sizes = {name: len(members) for name, members in splits.items()}
     splits["train"] = in_sequences(splits["train"], data, seed)
     for name in ("validation", "test"):
@@ -95,16 +96,16 @@ def prepare(data: Data, seed: int, encoder: Encoder) -> tuple[Prompt, dict[str, 
         splits[name] = cap(splits[name], getattr(data, key), key, bool(data.labels), seed)
     capped = {name: sizes[name] - len(members) for name, members in splits.items()}
     metrics = {
-        "rows": len(raw) + len(raw_test),
+        "rows": sum(map(len, raw.values())),
         "dropped": {
-            "duplicates": len(unique.duplicates) + len(unique_test.duplicates),
-            "conflicting_labels": len(unique.conflicts) + len(unique_test.conflicts),
-            "overlong": overlong + overlong_test,
+            "duplicates": sum(len(part.duplicates) for part in unique.values()),
+            "conflicting_labels": sum(len(part.conflicts) for part in unique.values()),
+            "overlong": sum(overlong for _, overlong, _ in fitting.values()),
             "max_samples": capped["train"],
             "max_validation_samples": capped["validation"],
             "max_test_samples": capped["test"],
         },
-        "truncated": truncated + truncated_test,
+        "truncated": sum(truncated for _, _, truncated in fitting.values()),
         "overlap_between_splits": len(shared),
         "splits": {name: len(members) for name, members in splits.items()},
         "train_sequences": splits["train"][-1]["sequence"] + 1,
@@ -113,18 +114,21 @@ def prepare(data: Data, seed: int, encoder: Encoder) -> tuple[Prompt, dict[str, 
         "source_max_len": data.source_max_len,
     }
     if data.labels:
-        metrics["labels"] = dict(sorted(Counter(last_turn(row).expected for row in rows + test).items()))
+        metrics["labels"] = dict(sorted(Counter(last_turn(row).expected for row in rows + validation + test).items()))
     if rows_of.special_tokens:
         report_special_tokens(rows_of.special_tokens)
         metrics["special_tokens"] = dict(sorted(rows_of.special_tokens.items()))
     return replace(prompt, max_new_tokens=max(row["longest"] for row in splits["train"])), splits, metrics
 
 
-def read_dataset(data: Data) -> list[Row]:
-    """Reads the dataset that data.path names."""
+def read_rows(data: Data) -> dict[str, list[Row]]:
+    """Reads the rows of each of LISTS; those of data.path if data.files is empty."""
+    raw = {key: read_files(local_paths(getattr(data, key), key)) for key in LISTS}
+    if data.files:
+        return raw
     if not data.path:
         raise InputError("data.files: is empty; name a file, or a dataset in data.path")
-    return read_hub(data.path, data.name, data.revision, data.split)
+    return raw | {"files": read_hub(data.path, data.name, data.revision, data.split)}
 
 
 def convert(row: Row, rows_of: RowFormat) -> dict[str, Any]:

@@ -137,7 +137,10 @@ def test_a_collection_is_whole_or_not_there(sections: identify.Config, files: Fi
 @pytest.mark.parametrize("stage", ["identify", "collect"])
 def test_the_list_must_be_named(stage: str, root: Path) -> None:
     done = subprocess.run([sys.executable, "-m", f"stages.{stage}"], cwd=root, capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stderr) == (1, f"{stage}: name a list: python -m stages.{stage} {{files,test_files}}\n")
+    assert (done.returncode, done.stderr) == (
+        1,
+        f"{stage}: name a list: python -m stages.{stage} {{files,validation_files,test_files}}\n",
+    )
 
 
 # what is an extra

@@ -25,6 +25,7 @@ from tunepress.config.params import Params, key_problem
 from tunepress.core.errors import InputError
 from tunepress.core.keys import flatten
 from tunepress.remote import addresses
+from tunepress.remote.collected import LISTS
 from tunepress.text import labels
 
 
@@ -58,13 +59,15 @@ def problem(groups: Mapping[str, Any]) -> str | None:
 
 
 def rows(data: Data) -> str | None:
-    for name in ("files", "test_files"):
+    for name in LISTS:
         files = getattr(data, name)
-        if not all(isinstance(file, str) for file in files):
+        if not all(isinstance(file, str) and file for file in files):
             return f"data.{name}: must be a path, an address or a list of them, got {files}"
         for file in filter(addresses.is_remote, files):
             if wrong := addresses.url_problem(file):
                 return wrong
+    if not data.files and not data.path:
+        return "data.files: is empty; name a file, or a dataset in data.path"
     return labels.labels_problem(data.labels or [])
 
 

@@ -59,7 +59,8 @@ class Datastore:
 class Data:
     """Rows and their template."""
 
-    files: Any  # a path, an address, or a list of them; as an attribute it is always a list[str]
+    files: Any  # a path, a folder, a pattern, an address, or a list of them; as an attribute it is always a list[str]
+    validation_files: Any  # the same; validation rows of your own; empty: a share of the rows, eval_dataset_size
     test_files: Any  # the same; a test set of your own; empty: a share of the rows, test_size
     # read when `files` is empty; the names are those of datasets.load_dataset
     path: str | None  # a dataset of the Hugging Face Hub, or a folder
@@ -94,9 +95,10 @@ class Data:
     datastore: Datastore | None = None
 
     def __post_init__(self) -> None:
-        self.files, self.test_files = as_list(self.files), as_list(self.test_files)
+        for name in ("files", "validation_files", "test_files"):
+            setattr(self, name, as_list(getattr(self, name)))
 
 
 def as_list(files: Any) -> list[Any]:
-    """The value of data.files or data.test_files as a list: a single path is a list of one, null an empty list."""
+    """The value of data.files or another list of files as a list: a single path is a list of one, null an empty list."""
     return [] if files is None else list(files) if isinstance(files, Sequence) and not isinstance(files, str) else [files]

@@ -42,7 +42,7 @@ class Dvc:
 
     checked: bool  # by tunepress/config/checks.py
     base_model: str
-    data: str
+    data: list[str]
     build: str
     evaluate: str
     remote: list[str]

@@ -9,8 +9,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from tunepress.config.checks import check_composed
 from tunepress.config.data import Datastore, as_list
+from tunepress.config.watched import watched
 from tunepress.core.errors import InputError
-from tunepress.remote.addresses import is_remote
 from tunepress.remote.collected import COLLECTED, remote_lists
 
 
@@ -20,21 +20,9 @@ def register() -> None:
         OmegaConf.register_new_resolver(name, resolver, replace=True)
 
 
-def tracked(otherwise: str, *paths: Any) -> str:
-    """The one path that covers `paths`, for a dependency in dvc.yaml, whose list of dependencies has a fixed length.
-
-    A single path is itself; several are their closest common folder; none is `otherwise`. Addresses are not paths.
-    """
-    local = [path for part in paths for path in as_list(part) if isinstance(path, str) and not is_remote(path)]
-    if len(local) < 2:
-        return os.path.commonpath(local) if local else otherwise
-    common = Path(os.path.commonpath([os.path.abspath(path) for path in local]))  # noqa: PTH100  (a link stays a link)
-    if Path.cwd().is_relative_to(common):
-        raise InputError(
-            f"{', '.join(local)}: DVC watches one folder that holds them all, and theirs would be the whole project; "
-            "put them in a folder of their own, as data/own"
-        )
-    return str(common) if all(map(os.path.isabs, local)) else os.path.relpath(common)
+def tracked(otherwise: str, path: str | None) -> str:
+    """A path for a dependency in dvc.yaml, or `otherwise` if there is none."""
+    return otherwise if path is None else path
 
 
 def local_dataset(files: Any, path: str | None) -> str | None:
@@ -68,6 +56,7 @@ def module_file(function: str | None) -> str | None:
 RESOLVERS: dict[str, Callable[..., Any]] = {
     "check": check_composed,
     "tracked": tracked,
+    "watched": watched,
     "local_dataset": local_dataset,
     "remote": remote,
     "collected": collected,

@@ -12,6 +12,7 @@ from tunepress.core.params import load
 PARAMS = """\
 data:
   files: [a.jsonl]
+  validation_files: []
   test_files: []
   path: null
   name: null
@@ -86,7 +87,7 @@ def test_overrides_come_after_the_file(params: Path) -> None:
     assert load(Config, [], params).seed == 3
 
 
-@pytest.mark.parametrize("name", ["files", "test_files"])
+@pytest.mark.parametrize("name", ["files", "validation_files", "test_files"])
 def test_a_single_path_is_a_list_of_one(params: Path, name: str) -> None:
     assert getattr(load(Config, [f"data.{name}=b.jsonl"], params).data, name) == ["b.jsonl"]
     assert getattr(load(Config, [f"data.{name}=null"], params).data, name) == []
@@ -130,7 +131,7 @@ def test_an_unknown_key_comes_with_the_nearest_one(params: Path, key: str, neare
 
 def test_an_unknown_key_like_no_other_comes_with_all_keys(params: Path) -> None:
     message = refused(params, "+data.zzzz=1")
-    assert "unknown key data.zzzz; known here: files, test_files, " in message
+    assert "unknown key data.zzzz; known here: files, validation_files, test_files, " in message
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import pytest
 from dvc.repo import Repo
 
 from tunepress.core.pipeline import commands
+from tunepress.remote.collected import LISTS
 
 
 def test_the_commands_are_those_that_dvc_runs(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -16,9 +17,7 @@ def test_the_commands_are_those_that_dvc_runs(root: Path, monkeypatch: pytest.Mo
 
 def test_rows_from_elsewhere_have_stages_of_their_own(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root)
-    brought = commands(["files", "test_files"]).items() - commands([]).items()
+    brought = commands(LISTS).items() - commands([]).items()
     assert dict(brought) == {
-        f"{stage}@{name}": f"python -m stages.{stage} {name}"
-        for stage in ("identify", "collect")
-        for name in ("files", "test_files")
+        f"{stage}@{name}": f"python -m stages.{stage} {name}" for stage in ("identify", "collect") for name in LISTS
     }
