@@ -19,7 +19,7 @@ Tokens = list[int]
 Example = dict[str, Tokens]  # `input_ids` and `labels` of the same length
 
 IGNORE_INDEX = -100  # the label that transformers excludes from the loss
-CONTEXT = 32  # characters before a text that can change its tokens: no special token is longer
+CONTEXT = 20  # characters before a text that can change its tokens: those of a special token
 
 
 def truncate(completion: Tokens, prompt: Tokens, source_max_len: int | None) -> Tokens:
@@ -116,7 +116,12 @@ class Encoder:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def _batch(self, texts: list[str], add_special_tokens: bool = False) -> list[Tokens]:
-        return list(self.tokenizer(texts, add_special_tokens=add_special_tokens)["input_ids"]) if texts else []
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is None:  # a tokenizer in Python
+            return [list(self.tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"]) for text in texts]
+        backend.no_truncation()
+        backend.no_padding()
+        return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=add_special_tokens)]
 
     def _ended(self, tokens: Tokens) -> Tokens:
         return tokens if tokens and tokens[-1] in self.eos_token_ids else [*tokens, self.eos_token_ids[0]]
