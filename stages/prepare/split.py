@@ -1,16 +1,23 @@
-"""Splits rows into train, validation and test: by prompt, with the same share of each label, and the same in every run."""
+"""Splits rows into train, validation and test: by prompt, with the same share of each label, and the same in every run.
+
+Rows are compared by what is before their first trained segment. Two prompts are the same if they differ only in Unicode form
+(NFC) or case. Prompts that differ only in white space or in compatibility characters (2² and 22) are different, but they are
+always in the same split. Of the texts only hashes are kept.
+"""
 
 import hashlib
 import unicodedata
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from tunepress.core.errors import InputError
-from tunepress.text.segments import answer, prompt_text
+import numpy as np
+from numpy.typing import NDArray
 
-Row = dict[str, Any]
+from tunepress.core.errors import InputError
+from tunepress.text.segments import prompt_text
+
+Row = dict[str, Any]  # with `segments`
 
 
 @dataclass(frozen=True)
@@ -23,83 +30,101 @@ class Deduplicated:
 
 
 def key(text: str) -> str:
-    """A key that is equal for texts that differ only in Unicode form, case or white space."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    """A key that is equal for texts that differ only in Unicode form or case."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold())
 
 
-def deduplicate(rows: Iterable[Row], exact: bool = False) -> Deduplicated:
-    """Keeps the first row of each prompt, and none if rows with the same prompt expect different answers.
+def deduplicate(rows: Iterable[Row], labels: bool = False) -> Deduplicated:
+    """Keeps the first of the rows with the same prompt and the same answer.
 
     Args:
-        rows: prepared rows.
-        exact: whether answers that differ only in Unicode form, case or white space are different, as labels are.
+        rows: the rows, in order.
+        labels: whether a prompt has only one answer; then rows with the same prompt and different answers are conflicts, and
+            none of them is kept.
     """
-    by_prompt: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        by_prompt[key(prompt_text(row))].append(row)
-    kept, duplicates, conflicts = [], [], []
-    for group in by_prompt.values():
-        if len({answer(row) if exact else key(answer(row)) for row in group}) > 1:
-            conflicts += group
-        else:
-            kept.append(group[0])
-            duplicates += group[1:]
-    return Deduplicated(kept, duplicates, conflicts)
+    rows = list(rows)
+    prompts = [_digest(key(prompt_text(row))) for row in rows]
+    conflicts: dict[bytes, list[Row]] = {}
+    if labels:
+        first_answers: dict[bytes, str] = {}
+        for row, prompt in zip(rows, prompts, strict=True):
+            answer = _first_answer(row)
+            if first_answers.setdefault(prompt, answer) != answer:
+                conflicts[prompt] = []
+    kept: list[Row] = []
+    duplicates: list[Row] = []
+    seen: set[bytes] = set()
+    for row, prompt in zip(rows, prompts, strict=True):
+        if prompt in conflicts:
+            conflicts[prompt].append(row)
+            continue
+        pair = _digest(_reply(row), prompt)
+        (duplicates if pair in seen else kept).append(row)
+        seen.add(pair)
+    return Deduplicated(kept, duplicates, [row for group in conflicts.values() for row in group])
 
 
 def split(rows: list[Row], stratify: bool, test_size: float, eval_dataset_size: float, seed: int) -> dict[str, list[Row]]:
-    """Splits rows of distinct prompts into train, validation and test, each in the order of `rows`.
+    """Splits rows into train, validation and test, each in the order of `rows`. All rows of a prompt are in the same split.
 
-    A row's split depends on a hash of the seed and its prompt, so an added row moves few others.
+    The split of a row depends on a hash of the seed and its prompt, so an added row moves few others.
 
     Args:
-        rows: prepared rows.
-        stratify: whether to take the same share of each `expected` value.
-        test_size: share of the rows for test; 0 for none.
-        eval_dataset_size: share of the rows for validation; 0 for none.
+        rows: the rows.
+        stratify: whether to take the same share of each label.
+        test_size: share of the prompts for test; 0 for none.
+        eval_dataset_size: share of the prompts for validation; 0 for none.
         seed: seed of the order within a label.
 
     Raises:
-        InputError: a share is out of range, or there are too few rows to fill a split.
+        InputError: a share is out of range, or there are too few prompts to fill a split.
     """
     for name, share in {"test_size": test_size, "eval_dataset_size": eval_dataset_size}.items():
         if not 0 <= share < 1:
             raise InputError(f"data.{name}: must be a share of the rows from 0 to below 1, got {share}")
     if test_size + eval_dataset_size >= 1:
         raise InputError(f"data.test_size + data.eval_dataset_size: {test_size + eval_dataset_size} leaves no training rows")
-    strata: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        strata[answer(row) if stratify else ""].append(row)
-    split_of: dict[str, str] = {}
-    for label, members in strata.items():
-        members.sort(key=lambda row: random_key(row, seed))
+    labels, label_of_row = _strata(rows, stratify)
+    prompts, prompt_of_row = np.unique(random_numbers(rows, seed), return_inverse=True)  # the prompts in their random order
+    label_of_prompt = np.full(len(prompts), len(labels))
+    np.minimum.at(label_of_prompt, prompt_of_row, label_of_row)  # like prompts may have different labels
+    split_of_prompt = np.empty(len(prompts), np.int8)
+    shares = {"test": test_size, "validation": eval_dataset_size, "train": 1.0}
+    for number in dict.fromkeys(label_of_row.tolist()):
+        label = labels[number]
+        members = np.flatnonzero(label_of_prompt == number)
         count = len(members)
-        sizes = {"test": round(test_size * len(members)), "validation": round(eval_dataset_size * len(members))}
-        sizes["train"] = len(members) - sum(sizes.values())
-        shares = {"test": test_size, "validation": eval_dataset_size, "train": 1.0}
+        sizes = {"test": round(test_size * count), "validation": round(eval_dataset_size * count)}
+        sizes["train"] = count - sum(sizes.values())
         for name, size in sizes.items():
-            if shares[name] and not size:
+            if count and shares[name] and not size:
                 of_label = f" of label {label!r}" if label else ""
-                raise InputError(f"data: {count} distinct rows{of_label} are too few for a {name} split; add rows")
-            for row in members[:size]:
-                split_of[prompt_text(row)] = name
-            del members[:size]
-    return {name: [row for row in rows if split_of[prompt_text(row)] == name] for name in ("train", "validation", "test")}
+                raise InputError(f"data: {count} distinct prompts{of_label} are too few for a {name} split; add rows")
+        split_of_prompt[members] = np.repeat(np.arange(len(sizes)), list(sizes.values()))
+    places = split_of_prompt[prompt_of_row].tolist()
+    split_rows: dict[str, list[Row]] = {name: [] for name in ("train", "validation", "test")}
+    names = list(shares)
+    for row, place in zip(rows, places, strict=True):
+        split_rows[names[place]].append(row)
+    return split_rows
 
 
-def random_key(row: Row, seed: int) -> bytes:
-    """A sort key for a random order of rows that is the same in every run."""
-    return hashlib.sha256(f"{seed}\n{key(prompt_text(row))}".encode()).digest()
+def random_numbers(rows: list[Row], seed: int) -> NDArray[np.uint64]:
+    """A number for each row that gives a random order, the same in every run.
+
+    It is the same for prompts that differ only in Unicode form, compatibility characters, case or white space.
+    """
+    return np.fromiter((_random_number(prompt_text(row), seed) for row in rows), np.uint64, len(rows))
 
 
 def cap(rows: list[Row], max_rows: int | None, name: str, stratify: bool, seed: int) -> list[Row]:
-    """Keeps at most `max_rows` of rows of distinct prompts, in their order; a smaller cap keeps a subset of a larger one's rows.
+    """Keeps at most `max_rows` rows, in their order; a smaller cap keeps a subset of a larger one's rows.
 
     Args:
-        rows: prepared rows.
+        rows: the rows.
         max_rows: the cap; None: all rows.
         name: the cap's key in `data`, for errors.
-        stratify: whether to take the same share of each `expected` value, and at least one row.
+        stratify: whether to take the same share of each label, and at least one row.
         seed: seed of the order within a label.
 
     Raises:
@@ -107,29 +132,68 @@ def cap(rows: list[Row], max_rows: int | None, name: str, stratify: bool, seed: 
     """
     if max_rows is None:
         return rows
-    strata: dict[str, list[Row]] = defaultdict(list)
-    for row in rows:
-        strata[answer(row) if stratify else ""].append(row)
-    minimum = max(1, len(strata))
+    labels, label_of_row = _strata(rows, stratify)
+    minimum = max(1, len(labels))
     if max_rows < minimum:
         reason = ", a row of each label" if stratify else ""
         raise InputError(f"data.{name}: must be at least {minimum}{reason}, or null for no cap, got {max_rows}")
     if max_rows >= len(rows):
         return rows
-    ranked: list[tuple[float, bytes, str]] = []
-    for members in strata.values():
-        keys = sorted((random_key(row, seed), prompt_text(row)) for row in members)
-        ranked += [(rank / len(members), random, prompt) for rank, (random, prompt) in enumerate(keys)]
-    kept = {prompt for _, _, prompt in sorted(ranked)[:max_rows]}
-    return [row for row in rows if prompt_text(row) in kept]
+    numbers = random_numbers(rows, seed)
+    replies = np.fromiter((int.from_bytes(_digest(_reply(row))[:8]) for row in rows), np.uint64, len(rows))
+    order = np.lexsort((replies, numbers, label_of_row))
+    sizes = np.bincount(label_of_row)
+    starts = np.cumsum(sizes) - sizes
+    label_in_order = label_of_row[order]
+    ranks = np.empty(len(rows))
+    ranks[order] = (np.arange(len(rows)) - starts[label_in_order]) / sizes[label_in_order]
+    kept = np.sort(np.lexsort((replies, numbers, ranks))[:max_rows])
+    return [rows[number] for number in kept.tolist()]
 
 
 def overlap(splits: dict[str, list[Row]]) -> list[Row]:
     """The rows whose prompt is also in an earlier split."""
-    seen: dict[str, str] = {}
+    earlier: set[bytes] = set()
     shared = []
-    for name, rows in splits.items():
-        for row in rows:
-            if seen.setdefault(key(prompt_text(row)), name) != name:
-                shared.append(row)
+    for rows in splits.values():
+        prompts = [_digest(key(prompt_text(row))) for row in rows]
+        shared += [row for row, prompt in zip(rows, prompts, strict=True) if prompt in earlier]
+        earlier.update(prompts)
     return shared
+
+
+def _strata(rows: list[Row], stratify: bool) -> tuple[list[str], NDArray[np.int64]]:
+    """The sorted labels, and for each row the number of its label. Without `stratify` all rows have the label ""."""
+    labels = [_last_answer(row) if stratify else "" for row in rows]
+    numbers = {label: number for number, label in enumerate(sorted(set(labels)))}
+    return list(numbers), np.fromiter((numbers[label] for label in labels), np.int64, len(rows))
+
+
+def _first_answer(row: Row) -> str:
+    answer: str = next(segment["expected"] for segment in row["segments"] if segment["train"])
+    return answer
+
+
+def _last_answer(row: Row) -> str:
+    answer: str = next(segment["expected"] for segment in reversed(row["segments"]) if segment["train"])
+    return answer
+
+
+def _reply(row: Row) -> str:
+    """What follows the prompt: the answers, and in a conversation the texts between them."""
+    texts: list[str] = []
+    for segment in row["segments"]:
+        if segment["train"]:
+            texts.append(segment["expected"])
+        elif texts:
+            texts.append(segment["text"])
+    return unicodedata.normalize("NFC", "\0".join(texts))
+
+
+def _random_number(prompt: str, seed: int) -> int:
+    like = " ".join(unicodedata.normalize("NFKC", key(prompt)).casefold().split())
+    return int.from_bytes(hashlib.sha256(f"{seed}\n{like}".encode()).digest()[:8])
+
+
+def _digest(text: str, prefix: bytes = b"") -> bytes:
+    return hashlib.blake2b(prefix + text.encode(), digest_size=16).digest()

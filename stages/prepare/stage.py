@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from stages.prepare.formats import RowFormat, row_format
+from stages.prepare.near_duplicates import drop_near_duplicates
 from stages.prepare.rows import Row, read_files, read_hub
 from stages.prepare.split import cap, deduplicate, overlap, split
 from tunepress.config.data import Data, Format, Overlong
@@ -95,11 +96,13 @@ def prepare(data: Data, seed: int, encoder: Encoder) -> tuple[Prompt, dict[str, 
         key = f"max_{name}_samples"
         splits[name] = cap(splits[name], getattr(data, key), key, bool(data.labels), seed)
     capped = {name: sizes[name] - len(members) for name, members in splits.items()}
+    leaks = drop_near_duplicates(splits, data.near_duplicates) if data.near_duplicates is not None else 0
     metrics = {
         "rows": sum(map(len, raw.values())),
         "dropped": {
             "duplicates": sum(len(part.duplicates) for part in unique.values()),
             "conflicting_labels": sum(len(part.conflicts) for part in unique.values()),
+            "near_duplicates": leaks,
             "overlong": sum(overlong for _, overlong, _ in fitting.values()),
             "max_samples": capped["train"],
             "max_validation_samples": capped["validation"],

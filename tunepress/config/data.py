@@ -91,6 +91,7 @@ class Data:
     use_attention_mask: bool
     eval_dataset_size: float
     test_size: float
+    near_duplicates: float | None  # null: only the same prompts are compared
     # of data=azureml_datastore
     datastore: Datastore | None = None
 

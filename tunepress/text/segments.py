@@ -6,6 +6,7 @@ of a template has two segments, a conversation of n turns 2n. `expected` is the 
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 Segment = dict[str, Any]
@@ -70,7 +71,7 @@ def joined(row: Row) -> str:
 
 def prompt_text(row: Row) -> str:
     """The text before the first trained segment, by which rows are compared and split."""
-    return turns(row)[0].prompt
+    return "".join(segment["text"] for segment in takewhile(lambda segment: not segment["train"], row["segments"]))
 
 
 def answer(row: Row) -> str:

@@ -40,7 +40,15 @@ Splits = dict[str, list[dict[str, Any]]]
 Prepared = tuple[Splits, dict[str, Any]]
 
 
-REASONS = ("duplicates", "conflicting_labels", "overlong", "max_samples", "max_validation_samples", "max_test_samples")
+REASONS = (
+    "duplicates",
+    "conflicting_labels",
+    "near_duplicates",
+    "overlong",
+    "max_samples",
+    "max_validation_samples",
+    "max_test_samples",
+)
 UNCUT = dict.fromkeys(REASONS, 0)
 SETTINGS = {"eval_dataset_size": 0.1, "test_size": 0.2, "source_max_len": 256}  # whatever conf/ recommends
 
@@ -120,11 +128,11 @@ def test_rows_become_prompts_and_completions_that_make_up_the_template(data: Dat
 
 def test_what_is_left_out_is_counted(data: Data, run: Callable[[Data], Prepared]) -> None:
     extra = [
-        {"phrase": "NUMBER  0 of joy ", "tone": "joy"},
+        {"phrase": "NUMBER 0 of joy ", "tone": "joy"},
         {"phrase": "number 0 of joy", "tone": "joy"},
         {"phrase": "either way", "tone": "joy"},
         {"phrase": "Either way", "tone": "joy"},
-        {"phrase": "either  way", "tone": "fear"},
+        {"phrase": "EITHER WAY", "tone": "fear"},
         {"phrase": "so long " * 40, "tone": "fear"},
     ]
     rewrite(data, phrases(10) + extra)
@@ -321,7 +329,7 @@ def test_one_label_alone_is_no_classifier(data: Data, refused: Callable[[Data], 
 @pytest.mark.parametrize(("each", "name"), [(1, "test"), (2, "test"), (4, "validation")])
 def test_fewer_rows_than_the_split_needs_are_counted(data: Data, refused: Callable[[Data], str], each: int, name: str) -> None:
     rewrite(data, phrases(each))
-    assert refused(data).startswith(f"data: {each} distinct rows of label 'joy' are too few for a {name} split")
+    assert refused(data).startswith(f"data: {each} distinct prompts of label 'joy' are too few for a {name} split")
 
 
 def test_contradictions_only_leave_no_rows(data: Data, refused: Callable[[Data], str]) -> None:

@@ -8,12 +8,18 @@ import pytest
 
 from stages.prepare.split import cap, deduplicate, overlap, split
 from tunepress.core.errors import InputError
+from tunepress.text.segments import answer, context, learned, prompt_text
 
 Row = dict[str, Any]
 
 
 def row(prompt: str, expected: str = "joy") -> Row:
-    return {"prompt": prompt, "expected": expected}
+    return {"source": "rows", "segments": [context(prompt), learned(expected, expected)]}
+
+
+def conversation(*texts: str) -> Row:
+    """A row of the texts of user and assistant in turns."""
+    return {"source": "rows", "segments": [learned(text, text) if n % 2 else context(text) for n, text in enumerate(texts)]}
 
 
 def rows(**sizes: int) -> list[Row]:
@@ -21,7 +27,7 @@ def rows(**sizes: int) -> list[Row]:
 
 
 def places(splits: dict[str, list[Row]]) -> dict[str, str]:
-    return {row["prompt"]: name for name, members in splits.items() for row in members}
+    return {prompt_text(row): name for name, members in splits.items() for row in members}
 
 
 @pytest.mark.parametrize(
@@ -29,28 +35,38 @@ def places(splits: dict[str, list[Row]]) -> dict[str, str]:
     [
         ("Caf\u00e9", "Cafe\u0301"),
         ("STRASSE", "straße"),
-        ("What  a\tday\n", " What a day"),
-        ("\ufb01ne", "fine"),
-        ("\uff11\uff12", "12"),
-        ("no\u00a0break", "no break"),
         ("ΣΊΣΥΦΟΣ", "σίσυφος"),
+        ("\u1fb3\u0301", "\u03b1\u0301\u0345"),  # canonically equal: alpha with an accent and a iota below
     ],
 )
-def test_texts_that_differ_in_form_case_or_space_are_one_prompt(text: str, other: str) -> None:
-    left = deduplicate([row(text), row("else"), row(other)])
+@pytest.mark.parametrize("labels", [True, False])
+def test_texts_that_differ_in_form_or_case_are_one_prompt(text: str, other: str, labels: bool) -> None:
+    left = deduplicate([row(text), row("else"), row(other)], labels)
     assert left.rows == [row(text), row("else")]
     assert left.duplicates == [row(other)]
     assert left.conflicts == []
 
 
-@pytest.mark.parametrize(("text", "other"), [("it's", "its"), ("a b", "ab"), ("resume", "résumé"), ("no!", "no?")])
-def test_texts_that_differ_in_a_letter_or_mark_are_two_prompts(text: str, other: str) -> None:
-    assert deduplicate([row(text), row(other)]).rows == [row(text), row(other)]
+LIKE = [  # different prompts that are always in the same split
+    ("What  a\tday\n", " What a day"),
+    ("\uff46", "f"),
+    ("\uff11\uff12", "12"),
+    ("no\u00a0break", "no break"),
+    ("2² = ?", "22 = ?"),
+    ("if a:\n    b()\nc()", "if a:\n    b()\n    c()"),
+]
+
+
+@pytest.mark.parametrize(("text", "other"), [("it's", "its"), ("a b", "ab"), ("resume", "résumé"), ("no!", "no?"), *LIKE])
+def test_texts_that_differ_in_more_than_form_and_case_are_two_prompts(text: str, other: str) -> None:
+    for labels in (True, False):
+        left = deduplicate([row(text), row(other, "fear")], labels)
+        assert (left.rows, left.conflicts) == ([row(text), row(other, "fear")], [])
 
 
 def test_no_row_of_a_contradicted_prompt_is_kept() -> None:
-    contradicted = [row("Oh no", "joy"), row("oh  NO", "joy"), row("OH NO", "fear")]
-    left = deduplicate([contradicted[0], row("a"), *contradicted[1:], row("A")])
+    contradicted = [row("Oh no", "joy"), row("oh NO", "joy"), row("OH NO", "fear")]
+    left = deduplicate([contradicted[0], row("a"), *contradicted[1:], row("A")], labels=True)
     assert left.rows == [row("a")]
     assert left.duplicates == [row("A")]
     assert left.conflicts == contradicted
@@ -62,13 +78,13 @@ def test_answers_that_differ_in_case_only_are_no_contradiction() -> None:
 
 def test_labels_that_differ_in_case_only_contradict_each_other() -> None:
     contradicted = [row("a", "US"), row("A", "us")]
-    assert deduplicate([*contradicted, row("b", "us")], exact=True).conflicts == contradicted
+    assert deduplicate([*contradicted, row("b", "us")], labels=True).conflicts == contradicted
 
 
 def test_every_label_gets_the_same_shares() -> None:
     splits = split(rows(joy=100, fear=40), True, 0.25, 0.1, 0)
     actual = {
-        name: [sum(row["expected"] == label for row in members) for label in ("joy", "fear")] for name, members in splits.items()
+        name: [sum(answer(row) == label for row in members) for label in ("joy", "fear")] for name, members in splits.items()
     }
     assert actual == {"train": [65, 26], "validation": [10, 4], "test": [25, 10]}
 
@@ -77,7 +93,7 @@ def test_every_row_has_one_place_and_its_order() -> None:
     inputs = rows(joy=37, fear=23, sadness=11)
     splits = split(list(inputs), True, 0.2, 0.15, 3)
     assert list(splits) == ["train", "validation", "test"]
-    assert sorted(row["prompt"] for members in splits.values() for row in members) == sorted(row["prompt"] for row in inputs)
+    assert sorted(places(splits)) == sorted(map(prompt_text, inputs))
     for members in splits.values():
         assert members == [row for row in inputs if row in members]
 
@@ -102,7 +118,7 @@ def test_the_order_of_the_rows_moves_none() -> None:
 
 
 def test_rows_that_dedupe_alike_get_the_same_place() -> None:
-    spelled = [row(f"  {member['prompt'].upper()}", member["expected"]) for member in rows(joy=60)]
+    spelled = [row(f"  {prompt_text(member).upper()}", answer(member)) for member in rows(joy=60)]
     first, second = places(split(rows(joy=60), True, 0.2, 0.1, 0)), places(split(spelled, True, 0.2, 0.1, 0))
     assert first == {prompt.strip().lower(): name for prompt, name in second.items()}
 
@@ -139,13 +155,13 @@ def test_a_share_of_zero_is_an_empty_split(test_size: float, eval_dataset_size: 
 def test_too_few_rows_are_told_with_their_number_label_and_split(
     sizes: dict[str, int], test_size: float, eval_dataset_size: float, name: str
 ) -> None:
-    complaint = rf"^data: {sizes['fear']} distinct rows of label 'fear' are too few for a {name} split"
+    complaint = rf"^data: {sizes['fear']} distinct prompts of label 'fear' are too few for a {name} split"
     with pytest.raises(InputError, match=complaint):
         split(rows(**sizes), True, test_size, eval_dataset_size, 0)
 
 
 def test_too_few_rows_of_free_text_are_told_without_a_label() -> None:
-    with pytest.raises(InputError, match=r"^data: 2 distinct rows are too few for a validation split"):
+    with pytest.raises(InputError, match=r"^data: 2 distinct prompts are too few for a validation split"):
         split(rows(joy=2), False, 0.5, 0.1, 0)
 
 
@@ -164,8 +180,8 @@ def test_shares_that_leave_nothing_to_train_on_are_named(test_size: float, eval_
 
 
 def test_overlap_finds_the_later_of_two_like_prompts() -> None:
-    splits = {"train": [row("a"), row("b")], "validation": [row("c"), row("B ")], "test": [row("\uff42"), row("d")]}
-    assert overlap(splits) == [row("B "), row("\uff42")]
+    splits = {"train": [row("a"), row("é")], "validation": [row("c"), row("É")], "test": [row("e\u0301"), row("d")]}
+    assert overlap(splits) == [row("É"), row("e\u0301")]
 
 
 def test_overlap_finds_nothing_in_rows_that_were_deduplicated_and_split() -> None:
@@ -173,7 +189,7 @@ def test_overlap_finds_nothing_in_rows_that_were_deduplicated_and_split() -> Non
 
 
 def counts(members: list[Row]) -> dict[str, int]:
-    return dict(Counter(row["expected"] for row in members))
+    return dict(Counter(map(answer, members)))
 
 
 def test_a_cap_keeps_the_order_and_the_shares_of_the_labels() -> None:
@@ -189,12 +205,12 @@ def test_a_cap_takes_the_same_rows_whatever_their_order_and_a_smaller_one_some_o
     inputs = rows(joy=60, fear=50)
     shuffled = random.Random(5).sample(inputs, len(inputs))
     kept = [
-        {row["prompt"] for row in cap(members, most, "max_test_samples", True, seed)}
+        {prompt_text(row) for row in cap(members, most, "max_test_samples", True, seed)}
         for members, most, seed in ((inputs, 30, 0), (shuffled, 30, 0), (inputs, 20, 0), (inputs, 30, 1))
     ]
     assert kept[0] == kept[1] > kept[2]
     assert kept[0] != kept[3]
-    assert kept[0] != {row["prompt"] for row in inputs[:30]}
+    assert kept[0] != {prompt_text(row) for row in inputs[:30]}
 
 
 @pytest.mark.parametrize("most", [None, 11, 1000])
