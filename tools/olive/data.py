@@ -70,6 +70,8 @@ VALIDATION = unsupported("validation rows are a share of the training rows, data
 MEASURED = unsupported("evaluate uses the rows of data.test_size or data.test_files")
 PROMPTED = covered("benchmark measures with prompts of its own")
 CALIBRATION = unsupported("build.algo_config=gptq looks at the training rows")
+ALIKE = covered("the same as for the training rows")
+DIFFERENT = unsupported("all rows are rendered as those that are trained on")
 UNUSED = covered("no pass or evaluator uses it")
 UNTRAINED = covered("not used, since no pass trains")
 NO_ROWS = "data_configs: not used, since no pass trains; conf/config.yaml determines data"
@@ -127,8 +129,9 @@ def map_data(data_configs: Any, users: Users, folder: Path) -> Rows:
     fields = map_config(configs[chosen], chosen, folder)
     for path, config in configs.items():
         if path != chosen:
-            fields += [MappedField(leaf, other_use(config, users)) for leaf in config_leaves(config, path)]
-    return Rows(fields, text.derived_values(fields), [text.TEST_ROWS])
+            fields += map_other(config, path, folder, other_use(config, users), configs[chosen])
+    own_test = any("data.test_files" in field.mapping.values for field in fields)
+    return Rows(fields, text.derived_values(fields), [] if own_test else [text.TEST_ROWS])
 
 
 def untrained(configs: Mapping[str, Object], folder: Path) -> Rows:
@@ -143,9 +146,13 @@ def untrained(configs: Mapping[str, Object], folder: Path) -> Rows:
                 values = text.derived_values(mapped)
             except InputError:  # such as the generated rows of a dummy container
                 continue
-            ignored = Status.unsupported
-            fields[path] = [MappedField(field.leaf, UNTRAINED) if field.mapping.status is ignored else field for field in mapped]
+            fields[path] = [MappedField(field.leaf, without_refusal(field.mapping)) for field in mapped]
     return Rows([field for group in fields.values() for field in group], values, [text.TEST_ROWS if values else NO_ROWS])
+
+
+def without_refusal(mapping: FieldMapping) -> FieldMapping:
+    """The mapping of a field on which no result of the configuration depends."""
+    return replace(UNTRAINED, values=mapping.values) if mapping.status is Status.unsupported else mapping
 
 
 def map_config(config: Object, path: str, folder: Path) -> list[MappedField]:
@@ -157,6 +164,18 @@ def map_config(config: Object, path: str, folder: Path) -> list[MappedField]:
 
 def config_leaves(config: Object, path: str) -> list[Leaf]:
     return [without_component(leaf) for leaf in leaves(config, path)]
+
+
+def map_other(config: Object, path: str, folder: Path, use: FieldMapping, chosen: Object) -> list[MappedField]:
+    """Maps a data configuration that is not trained on: its files are a split if its rows are rendered as those of `chosen`."""
+    fields, alike = config_leaves(config, path), {leaf.name: leaf.value for leaf in config_leaves(chosen, "")}
+    key = "data.validation_files" if use is VALIDATION else "data.test_files" if use is MEASURED else None
+    flat = {leaf.name: leaf.value for leaf in fields}
+    if key is None or flat.get("data_files") in (None, alike.get("data_files")):
+        return [MappedField(leaf, use) for leaf in fields]
+    rules: dict[str, Rule] = {leaf.name: ALIKE if alike.get(leaf.name) == leaf.value else DIFFERENT for leaf in fields}
+    rules |= dict.fromkeys(("name", "type", "data_name", "split"), covered(key))
+    return map_fields(fields, rules | {"data_files": map_files(flat["data_files"], folder, path, key)}, "")
 
 
 def other_use(config: Object, users: Users) -> FieldMapping:
@@ -245,13 +264,13 @@ def file_rules(flat: Mapping[str, Any]) -> dict[str, Rule]:
     return {"data_name": covered("from the name of the file"), "split": part if "[" in str(split) else whole}
 
 
-def map_files(data_files: Any, folder: Path, path: str) -> FieldMapping:
-    """Maps local files and addresses."""
+def map_files(data_files: Any, folder: Path, path: str, key: str = "data.files") -> FieldMapping:
+    """Maps local files and addresses to a key that lists them."""
     files = [check_file(file, path) for file in (data_files if isinstance(data_files, list) else [data_files])]
-    places = {file: local(folder, file) for file in files if not is_remote(file)}
-    missing = [place for place in places.values() if not exists(place)]
-    mapping = mapped_to("data.files", [shown(places[file]) if file in places else file for file in files])
-    return replace(mapping, note="\n".join(absent(place, "the rows", "data.files") for place in missing))
+    local_files = {file: local(folder, file) for file in files if not is_remote(file)}
+    missing = [place for place in local_files.values() if not exists(place)]
+    mapping = mapped_to(key, [shown(local_files[file]) if file in local_files else file for file in files])
+    return replace(mapping, note="\n".join(absent(place, "the rows", key) for place in missing))
 
 
 def check_file(file: Any, path: str) -> str:

@@ -3,7 +3,6 @@
 import re
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from string import Formatter
 from typing import Any
 
@@ -11,6 +10,7 @@ from tools.olive.document import members, string
 from tools.olive.mapping import FieldMapping, MappedField, Rule, Status, Value, covered, mapped_to, maps_to, unsupported
 from tunepress.config.data import CorpusStrategy
 from tunepress.core.errors import InputError
+from tunepress.remote.addresses import is_remote
 from tunepress.text.template import column_names, escape
 
 TEST_ROWS = "data.test_size: a share of the rows is kept for evaluate, while Olive trains on all; data.test_files uses other rows"
@@ -133,7 +133,7 @@ def derived_values(fields: list[MappedField]) -> list[Value]:
         reason = "conversations"
     elif any(field.mapping.note for field in fields):
         reason = "the rows are not on this machine; list the labels of a classification"
-    elif files and column_names(mapped["data.text_template"])[-1] == column and all(Path(file).is_file() for file in files):
+    elif files and column_names(mapped["data.text_template"])[-1] == column and not any(map(is_remote, files)):
         labels = labels_of(files, column)
         reason = "the answers in the file; null for free text" if labels else reason
     values = [Value("data.labels", labels, reason), Value("train.completion_only_loss", False, "Olive trains on the prompt too")]

@@ -13,6 +13,7 @@ from tools.olive.mapping import (
     MappedField,
     Status,
     Value,
+    covered,
     map_fields,
     unsupported,
     values_of,
@@ -23,6 +24,7 @@ SECTIONS = {  # that may be missing, and what conf/config.yaml then determines
     "data_configs": "data",
     "passes": "all stages and their parameters",
 }
+OWN_ROWS = covered("data.validation_files")
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,11 @@ def translate(document: Object, folder: Path) -> Translation:
     if "data_configs" in document:
         rows = data.map_data(document["data_configs"], users(document, steps.trains), folder)
         fields, values, notes = fields + rows.fields, rows.values, notes + rows.notes
-    fields += steps.fields
+    own_validation = any("data.validation_files" in field.mapping.values for field in fields)
+    is_validation = [own_validation and field.leaf.name.endswith("eval_data_config") for field in steps.fields]
+    fields += [
+        MappedField(field.leaf, OWN_ROWS) if own else field for field, own in zip(steps.fields, is_validation, strict=True)
+    ]
     fields += engine.map_machines(document, provider_path, engine.provider_mapping(providers, steps.builds))
     if "azureml_client" in document:
         client = leaves(document["azureml_client"], "azureml_client", ("azureml_client",))

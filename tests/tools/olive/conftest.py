@@ -9,12 +9,16 @@ from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]
+from omegaconf import OmegaConf
 
 from tests.tools.olive.documents import FILE, MODEL
 from tools.olive import __main__ as command
-from tunepress.core.params import CONF
+from tools.olive.document import leaves
+from tools.olive.translation import Translation, translate
+from tunepress.core.params import CONF, compose_conf
 
 Import = Callable[..., str]
+EXPERIMENT = Path("conf/experiment/mine.yaml")
 
 
 @pytest.fixture
@@ -46,3 +50,20 @@ def bring(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
         return capsys.readouterr().out + message
 
     return bring
+
+
+def composed(*overrides: str) -> Any:
+    """The composed configuration of the imported experiment."""
+    return OmegaConf.create(compose_conf(["+experiment=mine", *overrides]))
+
+
+def lines(document: dict[str, Any], project: Path) -> dict[str, str]:
+    """The text of each line of the table that is not supported, by the field's path."""
+    return {field.leaf.path: field.mapping.text for field in translated(document, project).unsupported}
+
+
+def translated(document: dict[str, Any], project: Path) -> Translation:
+    translation = translate(document, project / "brought")
+    paths = sorted(field.leaf.path for field in translation.fields)
+    assert paths == sorted(leaf.path for leaf in leaves(document, "")), "each field has one line"
+    return translation

@@ -241,3 +241,17 @@ def finetuned() -> dict[str, Any]:
         "log_severity_level": 3,
         "cache_config": {"account_name": None, "container_name": None},
     }
+
+
+BUILDER = {"type": "ModelBuilder", "precision": "int4"}
+DUMMY: dict[str, Any] = {
+    "name": "dummy",
+    "type": "TransformersTokenDummyDataContainer",
+    "load_dataset_config": {"seq_len": 1, "past_seq_len": 8, "model_framework": "onnx"},
+}
+
+
+def rows(document: dict[str, Any]) -> dict[str, Any]:
+    """The data configuration of `today`."""
+    (config,) = document["data_configs"]
+    return dict[str, Any](config)

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]
-from omegaconf import OmegaConf
 
-from tests.tools.olive.conftest import Import
+from tests.tools.olive.conftest import EXPERIMENT, Import, composed
 from tests.tools.olive.documents import BLOCKS, FILE, STORED, TEMPLATE, today, whole
 from tools.olive import __main__ as command
 from tools.olive.document import leaves
@@ -19,16 +18,9 @@ from tools.olive.experiment import render
 from tools.olive.mapping import SEARCH, Value
 from tools.olive.translation import translate
 from tunepress.core.errors import InputError
-from tunepress.core.params import compose_conf
 
-EXPERIMENT = Path("conf/experiment/mine.yaml")
 HOSTED = {"host": "azure_arc", "target": "aml"}
 DOCUMENTS: dict[str, Any] = {**BLOCKS, "whole": whole(), "today": today()}
-
-
-def composed(*overrides: str) -> Any:
-    """The composed configuration of the imported experiment."""
-    return OmegaConf.create(compose_conf(["+experiment=mine", *overrides]))
 
 
 def comments() -> dict[str, str]:

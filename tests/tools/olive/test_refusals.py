@@ -5,10 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.tools.olive.conftest import Import
+from tests.tools.olive.conftest import EXPERIMENT, Import
 from tests.tools.olive.documents import BLOCKS, FILE, STORED, rows_in_components, whole
-
-EXPERIMENT = Path("conf/experiment/mine.yaml")
 
 
 def changed(place: str, value: Any) -> dict[str, Any]:
