@@ -102,10 +102,15 @@ def locate(path: str, flat: Mapping[str, Any], folder: Path, field: str) -> Fiel
     if path.startswith("azureml:"):
         return places.model_at(path)
     place = places.local(folder, path)
-    repo_id = re.sub(r"^(hf://|https://huggingface\.co/)", "", path)
-    if not place.is_dir() and places.HUB_NAME.fullmatch(repo_id):
+    repo_id = re.sub(r"^hf://|^https://huggingface\.co/([^/]+/[^/]+).*", r"\1", path)
+    if "://" in repo_id:
+        raise InputError(f"{field}: must be a folder, a name on the Hub or azureml://registries/..., got {path}")
+    if not places.is_local(place, folder) and places.HUB_NAME.fullmatch(repo_id):
         revision = string(flat.get("load_kwargs.revision"), "input_model: load_kwargs.revision")
-        return map_hub_model(repo_id, revision, field)
+        try:
+            return map_hub_model(repo_id, revision, field)
+        except InputError as error:
+            raise InputError(f"{error}, or put the model's folder at {places.shown(place)}") from error
     folder_path = places.shown(place)
     values = {"/base_model": "folder", "base_model.path": folder_path, "base_model.name": place.resolve().name}
     note = "" if place.is_dir() else places.absent(place, "the model's folder", "base_model.path")

@@ -271,6 +271,7 @@ def map_extraction(kinds: list[str]) -> FieldMapping:
 # Parts of a type in lower case, and why it is not supported.
 REASONS = {
     "gguf": "models/merged is a folder that llama.cpp's converter accepts",
+    "^lo(ha|kr)$|^sd": "the adapters are those of conf/adapter",
     "mobius": "the stage build makes the model, with onnxruntime-genai's builder",
     "openvino|qairt|qnn|quark|snpe|tensorrt|trt|vitis|ryzen|aimet|nvmo": (
         "the model is only for onnxruntime-genai and its execution providers"
@@ -282,7 +283,7 @@ REASONS = {
 def unsupported_reason(kind: str) -> str:
     """Why a type of pass, in lower case, is not supported, whether or not Olive has it."""
     reason = next((reason for part, reason in REASONS.items() if re.search(part, kind)), None)
-    close = difflib.get_close_matches(kind, [name.lower() for name in SUPPORTED], n=1, cutoff=0.75)
+    close = difflib.get_close_matches(kind, [name.lower() for name in SUPPORTED], n=1, cutoff=0.8)
     if reason is None and close:
         return f"not a pass that is known here; is it {next(name for name in SUPPORTED if name.lower() == close[0])}?"
     return reason or "no stage does this"

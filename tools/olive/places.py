@@ -18,6 +18,7 @@ from tunepress.core.errors import InputError, one_line
 from tunepress.core.params import CONF
 
 TIMEOUT = 15  # seconds
+FOLDERS = ("cache", "checkpoints", "model", "model-cache", "model_cache", "models", "output", "outputs")  # where models often are
 HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w.-]+|[\w-]+")
 
 CLIENT = ("subscription_id", "resource_group", "workspace_name")
@@ -42,6 +43,11 @@ def local(folder: Path, name: str) -> Path:
     """
     path = PureWindowsPath(name)
     return folder / name if (folder / name).exists() else folder / (path.name if path.drive else path.as_posix())
+
+
+def is_local(place: Path, folder: Path) -> bool:
+    """Whether a model of this name is a folder, here or on another machine, and not one of the Hub."""
+    return place.is_dir() or (place.parent != folder and place.parent.name.lower() in FOLDERS)
 
 
 def exists(place: Path) -> bool:

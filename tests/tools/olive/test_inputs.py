@@ -111,6 +111,7 @@ def test_a_conversion_that_the_builder_makes_needless_is_covered(bring: Import) 
         ("SparseGPT", "the stage build quantizes the weights, see build.algo_config"),
         ("Lora2", "not a pass that is known here; is it LoRA?"),
         ("ModelBuildr", "not a pass that is known here; is it ModelBuilder?"),
+        ("LoHa", "the adapters are those of conf/adapter"),
         ("Whatever", "no stage does this"),
     ],
 )

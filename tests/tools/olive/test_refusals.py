@@ -62,6 +62,7 @@ CASES: dict[str, tuple[Any, str]] = {
         changed("data_configs", [rows_in_components(FILE) | {"name": name} for name in "ab"]),
         "train_data_config: dataset_default_train is not in data_configs (a, b)",
     ),
+    "a model at an address": (changed(MODEL, "https://host.example/phi3"), "must be a folder, a name on the Hub or azureml://"),
     "a model of another type": (changed("input_model.type", "ONNXModel"), "input_model.type: must be HfModel or"),
     "no model": (changed(MODEL, None), "input_model: has no model"),
     "a model in Azure without version": (
@@ -155,11 +156,15 @@ def test_a_model_of_the_hub_wants_its_commit(bring: Import, monkeypatch: pytest.
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     output = bring({"input_model": {"type": "HfModel", "model_path": "someone/model"}})
     assert "cannot look up the commit of someone/model on the Hub" in output
-    assert 'set the commit as "revision" in load_kwargs' in output
+    assert 'set the commit as "revision" in load_kwargs, or put the model\'s folder at brought/someone/model' in output
     pin = {"revision": "0123456789abcdef0123456789abcdef01234567"}
     bring({"input_model": {"type": "HfModel", "model_path": "someone/model", "load_kwargs": pin}})
     text = EXPERIMENT.read_text(encoding="utf-8")
     assert "repo_id: someone/model # input_model.model_path" in text
+    bring(
+        {"input_model": {"type": "HfModel", "model_path": "https://huggingface.co/someone/model/tree/main", "load_kwargs": pin}}
+    )
+    assert EXPERIMENT.read_text(encoding="utf-8") == text
     assert f'revision: "{pin["revision"]}"' in text
 
 

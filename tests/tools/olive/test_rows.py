@@ -184,6 +184,7 @@ def test_rows_that_are_not_on_this_machine_are_a_warning_that_says_where_they_go
     ("name", "place"),
     [
         ("a/b/c", "brought/a/b/c"),
+        ("models/phi3", "brought/models/phi3"),
         ("./phi3", "brought/phi3"),
         ("../models/phi3", "models/phi3"),
         ("..\\models\\phi3", "models/phi3"),
