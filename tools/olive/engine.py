@@ -54,11 +54,10 @@ SYSTEM: dict[str, Rule] = {
 def used_system(document: Object, role: str) -> tuple[str, Object]:
     """The path of the system that is host or target, and the system; by default the first of `systems`."""
     engine, systems = section(document.get("engine", {}), "engine"), section(document.get("systems", {}), "systems")
-    places = [(f"{path}.{role}", tree.get(role)) for path, tree in (*passes.build_layers(document), ("engine", engine))]
-    places.append((role, document.get(role)))
-    if role == "host" and document.get("workflow_host") is not None:  # the machine that the whole workflow runs on
-        places.insert(0, ("workflow_host", document["workflow_host"]))
-    path, system = next(((path, system) for path, system in places if system is not None), ("", next(iter(systems), None)))
+    candidates = [("workflow_host", document.get("workflow_host"))] * (role == "host")  # the machine of the whole workflow
+    candidates += [(f"{path}.{role}", tree.get(role)) for path, tree in (*passes.build_layers(document), ("engine", engine))]
+    candidates += [(role, document.get(role)), ("", next(iter(systems), None))]
+    path, system = next(((path, system) for path, system in candidates if system is not None), ("", None))
     if system is None or isinstance(system, dict):
         return path, system or {}
     if not isinstance(system, str) or system not in systems:

@@ -170,7 +170,7 @@ def selected_flow(document: Object) -> tuple[list[str] | None, list[MappedField]
     pipeline, path = next(((tree["pipeline"], path) for path, tree in layers if tree.get("pipeline")), (None, ""))
     if pipeline is not None:
         check_names(members(pipeline, f"{path}.pipeline"), document, f"{path}.pipeline")
-    return pipeline or (flows[0] if flows else None), fields + map_builds(document, [path for path, _ in layers])
+    return pipeline or (flows[0] if flows else None), fields + map_builds(document, layers)
 
 
 def check_names(names: list[Any], document: Object, path: str) -> None:
@@ -187,22 +187,22 @@ def build_layers(document: Object) -> list[tuple[str, Object]]:
     return [(f"builds.{name}", section(builds[name], f"builds.{name}")) for name in names]
 
 
-def map_builds(document: Object, used: list[str]) -> list[MappedField]:
-    """Maps the fields of `builds`, except systems that are defined in one.
+def map_builds(document: Object, layers: list[tuple[str, Object]]) -> list[MappedField]:
+    """Maps the fields of `builds`, except the systems that are defined in them and used.
 
     Args:
         document: the whole configuration.
-        used: the paths of the build that is imported, and of the defaults.
+        layers: the build that is imported, and the defaults.
     """
     fields: list[MappedField] = []
+    systems = [next((f"{path}.{role}" for path, tree in layers if tree.get(role) is not None), "") for role in ("host", "target")]
     for name, value in section(document.get("builds", {}), "builds").items():
         path = f"builds.{name}"
-        build = {
-            key: part for key, part in section(value, path).items() if key not in ("host", "target") or isinstance(part, str)
-        }
-        other = unsupported(f"a run makes one model, that of {used[0]}; import again without that for another")
-        rules: Mapping[str, Rule] = BUILD if path in used else dict.fromkeys(build, other)
-        fields += map_fields(leaves(build, path), rules, "not an option of a build") if build else []
+        build = section(value, path)
+        rest = {key: part for key, part in build.items() if not (isinstance(part, dict) and f"{path}.{key}" in systems)}
+        other = unsupported(f"a run makes one model, that of {layers[0][0]}; import again without that for another")
+        rules: Mapping[str, Rule] = BUILD if (path, build) in layers else dict.fromkeys(build, other)
+        fields += map_fields(leaves(rest, path), rules, "not an option of a build") if rest else []
     return fields
 
 

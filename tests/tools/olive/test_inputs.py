@@ -176,6 +176,18 @@ def test_of_several_builds_the_first_is_imported_and_the_others_are_lines(bring:
     assert "nothing is written (--strict): builds.other.pipeline" in bring(document, "--strict")
 
 
+def test_a_machine_that_is_defined_in_a_build_is_used_and_each_field_has_a_line(project: Path) -> None:
+    gpu = {"type": "LocalSystem", "accelerators": [{"device": "gpu"}]}
+    builds = {"_default": {"target": gpu, "host": gpu}, "small": {"pipeline": ["tune", "build"], "host": gpu}, "b": {"host": gpu}}
+    translation = translated(BUILDS | {"builds": builds}, project)
+    assert [field.leaf.path for field in translation.unsupported] == [
+        "builds.b.host.type",
+        "builds.b.host.accelerators[0].device",
+    ]
+    assert {value.value for value in translation.values if value.key == "/build"} == {"cuda_int4"}
+    assert "same as without the field" not in {field.mapping.text for field in translation.fields}
+
+
 def test_a_part_of_a_model_in_a_build_is_a_line(project: Path) -> None:
     document = BUILDS | {"builds": {"small": {"pipeline": ["tune", "build"], "components": ["text"]}}}
     assert lines(document, project) == {"builds.small.components": "the whole model is built"}
