@@ -89,6 +89,10 @@ def test_what_a_former_name_points_to_is_there() -> None:
         (["build.n_samples=0"], "build.n_samples: must be at least 1, or null for 128, got 0"),
         (["build.block_size=24"], "build.block_size: must be one of 16, 32, 64, 128, 256, got 24"),
         (["data.labels=[joy,fear,joy]"], "data.labels: 'joy' is in the list twice"),
+        (["data.labels=[yes,true]"], "data.labels: true is not text in YAML; quote the label, as in ['yes', '010']"),
+        (["data.labels=[joy,10]"], "data.labels: 10 is not text in YAML; quote the label"),
+        (["data.labels=[joy,null]"], "data.labels: null is not text in YAML; quote the label"),
+        (["data.labels=joy"], "data.labels: must be a list of texts or null, got 'joy'"),
         (["data.labels=[joy,' fear']"], "data.labels: ' fear' is empty or has white space around it"),
         (["+build.extra_options.shared_embeding=true"], "did you mean build.extra_options.shared_embeddings?"),
         (["+build.extra_options.int4_algo_config=rtn"], "is now called algo_config; set build.algo_config"),
@@ -246,6 +250,22 @@ def test_a_pattern_beside_outputs_is_watched_by_the_files_that_match(tmp_path: P
 def test_rows_that_cannot_be_watched_are_refused_with_the_cure(files: str, problem: str) -> None:
     name = "data.files" if "," in files else files
     assert f"{name}: {problem}" in refused(f"data.files=[{files}]")
+
+
+@pytest.mark.parametrize(
+    ("labels", "value"), [("[yes, no]", "true"), ("[010, 020]", "8"), ("[1.50, 2]", "1.5"), ("[joy, ~]", "null")]
+)
+def test_labels_of_a_file_that_yaml_does_not_read_as_text_are_refused(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, labels: str, value: str
+) -> None:
+    shutil.copytree(root / "conf", tmp_path / "conf")
+    file = tmp_path / "conf/data/tone.yaml"
+    text = file.read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    file.write_text(text.replace("labels: [joy, sadness, fear, surprise]", f"labels: {labels}"), encoding="utf-8")
+    assert f"data.labels: {value} is not text in YAML; quote the label, as in ['yes', '010']" in refused()
+    file.write_text(text.replace("labels: [joy, sadness, fear, surprise]", "labels: ['yes', '010']"), encoding="utf-8")
+    assert data().labels == ["yes", "010"]
 
 
 def test_no_rows_are_refused() -> None:

@@ -70,7 +70,7 @@ def rows(data: Data) -> str | None:
         return "data.files: is empty; name a file, or a dataset in data.path"
     if data.near_duplicates is not None and not 0 < data.near_duplicates < 1:
         return f"data.near_duplicates: must be a similarity above 0 and below 1, or null, got {data.near_duplicates}"
-    return labels.labels_problem(data.labels or [])
+    return None if data.labels is None else labels.labels_problem(data.labels)
 
 
 def separate_adapter(build: Build, adapter: Adapter, merge: Merge) -> str | None:

@@ -80,7 +80,7 @@ class Data:
     roles_to_train: list[str]
     chat_template: str | None  # a file in Jinja; null: that of the base model
     chat_template_kwargs: dict[str, Any]
-    labels: list[str] | None  # the answers of a classification; null: free text
+    labels: Any  # the answers of a classification, a list[str]; null: free text
     source_max_len: int
     overlong: Overlong
     corpus_strategy: CorpusStrategy

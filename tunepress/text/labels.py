@@ -1,9 +1,11 @@
 """Labels: which one a model's answer contains."""
 
+import json
 import re
 import unicodedata
 from collections.abc import Container, Sequence
 from functools import lru_cache
+from typing import Any
 
 INVALID = "(invalid)"  # the predicted label of an answer that does not begin with a label
 SCORES = ("accuracy", "exact_match")  # the metric that decides: the first where there are labels, the second for free text
@@ -22,10 +24,14 @@ def find_label(answer: str, labels: Sequence[str]) -> str:
     return next((label for label, pattern in _patterns(tuple(labels)) if pattern.match(answer)), INVALID)
 
 
-def labels_problem(labels: Sequence[str]) -> str | None:
+def labels_problem(labels: Any) -> str | None:
     """What is wrong with data.labels; None if they are valid."""
+    if not isinstance(labels, list):
+        return f"data.labels: must be a list of texts or null, got {labels!r}"
     seen = set()
     for label in labels:
+        if not isinstance(label, str):  # YAML reads yes as true and 010 as 8
+            return f"data.labels: {json.dumps(label, default=str)} is not text in YAML; quote the label, as in ['yes', '010']"
         if not label or label != label.strip():
             return f"data.labels: {label!r} is empty or has white space around it, which is stripped from rows; correct it"
         if label == INVALID:

@@ -18,9 +18,17 @@ data:
   name: null
   revision: null
   split: null
+  format: null
   text_template: "{phrase} ${data.completion_column}"
   completion_column: tone
   use_chat_template: false
+  field_messages: null
+  message_property_mappings: null
+  roles: null
+  train_on: all
+  roles_to_train: [assistant]
+  chat_template: null
+  chat_template_kwargs: {}
   labels: null
   source_max_len: 256
   overlong: drop
@@ -90,7 +98,7 @@ def test_overrides_come_after_the_file(params: Path) -> None:
 @pytest.mark.parametrize("name", ["files", "validation_files", "test_files"])
 def test_a_single_path_is_a_list_of_one(params: Path, name: str) -> None:
     assert getattr(load(Config, [f"data.{name}=b.jsonl"], params).data, name) == ["b.jsonl"]
-    assert getattr(load(Config, [f"data.{name}=null"], params).data, name) == []
+    assert getattr(load(Config, [f"data.{name}=null", "data.path=someone/rows"], params).data, name) == []
 
 
 @pytest.mark.parametrize("other", ["other: 3", "other:\n  broken: ${nowhere}", "other: {deep: [1, {a: '???'}]}", "other: ???"])
