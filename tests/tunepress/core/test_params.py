@@ -40,6 +40,7 @@ data:
   use_attention_mask: true
   eval_dataset_size: 0.1
   test_size: 0.25
+  near_duplicates: null
 other:
   anything: goes
 seed: 3
