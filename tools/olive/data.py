@@ -14,6 +14,7 @@ from tools.olive.mapping import (
     Status,
     Value,
     covered,
+    map_field,
     map_fields,
     mapped_to,
     maps_to,
@@ -79,21 +80,13 @@ NO_ROWS = "data_configs: not used, since no pass trains; conf/config.yaml determ
 
 @dataclass(frozen=True)
 class Users:
-    """The names of data configurations by their use.
-
-    Attributes:
-        training: of the pass that trains.
-        validation: of the same pass.
-        evaluation: of evaluators.
-        other: of other passes, such as those that quantize.
-        trains: whether a pass trains; None without passes.
-    """
+    """The names of data configurations by their use."""
 
     training: str | None
     validation: str | None
     evaluation: tuple[str, ...]
-    other: tuple[str, ...]
-    trains: bool | None
+    other: tuple[str, ...]  # by other passes, such as those that quantize
+    trains: bool | None  # whether a pass trains; None without passes
 
 
 @dataclass(frozen=True)
@@ -173,9 +166,17 @@ def map_other(config: Object, path: str, folder: Path, use: FieldMapping, chosen
     flat = {leaf.name: leaf.value for leaf in fields}
     if key is None or flat.get("data_files") in (None, alike.get("data_files")):
         return [MappedField(leaf, use) for leaf in fields]
-    rules: dict[str, Rule] = {leaf.name: ALIKE if alike.get(leaf.name) == leaf.value else DIFFERENT for leaf in fields}
+    rules: dict[str, Rule] = {leaf.name: compare(leaf, alike) for leaf in fields}
     rules |= dict.fromkeys(("name", "type", "data_name", "split"), covered(key))
     return map_fields(fields, rules | {"data_files": map_files(flat["data_files"], folder, path, key)}, "")
+
+
+def compare(leaf: Leaf, others: Mapping[str, Any]) -> FieldMapping:
+    """Maps a field of rows that become a split, which matters only if it sets a value."""
+    mapping = map_field(leaf, RULES, "")
+    if mapping.status is Status.covered:
+        return mapping
+    return ALIKE if others.get(leaf.name) == leaf.value else DIFFERENT
 
 
 def other_use(config: Object, users: Users) -> FieldMapping:

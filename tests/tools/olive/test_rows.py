@@ -159,7 +159,10 @@ def test_files_of_their_own_for_validation_and_an_evaluator_are_taken_over(bring
     for name in ("validation", "test"):
         (project / f"brought/{name}.jsonl").write_text('{"phrase": "p", "tone": "joy"}\n', encoding="utf-8")
         location = {"data_name": "json", "data_files": [f"{name}.jsonl"], "split": "train"}
-        document["data_configs"].append(rows(today()) | {"name": name, "load_dataset_config": location})
+        batch = {"batch_size": 4}  # changes nothing
+        document["data_configs"].append(
+            rows(today()) | {"name": name, "load_dataset_config": location, "dataloader_config": batch}
+        )
     document["passes"]["tune"]["eval_data_config"] = "validation"
     document["evaluators"]["scores"]["metrics"][0]["data_config"] = "test"
     output = bring(document, "--strict")
