@@ -49,8 +49,8 @@ def drop_near_duplicates(splits: dict[str, list[Row]], threshold: float) -> int:
     """
     leaks = near_duplicates(splits["validation"] + splits["test"], splits["train"], threshold)
     for leak in leaks[:REPORTED]:
-        source = leak.training_row["source"]
-        print(f"prepare: {leak.row['source']}: dropped, it has a similarity of {leak.similarity:.2f} to {source} in training")
+        near = f"near duplicate of {leak.training_row['source']} (similarity {leak.similarity:.2f})"
+        print(f"prepare: {leak.row['source']}: dropped as a {near}")
     if len(leaks) > REPORTED:
         print(f"prepare: {len(leaks) - REPORTED} more rows are dropped as near duplicates of training rows")
     dropped = {id(leak.row) for leak in leaks}

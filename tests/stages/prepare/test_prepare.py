@@ -218,6 +218,39 @@ def test_truncated_test_rows_are_counted_too(data: Data, tmp_path: Path, run: Ca
     assert (metrics["truncated"], metrics["dropped"]["overlong"], len(splits["test"])) == (1, 0, 1)
 
 
+def test_near_duplicates_of_training_rows_are_dropped_from_the_test_rows(
+    data: Data, tmp_path: Path, run: Callable[[Data], Prepared], capsys: pytest.CaptureFixture[str]
+) -> None:
+    sentence = "the bread came out with a proper crust and the whole flat smells like a bakery"
+    rewrite(data, [*phrases(10), {"phrase": sentence, "tone": "joy"}])
+    write_jsonl(tmp_path / "test.jsonl", [*phrases(3, "held out"), {"phrase": f"{sentence} today!", "tone": "joy"}])
+    chosen = replace(data, test_files=[str(tmp_path / "test.jsonl")], eval_dataset_size=0.0)
+    assert run(chosen)[1]["splits"]["test"] == 13
+    splits, metrics = run(replace(chosen, near_duplicates=0.8))
+    assert metrics["dropped"] == UNCUT | {"near_duplicates": 1}
+    assert metrics["splits"] == {"train": 41, "validation": 0, "test": 12}
+    assert sum(metrics["splits"].values()) + sum(metrics["dropped"].values()) == metrics["rows"]
+    assert [row["source"] for row in splits["test"]] == [f"{tmp_path / 'test.jsonl'} row {number}" for number in range(1, 13)]
+    line = f"prepare: {tmp_path / 'test.jsonl'} row 13: dropped as a near duplicate of {data.files[0]} row 41 (similarity 0.9"
+    assert line in capsys.readouterr().out
+
+
+def test_a_validation_row_is_compared_with_the_training_rows_too(data: Data, run: Callable[[Data], Prepared]) -> None:
+    texts = [hashlib.sha256(f"{number}".encode()).hexdigest() for number in range(60)]
+    variants = [f"{text}{end}" for text in texts[:20] for end in ("a", "b", "c")]
+    rewrite(data, [{"phrase": text, "tone": TONES[number % 4]} for number, text in enumerate([*texts, *variants])])
+    splits, metrics = run(replace(data, near_duplicates=0.4, max_validation_samples=8, max_test_samples=12))
+    assert metrics["dropped"]["max_validation_samples"] == 4
+    assert 0 < metrics["dropped"]["near_duplicates"] == 20 - len(splits["validation"]) - len(splits["test"])
+    assert metrics["splits"] == {name: len(rows) for name, rows in splits.items()}
+
+
+@pytest.mark.parametrize("similarity", [0.0, 1.0, -0.5, 80.0, float("nan")])
+def test_a_similarity_out_of_range_is_refused(data: Data, similarity: float) -> None:
+    message = "data.near_duplicates: must be a similarity above 0 and below 1, or null, got "
+    assert checks.problem({"data": replace(data, near_duplicates=similarity)}) == f"{message}{similarity}"
+
+
 def test_test_files_that_lose_all_rows_are_not_made_up_for_from_the_others(
     data: Data, tmp_path: Path, refused: Callable[[Data], str]
 ) -> None:
@@ -230,6 +263,14 @@ def test_a_test_row_that_is_trained_on_is_named(data: Data, tmp_path: Path, refu
     message = refused(replace(data, test_files=[str(tmp_path / "test.jsonl")]))
     assert message.startswith(f"{tmp_path / 'test.jsonl'} row 9: ")
     assert "1 in all" in message
+
+
+def test_several_answers_to_a_question_are_kept_and_split_together(data: Data, run: Callable[[Data], Prepared]) -> None:
+    rewrite(data, [{"phrase": f"question {n % 20}", "tone": f"answer {n}"} for n in range(40)])
+    splits, metrics = run(replace(data, labels=None))
+    assert metrics["dropped"] == UNCUT
+    assert metrics["splits"] == {"train": 28, "validation": 4, "test": 8}
+    assert overlap(splits) == []
 
 
 def test_no_prompt_stands_in_two_splits_of_many_like_rows(data: Data, run: Callable[[Data], Prepared]) -> None:
