@@ -18,7 +18,7 @@ from tunepress.core.files import atomic_output, read_jsonl, size_mb, write_json
 from tunepress.core.paths import ADAPTER, ADAPTER_FILE, BASE, MERGED, METRICS, ONNX, PREPARED
 from tunepress.inference import genai_config
 from tunepress.models.hf_model import check, load_encoder
-from tunepress.text.chat_template import with_variables
+from tunepress.text.chat_template import for_model_folder
 from tunepress.text.prompt import Prompt
 
 
@@ -38,7 +38,7 @@ def main(cfg: Config) -> str:
         else:
             calibration = build(cfg.build, MERGED, partial, prompt)
         if prompt.chat_template:
-            template = with_variables(prompt.chat_template, prompt.chat_template_kwargs)
+            template = for_model_folder(prompt.chat_template, prompt.chat_template_kwargs, prompt.chat_template_date)
             (partial / "chat_template.jinja").write_text(template, encoding="utf-8")
         prompt.save(partial)
         genai_config.write_eos_token_ids(partial, load_encoder(source, prompt.eos_token_ids).eos_token_ids)

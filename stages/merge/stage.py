@@ -20,7 +20,7 @@ from tunepress.models.bnb_4bit import Quantization
 from tunepress.models.hf_model import empty_model, load_tokenizer, read_eos_token_ids
 from tunepress.models.peft_adapter import PeftAdapter
 from tunepress.models.shards import Shards
-from tunepress.text.chat_template import with_variables
+from tunepress.text.chat_template import for_model_folder
 from tunepress.text.prompt import FILE_NAME, Prompt
 
 
@@ -41,7 +41,8 @@ def main(cfg: Config) -> str:
         base.write(partial, changes.tensors)
         save_configuration(model, changes, prompt.eos_token_ids, partial)
         if prompt.chat_template:
-            tokenizer.chat_template = with_variables(prompt.chat_template, prompt.chat_template_kwargs)
+            variables, date = prompt.chat_template_kwargs, prompt.chat_template_date
+            tokenizer.chat_template = for_model_folder(prompt.chat_template, variables, date)
         tokenizer.save_pretrained(partial)
         prompt.save(partial)
     write_json(METRICS / "merge.json", {"merged_modules": changes.layers, "size_mb": size_mb(MERGED)})

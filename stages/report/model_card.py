@@ -36,6 +36,7 @@ def card(findings: Findings) -> str:
         tokens_per_second=run.tokens_per_second("onnx"),
         labels=prompt.labels,
         max_new_tokens=prompt.max_new_tokens,
+        conversations=prompt.prompt is None,
         prompt=fenced(prompt.prompt or prompt.chat_template or ""),
         snippet=fenced(snippet(prompt, parameters["build.adapters"] == "separate"), "python"),
     )  # fmt: skip
@@ -71,6 +72,7 @@ def snippet(prompt: Prompt, adapter: bool) -> str:
             "",
             'model = og.Model("onnx")  # the folder beside this card',
             "tokenizer = og.Tokenizer(model)",
+            'tokenizer.update_options(add_special_tokens="true")  # the first token (BOS), if the model was trained with one',
             "",
             *question(prompt),
             "",

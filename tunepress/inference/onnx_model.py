@@ -97,7 +97,8 @@ class OnnxModel:
         self._prompt_chunk = PROMPT_CHUNK if ROPE_SWITCH not in GenaiConfig.read(folder).graph.read_bytes() else sys.maxsize
         self.context_length = int(GenaiConfig.read(folder).model["context_length"])
         self.tokenizer = og.Tokenizer(self.model)
-        self.bare_tokenizer = og.Tokenizer(self.model)  # does not add the BOS token
+        self.tokenizer.update_options(add_special_tokens="true")  # onnxruntime-genai 0.18 adds none by default, not even BOS
+        self.bare_tokenizer = og.Tokenizer(self.model)
         self.bare_tokenizer.update_options(add_special_tokens="false")
 
     def answers(self, prompts: list[str], max_new_tokens: int) -> list[str]:

@@ -58,13 +58,14 @@ class ChatPrompt:
     def render_text(self, text: str) -> str:
         """The prompt for a text: the question itself, the columns of a row as a JSON object, or a JSON list of messages.
 
-        A model that was not trained in a chat template takes a list of messages as a text.
+        Conversations are asked with the tools that all had in training. A model that was not trained in a chat template takes a
+        list of messages as a text.
 
         Raises:
             InputError: the model cannot answer it.
         """
         if self.trained and (messages := _messages(text)):
-            return self.render(messages).prompt
+            return self.render(messages, self._prompt.tools).prompt
         if not self._conversations:
             return self._prompt.render_prompt(self._prompt.parse_row(text))
         system = [{"role": "system", "content": self._prompt.system}] if self._prompt.system else []

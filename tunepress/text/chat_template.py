@@ -5,6 +5,7 @@ transformers.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -90,8 +91,9 @@ class ChatTemplate:
             raise InputError(f"the model's chat template rejects the messages ({one_line(error)})") from error
 
 
-def with_variables(source: str, variables: Mapping[str, Any]) -> str:
-    """A template with default values of variables, for programs that do not pass them."""
+def for_model_folder(source: str, variables: Mapping[str, Any], date: str) -> str:
+    """A template that renders as in training without being told the variables and the date."""
+    source = re.sub(r"""strftime_now\((["'])((?:(?!\1)[^\\])*)\1\)""", lambda call: repr(fixed_strftime(date)(call[2])), source)
     names = filter(str.isidentifier, variables)
     defaults = [f"{{%- if {name} is not defined %}}{{%- set {name} = {variables[name]!r} %}}{{%- endif %}}" for name in names]
     return "".join(defaults) + source

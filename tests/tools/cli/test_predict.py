@@ -28,10 +28,7 @@ TEXTS = ["What a day!", 'It\'s "fine", $HOME and `pwd` \\n {phrase}', "Ça va? �
 TOOL = {"type": "function", "function": {"name": "status", "parameters": {"type": "object"}}}
 CHATML = Path(__file__).parents[3].joinpath("conf/chat_templates/chatml.jinja").read_text(encoding="utf-8")
 CHAT = Prompt(None, None, None, 400, 12, chat_template=CHATML, system="Be brief.", tools=[TOOL])
-OPENING = f"""<|im_start|>system
-Be brief.
-
-Tools:
+SIGNATURES = f"""Tools:
 {json.dumps(TOOL["function"])}
 To use one, write <tool_call>{{"name": ..., "arguments": {{...}}}}</tool_call><|im_end|>
 """
@@ -113,7 +110,7 @@ def test_a_line_without_all_columns_is_refused(text: str, project: Path, root: P
 
 @pytest.mark.parametrize("text", ["Where's {A1}? 🎉", "[1, 2]", '{"role": "user", "content": "x"}'])
 def test_a_text_is_asked_with_the_system_message_and_the_tools_of_training(text: str, project: Path, root: Path) -> None:
-    prompt = f"{OPENING}<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"
+    prompt = f"<|im_start|>system\nBe brief.\n\n{SIGNATURES}<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n"
     assert answered(run_predict(project, "--model", "models/chat", text)) == expected(project, prompt)
 
 
@@ -121,7 +118,7 @@ def test_a_json_list_of_messages_is_a_conversation(project: Path, root: Path) ->
     call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "status", "arguments": {"order": "A1"}}}]}
     messages = [{"role": "user", "content": "Where's A1?"}, call, {"role": "tool", "content": "late"}]
     prompt = (
-        "<|im_start|>user\nWhere's A1?<|im_end|>\n<|im_start|>assistant\n"
+        f"<|im_start|>system\n{SIGNATURES}<|im_start|>user\nWhere's A1?<|im_end|>\n<|im_start|>assistant\n"
         '<tool_call>{"name": "status", "arguments": {"order": "A1"}}</tool_call><|im_end|>\n'
         "<|im_start|>tool\nlate<|im_end|>\n<|im_start|>assistant\n"
     )

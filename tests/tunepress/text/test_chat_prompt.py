@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 from tunepress.core.errors import InputError
 from tunepress.models.hf_model import load_encoder
 from tunepress.text.chat_prompt import ChatPrompt
-from tunepress.text.chat_template import ChatTemplate, special_tokens, with_variables
+from tunepress.text.chat_template import ChatTemplate, for_model_folder, special_tokens
 from tunepress.text.conversation import wrap_in_chat_template
 from tunepress.text.prompt import CHAT_TEMPLATE_DATE, Prompt
 from tunepress.text.template import escape
@@ -162,7 +162,7 @@ def test_a_json_list_of_messages_is_a_conversation_of_its_own(tmp_path: Path) ->
     messages = [USER, call, {"role": "tool", "content": "late", "tool_call_id": "1"}]
     rendered = chat.render(messages)
     assert rendered.from_template
-    assert chat.render_text(json.dumps(messages)) == rendered.prompt
+    assert chat.render_text(json.dumps(messages)) == chat.render(messages, [TOOL]).prompt
     assert rendered.prompt == (
         "<|im_start|>user\nWhere is it?<|im_end|>\n<|im_start|>assistant\n"
         '<tool_call>{"name": "order_status", "arguments": {"order": "A1"}}</tool_call><|im_end|>\n'
@@ -228,14 +228,16 @@ def test_a_template_that_is_not_valid_is_refused_with_its_file(tmp_path: Path) -
 VARIABLES = {"enable_thinking": False, "style": 'it\'s "x"\n{é}', "options": {"a": [None, 1.5]}, "not a name": 1}
 
 
-def test_the_template_of_a_model_folder_has_the_variables_of_training(tmp_path: Path) -> None:
+def test_the_template_of_a_model_folder_has_the_variables_and_the_date_of_training(tmp_path: Path) -> None:
     source = (
         "{% for message in messages %}<{{ message.content }}>{% endfor %}"
+        "{{ strftime_now('%d %b %Y') }} {% if strftime_now is defined %}{{ strftime_now(\"it's %A\") }}{% endif %}"
         "{{ enable_thinking }} {{ style }} {{ options.a[1] }}{% if options.a[0] is none %} none{% endif %}"
     )
-    expected = ChatTemplate(source, special_tokens(tmp_path), variables=VARIABLES).render([USER])
-    assert expected == '<Where is it?>False it\'s "x"\n{é} 1.5 none'
-    shipped = with_variables(source, VARIABLES)
+    expected = ChatTemplate(source, special_tokens(tmp_path), "2025-01-31", VARIABLES).render([USER])
+    assert expected == "<Where is it?>31 Jan 2025 it's FridayFalse it's \"x\"\n{é} 1.5 none"
+    shipped = for_model_folder(source, VARIABLES, "2025-01-31")
     assert ChatTemplate(shipped, {}).render([USER]) == expected
     assert ChatTemplate(shipped, {}, variables={"enable_thinking": True}).render([USER]) == expected.replace("False", "True")
-    assert with_variables(source, {}) == source
+    plain = "{% for message in messages %}<{{ message.content }}>{% endfor %}"
+    assert for_model_folder(plain, {}, "2025-01-31") == plain
