@@ -26,7 +26,7 @@ CUDA_ONLY := cuda-bindings cuda-pathfinder cuda-toolkit triton nvidia-cublas nvi
 
 COMPILE := uv pip compile --quiet --python-version 3.11 --no-annotate --custom-compile-command 'make lock'
 
-PYTEST := OMP_NUM_THREADS=1 python -m pytest -q --numprocesses auto --maxprocesses 8 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 python -m pytest -q --numprocesses auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 # Only for these targets: a `make` that another target runs, for example in a test, chooses its own.
 docker-%: export ENGINE ?= docker

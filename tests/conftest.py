@@ -11,14 +11,30 @@ import pytest
 import tunepress  # noqa: F401  (pins the float kernels before torch is imported)
 
 ROOT = Path(__file__).resolve().parent.parent
+LONGEST = (
+    "tests/test_graph.py",
+    "tests/docker/test_podman.py",
+    "tests/stages/train/test_processes.py",
+    "tests/tools/search/test_trials.py",
+    "tests/tools/olive/test_run.py",
+    "tests/azure/test_job_runs.py",
+    "tests/stages/train/test_resume.py",
+    "tests/azure/test_jobs.py",
+)
 SLOW_FIXTURES = {"azurite", "browser", "measured"}
 
 
+@pytest.hookimpl(trylast=True)  # after pytest has left out what -m leaves out
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest files first, so that no process is left alone with one at the end."""
+    longest = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: longest.get(item.nodeid.partition("::")[0], len(longest)))
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
     """Marks as slow what needs Azurite, a browser or a run of a benchmark."""
-    for item in items:
-        if SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.slow)
+    if SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+        item.add_marker(pytest.mark.slow)
 
 
 def pytest_collection_finish() -> None:
