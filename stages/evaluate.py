@@ -26,7 +26,7 @@ from tunepress.text.prompt import Prompt
 from tunepress.text.segments import Turn, evaluated
 
 CANDIDATES = {"base": BASE, "merged": MERGED, "onnx": ONNX}
-ROWS_FROM = {Split.test: "data.test_size or data.test_files", Split.validation: "data.eval_dataset_size"}
+ROWS_FROM = {Split.test: "data.test_size or data.test_files", Split.validation: "data.eval_dataset_size or data.validation_files"}
 
 
 @dataclass

