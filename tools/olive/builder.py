@@ -20,6 +20,7 @@ PROVIDERS = {  # the builder's names, and the prefixes of the groups in conf/bui
 }
 DEFAULT = "CPUExecutionProvider"
 ALGORITHMS = {"default": None, "k_quant_last": "k_quant"}  # names that the builder no longer accepts
+WHOLE = "a whole model is built"
 SEARCH = unsupported("predict and serve limit the length of an answer; the model folder keeps the base model's values")
 
 
@@ -38,12 +39,16 @@ def group(precision: str, provider: str, path: str) -> str:
     return f"{prefix}_{precision}"
 
 
-def map_builder(leaves: list[Leaf], provider: str) -> list[MappedField]:
-    """Maps the fields of a ModelBuilder, except its type."""
-    rules: dict[str, Rule] = {
-        "metadata_only": lambda value: unsupported("no model would be built") if value else covered("a whole model is built"),
-        "search": SEARCH,
-    }
+def map_builder(leaves: list[Leaf], provider: str, has_model: bool) -> list[MappedField]:
+    """Maps the fields of a ModelBuilder, except its type.
+
+    Args:
+        leaves: the fields.
+        provider: the execution provider.
+        has_model: whether another pass makes the model, for which this one only writes genai_config.json.
+    """
+    no_model = covered(WHOLE) if has_model else unsupported("no model would be built")
+    rules: dict[str, Rule] = {"metadata_only": lambda value: no_model if value else covered(WHOLE), "search": SEARCH}
     fields = []
     for leaf in leaves:
         name = leaf.name.removeprefix("extra_options.").removeprefix(builder_options.FORMER_PREFIX)
@@ -66,7 +71,7 @@ def option(name: str, value: Any) -> FieldMapping:
     if name in {field.name for field in dataclasses.fields(Build)}:
         return mapped_to(f"build.{name}", value)
     if name in builder_options.UNFIT and value is False:
-        return covered("a whole model is built")
+        return covered(WHOLE)
     listed = "/".join(map(str, value)) if isinstance(value, list) else value
     problem = option_problem(name, listed)
     return unsupported(problem.partition(": ")[2]) if problem else mapped_to(f"build.extra_options.{name}", listed)

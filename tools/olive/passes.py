@@ -46,6 +46,10 @@ EVERY: Mapping[str, Rule] = {  # fields of any pass
     "disable_search": covered("there is no search"),
     "clean_run_cache": covered("`dvc repro --force` runs a stage again"),
     "output_name": covered("models/ has a folder for each step"),
+    **dict.fromkeys(
+        ("save_as_external_data", "all_tensors_to_one_file", "external_data_name", "size_threshold", "convert_attribute"),
+        covered("the weights are in one file next to the graph"),
+    ),
 }
 
 
@@ -62,7 +66,7 @@ BUILD: Mapping[str, Rule] = {  # fields of a build of `builds`
 }
 QUANTIZER: Mapping[str, Rule] = {name: maps_to(f"build.{name}") for name in QUANTIZER_OPTIONS}
 GRAPH = covered("the builder makes an optimized graph in one step")
-CONVERSION: Mapping[str, Rule] = {"float16": only(False, "see build.precision", "build.precision is that of a ModelBuilder")}
+CONVERSION: Mapping[str, Rule] = {"float16": only(False, "see build.precision", "add a ModelBuilder with precision fp16")}
 INPUTS = "the adapter's weights are inputs of the graph, in a separate file"
 EXTRACTED: Mapping[str, Rule] = {"make_inputs": only(True, INPUTS, INPUTS), "adapter_type": only("lora", INPUTS, "only LoRA")}
 
@@ -229,12 +233,13 @@ def map_pass(step: Pass, kinds: list[str], provider: str) -> tuple[list[MappedFi
         chosen = {value.key: value.value for value in values_of(fields)}
         values += training.defaults(step.kind, chosen, {leaf.name.rpartition(".")[2] for leaf in own})
     elif step.kind == builder.BUILDER:
-        fields += builder.map_builder(own, provider)
+        fields += builder.map_builder(own, provider, any(kind in CONVERSIONS for kind in kinds))
         values += builder.default_precision(fields, provider, step.path)
     elif CONVERSIONS.get(step.kind) == "int4":
         fields += map_fields(own, QUANTIZER, "the builder has no such option")
     elif step.kind in CONVERSIONS:
-        fields += map_fields(own, {**dict.fromkeys((leaf.name for leaf in own), GRAPH), **CONVERSION}, "")
+        other = {} if builder.BUILDER in kinds else CONVERSION
+        fields += map_fields(own, {**dict.fromkeys((leaf.name for leaf in own), GRAPH), **other}, "")
     else:
         known = step.kind in (MERGE, EXTRACT)
         unknown = "the stage has no such option" if known else "of a pass that is not supported"

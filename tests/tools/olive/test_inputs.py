@@ -100,6 +100,21 @@ def test_a_conversion_that_the_builder_makes_needless_is_covered(bring: Import) 
     assert (build.precision, build.block_size, build.is_symmetric, build.accuracy_level) == ("int4", 64, True, 4)
 
 
+def test_a_builder_that_only_writes_metadata_of_a_converted_model_is_the_stage_build(bring: Import) -> None:
+    external = {"save_as_external_data": True, "all_tensors_to_one_file": True}
+    passes = {
+        "t": {"type": "QLoRA"},
+        "c": {"type": "OnnxConversion", **external},
+        "o": {"type": "OrtTransformersOptimization", "float16": True, **external},
+        "e": {"type": "ExtractAdapters", "make_inputs": True, **external},
+        "m": {"type": "ModelBuilder", "precision": "fp16", "metadata_only": True},
+    }
+    assert "conf/experiment/mine.yaml: " in bring(
+        {"passes": passes, "execution_providers": ["CUDAExecutionProvider"]}, "--strict"
+    )
+    assert (composed().build.precision, composed().build.adapters) == ("fp16", "separate")
+
+
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
