@@ -16,6 +16,7 @@ from tunepress.core.pipeline import DVC_YAML
 from tunepress.inference.metrics import classification_metrics, generation_metrics
 from tunepress.text.labels import INVALID
 from tunepress.text.prompt import Prompt
+from tunepress.text.segments import context, learned
 
 TONES = ("joy", "sadness", "fear", "surprise")
 TONE = Prompt("### Text: {phrase}\n### The tone is:\n", "{tone}", TONES, source_max_len=256, max_new_tokens=4)
@@ -36,6 +37,7 @@ def new_run(folder: Path, labels: bool = True) -> None:
     prompt.save(folder / PREPARED)
     shutil.copyfile(ROOT / DVC_YAML, folder / DVC_YAML)
     write_jsonl(folder / PREPARED / "test.jsonl", [])
+    write_jsonl(folder / PREPARED / "train.jsonl", [learned_row(prompt, number) for number in range(5)])
     for path, content in ((ADAPTER / "adapter_model.safetensors", b"adapter"), (ONNX / "model.onnx", b"onnx")):
         (folder / path).parent.mkdir(parents=True)
         (folder / path).write_bytes(content)
@@ -55,6 +57,14 @@ def new_run(folder: Path, labels: bool = True) -> None:
     for name, rows in tables.items():
         write_json(folder / METRICS / "evaluate" / f"{name}.json", evaluated(name, rows, labels))
     write_metrics(folder / METRICS, tables, len(changed), labels)
+
+
+def learned_row(prompt: Prompt, number: int) -> dict[str, Any]:
+    """A training row of such a run."""
+    phrase, answer = f"{PHRASES[number]}, row {number}.", TONES[number % 4] if prompt.labels else f"answer {number}"
+    columns = {"phrase": phrase, "Question": phrase, "Subject": "life"}
+    source = f"data/raw/rows.jsonl row {1000 + number}"
+    return {"source": source, "segments": [context(prompt.render_prompt(columns)), learned(answer, answer)], "sequence": number}
 
 
 def sections(root: Path, labels: bool = True, overrides: tuple[str, ...] = ()) -> Config:

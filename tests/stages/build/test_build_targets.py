@@ -262,6 +262,7 @@ def test_gptq_looks_at_no_more_tokens_than_the_cap_and_says_so(project: Path) ->
     write_jsonl(
         PREPARED / "train.jsonl", [{"segments": [context("w" * 900), learned(f"{n:099}", f"{n:099}")]} for n in range(60)]
     )
+    replace(PROMPT, source_max_len=901).save(project / MERGED)
     line = build.main(build.Config(recipe(algo_config="gptq"), MERGE))
     expected = {"rows": 18, "rows_chosen": 60, "tokens": 18 * 901, "tokens_chosen": 60 * 901}  # a row is cut as in training
     assert read_json(METRICS / "build.json")["calibration"] == expected
