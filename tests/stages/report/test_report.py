@@ -22,7 +22,7 @@ from tests.stages.recipes import recipe
 from tests.stages.run_files import TONE, choices, new_run, predictions, sections
 from tunepress.core.environment import IMAGE
 from tunepress.core.errors import InputError
-from tunepress.core.files import write_csv, write_json
+from tunepress.core.files import write_csv, write_json, write_jsonl
 from tunepress.core.paths import ADAPTER_FILE, METRICS, MODEL_CARD, ONNX, PREDICTIONS, PREPARED, REPORT
 from tunepress.inference.onnx_model import OnnxModel
 from tunepress.text.prompt import Prompt
@@ -84,6 +84,14 @@ def test_nothing_of_this_machine_and_no_address_is_in_it(project: Path, labels: 
     addresses = set(re.findall(r"https?://[^\s\"'<]+", html))
     assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}  # names of XML, which nobody asks for
     assert not re.search(r"<(script|img|iframe|object|link(?! rel=\"icon\" href=\"data:,\"))|@import|url\((?!#)", html)
+
+
+def test_three_training_rows_are_shown_with_the_learned_part_marked(project: Path, labels: bool, root: Path) -> None:
+    turns = [{"text": text, "train": number % 2 == 1} for number, text in enumerate(("<b>&\n", "one", "{x}\n", "two"))]
+    write_jsonl(PREPARED / "train.jsonl", [{"source": "row 1", "segments": turns}] * 5)
+    report.main(sections(root, labels))
+    shown = re.findall(r'<pre class="learned">(.*?)</pre>', page_of(project), flags=re.DOTALL)
+    assert shown == ["&lt;b&gt;&amp;\n<mark>one</mark>{x}\n<mark>two</mark>"] * 3
 
 
 def test_the_summary_and_the_speed_are_those_that_dvc_compares(project: Path, labels: bool, root: Path) -> None:
@@ -264,6 +272,23 @@ def new_run_of(prompt: Prompt, row: dict[str, str], folder: Path) -> Path:
         rows = [prediction | {"prompt": prompt.render_prompt(row)} for prediction in predictions(name, labels=False)]
         write_csv(folder / PREDICTIONS / f"{name}.csv", rows, list(rows[0]))
     return folder
+
+
+CHAT = Prompt(None, None, None, 400, 8, chat_template="{% for message in messages %}`<{{ message.content }}>{% endfor %}<a>")
+
+
+def test_the_model_card_of_conversations_has_the_chat_template_and_a_snippet_that_runs(
+    tiny_phi3: Path, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(new_run_of(CHAT, {}, tmp_path))
+    build(recipe(block_size=32, accuracy_level=4, is_symmetric=True), tiny_phi3, ONNX)
+    (ONNX / "chat_template.jinja").write_text(str(CHAT.chat_template), encoding="utf-8")
+    report.main(sections(root, labels=False))
+    assert (
+        f"conversations that this chat template renders. It\nanswers greedily in at most 8 tokens.\n\n```\n{CHAT.chat_template}\n"
+        in (MODEL_CARD.read_text(encoding="utf-8"))
+    )
+    assert ran_snippet() == OnnxModel(ONNX).answer("`<your question><a>", 8) + "\n"
 
 
 def placeholder(prompt: Prompt) -> dict[str, str]:
