@@ -79,8 +79,12 @@ def project(root: Path, base: Path, one_thread: None, tmp_path_factory: pytest.T
     new_project(folder, base)
     (folder / "template.jinja").write_text(TEMPLATE, encoding="utf-8")
     write_jsonl(folder / "rows.jsonl", [{"messages": conversation(number), "tools": [TOOL]} for number in range(12)])
-    values = {"files": ["rows.jsonl"], "chat_template": "template.jinja", "chat_template_kwargs": {"enable_thinking": False}}
-    split = {"eval_dataset_size": 0.0, "test_size": 0.5}
+    values: dict[str, Any] = {
+        "files": ["rows.jsonl"],
+        "chat_template": "template.jinja",
+        "chat_template_kwargs": {"enable_thinking": False},
+    }
+    split: dict[str, Any] = {"eval_dataset_size": 0.0, "test_size": 0.5}
     settings = OmegaConf.load(root / "conf/data/conversations.yaml")
     data = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Data), settings, values | split))
     assert isinstance(data, Data)

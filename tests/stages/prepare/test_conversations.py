@@ -94,7 +94,7 @@ def encoder_of(family: Family) -> Encoder:
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token=family.bos, eos_token=ends, chat_template=family.template, padding_side="left"
     )
-    return Encoder(fast, [tokenizer.token_to_id(ends)])
+    return Encoder(fast, [fast.get_vocab()[ends]])
 
 
 def flat(parts: list[list[int]]) -> list[int]:
@@ -122,7 +122,7 @@ def test_what_is_learned_is_what_the_assistant_said_and_its_end(name: str) -> No
     encoder = encoder_of(family)
     rows = rows_of(encoder, train_on="last" if name == "qwen3" else "all")
     messages = dialogue(family.system)
-    row = {"source": "here", "segments": rows.segments(Row("here", {"messages": messages}))}
+    row: dict[str, Any] = {"source": "here", "segments": rows.segments(Row("here", {"messages": messages}))}
     prompt = rows.prompt()
     encoder = Encoder(encoder.tokenizer, list(prompt.eos_token_ids))
     answers = [message["content"] for message in messages if message["role"] == "assistant"]

@@ -25,7 +25,7 @@ CONVERSATION = [
 MESSAGES = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER}]
 SHAREGPT = [{"from": "human", "value": QUESTION}, {"from": "gpt", "value": ANSWER}]
 
-ROWS = {
+ROWS: dict[Format, dict[str, Any]] = {
     Format.messages: {"messages": MESSAGES},
     Format.sharegpt: {"conversations": SHAREGPT},
     Format.alpaca: {"instruction": QUESTION, "input": None, "output": ANSWER},
@@ -199,7 +199,7 @@ def test_the_conversations_of_the_project_are_learned_turn_by_turn(root: Path, e
     section = OmegaConf.merge(OmegaConf.structured(Data), OmegaConf.load(root / "conf/data/conversations.yaml"))
     data = OmegaConf.to_object(section)
     assert isinstance(data, Data)
-    data.chat_template = str(root / data.chat_template)
+    data.chat_template = str(root / (data.chat_template or ""))
     raw = read_files([str(root / file) for file in data.files])
     format, rows = row_format(raw, data, encoder)
     assert format is Format.messages

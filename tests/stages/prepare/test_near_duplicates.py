@@ -1,4 +1,4 @@
-"""near_duplicates: what it finds is what comparing all pairs finds, and text that many rows have in common is no similarity."""
+"""near_duplicates: what it finds is what comparing all pairs finds, and text that many rows have in common does not count."""
 
 import random
 from typing import Any
@@ -59,12 +59,12 @@ def pairs(held_out: list[Row], train: list[Row]) -> dict[str, float]:
 def test_it_finds_what_comparing_all_pairs_finds(threshold: float) -> None:
     held_out = [templated(edited(words, changes)) for changes in (0, 1, 2, 3, 5) for words in RANDOM.sample(TRAIN, 40)]
     best = pairs(held_out, NOISE)
-    found = {prompt_text(leak.row): leak.similarity for leak in near_duplicates(held_out, NOISE, threshold)}
-    assert found.items() <= best.items()
-    assert all(similarity > threshold for similarity in found.values())
+    similarities = {prompt_text(leak.row): leak.similarity for leak in near_duplicates(held_out, NOISE, threshold)}
+    assert similarities.items() <= best.items()
+    assert all(similarity > threshold for similarity in similarities.values())
     expected = {prompt for prompt, similarity in best.items() if similarity > threshold}
     assert len(expected) >= 40
-    assert len(found) >= 0.98 * len(expected)
+    assert len(similarities) >= 0.98 * len(expected)
 
 
 @pytest.mark.parametrize("threshold", [0.05, 0.3, 0.5, 0.7, 0.8, 0.9, 0.99])
@@ -119,7 +119,7 @@ def test_a_long_template_makes_no_rows_similar() -> None:
     assert min(pairs_with_template(held_out, train)) > 0.8
     assert near_duplicates(held_out, train, 0.5) == []
     leak = row(systems[0] + " ".join([*TRAIN[7], "now"]) + "<|end|>\n<|assistant|>\n")
-    assert [found.row for found in near_duplicates([*held_out, leak], train, 0.8)] == [leak]
+    assert [near.row for near in near_duplicates([*held_out, leak], train, 0.8)] == [leak]
 
 
 def pairs_with_template(held_out: list[Row], train: list[Row]) -> list[float]:

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import AutoTokenizer
@@ -159,7 +160,7 @@ def test_a_text_is_asked_with_the_system_message_and_the_tools_of_training(tmp_p
 def test_a_json_list_of_messages_is_a_conversation_of_its_own(tmp_path: Path) -> None:
     chat = ChatPrompt(tmp_path, HELP)
     call = {"role": "assistant", "content": None, "tool_calls": [CALL]}
-    messages = [USER, call, {"role": "tool", "content": "late", "tool_call_id": "1"}]
+    messages: list[dict[str, Any]] = [USER, call, {"role": "tool", "content": "late", "tool_call_id": "1"}]
     rendered = chat.render(messages)
     assert rendered.from_template
     assert chat.render_text(json.dumps(messages)) == chat.render(messages, [TOOL]).prompt
