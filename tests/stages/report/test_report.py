@@ -284,10 +284,9 @@ def test_the_model_card_of_conversations_has_the_chat_template_and_a_snippet_tha
     build(recipe(block_size=32, accuracy_level=4, is_symmetric=True), tiny_phi3, ONNX)
     (ONNX / "chat_template.jinja").write_text(str(CHAT.chat_template), encoding="utf-8")
     report.main(sections(root, labels=False))
-    assert (
-        f"conversations that this chat template renders. It\nanswers greedily in at most 8 tokens.\n\n```\n{CHAT.chat_template}\n"
-        in (MODEL_CARD.read_text(encoding="utf-8"))
-    )
+    card = MODEL_CARD.read_text(encoding="utf-8")
+    assert "trained on conversations that this chat template renders. It\nanswers greedily in at most 8 tokens.\n" in card
+    assert f"\n```\n{CHAT.chat_template}\n```\n" in card
     assert ran_snippet() == OnnxModel(ONNX).answer("`<your question><a>", 8) + "\n"
 
 
