@@ -86,7 +86,7 @@ def read_whole(file: RowFile) -> Iterator[dict[str, Any]]:
         text = stream.read()
     try:
         if text.lstrip(SPACE).startswith("["):
-            yield from numbered(file, elements(text))
+            yield from numbered(file, iter(list(elements(text))))  # that it is JSON is checked first
             return
         objects = documents(text)
         first, second = next(objects, None), next(objects, None)
@@ -180,9 +180,10 @@ def single_document(file: RowFile, document: Any) -> list[Any]:
     if lists:
         file.details.append(f"the rows are the list {lists[0]!r}")
         return list(document[lists[0]])
-    if rows := split_table(document) or column_table(document):
-        file.details.append("JSON by columns, as pandas writes it")
-        return rows
+    for read_table in (split_table, index_table, column_table):
+        if (rows := read_table(document)) is not None:
+            file.details.append("a JSON table as pandas writes it")
+            return rows
     return [document]
 
 
@@ -197,7 +198,7 @@ def is_chat(value: Any) -> bool:
     return isinstance(value, dict) and "role" in value
 
 
-def split_table(document: dict[str, Any]) -> list[dict[str, Any]] | None:
+def split_table(document: dict[str, Any]) -> list[Any] | None:
     """The rows of pandas' orient="split"."""
     names, rows = document.get("columns"), document.get("data")
     if not isinstance(names, list) or not isinstance(rows, list) or not is_list_of(rows, list):
@@ -205,16 +206,23 @@ def split_table(document: dict[str, Any]) -> list[dict[str, Any]] | None:
     return [dict(zip(names, row, strict=True)) for row in rows] if all(len(row) == len(names) for row in rows) else None
 
 
-def column_table(document: dict[str, Any]) -> list[dict[str, Any]] | None:
+def index_table(document: dict[str, Any]) -> list[Any] | None:
+    """The rows of pandas' orient="index": objects by their number."""
+    rows = list(document.values())
+    numbered_rows = all(map(str.isdecimal, document)) and all(isinstance(row, dict) for row in rows)
+    return rows if rows and numbered_rows and not all(key.isdecimal() for row in rows for key in row) else None
+
+
+def column_table(document: dict[str, Any]) -> list[Any] | None:
     """The rows of an object of columns, each an object by index, as pandas' `to_json` writes it, or a list."""
     columns = list(document.values())
     if not columns:
         return None
     if all(isinstance(column, dict) for column in columns):
         indexes = list(columns[0])
-        if not indexes or any(list(column) != indexes for column in columns):
+        if any(list(column) != indexes for column in columns) or not (len(columns) > 1 or all(map(str.isdecimal, indexes))):
             return None
         return [{name: column[index] for name, column in document.items()} for index in indexes]
     if all(isinstance(column, list) for column in columns) and len({len(column) for column in columns}) == 1:
-        return [dict(zip(document, cells, strict=True)) for cells in zip(*columns, strict=True)] or None
+        return [dict(zip(document, cells, strict=True)) for cells in zip(*columns, strict=True)]
     return None

@@ -83,11 +83,12 @@ def delimited(mark: str) -> str:
         ("rows.jsonl", "".join(json.dumps(row, indent=2) for row in ROWS), "JSON objects one after the other"),
         ("rows.json", json.dumps({"version": "1.0", "data": ROWS}, indent=2), "the rows are the list 'data'"),
         ("rows.json", json.dumps({"examples": ROWS}), "the rows are the list 'examples'"),
-        ("rows.json", pd.DataFrame(ROWS).to_json(), "JSON by columns, as pandas writes it"),
-        ("rows.json", pd.DataFrame(ROWS).to_json(indent=2), "JSON by columns, as pandas writes it"),
-        ("rows.json", pd.DataFrame(ROWS).to_json(orient="split"), "JSON by columns, as pandas writes it"),
+        ("rows.json", pd.DataFrame(ROWS).to_json(), "a JSON table as pandas writes it"),
+        ("rows.json", pd.DataFrame(ROWS).to_json(indent=2), "a JSON table as pandas writes it"),
+        ("rows.json", pd.DataFrame(ROWS).to_json(orient="index"), "a JSON table as pandas writes it"),
+        ("rows.json", pd.DataFrame(ROWS).to_json(orient="split"), "a JSON table as pandas writes it"),
         ("rows.json", pd.DataFrame(ROWS).to_json(orient="table"), "the rows are the list 'data'"),
-        ("rows.json", json.dumps(pd.DataFrame(ROWS).to_dict("list")), "JSON by columns, as pandas writes it"),
+        ("rows.json", json.dumps(pd.DataFrame(ROWS).to_dict("list")), "a JSON table as pandas writes it"),
     ],
 )
 @pytest.mark.parametrize("compress", [False, True])
@@ -226,6 +227,12 @@ CHAT = {"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "co
 @pytest.mark.parametrize("indent", [None, 2])
 def test_one_object_is_one_row_if_it_is_no_table(tmp_path: Path, name: str, row: dict[str, Any], indent: int | None) -> None:
     assert values(write(tmp_path / name, json.dumps(row, indent=indent))) == [row]
+
+
+@pytest.mark.parametrize("content", ['{"data": []}', '{"a": {}, "b": {}}', '{"a": [], "b": []}'])
+def test_a_table_without_rows_is_empty(tmp_path: Path, content: str) -> None:
+    file = write(tmp_path / "rows.json", content)
+    assert refused(file) == f"{file}: the file is empty"
 
 
 def test_an_object_with_several_lists_is_refused_with_their_names(tmp_path: Path) -> None:
