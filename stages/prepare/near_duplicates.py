@@ -34,7 +34,7 @@ Shingles = set[int]  # their hashes of 32 bits
 
 @dataclass(frozen=True)
 class NearDuplicate:
-    """A held-out row, the training row that is most similar to it, and their similarity."""
+    """A held-out row, the first training row that it is too similar to, and their similarity."""
 
     row: Row
     training_row: Row
@@ -75,7 +75,7 @@ def near_duplicates(held_out: list[Row], train: list[Row], threshold: float) -> 
         minhash.clear()
         minhash.update_batch(without(shingles(row), common))
         index.insert(number, minhash)
-    best: dict[int, NearDuplicate] = {}
+    leaks: dict[int, NearDuplicate] = {}
     for training_row in train:
         text = shingles(training_row)
         distinctive = without(text, common)
@@ -84,9 +84,10 @@ def near_duplicates(held_out: list[Row], train: list[Row], threshold: float) -> 
         for number in index.query(minhash):
             other = shingles(held_out[number])
             similarity = min(jaccard(text, other), jaccard(distinctive, without(other, common)))
-            if similarity > (best[number].similarity if number in best else threshold):
-                best[number] = NearDuplicate(held_out[number], training_row, similarity)
-    return [best[number] for number in sorted(best)]
+            if similarity > threshold:
+                leaks[number] = NearDuplicate(held_out[number], training_row, similarity)
+                index.remove(number)  # so that many rows that are all alike are not compared with each other
+    return [leaks[number] for number in sorted(leaks)]
 
 
 def shingles(row: Row) -> Shingles:

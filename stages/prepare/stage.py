@@ -51,16 +51,17 @@ def main(cfg: Config) -> str:
     write_json(METRICS / "prepare.json", metrics)
     sizes = ", ".join(f"{len(rows)} {name}" for name, rows in splits.items())
     dropped = sum(metrics["dropped"].values())
-    return f"{sizes} rows in {PREPARED}, {dropped} of {metrics['rows']} rows dropped{describe_caps(metrics)}"
+    return f"{sizes} rows in {PREPARED}, {dropped} of {metrics['rows']} rows dropped{describe_caps(cfg.data, metrics)}"
 
 
-def describe_caps(metrics: dict[str, Any]) -> str:
+def describe_caps(data: Data, metrics: dict[str, Any]) -> str:
     """How many rows the caps on validation and test rows have dropped; empty if none."""
     text = ""
     for name in ("validation", "test"):
-        if cut := metrics["dropped"][f"max_{name}_samples"]:
-            kept = metrics["splits"][name]
-            text += f", {name} cut from {kept + cut} to {kept} (data.max_{name}_samples)"
+        key = f"max_{name}_samples"
+        if cut := metrics["dropped"][key]:
+            kept = getattr(data, key)  # and not what is left of them without near duplicates
+            text += f", {name} cut from {kept + cut} to {kept} (data.{key})"
     return text
 
 

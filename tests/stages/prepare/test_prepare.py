@@ -22,7 +22,7 @@ from tokenizers import processors
 from stages.prepare.formats import TemplateRows
 from stages.prepare.rows import Row
 from stages.prepare.split import overlap
-from stages.prepare.stage import Config, fit, in_sequences, main, prepare
+from stages.prepare.stage import Config, describe_caps, fit, in_sequences, main, prepare
 from tests.command import run_module
 from tests.stages.params import CPU
 from tunepress.config import checks
@@ -239,10 +239,13 @@ def test_a_validation_row_is_compared_with_the_training_rows_too(data: Data, run
     texts = [hashlib.sha256(f"{number}".encode()).hexdigest() for number in range(60)]
     variants = [f"{text}{end}" for text in texts[:20] for end in ("a", "b", "c")]
     rewrite(data, [{"phrase": text, "tone": TONES[number % 4]} for number, text in enumerate([*texts, *variants])])
-    splits, metrics = run(replace(data, near_duplicates=0.4, max_validation_samples=8, max_test_samples=12))
+    chosen = replace(data, near_duplicates=0.4, max_validation_samples=8, max_test_samples=12)
+    splits, metrics = run(chosen)
     assert metrics["dropped"]["max_validation_samples"] == 4
     assert 0 < metrics["dropped"]["near_duplicates"] == 20 - len(splits["validation"]) - len(splits["test"])
     assert metrics["splits"] == {name: len(rows) for name, rows in splits.items()}
+    cuts = ", validation cut from 12 to 8 (data.max_validation_samples), test cut from 24 to 12 (data.max_test_samples)"
+    assert describe_caps(chosen, metrics) == cuts
 
 
 @pytest.mark.parametrize("similarity", [0.0, 1.0, -0.5, 80.0, float("nan")])
