@@ -53,7 +53,7 @@ def map_model(input_model: Object, folder: Path) -> list[MappedField]:
         folder: of the configuration, to which its paths are relative.
 
     Raises:
-        InputError: an unsupported type of model, or a model that does not exist.
+        InputError: an unsupported type of model, or a value that is not a model.
     """
     fields = [renamed(leaf) for leaf in leaves(input_model, "input_model")]
     flat = {leaf.name: leaf.value for leaf in fields}

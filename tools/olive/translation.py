@@ -56,7 +56,7 @@ def translate(document: Object, folder: Path) -> Translation:
         folder: of the configuration, to which its paths are relative.
 
     Raises:
-        InputError: an unknown type, or a file that does not exist.
+        InputError: an unknown type of model or system, or a value that cannot be used.
     """
     whole, document = document, {name: value for name, value in document.items() if value not in EMPTY_VALUES}
     providers, provider_path = engine.providers_of(document)
