@@ -6,9 +6,9 @@ wrong key, type or combination of values fails in `dvc exp run -S` before any st
 
 from hydra.core.config_store import ConfigStore
 
-from tunepress.config import hydra_overrides, resolvers
 from tunepress.config.params import Composed
+from tunepress.config.plugin import overrides, resolvers
 
 ConfigStore.instance().store(name="tunepress", node=Composed)
 resolvers.register()
-hydra_overrides.install()
+overrides.install()

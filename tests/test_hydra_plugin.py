@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 from tools.cli.params import compose
 from tools.search.space import values_of
 from tunepress.config.data import Data as DataSection
-from tunepress.config.watched import UNUSED
-from tunepress.config.watched import watched as watched_files
+from tunepress.config.plugin.watched import UNUSED
+from tunepress.config.plugin.watched import watched as watched_files
 from tunepress.core.errors import InputError
 from tunepress.core.keys import FORMER
 from tunepress.core.params import load

@@ -78,7 +78,7 @@ USES = [
         "_apply_overrides_to_config",
         "overrides cfg",
         "hydra/_internal/config_loader_impl.py",
-        ("tunepress/config/hydra_overrides.py",),
+        ("tunepress/config/plugin/overrides.py",),
     ),
     Use(*TRAINER, "_run_epoch", EPOCH, "transformers/trainer.py", ("stages/train/checkpoints.py",)),
     Use(

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tunepress.config.checks import check_composed
 from tunepress.config.data import Datastore, as_list
-from tunepress.config.watched import watched
+from tunepress.config.plugin.watched import watched
 from tunepress.core.errors import InputError
 from tunepress.remote.collected import COLLECTED, remote_lists
 
