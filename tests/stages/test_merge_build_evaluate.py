@@ -14,6 +14,9 @@ import torch
 from peft import PeftModel
 from sklearn.metrics import accuracy_score
 
+from benchmarks import score
+from benchmarks.evaluate import contender as benchmark_of_evaluate
+from benchmarks.int4 import contender as benchmark_of_int4
 from stages import compare, evaluate
 from stages.build import stage as build
 from stages.merge import stage as merge
@@ -336,6 +339,21 @@ def test_settings_and_rows_that_cannot_be_measured_are_refused(tmp_path: Path, m
     write_jsonl(PREPARED / "validation.jsonl", [])
     with pytest.raises(InputError, match=r"validation.jsonl: no rows; set data\.eval_dataset_size"):
         evaluated("onnx", split=Split.validation)
+
+
+def test_what_benchmarks_count_is_what_evaluate_counts() -> None:
+    figures = {candidate: evaluated(candidate)[1] for candidate in ("merged", "onnx")}
+    for candidate, model in (("merged", TorchModel(MERGED, 4)), ("onnx", OnnxModel(ONNX))):
+        staged, looped = benchmark_of_evaluate.stage(candidate, None), benchmark_of_evaluate.loop(candidate, None)
+        assert staged["results"] == looped["results"]
+        for result in (staged, looped):
+            assert result["perplexity"] == pytest.approx(figures[candidate]["perplexity"], abs=1e-3)
+        right = round(figures[candidate]["accuracy"] * len(PROMPTS))
+        assert score.count(model) == {"right": right, "test_rows": len(PROMPTS)}
+    merged, onnx = benchmark_of_int4.compare([str(MERGED), str(ONNX)])["models"]
+    assert merged["rows"] == onnx["rows"] == len(PROMPTS)
+    assert merged["perplexity"] == pytest.approx(figures["merged"]["perplexity"], abs=1e-3)
+    assert (onnx["right"], onnx["top1_agreement"]) == (merged["right"], 1.0)
 
 
 def test_an_unknown_candidate_is_refused_in_one_line(root: Path) -> None:
