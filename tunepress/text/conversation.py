@@ -86,11 +86,14 @@ def wrap_in_chat_template(
             "data.use_chat_template: the base model's chat template does not show a message exactly once, so it cannot be "
             "used as a prompt; set it to false and write the markup into data.text_template"
         )
-    wrapped = [
-        f"{escape(before)}{part.strip()}{escape(after)}"
-        for part, (before, after) in ((prompt, opening["text"].split(question)), (completion, turn["text"].split(answer)))
-    ]
-    return wrapped[0], wrapped[1]
+    before, between = opening["text"].split(question)
+    beginning, end = turn["text"].split(
+        answer
+    )  # a beginning, such as empty thoughts, is the same for all answers: it is not learned
+    return (
+        f"{escape(before)}{prompt.strip()}{escape(between + beginning)}",
+        f"{completion.strip()}{escape(end)}",
+    )
 
 
 def _turn(

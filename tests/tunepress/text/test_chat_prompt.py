@@ -15,7 +15,8 @@ from tunepress.text.chat_prompt import ChatPrompt
 from tunepress.text.chat_template import ChatTemplate, for_model_folder, special_tokens
 from tunepress.text.conversation import wrap_in_chat_template
 from tunepress.text.prompt import CHAT_TEMPLATE_DATE, Prompt
-from tunepress.text.template import escape
+from tunepress.text.segments import Turn
+from tunepress.text.template import escape, render
 
 TEMPLATES = {
     "system by default": "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
@@ -58,6 +59,23 @@ def wrapped(folder: Path, prompt: str = "Review: {text}", date: str = CHAT_TEMPL
     template = ChatTemplate.read(folder, date)
     assert template
     return wrap_in_chat_template(prompt, "{stars}", template, load_encoder(folder).tokenizer.all_special_tokens)
+
+
+def test_thoughts_that_a_template_writes_before_every_answer_are_part_of_the_prompt(tiny_phi3: Path, tmp_path: Path) -> None:
+    template = (
+        "{% for message in messages %}<{{ message.role }}>{% if message.role == 'assistant' %}<think>\n\n</think>\n\n{% endif %}"
+        "{{ message.content }}<|end|>\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+    )
+    prompt, completion = wrap_in_chat_template(
+        "Review: {text}", "{stars}", ChatTemplate(template, {}), load_encoder(tiny_phi3).tokenizer.all_special_tokens
+    )
+    assert prompt == "<user>Review: {text}<|end|>\n<assistant><think>\n\n</think>\n\n"
+    assert completion == "{stars}<|end|>"
+    turn = Turn("row", render(prompt, {"text": "x"}), render(completion, {"stars": "t"}), "t")
+    assert turn.with_answer("f") == "f<|end|>"
+    (tmp_path / "chat_template.jinja").write_text(template)
+    asked = ChatPrompt(tmp_path, Prompt(prompt, completion, None, 10)).render([{"role": "user", "content": "x"}])
+    assert (asked.prompt, asked.from_template) == (turn.prompt, False)
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
