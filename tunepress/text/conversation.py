@@ -87,13 +87,9 @@ def wrap_in_chat_template(
             "used as a prompt; set it to false and write the markup into data.text_template"
         )
     before, between = opening["text"].split(question)
-    beginning, end = turn["text"].split(
-        answer
-    )  # a beginning, such as empty thoughts, is the same for all answers: it is not learned
-    return (
-        f"{escape(before)}{prompt.strip()}{escape(between + beginning)}",
-        f"{completion.strip()}{escape(end)}",
-    )
+    # what a template writes before every answer, such as empty thoughts, belongs to the prompt, so that an answer is the text alone
+    markup, end = turn["text"].split(answer)
+    return f"{escape(before)}{prompt.strip()}{escape(between + markup)}", f"{completion.strip()}{escape(end)}"
 
 
 def _turn(
