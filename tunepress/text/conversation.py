@@ -87,7 +87,7 @@ def wrap_in_chat_template(
             "used as a prompt; set it to false and write the markup into data.text_template"
         )
     before, between = opening["text"].split(question)
-    # what a template writes before every answer, such as empty thoughts, belongs to the prompt, so that an answer is the text alone
+    # what a template writes before every answer, such as empty thoughts, belongs to the prompt: an answer is the text alone
     markup, end = turn["text"].split(answer)
     return f"{escape(before)}{prompt.strip()}{escape(between + markup)}", f"{completion.strip()}{escape(end)}"
 
