@@ -55,6 +55,7 @@ def main(candidate: str, cfg: Config) -> str:
     answers = model.answers([turn.prompt for turn in turns], prompt.max_new_tokens)
     top_labels, likelihoods = score(model, turns, prompt.labels, prompt.source_max_len)
     predictions, metrics = evaluate_answers(turns, answers, prompt, cfg.evaluate.confidence_level)
+    metrics |= metrics_by_name(turns, answers, prompt, cfg.evaluate.confidence_level)
     metrics = {"split": cfg.evaluate.split.value} | metrics | likelihoods
     if metric:
         metrics[metric.__name__] = compute_metric(metric, turns, answers)
@@ -126,6 +127,18 @@ def evaluate_answers(
         for turn, prediction, answer in zip(turns, predicted, answers, strict=True)
     ]
     return predictions, metrics
+
+
+def metrics_by_name(turns: list[Turn], answers: list[str], prompt: Prompt, confidence_level: float) -> Metrics:
+    """The metrics of each of several datasets by its name, under `datasets`; empty if the rows have no names."""
+    by_name: dict[str, Metrics] = {}
+    for name in dict.fromkeys(turn.name for turn in turns if turn.name):
+        numbers = [number for number, turn in enumerate(turns) if turn.name == name]
+        members, replies = [turns[number] for number in numbers], [answers[number] for number in numbers]
+        _, metrics = evaluate_answers(members, replies, prompt, confidence_level)
+        score = score_name(metrics)
+        by_name[name] = {key: metrics[key] for key in ("rows", score, f"{score}_low", f"{score}_high")}
+    return {"datasets": by_name} if by_name else {}
 
 
 if __name__ == "__main__":

@@ -268,6 +268,29 @@ def test_labels_of_a_file_that_yaml_does_not_read_as_text_are_refused(
     assert data().labels == ["yes", "010"]
 
 
+BOTH = "data.datasets=[{path: a.csv, name: a, weight: 2}, {path: rows/*.csv, name: b}]"
+
+
+def test_datasets_are_watched_instead_of_files() -> None:
+    assert watched_rows("data.files=[]", BOTH, "data.test_files=t.csv") == ["a.csv", "rows", "t.csv"]
+    assert [(part.name, part.get("weight", 1)) for part in data("data.files=[]", BOTH).datasets] == [("a", 2), ("b", 1)]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "problem"),
+    [
+        ([BOTH], "data.datasets: is used instead of data.files and data.path; set data.files=[] and data.path=null"),
+        (["data.files=[]", BOTH.replace("name: b", "name: a")], "data.datasets: each needs a name of its own, got 'a', 'a'"),
+        (["data.files=[]", BOTH.replace("2", "0")], "data.datasets: the weight of a must be above 0, got 0.0"),
+        (["data.files=[]", BOTH.replace("a.csv", "s3://b/a.csv")], "data.datasets: the path of a must be on this machine"),
+        (["data.files=[]", BOTH.replace("weight", "wieght")], "wieght"),
+        (["data.files=[]", "data.datasets=[{path: a.csv}]"], "name"),
+    ],
+)
+def test_datasets_that_cannot_be_used_are_refused(overrides: list[str], problem: str) -> None:
+    assert problem in refused(*overrides)
+
+
 def test_no_rows_are_refused() -> None:
     assert "data.files: is empty; name a file, or a dataset in data.path" in refused("data.files=[]")
     assert "data.files: must be a path, an address or a list of them, got ['']" in refused("data.files=['']")

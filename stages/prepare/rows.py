@@ -20,10 +20,12 @@ class Row:
         source: its file and number.
         values: all columns: str, Number, bool, None, list, dict, or what Parquet holds. An InputError is the reason
             why the value cannot be read, which matters only if the column is used.
+        name: of its dataset, if it is one of several.
     """
 
     source: str
     values: dict[str, Any]
+    name: str | None = None
 
     def text(self, column: str) -> str:
         """The text of a column.

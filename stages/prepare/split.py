@@ -7,7 +7,7 @@ always in the same split. Of the texts only hashes are kept.
 
 import hashlib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,6 +115,24 @@ def random_numbers(rows: list[Row], seed: int) -> NDArray[np.uint64]:
     It is the same for prompts that differ only in Unicode form, compatibility characters, case or white space.
     """
     return np.fromiter((_random_number(prompt_text(row), seed) for row in rows), np.uint64, len(rows))
+
+
+def weighted(rows: list[Row], weights: Mapping[str, float], seed: int) -> list[Row]:
+    """Repeats the rows of each dataset by its weight: 2 gives each row twice, 0.5 half of them, the same in every run.
+
+    Raises:
+        InputError: no rows are left.
+    """
+    repeated: list[Row] = []
+    for name, weight in weights.items():
+        members = [row for row in rows if row["name"] == name]
+        whole = int(weight)
+        order = np.argsort(random_numbers(members, seed), kind="stable")
+        more = np.sort(order[: round((weight - whole) * len(members))])
+        repeated += members * whole + [members[number] for number in more]
+    if not repeated:
+        raise InputError("data.datasets: the weights leave no training rows; raise them")
+    return repeated
 
 
 def cap(rows: list[Row], max_rows: int | None, name: str, stratify: bool, seed: int) -> list[Row]:

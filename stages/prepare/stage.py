@@ -15,7 +15,7 @@ import numpy as np
 from stages.prepare.formats import RowFormat, row_format
 from stages.prepare.near_duplicates import drop_near_duplicates
 from stages.prepare.rows import Row, read_files, read_hub
-from stages.prepare.split import cap, deduplicate, overlap, split
+from stages.prepare.split import cap, deduplicate, overlap, split, weighted
 from tunepress.config.data import Data, Format, Overlong
 from tunepress.core.errors import InputError
 from tunepress.core.files import atomic_output, write_json, write_jsonl
@@ -28,7 +28,7 @@ from tunepress.text.segments import answer, last_turn
 from tunepress.text.tokenizer import Encoder
 
 BATCH = 1000  # rows that are encoded together
-WRITTEN = ("source", "segments", "sequence")  # of a row
+WRITTEN = ("source", "name", "segments", "sequence")  # of a row
 BINS = 20  # at most, of the histogram of lengths
 
 
@@ -81,15 +81,7 @@ def prepare(data: Data, seed: int, encoder: Encoder) -> tuple[Prompt, dict[str, 
     for key in LISTS[1:]:
         if raw[key] and not fitting[key][0]:
             raise InputError(f"data.{key}: no rows are left; all were dropped as duplicates, conflicts or overlong")
-    shares = (0.0 if test else data.test_size, 0.0 if validation else data.eval_dataset_size)
-    splits = split(rows, bool(data.labels), *shares, seed)
-    splits["validation"] += validation
-    splits["test"] += test
-    shared = overlap(splits)
-    if shared:
-        raise InputError(
-            f"{shared[0]['source']}: this prompt is also in another split, {len(shared)} in all; remove them from one"
-        )
+    splits = split_rows(rows, validation, test, data, seed)
     lengths = [row["length"] for row in rows + validation + test]
     sizes = {name: len(members) for name, members in splits.items()}
     splits["train"] = in_sequences(splits["train"], data, seed)
@@ -110,7 +102,7 @@ def prepare(data: Data, seed: int, encoder: Encoder) -> tuple[Prompt, dict[str, 
             "max_test_samples": capped["test"],
         },
         "truncated": sum(truncated for _, _, truncated in fitting.values()),
-        "overlap_between_splits": len(shared),
+        "overlap_between_splits": 0,
         "splits": {name: len(members) for name, members in splits.items()},
         "train_sequences": splits["train"][-1]["sequence"] + 1,
         "tokens": summarize(lengths),
@@ -119,15 +111,42 @@ def prepare(data: Data, seed: int, encoder: Encoder) -> tuple[Prompt, dict[str, 
     }
     if data.labels:
         metrics["labels"] = dict(sorted(Counter(last_turn(row).expected for row in rows + validation + test).items()))
+    if data.datasets:
+        metrics["datasets"] = {name: dict(Counter(row.get("name", "") for row in members)) for name, members in splits.items()}
     if rows_of.special_tokens:
         report_special_tokens(rows_of.special_tokens)
         metrics["special_tokens"] = dict(sorted(rows_of.special_tokens.items()))
     return replace(prompt, max_new_tokens=max(row["longest"] for row in splits["train"])), splits, metrics
 
 
+def split_rows(
+    rows: list[dict[str, Any]], validation: list[dict[str, Any]], test: list[dict[str, Any]], data: Data, seed: int
+) -> dict[str, list[dict[str, Any]]]:
+    """Splits `rows`; validation and test rows of one's own take the place of a share. Training rows are weighted by dataset.
+
+    Raises:
+        InputError: a prompt is in two splits, or no training rows are left.
+    """
+    shares = (0.0 if test else data.test_size, 0.0 if validation else data.eval_dataset_size)
+    splits = split(rows, bool(data.labels), *shares, seed)
+    splits["validation"] += validation
+    splits["test"] += test
+    if shared := overlap(splits):
+        raise InputError(
+            f"{shared[0]['source']}: this prompt is also in another split, {len(shared)} in all; remove them from one"
+        )
+    if data.datasets:
+        splits["train"] = weighted(splits["train"], {dataset.name: dataset.weight for dataset in data.datasets}, seed)
+    return splits
+
+
 def read_rows(data: Data) -> dict[str, list[Row]]:
-    """Reads the rows of each of LISTS; those of data.path if data.files is empty."""
+    """Reads the rows of each of LISTS; instead of data.files those of data.datasets or data.path."""
     raw = {key: read_files(local_paths(getattr(data, key), key)) for key in LISTS}
+    if data.datasets:
+        return raw | {
+            "files": [replace(row, name=dataset.name) for dataset in data.datasets for row in read_files([dataset.path])]
+        }
     if data.files:
         return raw
     if not data.path:
@@ -136,7 +155,8 @@ def read_rows(data: Data) -> dict[str, list[Row]]:
 
 
 def convert(row: Row, rows_of: RowFormat) -> dict[str, Any]:
-    return {"source": row.source, "segments": rows_of.segments(row)}
+    name = {"name": row.name} if row.name else {}
+    return {"source": row.source, **name, "segments": rows_of.segments(row)}
 
 
 def in_sequences(rows: list[dict[str, Any]], data: Data, seed: int) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from tunepress.text.labels import score_name
 
 CANDIDATES = ("base", "merged", "onnx")
 TIMED = ("merged", "onnx")  # those whose speed is measured
-NO_COLUMNS = ("split", "rows", "confidence_level", "per_class")  # metrics of a candidate that are not in its row
+NO_COLUMNS = ("split", "rows", "confidence_level", "per_class", "datasets")  # metrics of a candidate that are not in its row
 
 
 @dataclass(frozen=True)

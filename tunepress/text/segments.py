@@ -22,12 +22,14 @@ class Turn:
         prompt: the text of all segments before it.
         completion: its text.
         expected: the answer in the completion.
+        name: of the row's dataset, if it is one of several.
     """
 
     source: str
     prompt: str
     completion: str
     expected: str
+    name: str | None = None
 
     def with_answer(self, answer: str) -> str:
         """The completion with another answer in the place of the expected one."""
@@ -50,7 +52,7 @@ def turns(row: Row) -> list[Turn]:
     result, history = [], ""
     for segment in row["segments"]:
         if segment["train"]:
-            result.append(Turn(row["source"], history, segment["text"], segment["expected"]))
+            result.append(Turn(row["source"], history, segment["text"], segment["expected"], row.get("name")))
         history += segment["text"]
     return result
 

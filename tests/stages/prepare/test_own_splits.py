@@ -1,6 +1,7 @@
-"""Validation and test rows of one's own."""
+"""Validation and test rows of one's own, and several datasets."""
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +10,13 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from stages.evaluate import metrics_by_name
 from stages.prepare.stage import prepare
-from tunepress.config.data import Data
+from tunepress.config.data import Data, Dataset
 from tunepress.core.errors import InputError
 from tunepress.models.hf_model import load_encoder
+from tunepress.text.prompt import Prompt
+from tunepress.text.segments import Turn
 
 TONES = ("joy", "fear")
 Prepared = tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]
@@ -65,3 +69,43 @@ def test_validation_files_that_lose_all_rows_are_refused(data: Data, tmp_path: P
     file = write(tmp_path / "validation.jsonl", [{"phrase": "both", "tone": tone} for tone in TONES])
     with pytest.raises(InputError, match=r"^data\.validation_files: no rows are left; all were dropped as duplicates"):
         run(replace(data, validation_files=file))
+
+
+@pytest.fixture
+def two(data: Data, tmp_path: Path) -> Data:
+    """Two datasets, of which the first counts twice and the second half."""
+    first = write(tmp_path / "first.jsonl", phrases(20, "first"))[0]
+    second = write(tmp_path / "second.jsonl", phrases(20, "second"))[0]
+    datasets = [Dataset(first, "one", 2.0), Dataset(second, "two", 0.5)]
+    return replace(data, files=[], datasets=datasets, test_size=0.2, eval_dataset_size=0.1)
+
+
+def test_rows_of_several_datasets_have_their_name_and_weight(two: Data, run: Callable[[Data], Prepared]) -> None:
+    unweighted, _ = run(replace(two, datasets=[replace(dataset, weight=1.0) for dataset in two.datasets]))
+    splits, metrics = run(two)
+    assert {(Path(row["source"].split(" row ")[0]).stem, row["name"]) for rows in splits.values() for row in rows} == {
+        ("first", "one"),
+        ("second", "two"),
+    }
+    for name in ("validation", "test"):
+        assert splits[name] == unweighted[name]
+    counts = Counter(row["source"] for row in splits["train"])
+    each = {name: [counts[row["source"]] for row in unweighted["train"] if row["name"] == name] for name in ("one", "two")}
+    assert set(each["one"]) == {2}
+    assert sorted(set(each["two"])) == [0, 1]
+    assert sum(each["two"]) == round(len(each["two"]) / 2)
+    assert metrics["datasets"]["train"] == {"one": sum(each["one"]), "two": sum(each["two"])}
+    assert run(two) == (splits, metrics)
+
+
+def test_weights_that_leave_no_rows_are_refused(two: Data, run: Callable[[Data], Prepared]) -> None:
+    with pytest.raises(InputError, match=r"^data\.datasets: the weights leave no training rows; raise them$"):
+        run(replace(two, datasets=[replace(dataset, weight=0.001) for dataset in two.datasets]))
+
+
+def test_each_dataset_is_measured_by_its_name() -> None:
+    turns = [Turn("here", "x", "joy", "joy", name) for name in ("one", "one", "two")]
+    prompt = Prompt("{phrase}", "{tone}", ("joy", "fear"), 256)
+    metrics = metrics_by_name(turns, ["joy", "fear", "joy"], prompt, 0.95)["datasets"]
+    assert {name: (values["rows"], values["accuracy"]) for name, values in metrics.items()} == {"one": (2, 0.5), "two": (1, 1.0)}
+    assert metrics_by_name([Turn("here", "x", "joy", "joy")], ["joy"], prompt, 0.95) == {}

@@ -12,6 +12,7 @@ from tunepress.core.params import load
 PARAMS = """\
 data:
   files: [a.jsonl]
+  datasets: []
   validation_files: []
   test_files: []
   path: null
@@ -140,7 +141,7 @@ def test_an_unknown_key_comes_with_the_nearest_one(params: Path, key: str, neare
 
 def test_an_unknown_key_like_no_other_comes_with_all_keys(params: Path) -> None:
     message = refused(params, "+data.zzzz=1")
-    assert "unknown key data.zzzz; known here: files, validation_files, test_files, " in message
+    assert "unknown key data.zzzz; known here: files, datasets, validation_files, test_files, " in message
 
 
 @pytest.mark.parametrize(

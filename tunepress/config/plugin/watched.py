@@ -6,6 +6,7 @@ each of six paths, and a slot that is not used watches a module that `prepare` d
 
 import os
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -24,12 +25,13 @@ def watched(*files: Any) -> list[str]:
     """The paths for the dependencies of `prepare` on rows, always as many.
 
     Args:
-        files: the value of each list of files, or a folder.
+        files: the value of each list of files or of datasets, or a folder.
 
     Raises:
         InputError: a path has an output of the pipeline, or there are too many paths.
     """
-    local = [file for value in files for file in as_list(value) if isinstance(file, str) and file and not is_remote(file)]
+    entries = [entry.get("path") if isinstance(entry, Mapping) else entry for value in files for entry in as_list(value)]
+    local = [file for file in entries if isinstance(file, str) and file and not is_remote(file)]
     unique = dict.fromkeys(path for file in local for path in paths_of(file))
     outer = [path for path in unique if not any(PurePath(path) != PurePath(other) and is_in(path, other) for other in unique)]
     outer = combined(outer)
