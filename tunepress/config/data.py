@@ -1,9 +1,11 @@
 """`data`: the rows, how they become text, and how they are split."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
+
+from tunepress.core.errors import InputError
 
 
 class Overlong(Enum):
@@ -63,13 +65,28 @@ class Dataset:
     name: str  # by which metrics are also reported
     weight: float = 1.0  # 2: each training row twice; 0.5: half of them
 
+    @classmethod
+    def of(cls, entry: Any) -> "Dataset":
+        """The dataset of an entry of data.datasets.
+
+        Raises:
+            InputError: a key is missing or unknown, or a value has another type.
+        """
+        if isinstance(entry, cls):
+            return entry
+        types: dict[str, Any] = {"path": str, "name": str, "weight": (int, float)}
+        known = isinstance(entry, Mapping) and {"path", "name"} <= entry.keys() <= types.keys()
+        if not known or not all(isinstance(value, types[key]) for key, value in entry.items()):
+            raise InputError(f"data.datasets: must be a list of {{path: rows/a.csv, name: a, weight: 1.0}}, got {entry}")
+        return cls(**entry)
+
 
 @dataclass
 class Data:
     """Rows and their template."""
 
     files: Any  # a path, a folder, a pattern, an address, or a list of them; as an attribute it is always a list[str]
-    datasets: list[Dataset]  # instead of files
+    datasets: Any  # instead of files; as an attribute it is always a list[Dataset]
     validation_files: Any  # the same; validation rows of your own; empty: a share of the rows, eval_dataset_size
     test_files: Any  # the same; a test set of your own; empty: a share of the rows, test_size
     # read when `files` is empty; the names are those of datasets.load_dataset
@@ -108,6 +125,7 @@ class Data:
     def __post_init__(self) -> None:
         for name in ("files", "validation_files", "test_files"):
             setattr(self, name, as_list(getattr(self, name)))
+        self.datasets = [Dataset.of(entry) for entry in as_list(self.datasets)]
 
 
 def as_list(files: Any) -> list[Any]:
