@@ -121,6 +121,7 @@ def tables_of(findings: Findings) -> dict[str, tables.Table]:
     run = findings.run
     all_tables = [
         tables.scores(run),
+        *([tables.by_dataset(run)] if "datasets" in run.evaluate["onnx"] else []),
         tables.gate(findings.verdicts),
         *([tables.per_class(run)] if "per_class" in run.evaluate["onnx"] else []),
         tables.agreement(run),

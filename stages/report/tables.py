@@ -68,6 +68,16 @@ def gate(verdicts: Sequence[Verdict]) -> Table:
     return Table("gate", "Bounds of gate", ["bound", "set to", "measured", "verdict"], rows)
 
 
+def by_dataset(run: Run) -> Table:
+    """The score of each candidate on the rows of each of several datasets."""
+    of_candidates = [run.evaluate[name]["datasets"] for name in CANDIDATES]
+    rows = [
+        [name, *(figure(metrics[name][run.score]) for metrics in of_candidates), f"{of_candidates[0][name]['rows']:,}"]
+        for name in of_candidates[0]
+    ]
+    return Table("by-dataset", f"{words(run.score)} of the answers, by dataset", ["dataset", *CANDIDATES, "rows"], rows)
+
+
 def per_class(run: Run) -> Table:
     """Precision, recall and F1 of each label as the shipped model answers."""
     rows = [

@@ -16,7 +16,9 @@ from stages.build.adapters.export import add_adapter_inputs
 from stages.build.adapters.lora import load
 from stages.build.stage import build
 from stages.report import stage as report
+from stages.report import tables
 from stages.report.examples import columns_of
+from stages.report.figures import Run
 from tests.stages.random_adapter import write_random_adapter
 from tests.stages.recipes import recipe
 from tests.stages.run_files import TONE, choices, new_run, predictions, sections
@@ -84,6 +86,18 @@ def test_nothing_of_this_machine_and_no_address_is_in_it(project: Path, labels: 
     addresses = set(re.findall(r"https?://[^\s\"'<]+", html))
     assert addresses <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}  # names of XML, which nobody asks for
     assert not re.search(r"<(script|img|iframe|object|link(?! rel=\"icon\" href=\"data:,\"))|@import|url\((?!#)", html)
+
+
+def test_several_datasets_are_shown_by_name(project: Path, labels: bool, root: Path) -> None:
+    score = "accuracy" if labels else "exact_match"
+    for name, value in (("base", 0.125), ("merged", 0.625), ("onnx", 0.375)):
+        by_dataset = {"mail & more": {"rows": 8, score: value, f"{score}_low": 0.1, f"{score}_high": 0.9}}
+        write_json(METRICS / "evaluate" / f"{name}.json", metrics(f"evaluate/{name}") | {"datasets": by_dataset})
+    run = Run.read()
+    assert tables.by_dataset(run).rows == [["mail & more", "0.125", "0.625", "0.375", "8"]]
+    assert "datasets" not in run.all_names
+    report.main(sections(root, labels))
+    assert "mail &amp; more" in page_of(project)
 
 
 def test_three_training_rows_are_shown_with_the_learned_part_marked(project: Path, labels: bool, root: Path) -> None:
