@@ -74,8 +74,8 @@ def test_thoughts_that_a_template_writes_before_every_answer_are_part_of_the_pro
     turn = Turn("row", render(prompt, {"text": "x"}), render(completion, {"stars": "t"}), "t")
     assert turn.with_answer("f") == "f<|end|>"
     (tmp_path / "chat_template.jinja").write_text(template)
-    asked = ChatPrompt(tmp_path, Prompt(prompt, completion, None, 10)).render([{"role": "user", "content": "x"}])
-    assert (asked.prompt, asked.from_template) == (turn.prompt, False)
+    rendered = ChatPrompt(tmp_path, Prompt(prompt, completion, None, 10)).render([{"role": "user", "content": "x"}])
+    assert (rendered.prompt, rendered.from_template) == (turn.prompt, False)
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
