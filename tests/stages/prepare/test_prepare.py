@@ -637,9 +637,9 @@ def test_a_strategy_that_does_not_exist_is_refused(root: Path) -> None:
 
 
 DEFAULT = {  # sha256 of what the default recipe prepares
-    "train": "cec55c9063ea3406e62b35db00e4cfe22218eff9fd1a853ec8cbd46abd215cfc",
-    "validation": "ae3282d1f8d4ea39a0cb9c01c4ef8b45f4f16d11ba86e086e283d6a0d990d2d1",
-    "test": "7e35d585833aa1f2921e00365dcf98217b3667a025ae7929669d2df7674eefed",
+    "train": "23435c14a6fc8cf2523845580c72351f74e48a1b1e6319dc5e82e6e065bd574f",
+    "validation": "ced18ac4f6584907fe1234d242858de5241b9e02ef2812a6bac26584194e9c0d",
+    "test": "e1028ef4176252a77dbec6051244401bfe2d61cbb5e0bd04bd71fa7fa84b2654",
 }
 
 
