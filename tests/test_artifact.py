@@ -46,6 +46,7 @@ def published(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return project
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("options", "tag", "number"), [(["--rev", "v0.0.1"], "int4@v0.0.1", "1"), ([], "int4@v0.0.2", "2")])
 def test_a_version_is_fetched_by_its_name_and_its_tag_leads_to_card_and_figures(
     options: list[str], tag: str, number: str, published: Path

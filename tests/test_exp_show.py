@@ -54,6 +54,7 @@ def cells(experiments: list[str]) -> dict[str, list[str]]:
     return {line.partition("[")[2].partition("]")[0]: line.partition("]")[2].split()[2:] for line in experiments}
 
 
+@pytest.mark.slow
 def test_all_metrics_are_in_the_first_columns(clone: Clone) -> None:
     header, _, _, *experiments = shown(clone)
     assert header.split()[: len(ALL) + 2] == ["Experiment", "Created", *ALL]

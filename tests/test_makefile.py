@@ -85,6 +85,7 @@ def project(root: Path, tmp_path: Path) -> Project:
     return Project(root, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("target", "variable", "word"), TARGETS)
 def test_what_is_set_is_one_word_of_the_command_and_is_not_executed(
     target: str, variable: str, word: str, project: Project
@@ -114,6 +115,7 @@ def test_what_docker_run_reads_reaches_it_as_it_is(variable: str, project: Proje
         assert not (project.folder / "MARK").exists(), value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variable", ["TUNEPRESS_API_KEY", "BASE_IMAGE", "BASE_DIGEST", "PIP_INDEX_URL", "HF_TOKEN"])
 def test_what_the_commands_read_from_the_environment_may_be_set_on_makes_command_line(variable: str, project: Project) -> None:
     for value in (*HOSTILE, "se$cret$(shell touch MARK)"):

@@ -164,6 +164,7 @@ def test_no_login_at_all_is_told(in_cloud: Cloud, monkeypatch: pytest.MonkeyPatc
     assert "not logged in to Azure; run `az login`" in refusal(HERE)
 
 
+@pytest.mark.slow
 def test_no_network_is_told_within_seconds(in_cloud: Cloud) -> None:
     in_cloud.reachable = False
     with pytest.raises(InputError, match="no connection, or it was"), connect(HERE, credential=Credential()) as client:

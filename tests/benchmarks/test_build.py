@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 from rich.table import Table
 
@@ -9,6 +10,7 @@ from benchmarks.build import __main__ as build
 from benchmarks.harness import parse
 
 
+@pytest.mark.slow
 def test_both_contenders_make_the_same_graph(tmp_path: Path) -> None:
     options = parse(build.BENCHMARK, ["--shape", "tiny"])
     measured = build.measure(options, tmp_path, Console(quiet=True))

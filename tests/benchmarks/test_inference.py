@@ -103,6 +103,7 @@ def test_the_prompt_is_the_phrases_cut_to_a_length(tiny_phi3: Path, root: Path) 
         models.prompt(tiny_phi3, 10_000_000)
 
 
+@pytest.mark.slow
 def test_a_prompt_that_leaves_no_room_for_the_answer_is_refused_in_one_line(tiny_phi3: Path, tmp_path: Path) -> None:
     long = Workload(1020, 6, (1,), 1, 0)  # the tiny model has room for 1024
     with pytest.raises(InputError) as refused:

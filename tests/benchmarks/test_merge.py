@@ -16,6 +16,7 @@ from benchmarks.merge.contender import ordered
 from tunepress.core.errors import InputError
 
 
+@pytest.mark.slow
 def test_the_tiny_shape_shows_every_contender_and_how_the_results_differ(root: Path, tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-m", "benchmarks.merge", "--shape", "tiny"],

@@ -120,6 +120,7 @@ def changed(base: Path, folder: Path, files: Files) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_one_list_of_ends_goes_from_the_base_models_files_to_every_runtime(
     model: str, root: Path, tiny_phi3: Path, tmp_path_factory: pytest.TempPathFactory, project: Project

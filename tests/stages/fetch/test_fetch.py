@@ -329,6 +329,7 @@ def run_fetch(project: Path, root: Path, endpoint: str, revision: str = COMMIT) 
     return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_a_repo_is_downloaded_without_its_pickles_and_subfolders(hub: Hub, tiny_phi3: Path, root: Path, tmp_path: Path) -> None:
     done = run_fetch(tmp_path, root, hub.url)
     assert done.returncode == 0, done.stderr

@@ -241,6 +241,7 @@ def test_a_disk_that_takes_no_more_ends_in_one_line_and_leaves_nothing(large: Pa
     assert (merge_in(project, large / "base", large / "adapter") / SINGLE_FILE).exists()
 
 
+@pytest.mark.slow
 def test_a_shard_cut_short_ends_in_one_line_before_anything_is_written(llama: Path, tmp_path: Path) -> None:
     base = tmp_path / "base"
     shutil.copytree(llama, base)

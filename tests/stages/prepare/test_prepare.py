@@ -698,6 +698,7 @@ def test_a_run_leaves_the_splits_the_prompt_and_the_figures(project: Project, en
     assert metrics["splits"]["train"] == len(train)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content", "override", "error"),
     [

@@ -63,6 +63,7 @@ def page_of(folder: Path) -> str:
     return (folder / REPORT / "index.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_same_run_gives_the_same_bytes_in_another_process_and_folder(project: Path, labels: bool, root: Path) -> None:
     report.main(sections(root, labels))
     first = made()

@@ -170,6 +170,7 @@ def test_a_second_run_of_the_same_key_has_a_folder_of_its_own_for_the_while(inpu
     assert list(Path(FOLDER).iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_killed_process_gives_its_folder_back(inputs: list[Path]) -> None:
     killed = """
 import os, signal

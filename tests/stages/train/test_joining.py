@@ -211,6 +211,7 @@ def test_the_examples_of_a_batch_are_split_where_they_begin() -> None:
     assert [part["labels"][0].tolist() for part in parts] == [sequence[0]["labels"] for sequence in BATCH]
 
 
+@pytest.mark.slow
 def test_a_compiled_model_is_one_graph_for_batches_of_any_examples(settings: Train) -> None:
     settings.torch_compile = True
     chosen = sections(ROOT, adapter={"lora_dropout": 0.1}).adapter

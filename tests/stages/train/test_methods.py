@@ -135,6 +135,7 @@ def module_names() -> set[str]:
 # each method and initialisation
 
 
+@pytest.mark.slow
 def test_the_merged_model_gives_the_logits_of_the_model_that_was_trained(trained: Trained) -> None:
     expected = logits_joined(trained.model)
     assert difference(expected, logits(load_model(BASE))) > 0.1
@@ -173,6 +174,7 @@ def test_every_linear_layer_has_learned(trained: Trained) -> None:
     assert losses[4] < losses[2]
 
 
+@pytest.mark.slow
 def test_a_second_training_gives_the_same_bytes(trained: Trained) -> None:
     first = hashes()
     train.main(trained.cfg)

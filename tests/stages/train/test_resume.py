@@ -239,6 +239,7 @@ def test_ten_kills_in_a_row_at_random_moments_change_no_byte(root: Path, tmp_pat
 # where it is killed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("event", "step", "checkpoint"),
     [

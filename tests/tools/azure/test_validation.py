@@ -131,6 +131,7 @@ def dry_run(clone: Clone, *arguments: str, code: int = 0) -> str:
     return (done.stdout + done.stderr).strip()
 
 
+@pytest.mark.slow
 def test_a_dry_run_writes_the_job_and_asks_nobody(clone: Clone) -> None:
     command = (sys.executable, "-m", "tools.azure.submit", "--dry-run", "compute=gpu-cluster", "--experiment", "smoke")
     output = clone.run(*command, "-S", "train.max_steps=2", "instance_count=2").strip()

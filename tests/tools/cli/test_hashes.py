@@ -50,6 +50,7 @@ def project(tmp_path: Path, here: dict[str, str], monkeypatch: pytest.MonkeyPatc
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_probe_is_the_same_in_every_process_and_with_any_number_of_threads(
     threads: int, here: dict[str, str], root: Path
@@ -72,6 +73,7 @@ def test_the_same_hashes_are_a_success_though_seconds_differ(project: Path) -> N
     assert (done.returncode, done.stdout) == (REPRODUCED, "the committed dvc.lock was reproduced to the byte\n")
 
 
+@pytest.mark.slow
 def test_other_hashes_on_a_cpu_that_rounds_the_same_are_a_failure_that_names_them(project: Path) -> None:
     (project / "committed.lock").write_text(LOCK.format(adapter="12", seconds="1"))
     done = run(project, "--against", "committed.lock")

@@ -148,6 +148,7 @@ def test_a_choice_is_kept_and_named(composed: Path, capsys: pytest.CaptureFixtur
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -279,6 +280,7 @@ OF_PARAMS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [PARAMS, COMPOSED])
 @pytest.mark.parametrize(("content", "message"), OF_PARAMS)
 def test_a_broken_file_is_one_line_with_its_cure_which_works(

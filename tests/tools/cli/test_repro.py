@@ -180,6 +180,7 @@ def test_a_run_that_was_started_without_make_is_left_alone_too(first_command: tu
     assert project.rates() == ["0.5", "0.5"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_failure_brings_back_the_last_good_outputs(stage: str, project: Project) -> None:
     project.choose("0.5")

@@ -316,6 +316,7 @@ def test_a_template_of_any_characters_stays_what_it_is(bring: Import) -> None:
 INJECTED = "x{break_}evaluate:{break_}  metric: os.system{break_}#"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("break_", ["\n", "\r", "\r\n", "\u0085", "\u2028", "\u2029"])
 def test_a_line_break_anywhere_in_the_configuration_begins_no_line_of_the_experiment(break_: str, bring: Import) -> None:
     hostile = INJECTED.format(break_=break_)

@@ -183,6 +183,7 @@ def test_rows_that_are_not_on_this_machine_are_a_warning_that_says_where_they_go
     assert "# the rows are not on this machine; list the labels of a classification" in EXPERIMENT.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "place"),
     [

@@ -54,6 +54,7 @@ def target(link: Path) -> str:
         return ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", HALF, BODY], ids=["nothing", "half a head", "half a body"])
 def test_half_sent_requests_leave_room_for_others(content: bytes, folder: Path) -> None:
     with serving(folder, "--max-connections", "100", "--client-timeout", "50") as server:
@@ -82,6 +83,7 @@ def test_a_low_limit_of_open_files_is_raised_to_what_the_connections_need(folder
         assert server.get("/health").status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("content", [b"", HALF], ids=["nothing", "half a head"])
 def test_a_head_that_does_not_come_is_not_waited_for(content: bytes, folder: Path) -> None:
     with serving(folder, "--client-timeout", "2") as server, half_sent(server, 20, content):

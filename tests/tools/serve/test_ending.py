@@ -25,6 +25,7 @@ def read(connection: socket.socket) -> bytes:
     return received
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_a_streaming_answer_end_and_takes_no_other(number: int, slow_folder: Path) -> None:
     with serving(slow_folder) as server:
@@ -178,6 +179,7 @@ def error_of_start(folder: Path, *options: str, **variables: Any) -> str:
     return str(last)
 
 
+@pytest.mark.slow
 def test_what_keeps_a_server_from_starting_is_told_in_one_line(folder: Path, server: Server, tmp_path: Path) -> None:
     _, _, port = server.url.rpartition(":")
     assert error_of_start(folder, "--port", port) == f"serve: --host 127.0.0.1 --port {port}: address already in use"

@@ -18,6 +18,7 @@ def is_idle(server: Server) -> bool:
     return written(server) == before and server.metric("tunepress_queue_length") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [False, True])
 def test_whoever_hangs_up_stops_the_answer(stream: bool, slow_server: Server) -> None:
     until(lambda: is_idle(slow_server))
@@ -68,6 +69,7 @@ def test_a_slow_answer_does_not_keep_the_server_from_answering_others(slow_serve
     until(lambda: is_idle(slow_server))
 
 
+@pytest.mark.slow
 def test_the_time_of_a_request_ends_its_answer(slow_folder: Path) -> None:
     with serving(slow_folder, "--timeout", "2") as server:
         refused = server.post("/v1/completions", {**ENDLESS, "prompt": ["a", "b"]})

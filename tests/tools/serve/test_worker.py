@@ -52,6 +52,7 @@ async def retry_after(worker: Worker) -> tuple[str, str]:
     return running.value.headers["Retry-After"], refused.value.headers["Retry-After"]
 
 
+@pytest.mark.slow
 def test_those_who_wait_are_told_the_pause_that_follows(folder: Path) -> None:
     async def run() -> None:
         async with working(folder) as worker:

@@ -131,6 +131,7 @@ def killed_before(step: int, action: Callable[[], None]) -> Callable[[], None]:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("old", KINDS)
 @pytest.mark.parametrize("new", KINDS)
 def test_a_kill_at_any_moment_leaves_the_old_output_or_the_new_one(tmp_path: Path, old: Make, new: Make) -> None:

@@ -167,6 +167,7 @@ def product_error(folder: Path, matrices: dict[str, Tensor], through: dict[str, 
     return sum(errors) / len(errors)
 
 
+@pytest.mark.slow
 def test_every_matrix_is_that_of_the_plain_method(folder: Path, rows: list[list[int]], made: dict[str, Tensor]) -> None:
     expected = plain(folder, rows, made=made)
     equal = {module: float(made[module].isclose(weight, rtol=1e-5).double().mean()) for module, weight in expected.items()}
@@ -178,11 +179,13 @@ def least(folder: Path, rows: list[list[int]], made: dict[str, Tensor]) -> float
     return divergence(folder, made, rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", PARTS)
 def test_each_part_brings_the_model_closer_to_the_original(folder: Path, rows: list[list[int]], least: float, part: str) -> None:
     assert divergence(folder, plain(folder, rows, without=part), rows) > 1.03 * least
 
 
+@pytest.mark.slow
 def test_rounded_inputs_bring_the_products_with_them_closer(folder: Path, rows: list[list[int]], made: dict[str, Tensor]) -> None:
     """The divergence of so small a model does not tell: it is 0.0159 with them and 0.0155 without."""
     without = plain(folder, rows, without="rounded inputs", made=made)
