@@ -20,7 +20,7 @@ from tunepress.text.template import Number, column_names, escape, optional_colum
 from tunepress.text.tokenizer import Encoder
 
 ROLES = {  # the names that files use for the roles of a chat template; data.roles adds to them
-    "system": ["system"],
+    "system": ["system", "developer"],
     "user": ["user", "human"],
     "assistant": ["assistant", "gpt", "model", "bot", "chatgpt", "function_call"],
     "tool": ["tool", "function", "observation"],

@@ -110,6 +110,12 @@ def test_keys_and_roles_are_mapped(encoder: Encoder) -> None:
     assert segments_of({"talk": talk}, encoder, **settings) == CONVERSATION
 
 
+def test_a_developer_is_the_system(encoder: Encoder) -> None:
+    rules = [{"role": role, "content": "Be brief."} for role in ("developer", "system")]
+    first, second = (segments_of({"messages": [rule, *MESSAGES]}, encoder) for rule in rules)
+    assert first == second
+
+
 def test_numbers_in_the_tools_of_a_file_are_numbers(tmp_path: Path, encoder: Encoder, root: Path) -> None:
     tools = [{"type": "function", "function": {"name": "add", "parameters": {"minimum": 0, "maximum": 1.50}}}]
     (tmp_path / "rows.jsonl").write_text(json.dumps({"messages": MESSAGES, "tools": tools}), encoding="utf-8")
