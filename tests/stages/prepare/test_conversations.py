@@ -7,7 +7,8 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from stages.prepare.formats import ConversationRows, end_of_turn
+from stages.prepare.chat_templates import end_of_turn
+from stages.prepare.formats import ConversationRows
 from stages.prepare.rows import Row
 from tests.stages.params import data_of
 from tunepress.config.data import Format
