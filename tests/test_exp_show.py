@@ -63,6 +63,7 @@ def test_all_metrics_are_in_the_first_columns(clone: Clone) -> None:
     assert rows["tubal-mugs"][: len(ALL)] == ["0.906", "0.0006", "0.2792", "0.006", "90.06", "passed", "140.6"]
 
 
+@pytest.mark.slow
 def test_what_changed_is_in_the_first_columns_with_the_parameter_that_changed_it(clone: Clone) -> None:
     header, _, _, *experiments = shown(clone, "--only-changed")
     assert header.split()[: len(VARYING) + 3] == ["Experiment", "Created", *VARYING, "train.learning_rate"]

@@ -39,10 +39,6 @@ def test_a_change_of_evaluation_reruns_only_evaluate_and_report(clone: Clone) ->
     assert ran == ["evaluate@base", "evaluate@merged", "evaluate@onnx", "report"]
 
 
-def test_a_change_of_training_never_evaluates_the_base_again(clone: Clone) -> None:
-    assert clone.ran("dvc", "exp", "run", *SMOKE, "-S", "train.learning_rate=5e-4") == AFTER_PREPARE
-
-
 def test_an_edited_module_reruns_only_the_stages_that_import_it(clone: Clone) -> None:
     clone.restore()
     edit(clone.folder / "stages/report/tables.py")
@@ -70,10 +66,9 @@ def test_an_edited_row_reruns_everything_after_prepare(clone: Clone) -> None:
     lines = raw.read_text(encoding="utf-8").splitlines(keepends=True)
     lines[number - 1] = json.dumps({"phrase": "What a thoroughly unforeseen sentence!", "tone": "surprise"}) + "\n"
     raw.write_text("".join(lines), encoding="utf-8")
-    ran = clone.ran("dvc", "repro")
-    assert ran[0] == "prepare"
-    assert {"train", "evaluate@base", "evaluate@merged", "evaluate@onnx", "report"} <= set(ran)
-    assert "fetch" not in ran
+    assert clone.ran("dvc", "repro", "prepare") == ["prepare"]  # and not fetch
+    rest = clone.ran("dvc", "repro", "--dry")
+    assert {"train", "evaluate@base", "evaluate@merged", "evaluate@onnx", "report"} <= set(rest)
 
 
 def test_a_bad_row_fails_in_one_line_and_the_last_good_outputs_come_back(clone: Clone) -> None:
@@ -159,16 +154,14 @@ def test_experiments_fit_a_terminal_and_can_be_compared(clone: Clone) -> None:
 def test_experiments_in_and_out_of_an_image_are_told_apart(clone: Clone) -> None:
     clone.restore()
     image = {"TUNEPRESS_IMAGE": "tunepress-train:cpu@sha256:" + "0123456789abcdef" * 4}
-    for name, environment in (("outside", {}), ("inside", image)):
-        level = f"evaluate.confidence_level=0.{91 if environment else 92}"
-        clone.run("dvc", "exp", "run", *SMOKE, "--name", name, "-S", level, environment=environment)
+    clone.run("dvc", "exp", "run", *SMOKE, "--name", "inside", "-S", "evaluate.confidence_level=0.91", environment=image)
     shown = clone.run("make", "--no-print-directory", "exp-show", f"VENV={Path(sys.executable).parent.parent}")
     named = [line for line in shown.splitlines() if "image=tunepress-train:cpu@0123456789ab" in line]
     assert any("inside" in line for line in named)
-    assert not any("outside" in line or "main" in line for line in named)
+    assert not any("confidence_level=0.85" in line or "main" in line for line in named)
 
 
-def test_a_run_killed_while_it_trains_goes_on_from_its_checkpoint(clone: Clone) -> None:
+def test_a_run_killed_while_it_trains_goes_on_from_its_checkpoint_and_never_evaluates_the_base_again(clone: Clone) -> None:
     clone.run("git", "checkout", "--quiet", ".")
     command = ["dvc", "exp", "run", *SMOKE, "-S", "train.max_steps=1000", "-S", "train.save_steps=20"]
     run = subprocess.Popen(
@@ -185,7 +178,9 @@ def test_a_run_killed_while_it_trains_goes_on_from_its_checkpoint(clone: Clone) 
     os.killpg(run.pid, signal.SIGKILL)
     assert run.wait() == -signal.SIGKILL
     assert not (clone.folder / "models/adapter").exists()
-    started = re.findall(r"train: .*?(\d+)/1000", clone.run(*command, environment={"OMP_NUM_THREADS": "1"}))
+    output = clone.run(*command, environment={"OMP_NUM_THREADS": "1"})
+    assert re.findall(r"Running stage '([^']+)'", output) == AFTER_PREPARE
+    started = re.findall(r"train: .*?(\d+)/1000", output)
     assert int(started[0]) > 0  # where the progress bar began
     assert list(checkpoints.iterdir()) == []
     weights = clone.folder / "models/adapter/adapter_model.safetensors"

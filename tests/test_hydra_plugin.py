@@ -125,6 +125,7 @@ def test_a_file_that_the_builder_reads_is_watched() -> None:
 # rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["files", "validation_files", "test_files"])
 @pytest.mark.parametrize("file", ["data/raw/own.jsonl", "https://example.org/rows.jsonl"])
 def test_a_single_file_is_like_a_list_of_one(name: str, file: str, root: Path, tmp_path: Path) -> None:
@@ -156,6 +157,7 @@ def test_rows_that_lie_here_ask_for_no_stage() -> None:
     assert (watched().remote, watched().collected) == ([], "stages/prepare/stage.py")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "remote", "collected", "rows"),
     [
@@ -202,6 +204,7 @@ def test_a_folder_of_rows_is_watched_where_it_is_read(tmp_path: Path) -> None:
     assert watched_rows("data.files=[]", "data.path=someone/rows") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("files", "rows"),
     [

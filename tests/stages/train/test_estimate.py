@@ -82,6 +82,7 @@ def test_several_processes_take_fewer_steps(root: Path, monkeypatch: pytest.Monk
     assert steps(num_processes=2) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "validations"),
     [

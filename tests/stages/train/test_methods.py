@@ -142,6 +142,7 @@ def test_the_merged_model_gives_the_logits_of_the_model_that_was_trained(trained
     assert difference(expected, logits(merged(trained.base))) < CLOSE
 
 
+@pytest.mark.slow
 def test_the_saved_adapter_on_the_base_it_was_trained_on_gives_the_same_logits(trained: Trained) -> None:
     base = train.load_base(trained.cfg)
     disable_repacking(base)

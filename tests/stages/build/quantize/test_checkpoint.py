@@ -77,6 +77,7 @@ def graph(folder: Path) -> list[Any]:
     return sorted(nodes, key=lambda node: node[3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "execution_provider", "extra_options"), RECIPES)
 def test_the_graph_is_the_builders_own(
     model: Path, precision: str, execution_provider: str, extra_options: list[str], tmp_path: Path
