@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from stages.prepare.chat_templates import added_bos, chat_template, end_of_turn, special_tokens
@@ -43,13 +43,14 @@ class RowFormat(Protocol):
 
 
 def detect(row: Row, data: Data) -> Format:
-    """The format of a file whose first row is `row`.
+    """The format of a file or a dataset whose first row is `row`.
 
     Raises:
         InputError: its columns are those of no format.
     """
-    if data.format:
-        return data.format
+    of_dataset = next((dataset.format for dataset in data.datasets if dataset.name == row.name), None)
+    if chosen := of_dataset or data.format:
+        return chosen
     names = set(row.values)
     template = data.text_template
     if template is not None and set(column_names(template)) - optional_columns(template) <= names:
@@ -68,14 +69,14 @@ def detect(row: Row, data: Data) -> Format:
     raise InputError(f"{row.source}: the columns {', '.join(row.values)} are those of no format; set data.text_template")
 
 
-def row_format(rows: list[Row], data: Data, encoder: Encoder) -> tuple[Format, RowFormat]:
-    """The format of the rows, and what converts them."""
-    format = detect(rows[0], data)
+def row_format(first: Row, data: Data, encoder: Encoder) -> tuple[Format, RowFormat]:
+    """The format of the rows, by the first of them, and what converts them."""
+    format = detect(first, data)
     if format is Format.template:
         return format, TemplateRows(data, data.text_template, data.completion_column, encoder)
-    if format is Format.prompt_completion and isinstance(_parsed(rows[0].values.get("prompt")), str):
+    if format is Format.prompt_completion and isinstance(_parsed(first.values.get("prompt")), str):
         return format, TemplateRows(data, "{prompt}{completion}", "completion", encoder)
-    return format, ConversationRows(data, format, encoder)
+    return format, ConversationRows(data, encoder)
 
 
 class TemplateRows:
@@ -85,17 +86,19 @@ class TemplateRows:
         if text_template is None:
             raise InputError("data.text_template: is needed with data.format=template, for example '{question}\\n{answer}'")
         prompt, completion = split_template(text_template, completion_column)
-        self._data, self._template, self._answer = data, text_template, completion_column
-        self._optional = optional_columns(text_template)
-        self._special = _pattern(special_tokens(encoder))
+        self._data, self._answer = data, completion_column
+        self._columns, self._optional = column_names(text_template), optional_columns(text_template)
+        special = special_tokens(encoder)
+        self._special = _pattern(special)
         eos_token_ids = tuple(encoder.eos_token_ids)
         if data.use_chat_template:
             chat = chat_template(data, encoder)
-            prompt, completion = wrap_in_chat_template(prompt, completion, chat, special_tokens(encoder))
+            prompt, completion = wrap_in_chat_template(prompt, completion, chat, special)
             prompt = prompt.removeprefix(escape(added_bos(encoder)))
             eos_token_ids = end_of_turn(chat, encoder)
         labels = tuple(data.labels) if data.labels else None
         self._prompt = Prompt(prompt, completion, labels, data.source_max_len, eos_token_ids=eos_token_ids)
+        self._asked = self._prompt.columns
         self.special_tokens: Counter[str] = Counter()
 
     def prompt(self) -> Prompt:
@@ -103,13 +106,13 @@ class TemplateRows:
 
     def segments(self, row: Row) -> list[Segment]:
         texts = {}
-        for column in column_names(self._template):
+        for column in self._columns:
             if column in self._optional and row.values.get(column) is None:
                 texts[column] = ""
             else:
                 texts[column] = row.text(column).strip()
-        if not any(texts[column] for column in self._prompt.columns):
-            raise InputError(f"{row.source}: {', '.join(map(repr, self._prompt.columns))} is empty")
+        if not any(texts[column] for column in self._asked):
+            raise InputError(f"{row.source}: {', '.join(map(repr, self._asked))} is empty")
         expected = texts[self._answer]
         if any("\0" in text for text in texts.values()):
             raise InputError(
@@ -124,18 +127,18 @@ class TemplateRows:
 
 
 class ConversationRows:
-    """Rows that are conversations, rendered by a chat template."""
+    """Rows that are conversations, rendered by a chat template. Each dataset may have another format."""
 
-    def __init__(self, data: Data, format: Format, encoder: Encoder) -> None:
-        self._data, self._format = data, format
+    def __init__(self, data: Data, encoder: Encoder) -> None:
+        self._data = data
+        self._formats: dict[str | None, Format] = {}
         self._template = chat_template(data, encoder)
         self._ends = special_tokens(encoder)
-        self._special = _pattern(special_tokens(encoder))
+        self._special = _pattern(self._ends)
         self._bos = added_bos(encoder)
         self._eos_token_ids = end_of_turn(self._template, encoder)
         self._roles = {name: role for role, names in ROLES.items() for name in names}
         self._roles |= {name: role for role, names in (data.roles or {}).items() for name in names}
-        self._properties = PROPERTIES.get(format, {}) | (data.message_property_mappings or {})
         self._systems: set[str] = set()
         self._tools: set[str] = set()
         self.special_tokens: Counter[str] = Counter()
@@ -188,23 +191,32 @@ class ConversationRows:
 
     def _messages(self, row: Row) -> tuple[list[Message], int]:
         """The messages of a row, and the index of the first that may be learned."""
-        values = row.values
-        if self._format is Format.alpaca:
+        values, format = row.values, self._format(row)
+        if format is Format.alpaca:
             return normalize(_alpaca(values)), 0
-        if self._format is Format.prompt_completion:
+        if format is Format.prompt_completion:
             prompt = self._mapped(_parsed(values.get("prompt")), "prompt")
             completion = self._mapped(_parsed(values.get("completion")), "completion")
             return normalize([*prompt, *completion]), len(prompt)
-        column = self._data.field_messages or COLUMNS[self._format]
+        column = self._data.field_messages or COLUMNS[format]
         if column not in values:
             raise InputError(f"no column {column!r}; there are: {', '.join(values)} (data.field_messages, data.format)")
-        messages = self._mapped(_parsed(values[column]), column)
+        messages = self._mapped(_parsed(values[column]), column, PROPERTIES[format])
         system = values.get("system")
-        if self._format is Format.sharegpt and system:
+        if format is Format.sharegpt and system:
             messages = [{"role": "system", "content": system}, *messages]
         return normalize(messages), 0
 
-    def _mapped(self, messages: Any, column: str) -> list[Any]:
+    def _format(self, row: Row) -> Format:
+        """The format of the row's dataset."""
+        if row.name not in self._formats:
+            format = detect(row, self._data)
+            if format is Format.template:
+                raise InputError("fills a template, but other rows are conversations; one run can have only one of both")
+            self._formats[row.name] = format
+        return self._formats[row.name]
+
+    def _mapped(self, messages: Any, column: str, properties: Mapping[str, str] | None = None) -> list[Any]:
         """The messages of a column with the names of keys and roles that chat templates use."""
         if not isinstance(messages, list):
             raise InputError(f"column {column!r} must hold a list of messages")
@@ -212,7 +224,7 @@ class ConversationRows:
         for message in messages:
             if isinstance(message, dict):
                 message = dict(message)
-                for name, source in self._properties.items():
+                for name, source in {**(properties or {}), **(self._data.message_property_mappings or {})}.items():
                     if source in message:
                         message[name] = message.pop(source)
                 role = message.get("role")

@@ -1,6 +1,6 @@
 """Reads raw rows: all columns, with the values exactly as in the file. Errors name the file, the row and the column."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,8 +45,8 @@ class Row:
             raise InputError(f"{self.source}: column {column!r} holds {error}") from error
 
 
-def read_files(files: list[str]) -> list[Row]:
-    """The rows of files, in order; prints what was detected about a file that is not plain.
+def read_files(files: list[str]) -> Iterator[Row]:
+    """The rows of files, in order and one by one; prints what was detected about a file that is not plain.
 
     Args:
         files: paths of files or folders, and patterns.
@@ -54,17 +54,20 @@ def read_files(files: list[str]) -> list[Row]:
     Raises:
         InputError: a file is missing, empty, not in a known format or damaged.
     """
-    return [row for file in files for path in find_files(file) for row in read_path(path)]
+    for file in files:
+        for path in find_files(file):
+            yield from read_path(path)
 
 
-def read_path(path: Path) -> list[Row]:
-    rows = numbered(str(path), read_saved(path) if path.is_dir() else read_file(path))
-    if not rows:
+def read_path(path: Path) -> Iterator[Row]:
+    row = None
+    for row in numbered(str(path), read_saved(path) if path.is_dir() else read_file(path)):
+        yield row
+    if row is None:
         raise InputError(f"{path}: the file is empty")
-    return rows
 
 
-def read_hub(path: str, name: str | None, revision: str | None, split: str | None) -> list[Row]:
+def read_hub(path: str, name: str | None, revision: str | None, split: str | None) -> Iterator[Row]:
     """The rows of a dataset on the Hugging Face Hub (or of a local dataset folder) at one revision.
 
     Raises:
@@ -73,5 +76,5 @@ def read_hub(path: str, name: str | None, revision: str | None, split: str | Non
     return numbered(path, read_dataset(path, name, revision, split))
 
 
-def numbered(source: str, rows: Iterable[dict[str, Any]]) -> list[Row]:
-    return [Row(f"{source} row {number}", values) for number, values in enumerate(rows, start=1)]
+def numbered(source: str, rows: Iterable[dict[str, Any]]) -> Iterator[Row]:
+    return (Row(f"{source} row {number}", values) for number, values in enumerate(rows, start=1))

@@ -28,6 +28,10 @@ class Deduplicated:
     duplicates: list[Row]
     conflicts: list[Row]
 
+    @property
+    def total(self) -> int:
+        return len(self.rows) + len(self.duplicates) + len(self.conflicts)
+
 
 def key(text: str) -> str:
     """A key that is equal for texts that differ only in Unicode form or case."""
@@ -42,19 +46,21 @@ def deduplicate(rows: Iterable[Row], labels: bool = False) -> Deduplicated:
         labels: whether a prompt has only one answer; then rows with the same prompt and different answers are conflicts, and
             none of them is kept.
     """
-    rows = list(rows)
-    prompts = [_digest(key(prompt_text(row))) for row in rows]
+    all_rows, prompts = [], []
+    for row in rows:
+        all_rows.append(row)
+        prompts.append(_digest(key(prompt_text(row))))
     conflicts: dict[bytes, list[Row]] = {}
     if labels:
         first_answers: dict[bytes, str] = {}
-        for row, prompt in zip(rows, prompts, strict=True):
+        for row, prompt in zip(all_rows, prompts, strict=True):
             answer = _first_answer(row)
             if first_answers.setdefault(prompt, answer) != answer:
                 conflicts[prompt] = []
     kept: list[Row] = []
     duplicates: list[Row] = []
     seen: set[bytes] = set()
-    for row, prompt in zip(rows, prompts, strict=True):
+    for row, prompt in zip(all_rows, prompts, strict=True):
         if prompt in conflicts:
             conflicts[prompt].append(row)
             continue
@@ -182,7 +188,7 @@ def overlap(splits: dict[str, list[Row]]) -> list[Row]:
 
 def _strata(rows: list[Row], stratify: bool) -> tuple[list[str], NDArray[np.int64]]:
     """The sorted labels, and for each row the number of its label. Without `stratify` all rows have the label ""."""
-    labels = [_last_answer(row) if stratify else "" for row in rows]
+    labels = [last_answer(row) if stratify else "" for row in rows]
     numbers = {label: number for number, label in enumerate(sorted(set(labels)))}
     return list(numbers), np.fromiter((numbers[label] for label in labels), np.int64, len(rows))
 
@@ -192,7 +198,8 @@ def _first_answer(row: Row) -> str:
     return answer
 
 
-def _last_answer(row: Row) -> str:
+def last_answer(row: Row) -> str:
+    """The answer in the last trained segment of a row."""
     answer: str = next(segment["expected"] for segment in reversed(row["segments"]) if segment["train"])
     return answer
 

@@ -6,16 +6,20 @@ counts everything that is dropped. A dropped row never reaches a model; a kept r
 
 import statistics
 from collections import Counter
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from functools import partial
+from itertools import accumulate, chain, islice
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from stages.prepare.formats import RowFormat, row_format
 from stages.prepare.near_duplicates import drop_near_duplicates
 from stages.prepare.rows import Row, read_files, read_hub
-from stages.prepare.split import cap, deduplicate, overlap, split, weighted
+from stages.prepare.split import cap, deduplicate, last_answer, overlap, split, weighted
 from tunepress.config.data import Data, Format, Overlong
 from tunepress.core.errors import InputError
 from tunepress.core.files import atomic_output, write_json, write_jsonl
@@ -24,10 +28,11 @@ from tunepress.models.hf_model import check_base_context, load_encoder
 from tunepress.remote.collected import LISTS, local_paths
 from tunepress.text.packing import Corpus, pack
 from tunepress.text.prompt import Prompt
-from tunepress.text.segments import answer, last_turn
-from tunepress.text.tokenizer import Encoder
+from tunepress.text.segments import answer
+from tunepress.text.tokenizer import Encoder, Tokens
 
-BATCH = 1000  # rows that are encoded together
+BATCH = 5000  # rows that are encoded together
+PROGRESS_DELAY = 2  # seconds before a progress bar appears
 WRITTEN = ("source", "name", "segments", "sequence")  # of a row
 BINS = 20  # at most, of the histogram of lengths
 
@@ -68,18 +73,20 @@ def describe_caps(data: Data, metrics: dict[str, Any]) -> str:
 def prepare(data: Data, seed: int, encoder: Encoder) -> tuple[Prompt, dict[str, list[dict[str, Any]]], dict[str, Any]]:
     """Reads, checks, cleans and splits the rows; returns the prompt, the splits and the metrics."""
     raw = read_rows(data)
-    format, rows_of = row_format(raw["files"], data, encoder)
+    first = next(raw["files"])
+    format, rows_of = row_format(first, data, encoder)
     if data.format is None and format is not Format.template:
         print(f"prepare: the rows have the format {format.value}; data.format overrides")
-    unique = {key: deduplicate((convert(row, rows_of) for row in rows), bool(data.labels)) for key, rows in raw.items()}
+    raw["files"] = chain([first], raw["files"])
+    encoder = replace(encoder, eos_token_ids=list(rows_of.prompt().eos_token_ids))
+    unique = {key: deduplicate(measured(converted(rows, rows_of), data, encoder), bool(data.labels)) for key, rows in raw.items()}
     prompt = rows_of.prompt()
-    encoder = replace(encoder, eos_token_ids=list(prompt.eos_token_ids))
     report_conflicts([row for part in unique.values() for row in part.conflicts])
-    fitting = {key: fit(part.rows, data, encoder) for key, part in unique.items()}
+    fitting = {key: fit(part.rows, data) for key, part in unique.items()}
     rows, validation, test = (fitting[key][0] for key in LISTS)
     check_labels(rows, data)
     for key in LISTS[1:]:
-        if raw[key] and not fitting[key][0]:
+        if unique[key].total and not fitting[key][0]:
             raise InputError(f"data.{key}: no rows are left; all were dropped as duplicates, conflicts or overlong")
     splits = split_rows(rows, validation, test, data, seed)
     lengths = [row["length"] for row in rows + validation + test]
@@ -91,7 +98,7 @@ def prepare(data: Data, seed: int, encoder: Encoder) -> tuple[Prompt, dict[str, 
     capped = {name: sizes[name] - len(members) for name, members in splits.items()}
     leaks = drop_near_duplicates(splits, data.near_duplicates) if data.near_duplicates is not None else 0
     metrics = {
-        "rows": sum(map(len, raw.values())),
+        "rows": sum(part.total for part in unique.values()),
         "dropped": {
             "duplicates": sum(len(part.duplicates) for part in unique.values()),
             "conflicting_labels": sum(len(part.conflicts) for part in unique.values()),
@@ -110,7 +117,7 @@ def prepare(data: Data, seed: int, encoder: Encoder) -> tuple[Prompt, dict[str, 
         "source_max_len": data.source_max_len,
     }
     if data.labels:
-        metrics["labels"] = dict(sorted(Counter(last_turn(row).expected for row in rows + validation + test).items()))
+        metrics["labels"] = dict(sorted(Counter(map(last_answer, rows + validation + test)).items()))
     if data.datasets:
         metrics["datasets"] = {name: dict(Counter(row.get("name", "") for row in members)) for name, members in splits.items()}
     if rows_of.special_tokens:
@@ -131,7 +138,7 @@ def split_rows(
     splits = split(rows, bool(data.labels), *shares, seed)
     splits["validation"] += validation
     splits["test"] += test
-    if shared := overlap(splits):
+    if (validation or test) and (shared := overlap(splits)):
         raise InputError(
             f"{shared[0]['source']}: this prompt is also in another split, {len(shared)} in all; remove them from one"
         )
@@ -140,12 +147,12 @@ def split_rows(
     return splits
 
 
-def read_rows(data: Data) -> dict[str, list[Row]]:
-    """Reads the rows of each of LISTS; instead of data.files those of data.datasets or data.path."""
+def read_rows(data: Data) -> dict[str, Iterator[Row]]:
+    """The rows of each of LISTS, one by one; instead of data.files those of data.datasets or data.path."""
     raw = {key: read_files(local_paths(getattr(data, key), key)) for key in LISTS}
     if data.datasets:
         return raw | {
-            "files": [replace(row, name=dataset.name) for dataset in data.datasets for row in read_files([dataset.path])]
+            "files": (replace(row, name=dataset.name) for dataset in data.datasets for row in read_files([dataset.path]))
         }
     if data.files:
         return raw
@@ -154,9 +161,10 @@ def read_rows(data: Data) -> dict[str, list[Row]]:
     return raw | {"files": read_hub(data.path, data.name, data.revision, data.split)}
 
 
-def convert(row: Row, rows_of: RowFormat) -> dict[str, Any]:
-    name = {"name": row.name} if row.name else {}
-    return {"source": row.source, **name, "segments": rows_of.segments(row)}
+def converted(rows: Iterable[Row], rows_of: RowFormat) -> Iterator[dict[str, Any]]:
+    for row in rows:
+        name = {"name": row.name} if row.name else {}
+        yield {"source": row.source, **name, "segments": rows_of.segments(row)}
 
 
 def in_sequences(rows: list[dict[str, Any]], data: Data, seed: int) -> list[dict[str, Any]]:
@@ -180,29 +188,48 @@ def report_special_tokens(rows_with: Counter[str]) -> None:
         print(f"prepare: {token} is in the text of {count} rows; the tokenizer reads it as a control token, not as text")
 
 
-def fit(rows: list[dict[str, Any]], data: Data, encoder: Encoder) -> tuple[list[dict[str, Any]], int, int]:
+def measured(rows: Iterable[dict[str, Any]], data: Data, encoder: Encoder) -> Iterator[dict[str, Any]]:
+    """Adds to each row the number of its tokens as `length`, and that of its longest answer as `longest`.
+
+    The tokenizer encodes a batch in a thread of its own while the next one is read.
+    """
+    with ThreadPoolExecutor(max_workers=1) as tokenizer:
+        batch: list[dict[str, Any]] = []
+        encoded: Future[list[list[Tokens]]] | None = None
+        for following in chain(in_batches(rows), [[]]):
+            starting = tokenizer.submit(encoder.encode_segments, following) if following else None
+            if encoded:
+                yield from map(partial(with_lengths, source_max_len=data.source_max_len), batch, encoded.result())
+            batch, encoded = following, starting
+
+
+def in_batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    remaining = iter(tqdm(rows, desc="rows", unit="row", delay=PROGRESS_DELAY))
+    return iter(lambda: list(islice(remaining, BATCH)), [])
+
+
+def with_lengths(row: dict[str, Any], encoded: list[Tokens], source_max_len: int) -> dict[str, Any]:
+    ends = list(accumulate(map(len, encoded)))
+    row["length"], row["begins"] = ends[-1], ends[-1] - len(encoded[-1])
+    row["longest"] = max(
+        min(end, source_max_len) - (end - len(tokens))
+        for segment, tokens, end in zip(row["segments"], encoded, ends, strict=True)
+        if segment["train"]
+    )
+    return row
+
+
+def fit(rows: list[dict[str, Any]], data: Data) -> tuple[list[dict[str, Any]], int, int]:
     """Drops rows of more than source_max_len tokens, or keeps those in which the last answer begins before.
 
     Returns:
-        The rows, with the number of their tokens in `length` and that of their longest answer in `longest`; how many are dropped;
-        how many will be truncated.
+        The rows; how many are dropped; how many will be truncated.
     """
-    kept, truncated = [], 0
-    for start in range(0, len(rows), BATCH):
-        batch = rows[start : start + BATCH]
-        for row, encoded in zip(batch, encoder.encode_segments(batch), strict=True):
-            ends = list(accumulate(map(len, encoded)))
-            row["length"] = ends[-1]
-            row["longest"] = max(
-                min(end, data.source_max_len) - (end - len(tokens))
-                for segment, tokens, end in zip(row["segments"], encoded, ends, strict=True)
-                if segment["train"]
-            )
-            if row["length"] <= data.source_max_len:
-                kept.append(row)
-            elif data.overlong is Overlong.truncate and ends[-1] - len(encoded[-1]) < data.source_max_len:
-                kept.append(row)
-                truncated += 1
+    fitting = [row for row in rows if row["length"] <= data.source_max_len]
+    kept, truncated = fitting, 0
+    if data.overlong is Overlong.truncate:
+        kept = [row for row in rows if row["begins"] < data.source_max_len]
+        truncated = len(kept) - len(fitting)
     if rows and not kept:
         shortest = min(row["length"] for row in rows)
         raise InputError(
@@ -215,8 +242,8 @@ def check_labels(rows: list[dict[str, Any]], data: Data) -> None:
     """Raises InputError unless there are rows, of at least two labels where there are labels."""
     if not rows:
         raise InputError("data: no rows are left; all were dropped as conflicts or overlong")
-    labels = sorted({last_turn(row).expected for row in rows})
-    if data.labels and len(labels) < 2:
+    labels = sorted({last_answer(row) for row in rows}) if data.labels else []
+    if len(labels) == 1:
         raise InputError(f"data: all rows have the label {labels[0]!r}; a classifier needs two")
 
 

@@ -47,6 +47,19 @@ def measured(figures: Figures) -> str:
     return f"\n\nMeasured on {figures['date'][:10]} on {figures['cores']} cores of an {figures['cpu']} with {versions}."
 
 
+def prepare() -> str:
+    figures = read("prepare")
+    seconds = figures["process_seconds"]
+    row = [
+        f"{figures['rows']:,}",
+        f"{seconds:.0f} s",
+        f"{figures['rows'] / seconds:,.0f}",
+        f"{figures['peak_memory_mb'] / 1000:.1f} GB",
+    ]
+    head = [f"rows of {figures['words']} words", "seconds, with imports", "rows per second", "peak memory"]
+    return table(head, [row]) + measured(figures)
+
+
 def train() -> str:
     figures = read("train")
     rows = [
@@ -223,5 +236,5 @@ def accuracy(measurement: Figures, model: str) -> str:
 
 
 PARTS: dict[str, Callable[[], str]] = {
-    f"benchmark {part.__name__}": part for part in (train, int4, memory, gptq, inference, busy, serve, olive)
+    f"benchmark {part.__name__}": part for part in (prepare, train, int4, memory, gptq, inference, busy, serve, olive)
 }

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from types import NoneType
 from typing import Any
 
 from tunepress.core.errors import InputError
@@ -64,6 +65,7 @@ class Dataset:
     path: str  # a path, a folder or a pattern
     name: str  # by which metrics are also reported
     weight: float = 1.0  # 2: each training row twice; 0.5: half of them
+    format: Format | None = None  # None: that of data.format, or detected from the columns
 
     @classmethod
     def of(cls, entry: Any) -> "Dataset":
@@ -74,11 +76,15 @@ class Dataset:
         """
         if isinstance(entry, cls):
             return entry
-        types: dict[str, Any] = {"path": str, "name": str, "weight": (int, float)}
+        types: dict[str, Any] = {"path": str, "name": str, "weight": (int, float), "format": (str, NoneType)}
         known = isinstance(entry, Mapping) and {"path", "name"} <= entry.keys() <= types.keys()
         if not known or not all(isinstance(value, types[key]) for key, value in entry.items()):
-            raise InputError(f"data.datasets: must be a list of {{path: rows/a.csv, name: a, weight: 1.0}}, got {entry}")
-        return cls(**entry)
+            form = "{path: rows/a.csv, name: a, weight: 1.0, format: messages}"
+            raise InputError(f"data.datasets: must be a list of {form}, got {entry}")
+        format = entry.get("format")
+        if format is not None and format not in Format.__members__:
+            raise InputError(f"data.datasets: format must be one of {', '.join(Format.__members__)}, got {format!r}")
+        return cls(**{**entry, "format": None if format is None else Format[format]})
 
 
 @dataclass

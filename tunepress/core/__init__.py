@@ -10,7 +10,7 @@ A variable that the user has set takes precedence.
   shows (2024.2, on an AMD EPYC), so two AMD generations may differ, and tunepress/models/threads.py limits the threads.
   COMPATIBLE is the only set that every x86-64 CPU uses, and it is slow.
 - ONEDNN_MAX_CPU_ISA: oneDNN's products (bfloat16 and int8).
-- TOKENIZERS_PARALLELISM: only silences a warning about forked processes.
+- TOKENIZERS_PARALLELISM: silences a warning about forked processes. tunepress/text/tokenizer.py turns it on for batches.
 
 onnxruntime 1.32 sends telemetry about each session, on Linux too, unless ORT_DISABLE_TELEMETRY is set: the address is
 in its binary, and a test job that used a proxy was seen to request it.

@@ -66,11 +66,6 @@ def evaluated(rows: Iterable[Row], all_turns: bool) -> list[Turn]:
     return [turn for row in rows for turn in (turns(row) if all_turns else [last_turn(row)])]
 
 
-def joined(row: Row) -> str:
-    """The whole text of a row."""
-    return "".join(segment["text"] for segment in row["segments"])
-
-
 def prompt_text(row: Row) -> str:
     """The text before the first trained segment, by which rows are compared and split."""
     return "".join(segment["text"] for segment in takewhile(lambda segment: not segment["train"], row["segments"]))

@@ -3,7 +3,9 @@
 This module does not import transformers, because scoring the int4 model uses `truncate` too.
 """
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, islice, pairwise
@@ -19,6 +21,7 @@ Tokens = list[int]
 Example = dict[str, Tokens]  # `input_ids` and `labels` of the same length
 
 IGNORE_INDEX = -100  # the label that transformers excludes from the loss
+PARALLELISM = "TOKENIZERS_PARALLELISM"
 CONTEXT = 20  # characters before a text that can change its tokens: those of a special token
 
 
@@ -44,6 +47,20 @@ def continuation(encode: Callable[[str], Tokens], text: str, after: str) -> Toke
 
 def _after(first: Tokens, both: Tokens, alone: Callable[[], Tokens]) -> Tokens:
     return both[len(first) :] if both[: len(first)] == first else alone()
+
+
+@contextmanager
+def _all_cores() -> Iterator[None]:
+    """Lets tokenizers work on all cores; it reads the variable, which tunepress.core sets, at each call."""
+    set_before = os.environ.get(PARALLELISM)
+    os.environ[PARALLELISM] = "true"
+    try:
+        yield
+    finally:
+        if set_before is None:
+            del os.environ[PARALLELISM]
+        else:
+            os.environ[PARALLELISM] = set_before
 
 
 def max_answer_length(prompt: Tokens, max_new_tokens: int, context_length: int | None) -> int:
@@ -93,14 +110,21 @@ class Encoder:
     def encode_segments(self, rows: Sequence[Row]) -> list[list[Tokens]]:
         """The tokens of each segment of some rows. The tokenizer encodes them together, on all cores."""
         prompts = self._batch([row["segments"][0]["text"] for row in rows], add_special_tokens=True)
-        pairs = [pair for row in rows for pair in pairwise(segment["text"] for segment in row["segments"])]
-        ends = self._batch([before[-CONTEXT:] for before, _ in pairs])
-        both = self._batch([before[-CONTEXT:] + text for before, text in pairs])
-        later = (_after(end, whole, partial(self._bare, text)) for end, whole, (_, text) in zip(ends, both, pairs, strict=True))
+        texts = (pairwise(segment["text"] for segment in row["segments"]) for row in rows)
+        pairs = [(before[-CONTEXT:], text) for before, text in chain.from_iterable(texts)]
+        later = map(self._later(pairs).__getitem__, pairs)
         encoded = [[prompt, *islice(later, len(row["segments"]) - 1)] for row, prompt in zip(rows, prompts, strict=True)]
         for tokens in encoded:
             tokens[-1] = self._ended(tokens[-1])
         return encoded
+
+    def _later(self, pairs: list[tuple[str, str]]) -> dict[tuple[str, str], Tokens]:
+        """The tokens of each text after the end of the text before it. Equal pairs, as of labels, are encoded once."""
+        pairs = list(dict.fromkeys(pairs))
+        ends = self._batch([end for end, _ in pairs])
+        both = self._batch([end + text for end, text in pairs])
+        tokens = (_after(end, whole, partial(self._bare, text)) for end, whole, (_, text) in zip(ends, both, pairs, strict=True))
+        return dict(zip(pairs, tokens, strict=True))
 
     def encode_example(self, row: Row, source_max_len: int, completion_only_loss: bool) -> Example:
         """One training example: `input_ids` and `labels` of the same length, at most `source_max_len`."""
@@ -121,7 +145,8 @@ class Encoder:
             return [list(self.tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"]) for text in texts]
         backend.no_truncation()
         backend.no_padding()
-        return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=add_special_tokens)]
+        with _all_cores():
+            return [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=add_special_tokens)]
 
     def _ended(self, tokens: Tokens) -> Tokens:
         return tokens if tokens and tokens[-1] in self.eos_token_ids else [*tokens, self.eos_token_ids[0]]

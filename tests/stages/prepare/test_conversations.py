@@ -11,11 +11,10 @@ from stages.prepare.chat_templates import end_of_turn
 from stages.prepare.formats import ConversationRows
 from stages.prepare.rows import Row
 from tests.stages.params import data_of
-from tunepress.config.data import Format
 from tunepress.core.errors import InputError
 from tunepress.text.chat_template import ChatTemplate
 from tunepress.text.conversation import normalize, segments
-from tunepress.text.segments import joined, turns
+from tunepress.text.segments import turns
 from tunepress.text.tokenizer import Encoder
 
 CHATML = (
@@ -114,7 +113,7 @@ def dialogue(system: bool) -> list[dict[str, Any]]:
 
 
 def rows_of(encoder: Encoder, **settings: Any) -> ConversationRows:
-    return ConversationRows(data_of(labels=None, **settings), Format.messages, encoder)
+    return ConversationRows(data_of(labels=None, **settings), encoder)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -138,7 +137,7 @@ def test_what_is_learned_is_what_the_assistant_said_and_its_end(name: str) -> No
     assert [turn.expected for turn in turns(row)] == [(thoughts + text).strip() for text in answers]
 
     whole = encoder.tokenizer.apply_chat_template(messages, tokenize=False)
-    text = joined(row)
+    text = "".join(segment["text"] for segment in row["segments"])
     assert whole.removeprefix(prompt.bos_token).startswith(text)
     assert flat(encoded) == encoder.encode_prompt(text)
 

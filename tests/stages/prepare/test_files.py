@@ -290,7 +290,7 @@ def folder(tmp_path: Path) -> Path:
 )
 def test_a_folder_or_a_pattern_names_files_in_order(folder: Path, pattern: str, names: list[str]) -> None:
     assert [row["phrase"] for row in values(f"{folder}{pattern}")] == names
-    assert read_files([f"{folder}{pattern}"])[0].source == f"{folder / names[0]} row 1"
+    assert next(read_files([f"{folder}{pattern}"])).source == f"{folder / names[0]} row 1"
 
 
 def test_a_pattern_without_files_is_refused(folder: Path) -> None:

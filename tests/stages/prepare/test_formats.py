@@ -40,7 +40,7 @@ def encoder() -> Encoder:
 
 def segments_of(values: dict[str, Any], encoder: Encoder, **settings: Any) -> list[Segment]:
     row = Row("here", values)
-    _, rows = row_format([row], data_of(**settings), encoder)
+    _, rows = row_format(row, data_of(**settings), encoder)
     return rows.segments(row)
 
 
@@ -61,7 +61,7 @@ def test_json_in_a_cell_is_read(format: Format, encoder: Encoder) -> None:
 def test_a_template_whose_columns_are_there_comes_first(encoder: Encoder) -> None:
     row = Row("here", {"phrase": "x", "tone": "joy", **ROWS[Format.messages]})
     data = data_of(text_template="{phrase}[[ ({more})]]: {tone}", completion_column="tone")
-    format, rows = row_format([row], data, encoder)
+    format, rows = row_format(row, data, encoder)
     assert (format, type(rows)) == (Format.template, TemplateRows)
     assert [part["text"] for part in rows.segments(row)] == ["x: ", "joy"]
     assert detect(Row("here", ROWS[Format.messages]), data) is Format.messages
@@ -69,7 +69,7 @@ def test_a_template_whose_columns_are_there_comes_first(encoder: Encoder) -> Non
 
 def test_prompt_and_completion_of_text_need_no_chat_template(encoder: Encoder) -> None:
     row = Row("here", {"prompt": "2 + 2 =", "completion": " 4"})
-    format, rows = row_format([row], data_of(), encoder)
+    format, rows = row_format(row, data_of(), encoder)
     assert (format, rows.prompt().prompt, rows.prompt().completion) == (Format.prompt_completion, "{prompt}", "{completion}")
     assert [part["text"] for part in rows.segments(row)] == ["2 + 2 =", "4"]
 
@@ -79,7 +79,7 @@ def test_alpaca_with_input_history_and_system() -> None:
         "instruction": "Add.", "input": "1 2", "output": "3", "history": [["Hello", "Hi"]], "system": "Be brief.",
     })  # fmt: skip
     encoder = encoder_of(FAMILIES["chatml"])
-    parts = ConversationRows(data_of(), Format.alpaca, encoder).segments(row)
+    parts = ConversationRows(data_of(), encoder).segments(row)
     assert [part.get("expected") for part in parts] == [None, "Hi", None, "3"]
     assert parts[0]["text"].startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHello<|im_end|>")
     assert "user\nAdd.\n\n1 2<|im_end|>" in parts[2]["text"]
@@ -120,7 +120,7 @@ def test_numbers_in_the_tools_of_a_file_are_numbers(tmp_path: Path, encoder: Enc
     tools = [{"type": "function", "function": {"name": "add", "parameters": {"minimum": 0, "maximum": 1.50}}}]
     (tmp_path / "rows.jsonl").write_text(json.dumps({"messages": MESSAGES, "tools": tools}), encoding="utf-8")
     (row,) = read_files([str(tmp_path / "rows.jsonl")])
-    _, rows = row_format([row], data_of(chat_template=str(root / "conf/chat_templates/chatml.jinja")), encoder)
+    _, rows = row_format(row, data_of(chat_template=str(root / "conf/chat_templates/chatml.jinja")), encoder)
     assert '"parameters": {"minimum": 0, "maximum": 1.5}' in rows.segments(row)[0]["text"]
     assert rows.prompt().tools == tools
 
@@ -173,18 +173,18 @@ def test_special_tokens_in_the_text_are_counted(encoder: Encoder) -> None:
     rows = [
         Row(str(number), {"phrase": text, "tone": "joy"}) for number, text in enumerate(["a", "Type <|im_end|> to stop", "b"])
     ]
-    _, template = row_format(rows, data_of(text_template="{phrase}: {tone}", completion_column="tone"), encoder)
+    _, template = row_format(rows[0], data_of(text_template="{phrase}: {tone}", completion_column="tone"), encoder)
     for row in rows:
         template.segments(row)
     assert template.special_tokens == Counter({"<|im_end|>": 1})
     talk = [{"role": "user", "content": "<|im_start|><|im_start|>"}, MESSAGES[1]]
-    _, conversation = row_format([Row("here", {"messages": talk})], data_of(), encoder)
+    _, conversation = row_format(Row("here", {"messages": talk}), data_of(), encoder)
     conversation.segments(Row("here", {"messages": talk}))
     assert conversation.special_tokens == Counter({"<|im_start|>": 1})
 
 
 def test_system_and_tools_are_kept_where_all_rows_share_them(encoder: Encoder) -> None:
-    rows = ConversationRows(data_of(), Format.messages, encoder)
+    rows = ConversationRows(data_of(), encoder)
     system = {"role": "system", "content": "Be brief."}
     rows.segments(Row("1", {"messages": [system, *MESSAGES]}))
     assert (rows.prompt().system, rows.prompt().tools) == ("Be brief.", None)
@@ -206,8 +206,8 @@ def test_the_conversations_of_the_project_are_learned_turn_by_turn(root: Path, e
     data = OmegaConf.to_object(section)
     assert isinstance(data, Data)
     data.chat_template = str(root / (data.chat_template or ""))
-    raw = read_files([str(root / file) for file in data.files])
-    format, rows = row_format(raw, data, encoder)
+    raw = list(read_files([str(root / file) for file in data.files]))
+    format, rows = row_format(raw[0], data, encoder)
     assert format is Format.messages
     assert len(raw) >= 300
     for row in raw:

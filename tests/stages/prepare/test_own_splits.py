@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from stages.evaluate import metrics_by_name
 from stages.prepare.stage import prepare
-from tunepress.config.data import Data, Dataset
+from tunepress.config.data import Data, Dataset, Format
 from tunepress.core.errors import InputError
 from tunepress.models.hf_model import load_encoder
 from tunepress.text.prompt import Prompt
@@ -26,7 +26,7 @@ def phrases(count: int, about: str) -> list[dict[str, str]]:
     return [{"phrase": f"{about} {number} of {tone}", "tone": tone} for number in range(count) for tone in TONES]
 
 
-def write(path: Path, rows: list[dict[str, str]]) -> list[str]:
+def write(path: Path, rows: list[dict[str, Any]]) -> list[str]:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return [str(path)]
 
@@ -101,6 +101,35 @@ def test_rows_of_several_datasets_have_their_name_and_weight(two: Data, run: Cal
 def test_weights_that_leave_no_rows_are_refused(two: Data, run: Callable[[Data], Prepared]) -> None:
     with pytest.raises(InputError, match=r"^data\.datasets: the weights leave no training rows; raise them$"):
         run(replace(two, datasets=[replace(dataset, weight=0.001) for dataset in two.datasets]))
+
+
+def conversations(folder: Path, root: Path, data: Data) -> Data:
+    """Two datasets of conversations, each in another format, and a template for them."""
+    pairs = [(f"How late is it at number {number}?", f"It is {number}.") for number in range(20)]
+    write(
+        folder / "shared.jsonl",
+        [{"conversations": [{"from": "human", "value": q}, {"from": "gpt", "value": a}]} for q, a in pairs],
+    )
+    write(folder / "alpaca.jsonl", [{"instruction": q.replace("late", "far"), "output": a} for q, a in pairs])
+    entries = [{"path": str(folder / f"{name}.jsonl"), "name": name} for name in ("shared", "alpaca")]
+    template = str(root / "conf/chat_templates/chatml.jinja")
+    return replace(data, files=[], datasets=entries, labels=None, text_template=None, chat_template=template, test_size=0.2)
+
+
+def test_each_dataset_may_have_another_format(data: Data, root: Path, tmp_path: Path, run: Callable[[Data], Prepared]) -> None:
+    chosen = conversations(tmp_path, root, data)
+    _, metrics = run(chosen)
+    assert {name: sum(counts[name] for counts in metrics["datasets"].values()) for name in ("shared", "alpaca")} == {
+        "shared": 20,
+        "alpaca": 20,
+    }
+    named = [dataset for dataset in chosen.datasets if dataset.name == "alpaca"]
+    wrong = [*chosen.datasets[:1], replace(named[0], format=Format.messages)]
+    with pytest.raises(InputError, match=r"alpaca\.jsonl row 1: no column 'messages'"):
+        run(replace(chosen, datasets=wrong))
+    wrong = [*chosen.datasets[:1], replace(named[0], format=Format.template)]
+    with pytest.raises(InputError, match=r"alpaca\.jsonl row 1: fills a template, but other rows are conversations"):
+        run(replace(chosen, datasets=wrong))
 
 
 def test_each_dataset_is_measured_by_its_name() -> None:

@@ -22,7 +22,7 @@ from tokenizers import processors
 from stages.prepare.formats import TemplateRows
 from stages.prepare.rows import Row
 from stages.prepare.split import overlap
-from stages.prepare.stage import Config, describe_caps, fit, in_sequences, main, prepare
+from stages.prepare.stage import Config, describe_caps, fit, in_sequences, main, measured, prepare
 from tests.command import run_module
 from tests.stages.params import CPU
 from tunepress.config import checks
@@ -32,7 +32,7 @@ from tunepress.core.files import read_jsonl, write_jsonl
 from tunepress.models.hf_model import load_encoder, load_tokenizer
 from tunepress.text.packing import Corpus
 from tunepress.text.prompt import Prompt
-from tunepress.text.segments import Turn, context, joined, last_turn, learned
+from tunepress.text.segments import Turn, context, last_turn, learned
 from tunepress.text.tokenizer import Encoder
 
 TONES = ["joy", "sadness", "fear", "surprise"]
@@ -142,7 +142,7 @@ def test_what_is_left_out_is_counted(data: Data, run: Callable[[Data], Prepared]
     assert metrics["truncated"] == 0
     assert metrics["overlap_between_splits"] == 0
     assert sum(metrics["splits"].values()) + sum(metrics["dropped"].values()) == metrics["rows"]
-    kept = " ".join(joined(row).casefold() for members in splits.values() for row in members)
+    kept = " ".join(part["text"].casefold() for members in splits.values() for row in members for part in row["segments"])
     assert "either" not in kept
     assert "so long" not in kept
 
@@ -194,8 +194,8 @@ def run_counts(run: Callable[[Data], Prepared], data: Data) -> tuple[int, int]:
 def test_a_row_fits_where_its_tokens_do(
     data: Data, encoder: Encoder, limit: int, overlong: Overlong, kept: int, dropped: int, truncated: int
 ) -> None:
-    rows = of_lengths(10, 5)  # 14 and 9 tokens
-    fitting, *counts = fit(rows, replace(data, source_max_len=limit, overlong=overlong), encoder)
+    chosen = replace(data, source_max_len=limit, overlong=overlong)
+    fitting, *counts = fit(list(measured(of_lengths(10, 5), chosen, encoder)), chosen)  # 14 and 9 tokens
     assert (len(fitting), *counts) == (kept, dropped, truncated)
 
 
@@ -555,7 +555,7 @@ def test_each_strategy_puts_the_same_rows_in_sequences(data: Data, run: Callable
 
 def test_a_random_corpus_is_that_of_the_seed(data: Data, encoder: Encoder) -> None:
     chosen = replace(data, corpus_strategy=CorpusStrategy("join-random"))
-    rows, *_ = fit(of_lengths(*range(1, 21)), chosen, encoder)
+    rows = list(measured(of_lengths(*range(1, 21)), chosen, encoder))
     first, again, other = (in_sequences(rows, chosen, seed) for seed in (3, 3, 4))
     assert first == again
     assert first != other
@@ -612,7 +612,7 @@ def test_max_samples_that_leave_nothing_are_refused(data: Data, refused: Callabl
 
 def test_a_truncated_row_counts_as_what_is_left_of_it(data: Data, encoder: Encoder) -> None:
     chosen = replace(data, corpus_strategy=CorpusStrategy("join"), overlong=Overlong.truncate, source_max_len=30)
-    rows, *_ = fit(of_lengths(25, 29, 6, 16), chosen, encoder)  # 29, 33 (cut to 30), 10, 20 tokens
+    rows = list(measured(of_lengths(25, 29, 6, 16), chosen, encoder))  # 29, 33 (cut to 30), 10, 20 tokens
     assert [row["sequence"] for row in in_sequences(rows, chosen, 0)] == [0, 1, 2, 2]
 
 
@@ -647,7 +647,8 @@ class Project:
     """A folder with params.yaml, a base model and rows, in which the stage runs as dvc runs it."""
 
     def __init__(self, folder: Path, root: Path) -> None:
-        self.folder, self.root = folder, root
+        self.folder = folder
+        self.environment = os.environ | {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1"}
 
     def prepare(self, *overrides: str) -> tuple[int, str, list[str]]:
         """Exit code, standard output and the lines of standard error."""
@@ -655,9 +656,8 @@ class Project:
         return result.returncode, result.stdout, result.stderr.splitlines()
 
     def prepare_in_a_process(self, *overrides: str) -> tuple[int, str, list[str]]:
-        environment = {**os.environ, "PYTHONPATH": str(self.root), "PYTHONDONTWRITEBYTECODE": "1", "HF_HUB_OFFLINE": "1"}
         command = [sys.executable, "-m", "stages.prepare", *overrides]
-        result = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=100)
+        result = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=100)
         return result.returncode, result.stdout, result.stderr.splitlines()
 
     def outputs(self) -> dict[str, bytes]:
@@ -754,3 +754,15 @@ def test_the_default_rows_are_prepared_to_the_bytes_of_dvc_lock(project: Project
     assert error_text.startswith("prepare: 900 train, 60 validation, 240 test rows in data/prepared, 0 of 1200 rows dropped, ")
     for name, digest in DEFAULT.items():
         assert hashlib.sha256((project.folder / f"data/prepared/{name}.jsonl").read_bytes()).hexdigest() == digest
+
+
+@pytest.mark.slow
+def test_any_number_of_cores_gives_the_same_bytes(project: Project) -> None:
+    write_jsonl(project.folder / "many.jsonl", phrases(1500))  # more than a batch
+    runs = []
+    for threads in ("1", "3"):
+        project.environment["RAYON_NUM_THREADS"] = threads
+        code, _, errors = project.prepare_in_a_process("data.files=[many.jsonl]", "data.max_samples=null")
+        assert (code, errors) == (0, [])
+        runs.append({name: content for name, content in project.outputs().items() if "timings" not in name})
+    assert runs[0] == runs[1]

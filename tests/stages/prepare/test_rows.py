@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -30,7 +31,7 @@ def write(path: Path, content: str) -> str:
     return str(path)
 
 
-def texts(rows: list[Row], *columns: str) -> list[dict[str, str]]:
+def texts(rows: Iterable[Row], *columns: str) -> list[dict[str, str]]:
     return [{column: row.text(column) for column in columns} for row in rows]
 
 
@@ -69,7 +70,7 @@ def files(tmp_path: Path) -> dict[str, str]:
 
 @pytest.mark.parametrize("kind", ["json", "jsonl", "ndjson", "csv", "parquet"])
 def test_every_kind_of_file_gives_the_same_rows_of_text(files: dict[str, str], kind: str) -> None:
-    rows = read_files([files[kind]])
+    rows = list(read_files([files[kind]]))
     assert texts(rows, *COLUMNS) == [{**row, "score": str(row["score"])} for row in ROWS]
     assert [row.source for row in rows] == [f"{files[kind]} row 1", f"{files[kind]} row 2"]
 
@@ -80,7 +81,7 @@ def test_several_files_are_read_in_the_order_of_their_names(files: dict[str, str
 
 
 def test_no_files_are_no_rows() -> None:
-    assert read_files([]) == []
+    assert list(read_files([])) == []
 
 
 @pytest.mark.parametrize("phrase", ["a\u2028b", "a\x85b", "tab\tand\\slash", "e\u0301", " spaces ", "nul\x00"])
@@ -127,7 +128,7 @@ def test_a_late_cell_unlike_the_others_changes_none(tmp_path: Path, late: str) -
     numbers = [str(number) for number in range(30_000)]
     for cells in ([*numbers, late], ["007", *["a text"] * 10_000, late]):
         file = table(tmp_path / "rows.csv", cells, ["joy"] * len(cells))
-        rows = read_files([file])
+        rows = list(read_files([file]))
         assert [row.values["phrase"] for row in rows] == cells
         assert rows[-1].source == f"{file} row {len(cells)}"
         assert len(column(file, "tone")) == len(cells)  # where the template does not use the column, it does not matter either
@@ -391,7 +392,7 @@ def dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_a_dataset_folder_is_read_split_by_split(dataset: str) -> None:
     assert texts(read_hub(dataset, None, None, "train"), "phrase") == [{"phrase": "to learn"}]
-    rows = read_hub(dataset, None, None, "test")
+    rows = list(read_hub(dataset, None, None, "test"))
     assert texts(rows, "phrase") == [{"phrase": "to ask"}]
     assert rows[0].source == f"{dataset} row 1"
 
@@ -431,7 +432,7 @@ def test_a_dataset_of_csv_keeps_its_text_and_an_unused_column_does_not_matter(
     more = [f"1,{number}" for number in range(20_000)]
     content = "\n".join(["phrase,other", *rows, *more, "007,word", "true,2"])
     folder = in_folder(tmp_path, monkeypatch, "train.csv", content)
-    actual = read_hub(folder, None, None, "train")
+    actual = list(read_hub(folder, None, None, "train"))
     assert [row.values["phrase"] for row in actual] == [*texts, *["1"] * 20_000, "007", "true"]
     assert actual[-1].source == f"{folder} row {len(actual)}"
 
@@ -478,4 +479,4 @@ def test_all_columns_are_read_with_their_raw_values(tmp_path: Path) -> None:
     assert all(isinstance(number, Number) for number in numbers)
     assert not isinstance(read.values["text"], Number)
     stored = parquet(tmp_path / "rows.parquet", chat=[[{"role": "user", "content": "y"}]], number=[1.5], none=pa.nulls(1))
-    assert read_files([stored])[0].values == {"chat": [{"role": "user", "content": "y"}], "number": 1.5, "none": None}
+    assert next(read_files([stored])).values == {"chat": [{"role": "user", "content": "y"}], "number": 1.5, "none": None}
