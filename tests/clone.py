@@ -51,6 +51,11 @@ class Clone:
         clone.commit()
         return clone
 
+    def copy(self, folder: Path) -> "Clone":
+        """The same in another folder, with what has run in it."""
+        shutil.copytree(self.folder, folder, symlinks=True)
+        return Clone(folder)
+
     def run(self, *command: str, code: int = 0, environment: dict[str, str] | None = None) -> str:
         result = subprocess.run(
             command, cwd=self.folder, env=self.environment | (environment or {}), capture_output=True, text=True, timeout=900

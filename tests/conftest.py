@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import tunepress  # noqa: F401  (pins the float kernels before torch is imported)
+from tests.clone import SMOKE, Clone
 
 ROOT = Path(__file__).resolve().parent.parent
 LONGEST = (
@@ -45,6 +47,26 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(scope="session")
 def root() -> Path:
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def smoke_run(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Clone:
+    """A clone in which the smoke recipe has run and is committed, to be copied. pytest's processes make it once together."""
+    import fcntl
+
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with (folder / "smoke.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        complete = folder / "smoke"
+        if not complete.exists():
+            shutil.rmtree(folder / "smoke.partial", ignore_errors=True)  # what failed in another process
+            clone = Clone.of(root, folder / "smoke.partial/clone")
+            clone.run("dvc", "exp", "run", *SMOKE)
+            clone.commit()
+            clone.folder.parent.rename(complete)
+    return Clone(complete / "clone")
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from tunepress.core.files import read_json
 
 FOLDER = Path(harness.__file__).parent
 MODULES = {file.parent.name: f"benchmarks.{file.parent.name}.__main__" for file in FOLDER.glob("*/__main__.py")} | {
-    name: f"benchmarks.{name}" for name in ("busy", "gptq", "prepare")
+    name: f"benchmarks.{name}" for name in ("busy", "chat", "gptq", "prepare")
 }
 
 

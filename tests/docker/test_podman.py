@@ -135,14 +135,6 @@ def inside(engine: Engine) -> Clone:
     return engine.project
 
 
-@pytest.fixture(scope="module")
-def outside(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Clone:
-    """A project after the same without an image."""
-    clone = Clone.of(root, tmp_path_factory.mktemp("outside") / "clone")
-    clone.run("dvc", "exp", "run", *SMOKE)
-    return clone
-
-
 # what an image is
 
 
@@ -223,8 +215,8 @@ def test_an_image_for_another_environment_ends_in_one_line(engine: Engine) -> No
     assert len(output.splitlines()) == 1
 
 
-def test_the_hashes_are_those_of_a_run_outside(inside: Clone, outside: Clone) -> None:
-    assert inside.outputs() == outside.outputs()
+def test_the_hashes_are_those_of_a_run_outside(inside: Clone, smoke_run: Clone) -> None:
+    assert inside.outputs() == smoke_run.outputs()
     assert len(inside.outputs()) > 10
 
 
@@ -234,13 +226,13 @@ def test_outside_the_files_are_the_owners_and_nothing_is_left_to_do(inside: Clon
     assert not list(inside.folder.rglob(".*.partial"))
 
 
-def test_a_run_names_its_image_and_is_an_experiment_outside_too(inside: Clone, outside: Clone, engine: Engine) -> None:
+def test_a_run_names_its_image_and_is_an_experiment_outside_too(inside: Clone, smoke_run: Clone, engine: Engine) -> None:
     speed = json.loads((inside.folder / "metrics/speed.json").read_text(encoding="utf-8"))
     identity = engine.run("docker/image", "train", "cpu").strip()
     name, _, digest = identity.partition("@")
     assert speed["image"] == f"{name}@{digest.removeprefix('sha256:')[:12]}"
     assert digest in (inside.folder / "report/index.html").read_text(encoding="utf-8")
-    assert "image" not in json.loads((outside.folder / "metrics/speed.json").read_text(encoding="utf-8"))
+    assert "image" not in json.loads((smoke_run.folder / "metrics/speed.json").read_text(encoding="utf-8"))
     assert len(inside.run("dvc", "exp", "list", "--name-only").split()) == 1
 
 

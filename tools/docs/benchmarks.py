@@ -60,6 +60,26 @@ def prepare() -> str:
     return table(head, [row]) + measured(figures)
 
 
+def chat() -> str:
+    figures = read("chat")
+    rows = [
+        [
+            model,
+            f"{metrics['exact_match']:.3f} ({metrics['exact_match_low']:.3f} to {metrics['exact_match_high']:.3f})",
+            f"{metrics['rouge_l']:.3f}",
+            f"{metrics['perplexity']:.2f}",
+            f"{metrics['tool_call_accuracy'] * metrics['tool_calls']:.0f} of {metrics['tool_calls']}",
+            f"{metrics['seconds']:.0f} s",
+        ]
+        for model, metrics in figures["candidates"].items()
+    ]
+    head = ["", "exact match", "ROUGE-L", "perplexity", "right function calls", "evaluated in"]
+    splits = figures["splits"]
+    trained = f" {splits['train']} training dialogues, trained in {figures['training_seconds'] / 60:.0f} minutes"
+    tested = f" with {figures['peak_memory_mb'] / 1000:.1f} GB; {splits['test']} test dialogues."
+    return table(head, rows) + measured(figures) + trained + tested
+
+
 def train() -> str:
     figures = read("train")
     rows = [
@@ -236,5 +256,5 @@ def accuracy(measurement: Figures, model: str) -> str:
 
 
 PARTS: dict[str, Callable[[], str]] = {
-    f"benchmark {part.__name__}": part for part in (prepare, train, int4, memory, gptq, inference, busy, serve, olive)
+    f"benchmark {part.__name__}": part for part in (prepare, train, chat, int4, memory, gptq, inference, busy, serve, olive)
 }
