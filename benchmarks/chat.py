@@ -2,9 +2,9 @@
 
     python -m benchmarks.chat                     # half an hour on two cores
 
-The clone has the last commit, and no outputs but the base model. The columns:
+The clone has the last commit, and none of the outputs except the base model. The columns:
 
-- exact match: share of the last answers that are the expected ones but for white space.
+- exact match: share of the last answers that are the expected ones, except for white space.
 - ROUGE-L: mean F-measure of the longest common sequence of words.
 - perplexity: of the expected answers.
 - calls: of the answers that should call a function, those with the same calls.
