@@ -286,13 +286,23 @@ def test_datasets_are_watched_instead_of_files() -> None:
         (["data.files=[]", BOTH.replace("name: b", "name: a")], "data.datasets: each needs a name of its own, got 'a', 'a'"),
         (["data.files=[]", BOTH.replace("2", "0")], "data.datasets: the weight of a must be above 0, got 0"),
         (["data.files=[]", BOTH.replace("a.csv", "s3://b/a.csv")], "data.datasets: the path of a must be on this machine"),
-        (["data.files=[]", BOTH.replace("weight", "wieght")], "weight: 1.0}, got {'path': 'a.csv', 'name': 'a', 'wieght': 2}"),
-        (["data.files=[]", "data.datasets=[{path: a.csv}]"], "weight: 1.0}, got {'path': 'a.csv'}"),
+        (
+            ["data.files=[]", BOTH.replace("weight", "wieght")],
+            "format: messages}, got {'path': 'a.csv', 'name': 'a', 'wieght': 2}",
+        ),
+        (["data.files=[]", "data.datasets=[{path: a.csv}]"], "format: messages}, got {'path': 'a.csv'}"),
         (
             ["data.files=[]", "data.datasets=[{path: a.csv, name: 1}]"],
-            "must be a list of {path: rows/a.csv, name: a, weight: 1.0}",
+            "must be a list of {path: rows/a.csv, name: a, weight: 1.0, format: messages}",
         ),
-        (["data.files=[]", "data.datasets=a.csv"], "must be a list of {path: rows/a.csv, name: a, weight: 1.0}, got a.csv"),
+        (
+            ["data.files=[]", "data.datasets=[{path: a.csv, name: a, format: chat}]"],
+            "data.datasets: format must be one of template, messages, sharegpt, alpaca, prompt_completion, got 'chat'",
+        ),
+        (
+            ["data.files=[]", "data.datasets=a.csv"],
+            "must be a list of {path: rows/a.csv, name: a, weight: 1.0, format: messages}, got a.csv",
+        ),
     ],
 )
 def test_datasets_that_cannot_be_used_are_refused(overrides: list[str], problem: str) -> None:

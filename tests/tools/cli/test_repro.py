@@ -225,7 +225,6 @@ def test_a_killed_run_leaves_no_lock_and_its_stage_is_waited_for(project: Projec
     assert project.rates() == ["0.5", "0.5"]
 
 
-@pytest.mark.slow
 def test_conf_that_does_not_compose_is_one_line_and_runs_nothing(project: Project) -> None:
     (project.folder / "conf/train/default.yaml").write_text("learning_rate: [\n", encoding="utf-8")
     before = project.state()
