@@ -67,7 +67,7 @@ def write_rows(file: Path, count: int) -> None:
 
 
 def prepare(file: str) -> dict[str, Any]:
-    """The stage with its default settings, for `file`, with no limit on validation and test rows."""
+    """Runs the stage with its default settings for `file`."""
     from omegaconf import OmegaConf
 
     from stages.prepare import stage
