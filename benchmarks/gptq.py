@@ -20,8 +20,8 @@ from benchmarks.harness import Benchmark, main, table
 from benchmarks.models import SHAPES, add_shape, random_model
 from benchmarks.processes import Figures
 from stages.build.builder import Builder
-from stages.build.quantize.checkpoint import SourceModel
 from stages.build.quantize.layers import quantize_with_gptq
+from stages.build.quantize.offloaded_model import OffloadedModel
 from stages.build.quantize.recipe import WeightRecipe
 from tunepress.config.build import SAMPLES
 from tunepress.core.stage import peak_memory_mb
@@ -40,7 +40,7 @@ def measure(options: Namespace, scratch: Path, console: Console) -> Figures:
     rows = torch.randint(config["vocab_size"], (SAMPLES, TOKENS), generator=torch.Generator().manual_seed(0)).tolist()
     start = time.perf_counter()
     with console.status("rounding"):
-        matrices = sum(len(layer) for layer in quantize_with_gptq(SourceModel(scratch), recipe, rows))
+        matrices = sum(len(layer) for layer in quantize_with_gptq(OffloadedModel(scratch), recipe, rows))
     seconds = (time.perf_counter() - start) / LAYERS
     return {
         "shape": options.shape,

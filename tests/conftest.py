@@ -77,7 +77,7 @@ def tiny_phi3(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from stages.fetch.stage import fetch
     from tunepress.config.base_model import BaseModel
 
-    chosen = OmegaConf.merge(OmegaConf.structured(BaseModel), OmegaConf.load(ROOT / "conf/base_model/tiny_phi3.yaml"))
+    chosen = OmegaConf.merge(OmegaConf.structured(BaseModel), OmegaConf.load(ROOT / "conf/base_model/tiny.yaml"))
     folder = tmp_path_factory.mktemp("tiny") / "base"
     base_model = OmegaConf.to_object(chosen)
     assert isinstance(base_model, BaseModel)

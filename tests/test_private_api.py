@@ -170,6 +170,14 @@ USES = [
     ),
     Use(
         "onnxruntime-genai",
+        "onnxruntime_genai.models.builder.Model",
+        "load_weights",
+        "self input_path",
+        "models/builders/base.py",
+        ("stages/build/builder.py",),
+    ),
+    Use(
+        "onnxruntime-genai",
         "onnxruntime_genai.models.builders.base.Model",
         "make_matmul_mixed_precision",
         "self placement",

@@ -7,11 +7,14 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stages.build import windows
-from tunepress.config.build import GPTQ, Build
+from tunepress.config.build import AUTO, GPTQ, Build
 from tunepress.core.errors import InputError, one_line
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -41,8 +44,13 @@ class Builder:
             parsed: dict[str, Any] = parse_extra_options("", str(source), "", *target, "", extra_options=self.extra_options)
             return parsed
 
-    def build(self, source: Path, folder: Path) -> None:
+    def build(self, source: Path, folder: Path, weights: "PreTrainedModel | None" = None) -> None:
         """Builds an onnxruntime-genai model folder from a Hugging Face model folder.
+
+        Args:
+            source: Hugging Face's layout.
+            folder: the output.
+            weights: the model of `source` with quantized weights; None: the builder loads them and quantizes.
 
         Raises:
             InputError: the builder rejects the model or the options.
@@ -55,7 +63,7 @@ class Builder:
         options = self.options(source)
         complete_config(options["hf_details"]["hf_config"])
         options["windowed_kv_cache"] = False  # with a cache as short as the window, rewind_to fails beyond it
-        with self.input_errors(), contextlib.redirect_stdout(io.StringIO()), hidden_git():
+        with self.input_errors(), contextlib.redirect_stdout(io.StringIO()), hidden_git(), loaded(weights):
             create_model(*arguments, **options)
 
     @contextlib.contextmanager
@@ -66,6 +74,20 @@ class Builder:
         except (ValueError, NotImplementedError, KeyError, RuntimeError) as error:
             target = f"{self.precision} for {self.execution_provider}"
             raise InputError(f"build: the builder refuses {target} ({one_line(error)})") from error
+
+
+@contextlib.contextmanager
+def loaded(weights: "PreTrainedModel | None") -> Iterator[None]:
+    """Gives the builder a model that is in memory, instead of letting it load one."""
+    from onnxruntime_genai.models.builder import Model
+
+    load_weights = Model.load_weights
+    if weights is not None:
+        Model.load_weights = lambda *_: weights
+    try:
+        yield
+    finally:
+        Model.load_weights = load_weights
 
 
 def complete_config(config: Any) -> None:
@@ -105,7 +127,7 @@ def key_value_pairs(build: Build) -> list[str]:
     (0.18) gives a tied head in 8 bits another name than the one its embeddings look for, and the model does not load.
     """
     options = {
-        "algo_config": "k_quant" if build.algo_config == GPTQ else build.algo_config,
+        "algo_config": "k_quant" if build.algo_config in (AUTO, GPTQ) else build.algo_config,
         "block_size": build.block_size,
         "accuracy_level": build.accuracy_level,
         "is_symmetric": build.is_symmetric,

@@ -6,7 +6,6 @@ from typing import Any
 import onnxruntime
 import onnxruntime_genai as og
 from onnx import ModelProto
-from transformers import AutoConfig
 
 from stages.build import onnx_graph, onnx_weights, twin, windows
 from tunepress.config.build import Build
@@ -15,7 +14,7 @@ from tunepress.core.paths import ADAPTER_FILE
 from tunepress.inference import genai_config
 from tunepress.inference.genai_config import GenaiConfig
 from tunepress.inference.onnx_model import check_generates
-from tunepress.models.hf_model import load_encoder
+from tunepress.models.hf_model import load_config, load_encoder
 from tunepress.text.chat_prompt import ChatPrompt
 from tunepress.text.prompt import Prompt
 
@@ -36,7 +35,7 @@ def check(build: Build, merged: Path, folder: Path) -> ModelProto:
     """
     config, prompt = GenaiConfig.read(folder), Prompt.load(folder)
     genai_config.check(config, build.execution_provider, load_encoder(merged, prompt.eos_token_ids), prompt)
-    model, source = onnx_graph.check(config), AutoConfig.from_pretrained(merged)
+    model, source = onnx_graph.check(config), load_config(merged)
     windows.check(model, config, windows.windows(source))
     if config.provider == "cpu":
         twin.check(source)
@@ -51,12 +50,11 @@ def example_prompt(folder: Path, prompt: Prompt) -> str:
 
 
 def metrics(build: Build, folder: Path, model: ModelProto) -> dict[str, Any]:
-    """The configured recipe and the one in the graph, the versions of the packages, and the size of each part."""
+    """The configured target and the recipe in the graph, the versions of the packages, and the size of each part."""
     weights = onnx_weights.read(model)
     return {
         "precision": build.precision,
         "execution_provider": build.execution_provider,
-        "algo_config": build.algo_config,
         **onnx_weights.actual_recipe(weights),
         "onnxruntime": onnxruntime.__version__,
         "onnxruntime_genai": og.__version__,

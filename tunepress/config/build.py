@@ -8,7 +8,10 @@ from tunepress.config import builder_options
 from tunepress.config.builder_options import BROKEN, FORMER_PREFIX, LISTED_AS, UNFIT
 from tunepress.core.keys import unknown_key
 
-GPTQ = "gptq"  # the algo_config that is not the builder's
+# The values of algo_config that are not the builder's.
+GPTQ = "gptq"
+AUTO = "auto"  # gptq where it can quantize the model, otherwise FALLBACK for int4 and the builder's default for int8
+FALLBACK = "k_quant_mixed"
 SAMPLES = 128  # rows that the literature of GPTQ looks at (Frantar et al. 2022, section 4)
 # Tokens that gptq looks at, at most: five times what 128 of the default rows have, and twice the columns of Phi-3-mini's widest
 # matrix. In Phi-3-mini's shape 128 rows of 4,096 tokens would take 32 times as long, and 12.9 GB of hidden states instead of 0.4.
@@ -29,7 +32,7 @@ class Adapters(Enum):
 class Build:
     """Arguments and extra options of the builder of the same names; null leaves the choice to the builder.
 
-    `algo_config` has one value more than the builder knows, gptq, which rounds by the training rows.
+    `algo_config` has two values more than the builder knows: gptq, which rounds by the training rows, and auto.
     """
 
     precision: str
@@ -71,16 +74,16 @@ def target_problem(precision: str, execution_provider: str) -> str | None:
 
 
 def gptq_problem(build: Build) -> str | None:
-    if build.algo_config != GPTQ:
+    if build.algo_config not in (GPTQ, AUTO):
         return None if build.n_samples is None else f"build.n_samples: only algo_config={GPTQ} reads rows; set that, or null here"
     if build.precision not in ("int4", "int8"):
-        return f"build.algo_config: {build.precision} is not rounded; use null"
+        return f"build.algo_config: {build.precision} is not quantized; use null"
     if build.n_samples is not None and build.n_samples < 1:
         return f"build.n_samples: must be at least 1, or null for {SAMPLES}, got {build.n_samples}"
-    if build.adapters is Adapters.separate:
+    if build.adapters is Adapters.separate and build.algo_config == GPTQ:
         return (
             "build.adapters: separate shares one model between tasks, and gptq would round it by the rows of one; "
-            "use build=cpu_int4_k_quant_mixed too"
+            "use build.algo_config=auto too"
         )
     return None
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from tqdm import tqdm
-from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
+from transformers import AutoModelForCausalLM, DynamicCache
 
 from tunepress.core.cpu import FreeCores, available_cores
 from tunepress.inference.scoring import CHUNK, Logits, Requests
-from tunepress.models.hf_model import check, context_length, load_encoder, load_model
+from tunepress.models.hf_model import check, context_length, load_config, load_encoder, load_model
 from tunepress.models.threads import DeterministicThreads
 from tunepress.text.tokenizer import Tokens, max_answer_length
 
@@ -40,7 +40,7 @@ class TorchModel:
         self.batch_size = batch_size
         self.encoder = load_encoder(folder, eos_token_ids)
         with torch.device("meta"):  # transformers imports an architecture at its first use, which load_seconds excludes
-            AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+            AutoModelForCausalLM.from_config(load_config(folder))
         start = time.perf_counter()
         self.model = load_model(folder).eval()
         self.model.to("cuda" if torch.cuda.is_available() else "cpu")

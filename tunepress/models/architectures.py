@@ -43,14 +43,12 @@ def check(folder: Path) -> None:
     """Checks that every stage supports the model in a folder. Does not read the weights.
 
     Raises:
-        InputError: the architecture is not supported, the weights are quantized, or the folder contains an adapter.
+        InputError: the architecture is not supported, or the weights are quantized.
     """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     reason = unsupported_reason(config)
     if reason:
         raise InputError(f"{folder}/config.json: {reason}")
-    if (folder / "adapter_config.json").exists():
-        raise InputError(f"{folder}: has an adapter (adapter_config.json); merge it into the weights and save the merged model")
 
 
 def unsupported_reason(config: dict[str, Any]) -> str | None:

@@ -9,7 +9,7 @@ from safetensors import safe_open
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import CONFIG_NAME, GENERATION_CONFIG_NAME
 
-from tunepress.core.errors import InputError
+from tunepress.core.errors import InputError, one_line
 from tunepress.text.tokenizer import Encoder, Tokens, check_context
 
 if TYPE_CHECKING:
@@ -17,10 +17,15 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
 
+NO_CODE = "code in a model folder is never run, so use a model that the installed transformers knows"
+
+
 def check(folder: Path) -> None:
-    """Raises InputError unless `folder` has a config and weights as safetensors."""
+    """Raises InputError unless `folder` has a config and weights as safetensors, and no adapter."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
+    if (folder / "adapter_config.json").exists() or (folder / "adapter_model.safetensors").exists():
+        raise InputError(f"{folder}: has an adapter; use its base model, or merge it into the weights and save the merged model")
     if not (folder / "config.json").exists():
         raise InputError(f"{folder}: no config.json, so this is not a Hugging Face model folder")
     if not any(folder.glob("*.safetensors")):
@@ -30,9 +35,29 @@ def check(folder: Path) -> None:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Loads the tokenizer of a model folder.
+
+    Raises:
+        InputError: the folder does not exist, or the tokenizer needs code of its own, which is never run.
+    """
     if not folder.is_dir():  # transformers would treat its name as a repo on the Hub
         raise InputError(f"{folder}: no such folder")
-    return AutoTokenizer.from_pretrained(folder)
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)  # without False it asks on the terminal
+    except ValueError as error:
+        raise InputError(f"{folder}: the tokenizer cannot be loaded ({one_line(error)}); {NO_CODE}") from error
+
+
+def load_config(folder: Path) -> "PreTrainedConfig":
+    """Loads the config of a model folder.
+
+    Raises:
+        InputError: transformers has no code for this kind of model.
+    """
+    try:
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except ValueError as error:
+        raise InputError(f"{folder}/config.json: cannot be loaded ({one_line(error)}); {NO_CODE}") from error
 
 
 def load_encoder(folder: Path, eos_token_ids: Sequence[int] = ()) -> Encoder:
@@ -96,7 +121,7 @@ def context_length(config: "PreTrainedConfig") -> int | None:
 
 def check_base_context(folder: Path, source_max_len: int) -> None:
     """Raises InputError if a row of `source_max_len` tokens does not fit the context of the base model in `folder`."""
-    length = context_length(AutoConfig.from_pretrained(folder))
+    length = context_length(load_config(folder))
     if length is not None:
         check_context(source_max_len, length, "the base model")
 
@@ -107,17 +132,17 @@ def load_model(folder: Path, **options: Any) -> "PreTrainedModel":
     from transformers import AutoModelForCausalLM
 
     check(folder)
-    return AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, **options)
+    return AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, trust_remote_code=False, **options)
 
 
 def empty_model(folder: Path) -> "PreTrainedModel":
     """The model of a folder without its weights, on torch's meta device. Tied weights are tied."""
     from accelerate import init_empty_weights
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     check(folder)
     with init_empty_weights():
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+        model = AutoModelForCausalLM.from_config(load_config(folder))
     model.tie_weights()
     return model
 

@@ -69,9 +69,10 @@ class WeightRecipe:
     def bits_of(self, module: str) -> int:
         """The bits of the weight of a module such as model.layers.0.self_attn.q_proj."""
         layer, block, name = module.rsplit(".", 2)
+        block, name = {"self_attn": "attn", "shared_mlp": "mlp"}.get(block, block), {"output_linear": "down_proj"}.get(name, name)
         if self.packed and name in {"q_proj", "k_proj", "v_proj"}:
             name = "qkv_proj"
-        node = f"/{layer.replace('.', '/', 1)}/{block.replace('self_attn', 'attn')}/{name}/MatMul"
+        node = f"/{layer.replace('.', '/', 1)}/{block}/{name}/MatMul"
         return self.upgraded.get(node, self.bits)
 
     def quantize(self, weight: Tensor, bits: int) -> QuantizedMatrix:

@@ -10,7 +10,7 @@ from stages.build.stage import build
 from tests.stages.recipes import recipe
 from tunepress.config.build import Build
 
-# conf/base_model/tiny_phi3.yaml: hidden 64, heads 4 of 16 (2 of them for keys and values), intermediate 128, 260 tokens, 2 layers
+# conf/base_model/tiny.yaml: hidden 64, heads 4 of 16 (2 of them for keys and values), intermediate 128, 260 tokens, 2 layers
 QKV, OUT, GATE, UP, DOWN, HEAD = 128 * 64, 64 * 64, 128 * 64, 128 * 64, 64 * 128, 260 * 64
 ATTENTION, MLP = 2 * (QKV + OUT), 2 * (GATE + UP + DOWN)
 NORMS = 5 * 64

@@ -7,14 +7,17 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from stages.fetch.stage import NEEDED, Config, fetch
@@ -33,7 +36,7 @@ def base_model(source: Source, **fields: Any) -> BaseModel:
 
 
 def random_model(root: Path, **fields: Any) -> BaseModel:
-    architecture: Any = OmegaConf.to_container(OmegaConf.load(root / "conf/base_model/tiny_phi3.yaml"))
+    architecture: Any = OmegaConf.to_container(OmegaConf.load(root / "conf/base_model/tiny.yaml"))
     return base_model(Source.random, architecture={**architecture["architecture"], **fields})
 
 
@@ -129,12 +132,91 @@ def test_a_model_that_a_later_stage_would_fail_on_is_refused(
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
-def test_a_folder_with_an_adapter_is_refused(tiny_phi3: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors"])
+def test_a_folder_with_an_adapter_is_refused(name: str, tiny_phi3: Path, tmp_path: Path) -> None:
     source = tmp_path / "source"
     shutil.copytree(tiny_phi3, source)
-    (source / "adapter_config.json").write_text("{}")
+    (source / name).write_text("{}")
     message = refusal(base_model(Source.folder, path=str(source)), tmp_path / "base")
-    assert message.startswith(f"{source}: has an adapter (adapter_config.json); ")
+    assert message.startswith(f"{source}: has an adapter; use its base model, ")
+
+
+def without_ends(source: Path) -> None:
+    (source / "generation_config.json").write_text("{}")
+    for name, fields in (("config.json", ("eos_token_id",)), ("tokenizer_config.json", ("eos_token", "added_tokens_decoder"))):
+        content = json.loads((source / name).read_text())
+        (source / name).write_text(json.dumps({key: value for key, value in content.items() if key not in fields}))
+
+
+def other_ends(source: Path) -> None:
+    (source / "generation_config.json").write_text('{"eos_token_id": [7, 9]}')
+
+
+def end_outside(source: Path) -> None:
+    (source / "generation_config.json").write_text('{"eos_token_id": [256, 300]}')
+
+
+def own_code(source: Path, name: str, field: str) -> None:
+    content = json.loads((source / name).read_text())
+    auto = {"AutoConfig": "code.Config", "AutoTokenizer": ["code.Tokenizer", None]}
+    (source / name).write_text(json.dumps(content | {field: "Mine", "auto_map": auto}))
+    (source / "code.py").write_text(f"open({str(source / 'ran')!r}, 'w')")
+
+
+def own_tokenizer(source: Path) -> None:
+    own_code(source, "tokenizer_config.json", "tokenizer_class")
+    (source / "tokenizer.json").unlink()
+
+
+def without_a_tensor(source: Path) -> None:
+    tensors = load_file(source / "model.safetensors")
+    del tensors["model.layers.1.mlp.down_proj.weight"]
+    save_file(tensors, source / "model.safetensors")
+
+
+def a_small_tensor(source: Path) -> None:
+    tensors = load_file(source / "model.safetensors")
+    tensors["model.norm.weight"] = tensors["model.norm.weight"][:7]
+    save_file(tensors, source / "model.safetensors")
+
+
+def eight_bits(source: Path) -> None:
+    tensors = {name: tensor.to(torch.float8_e4m3fn) for name, tensor in load_file(source / "model.safetensors").items()}
+    save_file(tensors, source / "model.safetensors")
+
+
+def missing_shard(source: Path) -> None:
+    (source / "model.safetensors").rename(source / "model-00001-of-00002.safetensors")
+    index = {"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}
+    (source / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (without_ends, ": no token ends an answer: "),
+        (other_ends, ": tokenizer_config.json ends an answer with <|endoftext|> ("),
+        (end_outside, ": the tokenizer has token 300 ("),
+        (partial(own_code, name="config.json", field="model_type"), "/config.json: cannot be loaded ("),
+        (own_tokenizer, ": the tokenizer cannot be loaded ("),
+        (without_a_tensor, ": the weights have no model.layers.1.mlp.down_proj.weight; download or save the model again"),
+        (a_small_tensor, ": model.norm.weight has the sizes 7 and 64, by its file and by config.json; save the model again"),
+        (eight_bits, "/model.safetensors: lm_head.weight is of type F8_E4M3, not F32, F16, BF16; use a float model"),
+        (missing_shard, "/model.safetensors.index.json: names model-00002-of-00002.safetensors, which is missing; "),
+    ],
+)
+def test_a_model_is_refused_before_it_is_trained(
+    change: Callable[[Path], None], reason: str, tiny_phi3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("a question on the terminal"))
+    source = tmp_path / "source"
+    shutil.copytree(tiny_phi3, source)
+    change(source)
+    message = refusal(base_model(Source.folder, path=str(source)), tmp_path / "base")
+    assert message.startswith(f"{source}{reason}")
+    assert "\n" not in message
+    assert not (source / "ran").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
 def test_a_mark_outside_the_embeddings_that_no_text_is_written_in_is_left_alone(tiny_phi3: Path, tmp_path: Path) -> None:

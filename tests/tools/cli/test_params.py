@@ -116,9 +116,9 @@ def test_an_edit_of_conf_is_composed_again(composed: Path, capsys: pytest.Captur
 
 
 def test_a_key_that_conf_no_longer_has_goes(composed: Path) -> None:
-    edit("config.yaml", "base_model: smollm2_135m", "base_model: tiny_phi3")
+    edit("config.yaml", "base_model: smollm2_135m", "base_model: tiny")
     compose.update(reset=False)
-    edit("base_model/tiny_phi3.yaml", "  sliding_window: 1023\n", "")
+    edit("base_model/tiny.yaml", "  sliding_window: 1023\n", "")
     compose.update(reset=False)
     assert "sliding_window" not in params().base_model.architecture
     assert PARAMS.read_bytes() == COMPOSED.read_bytes()
@@ -172,7 +172,7 @@ def test_every_choice_stays_to_the_byte(overrides: list[str], composed: Path) ->
 
 
 def test_a_choice_among_models_with_an_architecture_stays(composed: Path) -> None:
-    edit("config.yaml", "base_model: smollm2_135m", "base_model: tiny_phi3")
+    edit("config.yaml", "base_model: smollm2_135m", "base_model: tiny")
     compose.update(reset=False)
     text = choose("base_model=smollm2_135m")  # no architecture, where conf/ has one
     compose.update(reset=False)

@@ -156,7 +156,7 @@ def test_rows_in_a_cloud_want_its_packages_and_their_address_may_hold_a_signatur
     assert places.installed("dvc")
     assert not places.installed("no-such-package")
     monkeypatch.setattr(dvc_project, "default_remote", lambda: None)
-    recipe = read("base_model=tiny_phi3")
+    recipe = read("base_model=tiny")
     recipe.params.data.files = ["https://there/rows.csv?sig=NeverToBePrinted"]
     for installed, state in ((False, State.error), (True, State.ok)):
         monkeypatch.setattr(places, "installed", lambda _, installed=installed: installed)

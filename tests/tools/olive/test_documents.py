@@ -174,7 +174,7 @@ def test_a_step_that_is_left_out_is_left_out(kinds: list[str], target: str, meth
 def test_the_base_model_can_be_exchanged(bring: Import) -> None:
     for document in (whole(), BLOCKS["registry model"]):
         bring(document)
-        assert composed("base_model=tiny_phi3").base_model.source == "random"
+        assert composed("base_model=tiny").base_model.source == "random"
 
 
 @pytest.mark.parametrize("name", ["cloud data", "cloud data in params_config"])

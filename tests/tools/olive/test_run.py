@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 # Once over a short prompt is enough to see that it works.
 QUICK = ("benchmark.prompt_tokens=16", "benchmark.new_tokens=4", "benchmark.batch_sizes=[1]", "benchmark.repetitions=1")
-TINY = ("base_model=tiny_phi3",)
+TINY = ("base_model=tiny",)
 BUILDER = {"builder": BLOCKS["merge and builder"]["passes"]["builder"]}
 
 

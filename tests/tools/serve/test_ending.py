@@ -28,10 +28,10 @@ def read(connection: socket.socket) -> bytes:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_a_streaming_answer_end_and_takes_no_other(number: int, slow_folder: Path) -> None:
-    with serving(slow_folder) as server:
+    with serving(slow_folder, "--max-tokens", "8192") as server:
         with connected(server) as connection, httpx2.Client(base_url=server.url, timeout=60) as other:
             other.get("/health")
-            send(connection, {"prompt": "a", "max_tokens": 300, "stream": True})
+            send(connection, {"prompt": "a", "max_tokens": 1000, "stream": True})
             until(lambda: written(server) > 5)
             server.process.send_signal(number)
             until(lambda: other.get("/health").status_code == 503)

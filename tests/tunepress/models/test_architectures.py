@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import math
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +10,25 @@ import numpy as np
 import onnxruntime_genai
 import pytest
 import torch
+from omegaconf import OmegaConf
 
+from stages import evaluate
+from stages.build import stage as build
+from stages.fetch import stage as fetch
+from stages.merge import stage as merge
+from stages.prepare import stage as prepare
+from stages.train import stage as train
 from stages.train.stage import load_base
 from stages.train.trainer import BY_EXAMPLE, FlatteningCollator, summed_loss
 from tests.stages.built import built
 from tests.stages.merging import disturbed_model, merge_in, new_adapter
 from tests.stages.recipes import recipe
-from tests.stages.training import sections
+from tests.stages.training import new_repo, sections
+from tools.cli.params import compose
 from tunepress.core.errors import InputError
 from tunepress.core.files import read_json, write_json
-from tunepress.core.paths import BASE
+from tunepress.core.params import load
+from tunepress.core.paths import BASE, METRICS, ONNX
 from tunepress.inference.onnx_model import OnnxModel
 from tunepress.models import architectures
 from tunepress.models.hf_model import load_model
@@ -93,6 +103,27 @@ def test_a_supported_model_passes_training_merge_and_build(name: str, tmp_path: 
     model = OnnxModel(built(recipe("fp32"), merged, tmp_path / "onnx"))
     for _, choice, values in model.logits([(TOKENS[:40], [TOKENS[40:], TOKENS[40:60]])]):
         np.testing.assert_allclose(values, expected[39:-1] if choice == 0 else expected[39:59], atol=1e-4, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TWINS)
+def test_a_supported_model_passes_all_stages(name: str, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    new_repo(tmp_path)
+    params = OmegaConf.create(
+        compose(["+experiment=smoke", "adapter.target_modules=all-linear", "data.max_samples=40", "data.test_size=0.01"])
+    )
+    params.base_model.architecture = SHAPE | TWINS[name]
+    params.data.files = [str(root / file) for file in params.data.files]
+    OmegaConf.save(params, tmp_path / "params.yaml")
+    monkeypatch.chdir(tmp_path)
+    for stage in (fetch, prepare, train, merge, build):
+        stage.main(load(stage.Config, []))
+    for candidate in evaluate.CANDIDATES:
+        evaluate.main(candidate, load(evaluate.Config, []))
+    merged, onnx = (read_json(METRICS / f"evaluate/{candidate}.json") for candidate in ("merged", "onnx"))
+    assert read_json(METRICS / "build.json")["algo_config"] == "gptq"
+    assert math.log(onnx["perplexity"] / merged["perplexity"]) == pytest.approx(0, abs=0.1)
+    assert OnnxModel(ONNX).answers(["Text: How kind!\nTone: "], 4)[0]
 
 
 def losses_of_examples_are_their_own(base: Path, attention: str) -> None:
@@ -175,14 +206,6 @@ def test_what_is_not_supported_is_refused_with_the_reason(config: dict[str, Any]
 )
 def test_longrope_has_several_names(rope: dict[str, str] | None) -> None:
     assert architectures.unsupported_reason({"architectures": ["Phi3ForCausalLM"], "rope_scaling": rope, "auto_map": {}}) is None
-
-
-def test_a_folder_with_an_adapter_is_refused(tiny_phi3: Path, tmp_path: Path) -> None:
-    write_json(tmp_path / "config.json", read_json(tiny_phi3 / "config.json"))
-    architectures.check(tmp_path)
-    write_json(tmp_path / "adapter_config.json", {})
-    with pytest.raises(InputError, match=r"has an adapter .*; merge it into the weights"):
-        architectures.check(tmp_path)
 
 
 def test_training_says_which_attention_gemma2_needs(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ from tunepress.models.random_model import write_random_model
 SMALL = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
 LLAMA = {"model_type": "llama", "max_position_embeddings": 256} | SMALL
 ARCHITECTURES: dict[str, Any] = {
-    "fused": OmegaConf.to_container(OmegaConf.load(ROOT / "conf/base_model/tiny_phi3.yaml").architecture),
+    "fused": OmegaConf.to_container(OmegaConf.load(ROOT / "conf/base_model/tiny.yaml").architecture),
     "apart": LLAMA,
     "biased": LLAMA | {"model_type": "qwen2"},
 }

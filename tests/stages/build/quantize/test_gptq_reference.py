@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import ModuleList
 
-from stages.build.quantize.checkpoint import SourceModel
 from stages.build.quantize.layers import QuantizedLayer, quantize_with_gptq
+from stages.build.quantize.offloaded_model import OffloadedModel
 from stages.build.quantize.recipe import WeightRecipe
 from tunepress.models.hf_model import load_model
 from tunepress.models.random_model import write_random_model
@@ -55,7 +55,7 @@ def rows() -> list[list[int]]:
 @pytest.fixture(scope="module")
 def made(folder: Path, rows: list[list[int]]) -> dict[str, Tensor]:
     """What the stage makes of each matrix."""
-    source = SourceModel(folder)
+    source = OffloadedModel(folder)
     return {
         f"model.layers.{number}.{name}": joined(layer, f"model.layers.{number}.{name}").double()
         for number, layer in enumerate(quantize_with_gptq(source, RECIPE, rows))

@@ -7,19 +7,18 @@ import pytest
 import torch
 
 from stages.build.builder import Builder
-from stages.build.quantize.checkpoint import SourceModel
 from stages.build.quantize.layers import quantize_with_gptq, round_to_nearest, unsupported_reason
+from stages.build.quantize.offloaded_model import OffloadedModel
 from stages.build.quantize.recipe import WeightRecipe
 from tunepress.core.errors import InputError
 from tunepress.models.hf_model import load_model
-from tunepress.models.random_model import write_random_model
 
 ROWS = [[5, 6, 7, 8, 9, number] for number in range(10, 60)]
 
 
-@pytest.fixture(scope="module")
-def source(tiny_phi3: Path) -> SourceModel:
-    return SourceModel(tiny_phi3)
+@pytest.fixture
+def source(tiny_phi3: Path) -> OffloadedModel:
+    return OffloadedModel(tiny_phi3)
 
 
 @pytest.mark.parametrize(
@@ -29,32 +28,24 @@ def source(tiny_phi3: Path) -> SourceModel:
         ("int4", {"use_qdq": True}, 32, "build.extra_options.use_qdq needs the builder's own rounding"),
         ("int4", {"matmulnbits_weights_prepacked": 1}, 32, "build.extra_options.matmulnbits_weights_prepacked needs"),
         ("int4", {"nodes_to_exclude": ["/model/layers.0/attn/o_proj/MatMul"]}, 32, "build.nodes_to_exclude names more than"),
-        ("int4", {}, 48, "build.block_size=48 does not divide the 128 columns of model.layers.0.mlp.down_proj"),
+        ("int4", {}, 48, "build.block_size=48 does not divide the 64 columns of model.layers.0.self_attn.o_proj"),
     ],
 )
 def test_a_recipe_that_only_the_builder_can_round_says_why(
-    source: SourceModel, precision: str, options: dict[str, Any], block_size: int, message: str
+    source: OffloadedModel, precision: str, options: dict[str, Any], block_size: int, message: str
 ) -> None:
     actual = unsupported_reason(precision, options, block_size, source)
     assert actual and actual.startswith(message)
 
 
 @pytest.mark.parametrize("options", [{}, {"nodes_to_exclude": ["/lm_head/MatMul"]}, {"matmulnbits_weights_prepacked": 0}])
-def test_nothing_is_in_the_way_of_int4_and_int8(source: SourceModel, options: dict[str, Any]) -> None:
+def test_nothing_is_in_the_way_of_int4_and_int8(source: OffloadedModel, options: dict[str, Any]) -> None:
     assert unsupported_reason("int4", options, 32, source) is None
     assert unsupported_reason("int8", options, 32, source) is None
 
 
-def test_an_architecture_whose_graphs_were_not_compared_is_left_to_the_builder(tmp_path: Path) -> None:
-    shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 1, "num_attention_heads": 2, "head_dim": 32}
-    write_random_model({"model_type": "gemma", "num_key_value_heads": 1, **shape}, 0, tmp_path)
-    assert str(unsupported_reason("int4", {}, 32, SourceModel(tmp_path))).startswith(
-        "GemmaForCausalLM is not one of LlamaForCausalLM, "
-    )
-
-
-def test_gptq_rounds_the_same_matrices_to_the_same_shapes(source: SourceModel) -> None:
-    recipe = WeightRecipe.of("int4", "cpu", Builder("int4", "cpu", []).options(source.folder), source.config.num_hidden_layers)
+def test_gptq_rounds_the_same_matrices_to_the_same_shapes(source: OffloadedModel) -> None:
+    recipe = WeightRecipe.of("int4", "cpu", Builder("int4", "cpu", []).options(source.folder), len(source.layers))
     for by_rows, plain in zip(quantize_with_gptq(source, recipe, ROWS), round_to_nearest(source, recipe), strict=True):
         assert by_rows.keys() == plain.keys()
         for module, matrix in by_rows.items():
@@ -64,9 +55,9 @@ def test_gptq_rounds_the_same_matrices_to_the_same_shapes(source: SourceModel) -
             assert matrix.bits == plain[module].bits == 4
 
 
-def test_gptq_gives_a_layer_the_bits_that_the_recipe_gives_it(source: SourceModel) -> None:
+def test_gptq_gives_a_layer_the_bits_that_the_recipe_gives_it(source: OffloadedModel) -> None:
     options = Builder("int4", "cpu", ["algo_config=k_quant", "matmul_mixed_precision=mixed_layers:int8"]).options(source.folder)
-    recipe = WeightRecipe.of("int4", "cpu", options, source.config.num_hidden_layers)
+    recipe = WeightRecipe.of("int4", "cpu", options, len(source.layers))
     first = next(quantize_with_gptq(source, recipe, ROWS))
     bits = {module.rpartition(".")[2]: matrix.bits for module, matrix in first.items()}
     assert bits == {"q_proj": 8, "k_proj": 8, "v_proj": 8, "o_proj": 4, "gate_proj": 4, "up_proj": 4, "down_proj": 8}
@@ -92,6 +83,9 @@ def test_a_weight_that_the_type_of_the_scales_cannot_hold_is_refused_by_name(
     model = load_model(tiny_phi3)
     model.get_submodule("model.layers.1.mlp.down_proj").weight.data[3, 5] = value
     model.save_pretrained(tmp_path)
-    source, recipe = SourceModel(tmp_path), WeightRecipe("default", 4, 32, symmetric=True, dtype=dtype, packed=True, upgraded={})
+    source, recipe = (
+        OffloadedModel(tmp_path),
+        WeightRecipe("default", 4, 32, symmetric=True, dtype=dtype, packed=True, upgraded={}),
+    )
     with pytest.raises(InputError, match=rf"model\.layers\.1\.mlp\.down_proj\.weight {message}"):
         list(quantize_with_gptq(source, recipe, ROWS) if way == "gptq" else round_to_nearest(source, recipe))
