@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import termios
 import time
 import urllib.request
@@ -62,7 +63,9 @@ class Engine:
     def __init__(self, root: Path, folder: Path) -> None:
         self.folder = folder
         (folder / "containers.conf").write_text(SETTINGS, encoding="utf-8")
-        places = f'[storage]\ndriver = "overlay"\ngraphroot = "{folder}/images"\nrunroot = "{folder}/run"\n'
+        # podman 4.3 waits 20 s for the end of each container if the paths of its sockets are longer than 107 characters
+        self.sockets = Path(tempfile.mkdtemp())
+        places = f'[storage]\ndriver = "overlay"\ngraphroot = "{folder}/images"\nrunroot = "{self.sockets}"\n'
         (folder / "storage.conf").write_text(places, encoding="utf-8")
         (folder / "tmp").mkdir()
         self.project = Clone.of(root, folder / "home/project")
@@ -127,6 +130,7 @@ def engine(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Eng
         # a reset removes the folder of the events that it is still writing, and podman 4.3 then panics
         engine.run("podman", "--events-backend", "none", "system", "reset", "--force")
         shutil.rmtree(engine.folder, ignore_errors=True)
+        shutil.rmtree(engine.sockets, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")

@@ -74,5 +74,5 @@ def test_qlora_without_a_merge_is_built_too(clone: Clone) -> None:
 
 
 def test_without_a_builder_the_merged_model_is_the_end(clone: Clone) -> None:
-    ran = run(clone, passes(BLOCKS["LoRA"]["passes"], {"merge": {"type": "MergeAdapterWeights"}}), *TINY, "train.max_steps=1")
-    assert ran[-1] == "merge"
+    document = passes(BLOCKS["LoRA"]["passes"], {"merge": {"type": "MergeAdapterWeights"}})
+    assert run(clone, document, *TINY, "train.max_steps=1")[-1] == "merge"
