@@ -176,6 +176,17 @@ USES = [
         "models/builders/base.py",
         ("stages/build/builder.py",),
     ),
+    *(
+        Use(
+            "onnxruntime-genai",
+            f"onnxruntime_genai.models.builder.{owner}",
+            "make_attention",
+            "self layer_id attention root_input kwargs",
+            f"models/builders/{module}.py",
+            ("stages/build/repairs.py",),
+        )
+        for owner, module in (("LlamaModel", "base"), ("SmolLM3Model", "smollm"))
+    ),
     Use(
         "onnxruntime-genai",
         "onnxruntime_genai.models.builders.base.Model",

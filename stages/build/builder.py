@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stages.build import windows
+from stages.build.repairs import repair
 from tunepress.config.build import AUTO, GPTQ, Build
 from tunepress.core.errors import InputError, one_line
 
@@ -57,6 +58,7 @@ class Builder:
         """
         from onnxruntime_genai.models.builder import create_model
 
+        repair()
         logging.getLogger("onnxruntime").setLevel(logging.WARNING)  # otherwise it prints two lines for each node
         # The builder deletes its cache folder if it is empty, so it gets a separate one.
         arguments = ("", str(source), str(folder), self.precision, self.execution_provider, str(folder / "cache"))

@@ -26,6 +26,7 @@ SUPPORTED = {  # architectures, each with the types of rope for which the builde
     "PhiForCausalLM": DEFAULT,
     "Qwen2ForCausalLM": ("default", "linear"),
     "Qwen3ForCausalLM": DEFAULT,
+    "SmolLM3ForCausalLM": DEFAULT,
 }
 UNSUPPORTED = {  # with transformers 5.23 and onnxruntime-genai 0.18
     "GptOssForCausalLM": "the builder accepts its experts only in OpenAI's 4 bits, which cannot be trained",
@@ -34,7 +35,6 @@ UNSUPPORTED = {  # with transformers 5.23 and onnxruntime-genai 0.18
     "NemotronForCausalLM": "its attention does not know where an example begins",
     "OlmoForCausalLM": "the builder's graph computes other logits",
     "PhimoeForCausalLM": "its experts have different names in the files and in the model",
-    "SmolLM3ForCausalLM": "the builder fails on its layers without rope",
 }
 ROPE_ALIASES = {"su": "longrope"}  # Phi-3's original name
 

@@ -71,7 +71,16 @@ TWINS: dict[str, dict[str, Any]] = {
     "phi3, longrope": {"model_type": "phi3", "original_max_position_embeddings": 32, "rope_parameters": LONGROPE},
     "qwen2": {"model_type": "qwen2"},
     "qwen2, linear": {"model_type": "qwen2", "rope_parameters": LINEAR},
+    "phi4 mini": {
+        "model_type": "phi3",
+        "num_attention_heads": 1,
+        "head_dim": 64,
+        "tie_word_embeddings": True,
+        "original_max_position_embeddings": 32,
+        "rope_parameters": LONGROPE | {"short_factor": [1.5] * 24, "long_factor": [3.0] * 24, "partial_rotary_factor": 0.75},
+    },
     "qwen3": {"model_type": "qwen3"},
+    "smollm3": {"model_type": "smollm3", "no_rope_layers": [1, 0], "sliding_window": 24},
 }
 TOKENS: list[int] = np.random.default_rng(0).integers(0, 256, 80).tolist()
 

@@ -45,13 +45,14 @@ def test_modules_with_one_input_are_rounded_together_and_in_the_order_they_run(f
     layer, batches = first_layer(folder)
     groups = modules_by_input(layer, 0, batches[0])
     names = [[name.rpartition(".")[2] for name in group] for group in groups]
-    attention = [["qkv_proj"]] if "phi3" in folder.name else [["q_proj", "k_proj", "v_proj"]]
+    fused = folder.name.startswith(("phi3", "phi4"))
+    attention = [["qkv_proj"]] if fused else [["q_proj", "k_proj", "v_proj"]]
     if folder.name.startswith("phi0"):  # its attention and its MLP read the same norm
         assert names == [["q_proj", "k_proj", "v_proj"], ["dense"], ["fc1"], ["fc2"]]
     elif "hybrid" in folder.name:
         assert names == [*attention, ["o_proj"], ["input_linear"], ["output_linear"]]
     else:
-        up = ["gate_up_proj"] if "phi3" in folder.name else ["gate_proj", "up_proj"]
+        up = ["gate_up_proj"] if fused else ["gate_proj", "up_proj"]
         assert names == [*attention, ["o_proj"], up, ["down_proj"]]
     modules = [name for name, module in layer.named_modules() if isinstance(module, Linear)]
     assert sorted(name for group in groups for name in group) == sorted(modules)

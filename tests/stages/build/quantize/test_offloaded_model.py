@@ -19,6 +19,7 @@ from tests.tunepress.models.test_architectures import TWINS
 SHAPE = TWIN | {"num_hidden_layers": 4}  # two of them stay in 4 bits under k_quant_mixed
 MODELS: dict[str, dict[str, Any]] = TWINS | {
     "granite hybrid": TWINS["granite hybrid"] | {"layer_types": ["attention"] * 4},
+    "smollm3": TWINS["smollm3"] | {"no_rope_layers": [1, 0, 0, 1]},
     "llama, tied": {"model_type": "llama", "tie_word_embeddings": True},
     "llama, biases": {"model_type": "llama", "attention_bias": True, "mlp_bias": True},
     "qwen2, tied": {"model_type": "qwen2", "tie_word_embeddings": True},
