@@ -17,6 +17,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "results": results.table,
     "parameters": parameters.sections,
     "recipes": parameters.recipes,
+    "architectures": parameters.architecture_table,
     "messages": messages.sections,
     **benchmarks.PARTS,
 }

@@ -11,6 +11,7 @@ from typing import Any, get_args, get_type_hints
 from tools.docs.markdown import table
 from tunepress.config.params import Params
 from tunepress.core.params import COMPOSED, CONF, read_yaml
+from tunepress.models import architectures
 
 INTERNAL = {"tracked", "remote", "collected", "dvc"}  # keys that DVC needs and nobody sets
 LINE = re.compile(
@@ -122,3 +123,10 @@ def source_comments(kind: type) -> dict[str, str]:
     """The comment of each field of a dataclass."""
     pattern = re.compile(r"^    (\w+): .*?  # (.*)$", re.MULTILINE)
     return dict(pattern.findall(inspect.getsource(kind)))
+
+
+def architecture_table() -> str:
+    """The architectures that the installed builder lists, with the types of rope or the reason why not."""
+    rows = [[f"`{name}`", "yes", f"rope: {', '.join(ropes)}"] for name, ropes in sorted(architectures.SUPPORTED.items())]
+    rows += [[f"`{name}`", "no", reason] for name, reason in sorted(architectures.UNSUPPORTED.items())]
+    return table(["architecture", "supported", ""], rows)

@@ -28,7 +28,25 @@ SUPPORTED = {  # architectures, each with the types of rope for which the builde
     "Qwen3ForCausalLM": DEFAULT,
     "SmolLM3ForCausalLM": DEFAULT,
 }
-UNSUPPORTED = {  # with transformers 5.23 and onnxruntime-genai 0.18
+NO_CODE = "transformers has no code for it"
+UNSUPPORTED = {  # of those that the builder lists, with transformers 5.23 and onnxruntime-genai 0.18
+    **dict.fromkeys(("ChatGLMForConditionalGeneration", "ChatGLMModel", "InternLM2ForCausalLM"), NO_CODE),
+    **dict.fromkeys(("Phi3SmallForCausalLM", "Phi3VForCausalLM", "Phi4MMForCausalLM", "VideoChatFlashQwenForCausalLM"), NO_CODE),
+    **dict.fromkeys(
+        (
+            "Gemma3ForConditionalGeneration",
+            "Gemma4ForConditionalGeneration",
+            "Gemma4UnifiedForConditionalGeneration",
+            "Lfm2VlForConditionalGeneration",
+            "Mistral3ForConditionalGeneration",
+            "Qwen2_5_VLForConditionalGeneration",
+            "Qwen3VLForConditionalGeneration",
+            "Qwen3_5ForConditionalGeneration",
+            "Qwen3_5MoeForConditionalGeneration",
+        ),
+        "it reads images too",
+    ),
+    **dict.fromkeys(("Lfm2AudioForConditionalGeneration", "WhisperForConditionalGeneration"), "it reads speech"),
     "GptOssForCausalLM": "the builder accepts its experts only in OpenAI's 4 bits, which cannot be trained",
     "Lfm2ForCausalLM": "onnxruntime-genai cannot rewind its state, as evaluate does",
     "Lfm2MoeForCausalLM": "onnxruntime-genai cannot rewind its state, as evaluate does",

@@ -14,8 +14,11 @@ from tunepress.models.bnb_4bit import Quantization
 from tunepress.models.peft_adapter import PeftAdapter
 
 TENSOR = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<side>[AB])\.weight")
-LAYER = re.compile(r"(?:.+\.)?layers\.(?P<number>\d+)\.(?P<block>self_attn|mlp)\.(?P<leaf>\w+)")
-BUILDER_NAMES = {"self_attn": "attn", "dense": "o_proj", "out_proj": "o_proj"}  # all others are the same
+LAYER = re.compile(r"(?:.+\.)?layers\.(?P<number>\d+)\.(?P<block>self_attn|mlp|shared_mlp)\.(?P<leaf>\w+)")
+BUILDER_NAMES = {  # all others are the same
+    "self_attn": "attn", "dense": "o_proj", "out_proj": "o_proj",
+    "shared_mlp": "mlp", "input_linear": "gate_up_proj", "output_linear": "down_proj",  # Granite's hybrids
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,10 @@ from stages.build.adapters.graph import Product, branched_products, find_product
 from stages.build.adapters.lora import Factors, load
 from stages.build.stage import build
 from tests.conftest import ROOT
+from tests.stages.merging import disturbed_model
 from tests.stages.random_adapter import write_random_adapter
 from tests.stages.recipes import recipe
+from tests.tunepress.models.test_architectures import SHAPE, TWINS
 from tunepress.core.errors import InputError
 from tunepress.models.hf_model import load_model
 from tunepress.models.random_model import write_random_model
@@ -125,6 +127,20 @@ def test_the_weights_file_is_the_base_models_and_the_graph_the_same_for_every_ad
     add_adapter_inputs(load(case.adapters["second"]), tmp_path / "model.onnx", tmp_path / "again.onnx_adapter")
     assert (tmp_path / "model.onnx").read_bytes() == (case.model / "model.onnx").read_bytes()
     assert (tmp_path / "again.onnx_adapter").read_bytes() == (case.model / "second.onnx_adapter").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TWINS)
+def test_an_adapter_of_any_supported_architecture_can_be_separate(name: str, tmp_path: Path) -> None:
+    base, model = tmp_path / "base", tmp_path / "model"
+    base.mkdir()
+    disturbed_model(base, SHAPE | TWINS[name])
+    adapter = write_random_adapter(base, tmp_path / "adapter", r=4, lora_alpha=8)
+    build(recipe("fp32"), base, model)
+    add_adapter_inputs(load(adapter), model / "model.onnx", model / "adapter.onnx_adapter")
+    loaded = Case(base, tmp_path, model, {"adapter": adapter}).loaded()
+    np.testing.assert_allclose(logits(loaded[0]), of_torch(base), atol=1e-4)
+    np.testing.assert_allclose(logits(*loaded, "adapter"), of_torch(base, adapter), atol=1e-4)
 
 
 @pytest.mark.parametrize(
