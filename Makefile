@@ -3,7 +3,7 @@
 # Variables of the user reach a recipe through its environment, as "$$NAME", unchanged: neither make nor the shell evaluates
 # them. ARGS has words, quoted as for a shell; tools/cli/make_args.py splits them without a shell.
 # Every variable of make's command line is exported, because commands read others, such as PIP_INDEX_URL, from the environment.
-USERS := ACCOUNT ARGS BASE_DIGEST BASE_IMAGE CONFIG ENGINE EXPERIMENT EXTRA GPUS IMAGE JOB MODEL NAME PORT PYTHON RESET REV \
+USERS := ACCOUNT ARGS BASE_DIGEST BASE_IMAGE CONFIG ENGINE EXPERIMENT EXTRA GPUS IMAGE JOB MODEL NAME PORT PYTHON REPO RESET REV \
 	SEARCH STORE STRICT TEXT TUNEPRESS_API_KEY URL VENV
 USERS += $(foreach name,$(filter-out SHELL MAKE% USERS $(USERS),$(.VARIABLES)),$(if $(findstring command line,$(origin $(name))),$(name)))
 $(foreach name,$(USERS),$(if $(filter-out undefined,$(origin $(name))),$(eval override export $(name) := $$(value $(name)))))
@@ -69,6 +69,10 @@ serve: setup-serve ## ARGS="--port 8080 ...": serve the int4 model over HTTP wit
 .PHONY: params
 params: setup ## compose params.yaml from conf/ and keep the choices of an applied experiment; RESET=1 drops them
 	@python -m tools.cli.params $(if $(RESET),--reset)
+
+.PHONY: base-model
+base-model: setup ## REPO=Qwen/Qwen3-0.6B: add a model of the Hugging Face Hub at its current commit to conf/base_model; NAME=..., REV=... for others
+	@python -m tools.cli.base_model $${NAME:+--name="$$NAME"} $${REV:+--revision="$$REV"} -- "$$REPO"
 
 .PHONY: exp-show
 exp-show: setup ## compare experiments: the main metrics and the parameters that differ; REV=... for another commit

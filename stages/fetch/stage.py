@@ -48,7 +48,8 @@ def fetch(base_model: BaseModel, seed: int, folder: Path) -> None:
     """Writes the complete base model to `folder`, or nothing."""
     for name in NEEDED[base_model.source]:
         if getattr(base_model, name) is None:
-            raise InputError(f"base_model.{name}: must be set for base_model.source={base_model.source.value}")
+            cure = f"; `make base-model REPO={base_model.repo_id}` writes it" if name == "revision" else ""
+            raise InputError(f"base_model.{name}: must be set for base_model.source={base_model.source.value}{cure}")
     with atomic_output(folder) as partial:
         partial.mkdir()
         if base_model.source is Source.random:

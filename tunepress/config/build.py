@@ -10,7 +10,7 @@ from tunepress.core.keys import unknown_key
 
 # The values of algo_config that are not the builder's.
 GPTQ = "gptq"
-AUTO = "auto"  # gptq where it can quantize the model, otherwise FALLBACK for int4 and the builder's default for int8
+AUTO = "auto"  # gptq where it can quantize the model, otherwise FALLBACK for int4, and null for other precisions
 FALLBACK = "k_quant_mixed"
 SAMPLES = 128  # rows that the literature of GPTQ looks at (Frantar et al. 2022, section 4)
 # Tokens that gptq looks at, at most: five times what 128 of the default rows have, and twice the columns of Phi-3-mini's widest
@@ -76,7 +76,7 @@ def target_problem(precision: str, execution_provider: str) -> str | None:
 def gptq_problem(build: Build) -> str | None:
     if build.algo_config not in (GPTQ, AUTO):
         return None if build.n_samples is None else f"build.n_samples: only algo_config={GPTQ} reads rows; set that, or null here"
-    if build.precision not in ("int4", "int8"):
+    if build.algo_config == GPTQ and build.precision not in ("int4", "int8"):
         return f"build.algo_config: {build.precision} is not quantized; use null"
     if build.n_samples is not None and build.n_samples < 1:
         return f"build.n_samples: must be at least 1, or null for {SAMPLES}, got {build.n_samples}"

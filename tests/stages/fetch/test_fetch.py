@@ -9,7 +9,6 @@ import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from stages.fetch.stage import NEEDED, Config, fetch
+from tests.hub import COMMIT, Hub
 from tests.loopback import running
 from tests.stages.outputs import hashes
 from tests.stages.params import write_params
 from tunepress.config.base_model import BaseModel, Source
 from tunepress.core.errors import InputError
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 GGUF = b"no weights, but a file with a hash"
 
 
@@ -335,57 +334,6 @@ def test_no_network_is_told_in_one_line(wheel: Path, tmp_path: Path, monkeypatch
 
 
 # huggingface
-
-
-class Hub(ThreadingHTTPServer):
-    """The Hugging Face Hub's API for one repo at one commit, and what was asked of it."""
-
-    daemon_threads = True
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(("127.0.0.1", 0), HubHandler)
-        self.files = {file.name: file.read_bytes() for file in folder.iterdir()}
-        self.files |= {"pytorch_model.bin": b"pickle", "onnx/model.safetensors": b"of another runtime", "README.md": b"card"}
-        self.files |= {"consolidated.safetensors": b"the same weights"}
-        self.sent: list[str] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class HubHandler(BaseHTTPRequestHandler):
-    server: Hub
-
-    def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
-        name = path.removeprefix(f"/org/tiny/resolve/{COMMIT}/")
-        if path == f"/api/models/org/tiny/tree/{COMMIT}":
-            self.answer(json.dumps([self.listed(name) for name in self.server.files]).encode())
-        elif name in self.server.files:
-            self.answer(self.server.files[name], name)
-        else:
-            self.send_error(404)
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def listed(self, name: str) -> dict[str, Any]:
-        content = self.server.files[name]
-        return {"type": "file", "path": name, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
-
-    def answer(self, content: bytes, name: str = "") -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(content)
-            self.server.sent += [name] if name else []
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
 
 
 @pytest.fixture

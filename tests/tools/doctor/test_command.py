@@ -69,7 +69,7 @@ def test_without_git_models_and_network_it_says_what_is_missing_and_no_secret(ro
         "HF_HOME": str(tmp_path / "hub"),
         "GIT_CEILING_DIRECTORIES": str(tmp_path.parent),
     }
-    done = doctor(root, tmp_path, "+experiment=phi3_mini_lora", **offline, **SECRETS)
+    done = doctor(root, tmp_path, "+experiment=olive_example", **offline, **SECRETS)
     assert done.returncode == 1
     assert done.stderr == "doctor: this recipe cannot run here; see git, model hub, rows\n"
     output = done.stdout + done.stderr

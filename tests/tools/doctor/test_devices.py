@@ -16,16 +16,16 @@ no_gpu_here = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a G
 
 
 def test_bfloat16_without_a_gpu_is_a_warning_and_no_error(read: Read) -> None:
-    finding = devices.gpu([], read("+experiment=phi3_mini_lora"))
+    finding = devices.gpu([], read("+experiment=olive_example"))
     assert finding.state is State.warning
     assert "docker-train" in finding.advice
-    assert devices.gpu(["NVIDIA X"], read("+experiment=phi3_mini_lora")).state is State.ok
+    assert devices.gpu(["NVIDIA X"], read("+experiment=olive_example")).state is State.ok
     assert devices.gpu([], read()).state is State.ok
 
 
 @no_gpu_here
 def test_phi3_minis_values_train_on_a_cpu_too(read: Read) -> None:
-    assert devices.training(read("+experiment=phi3_mini_lora")).state is State.ok
+    assert devices.training(read("+experiment=olive_example")).state is State.ok
 
 
 @no_gpu_here

@@ -44,14 +44,14 @@ def test_the_shapes_of_the_recipes_are_known_before_they_are_fetched(read: Read)
 def test_the_default_fits_a_laptop_and_phi3_mini_does_not(read: Read, machine: Set) -> None:
     machine(disk=10, memory=16)
     assert {finding.state for finding in findings(read()).values()} == {State.ok}
-    phi3 = findings(read("+experiment=phi3_mini_lora"))
+    phi3 = findings(read("+experiment=olive_example"))
     assert phi3["disk"].state is State.error
     assert "needed" in phi3["disk"].detail
     assert phi3["memory to train"].state is State.warning  # rows of 2,048 tokens do not fit, short ones do
 
 
 def test_phi3_mini_in_bfloat16_is_counted_once_in_the_hubs_cache_and_twice_here(read: Read) -> None:
-    recipe = read("+experiment=phi3_mini_lora")
+    recipe = read("+experiment=olive_example")
     model = outline_of(recipe)
     assert model is not None
     usage = resources.disk_usage(recipe, model)
@@ -84,7 +84,7 @@ def test_what_is_there_already_needs_no_room(
 
 def test_too_little_memory_for_the_weights_alone_is_an_error_and_names_what_takes_less(read: Read, machine: Set) -> None:
     machine(memory=6)
-    by_subject = findings(read("+experiment=phi3_mini_lora"))
+    by_subject = findings(read("+experiment=olive_example"))
     assert by_subject["memory to train"].state is State.error
     assert "adapter=qlora" in by_subject["memory to train"].advice
     assert by_subject["memory to build"].state is State.warning
@@ -92,14 +92,14 @@ def test_too_little_memory_for_the_weights_alone_is_an_error_and_names_what_take
 
 def test_memory_that_is_not_checked_is_a_warning(read: Read, machine: Set) -> None:
     machine(memory=6)
-    finding = findings(read("+experiment=phi3_mini_lora"))["memory to train"]
+    finding = findings(read("+experiment=olive_example"))["memory to train"]
     assert "train.check_memory=false" in finding.advice
-    unchecked = findings(read("+experiment=phi3_mini_lora", "train.check_memory=false"))["memory to train"]
+    unchecked = findings(read("+experiment=olive_example", "train.check_memory=false"))["memory to train"]
     assert (finding.state, unchecked.state) == (State.error, State.warning)
 
 
 def test_modules_that_the_model_does_not_have_are_an_error_before_it_is_fetched(read: Read) -> None:
-    (finding,) = resources.findings(read("+experiment=phi3_mini_lora", "adapter.target_modules=[q_proj]"))
+    (finding,) = resources.findings(read("+experiment=olive_example", "adapter.target_modules=[q_proj]"))
     assert finding.state is State.error
     assert "qkv_proj" in finding.detail
 
