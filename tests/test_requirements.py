@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -33,11 +34,11 @@ def test_the_lock_holds_what_was_asked_for(name: str, root: Path) -> None:
     assert direct.items() <= locked.items()
 
 
-@pytest.mark.parametrize("name", ["dev", "search", "serve", "azure"])
-def test_a_further_lock_agrees_with_the_cpu_lock(name: str, root: Path) -> None:
-    cpu, further = pins(root / "requirements/cpu.txt"), pins(root / f"requirements/{name}.txt")
-    both = further.keys() & cpu.keys()
-    assert {package: further[package] for package in both} == {package: cpu[package] for package in both}
+@pytest.mark.parametrize(("name", "other"), combinations(ANYWHERE, 2))
+def test_locks_of_one_environment_agree(name: str, other: str, root: Path) -> None:
+    first, second = pins(root / f"requirements/{name}.txt"), pins(root / f"requirements/{other}.txt")
+    both = first.keys() & second.keys()
+    assert {package: first[package] for package in both} == {package: second[package] for package in both}
 
 
 @pytest.mark.parametrize("name", ["cpu", "serve"])

@@ -1,6 +1,7 @@
 """train: trains an adapter of the base model on the prepared rows, with peft and transformers' Trainer.
 
-With adapter.method=none it trains nothing, and the later stages build and measure the base model.
+With adapter.method=none it trains nothing, and the later stages build and measure the base model. An adapter that was trained
+elsewhere is checked and copied.
 """
 
 import sys
@@ -25,6 +26,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from stages.train import adapter as adapters
 from stages.train.arguments import training_arguments
+from stages.train.brought import write_brought
 from stages.train.checkpoints import LogAtCheckpoints, checkpoint_folder, checkpoint_key, last_checkpoint
 from stages.train.estimate import Plan, duration, peak_gpu_bytes, product_rate
 from stages.train.last_layer import skip_unread_positions
@@ -55,8 +57,8 @@ class Config:
 def main(cfg: Config) -> str:
     """Trains models/adapter on data/prepared."""
     check(BASE)
-    if cfg.adapter.method is Method.none:
-        return leave_untrained()
+    if cfg.adapter.method is Method.none or cfg.adapter.method.brought:
+        return leave_untrained(cfg.adapter)
     use_all_cores()
     examples = read_examples(cfg.train)
     plan = make_plan(cfg, examples["train"], examples["validation"])
@@ -86,14 +88,20 @@ def main(cfg: Config) -> str:
     return f"{plan.trainable / 1e6:.2f} M parameters trained in {ADAPTER} ({size_mb(ADAPTER)} MB){on_gpu()}"
 
 
-def leave_untrained() -> str:
-    """Writes the outputs without a training: only the prompt, no losses, no steps."""
+def leave_untrained(adapter: Adapter) -> str:
+    """Writes the outputs without a training: the prompt and an adapter that was trained elsewhere, no losses, no steps."""
+    trained = 0
     with atomic_output(ADAPTER) as partial:
+        partial.mkdir()
+        if adapter.method.brought:
+            trained = write_brought(adapter, partial)
         Prompt.load(PREPARED).save(partial)
     with atomic_output(LOSS_CURVES) as partial:
         write_loss_curves([], partial)
     parameters = sum(weight.numel() for weight in empty_model(BASE).parameters())
-    write_json(METRICS / "train.json", {"parameters": parameters, "trainable_parameters": 0, "steps": 0})
+    write_json(METRICS / "train.json", {"parameters": parameters, "trainable_parameters": trained, "steps": 0})
+    if adapter.method.brought:
+        return f"{trained / 1e6:.2f} M parameters of {adapter.path or adapter.repo_id} in {ADAPTER} ({size_mb(ADAPTER)} MB)"
     return "nothing trained, because adapter.method is none"
 
 

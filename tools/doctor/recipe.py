@@ -47,7 +47,8 @@ class Recipe:
 
     @property
     def trains(self) -> bool:
-        return self.params.adapter.method is not Method.none
+        method = self.params.adapter.method
+        return method is not Method.none and not method.brought
 
     @classmethod
     def read(cls, overrides: list[str]) -> "Recipe":

@@ -7,7 +7,10 @@ from typing import Any
 
 
 class Method(Enum):
-    """Kinds of adapters. A q before the name: on a base model that bitsandbytes holds in 4 bits. None: nothing is trained."""
+    """Kinds of adapters. A q before the name: on a base model that bitsandbytes holds in 4 bits. None: nothing is trained.
+
+    With file and hub the adapter was trained elsewhere.
+    """
 
     lora = "lora"
     rslora = "rslora"
@@ -15,6 +18,13 @@ class Method(Enum):
     qlora = "qlora"
     qdora = "qdora"
     none = "none"
+    file = "file"
+    hub = "hub"
+
+    @property
+    def brought(self) -> bool:
+        """Whether the adapter was trained elsewhere."""
+        return self in (Method.file, Method.hub)
 
     @property
     def quantized(self) -> bool:
@@ -37,10 +47,14 @@ class Adapter:
     lora_dropout: float  # share of the adapter's inputs that training drops
     target_modules: Any  # "all-linear", a regular expression, or a list of module names
     init_lora_weights: Any  # true or one of INITIALIZATIONS
-    # of the quantized methods only; null: nf4, true, and bfloat16 with train.bf16, otherwise float32
+    # of the quantized methods only; null: nf4, true, and bfloat16 with train.bf16, otherwise float32. With file and hub they say
+    # how the base model was quantized when the adapter was trained; null: it was not
     bnb_4bit_quant_type: str | None
     bnb_4bit_use_double_quant: bool | None
     bnb_4bit_compute_dtype: str | None
+    path: str | None = None  # method: file
+    repo_id: str | None = None  # method: hub
+    revision: str | None = None  # method: hub
 
 
 INITIALIZATIONS = ("gaussian", "orthogonal", "olora", "pissa", "pissa_niter_<n>", "loftq")
@@ -50,7 +64,21 @@ COMPUTE_DTYPES = ("float32", "bfloat16", "float16")
 
 def problem(adapter: Adapter) -> str | None:
     """Which of these values cannot go together, in one line that says what to do; None if all can."""
-    return initialization_problem(adapter) or quantization_problem(adapter) or values_problem(adapter)
+    problems = (source_problem, initialization_problem, quantization_problem, values_problem)
+    return next(filter(None, (problem(adapter) for problem in problems)), None)
+
+
+def source_problem(adapter: Adapter) -> str | None:
+    needed = {Method.file: ("path",), Method.hub: ("repo_id", "revision")}.get(adapter.method, ())
+    for name in ("path", "repo_id", "revision"):
+        value = getattr(adapter, name)
+        if name in needed and not value:
+            return f"adapter.{name}: must be set for adapter={adapter.method.value}"
+        if name not in needed and value is not None:
+            return f"adapter.{name}: only adapter={'file' if name == 'path' else 'hub'} reads it; set that, or null here"
+    if adapter.revision and not re.fullmatch(r"[0-9a-f]{40}", adapter.revision):
+        return f"adapter.revision: must be a commit (40 hex digits), not a branch, which can move, got {adapter.revision!r}"
+    return None
 
 
 def initialization_problem(adapter: Adapter) -> str | None:
@@ -70,7 +98,7 @@ def initialization_problem(adapter: Adapter) -> str | None:
 
 def quantization_problem(adapter: Adapter) -> str | None:
     set_fields = [field for field in vars(adapter) if field.startswith("bnb_") and getattr(adapter, field) is not None]
-    if set_fields and not adapter.method.quantized:
+    if set_fields and not adapter.method.quantized and not adapter.method.brought:
         method = adapter.method.value
         return f"adapter.{set_fields[0]}: adapter.method={method} does not quantize; use qlora or qdora, or null here"
     if adapter.bnb_4bit_quant_type not in (None, *QUANT_TYPES):

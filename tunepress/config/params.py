@@ -42,6 +42,7 @@ class Dvc:
 
     checked: bool  # by tunepress/config/checks.py
     base_model: str
+    adapter: str
     data: list[str]
     build: str
     evaluate: str

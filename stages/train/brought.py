@@ -1,0 +1,40 @@
+"""An adapter that was trained elsewhere: it is checked against the base model and copied, and nothing is trained."""
+
+import shutil
+from pathlib import Path
+
+from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
+
+from tunepress.config.adapter import Adapter, Method
+from tunepress.core.errors import InputError, one_line
+from tunepress.core.paths import BASE
+from tunepress.models.bnb_4bit import Quantization
+from tunepress.models.hf_model import empty_model
+from tunepress.models.peft_adapter import PeftAdapter, add_adapter
+
+
+def write_brought(adapter: Adapter, folder: Path) -> int:
+    """Copies the adapter to an existing folder, and returns how many parameters it has.
+
+    Raises:
+        InputError: there is no such adapter, or it cannot be merged into the base model.
+    """
+    source = Path(adapter.path or "") if adapter.method is Method.file else download(adapter)
+    brought = PeftAdapter.load(source)
+    add_adapter(brought, empty_model(BASE))
+    for name in (CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME):
+        shutil.copyfile(source / name, folder / name)
+    if quantization := Quantization.of(adapter, bf16=True):
+        quantization.save(folder)
+    return sum(tensor.size // tensor.dtype.itemsize for tensor in brought.tensors.values())
+
+
+def download(adapter: Adapter) -> Path:
+    """Downloads an adapter from the Hugging Face Hub to its cache, and returns the folder."""
+    from huggingface_hub import snapshot_download
+
+    repo_id = adapter.repo_id or ""
+    try:
+        return Path(snapshot_download(repo_id, revision=adapter.revision, allow_patterns=[CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME]))
+    except Exception as error:  # errors of httpx, huggingface_hub and the operating system
+        raise InputError(f"{repo_id}: could not be downloaded from the model hub ({one_line(error)})") from error

@@ -1,0 +1,96 @@
+"""An adapter that was trained elsewhere is checked, copied, merged and measured like one that was trained here."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from safetensors.torch import load_file, save_file
+
+from stages.merge import stage as merge
+from stages.train import stage as train
+from tests.stages.merging import TOKENS, new_adapter
+from tests.stages.recipes import MERGE
+from tests.stages.training import sections
+from tunepress.config.adapter import Adapter, Method, problem
+from tunepress.config.merge import Merge, MergeBase
+from tunepress.core.errors import InputError
+from tunepress.core.files import read_json, write_json
+from tunepress.core.paths import ADAPTER, BASE, MERGED, METRICS
+from tunepress.models.bnb_4bit import Quantization
+from tunepress.models.hf_model import load_model
+
+pytestmark = pytest.mark.usefixtures("inside")
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def bring(root: Path, folder: Path, **changed: str) -> str:
+    return train.main(sections(root, adapter={"method": "file", "path": str(folder)} | changed))
+
+
+@torch.inference_mode()
+def test_it_is_merged_as_peft_merges_it(root: Path, tmp_path: Path) -> None:
+    adapted = new_adapter(tmp_path, BASE, target_modules="all-linear", modules_to_save=["lm_head"], use_rslora=True)
+    assert bring(root, tmp_path).startswith("0.0")
+    assert read_json(METRICS / "train.json")["steps"] == 0
+    merge.main(merge.Config(MERGE))
+    torch.testing.assert_close(load_model(MERGED)(TOKENS).logits, adapted(TOKENS).logits, atol=1e-4, rtol=0)
+
+
+def test_a_user_says_on_which_quantized_weights_it_was_trained(root: Path, tmp_path: Path) -> None:
+    new_adapter(tmp_path, BASE, target_modules="all-linear")
+    bring(root, tmp_path)
+    assert Quantization.load(ADAPTER) is None
+    bring(root, tmp_path, bnb_4bit_quant_type="nf4")
+    assert Quantization.load(ADAPTER) == Quantization("nf4", True, compensated=False, dtype="bfloat16")
+    merge.main(merge.Config(Merge(MergeBase.dequantized)))
+
+
+def test_one_of_another_base_model_is_refused_and_nothing_is_written(root: Path, tmp_path: Path) -> None:
+    new_adapter(tmp_path, BASE, target_modules=["o_proj"])
+    weights = load_file(tmp_path / "adapter_model.safetensors")
+    name = next(iter(weights))
+    save_file(weights | {name: weights[name][:, :8].contiguous()}, tmp_path / "adapter_model.safetensors")
+    with pytest.raises(InputError, match=r"has the shape .*, the base model needs .*; the adapter belongs to another one"):
+        bring(root, tmp_path)
+    assert not ADAPTER.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"peft_type": "LOHA"}, r"peft_type must be LORA, got LOHA; merge this adapter with peft"),
+        ({"target_modules": ["query"]}, r"does not fit the base model"),
+        ({"init_lora_weights": "pissa"}, r"the initialisation pissa changed the base model's weights"),
+    ],
+)
+def test_a_kind_that_cannot_be_merged_is_refused_by_name(
+    change: dict[str, object], message: str, root: Path, tmp_path: Path
+) -> None:
+    new_adapter(tmp_path, BASE, target_modules=["o_proj"])
+    write_json(tmp_path / "adapter_config.json", read_json(tmp_path / "adapter_config.json") | change)
+    with pytest.raises(InputError, match=message):
+        bring(root, tmp_path)
+
+
+def test_a_folder_without_an_adapter_is_refused(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"adapter_config\.json: not found"):
+        bring(root, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"method": Method.file}, "adapter.path: must be set for adapter=file"),
+        ({"method": Method.hub, "repo_id": "a/b"}, "adapter.revision: must be set for adapter=hub"),
+        ({"method": Method.hub, "repo_id": "a/b", "revision": "main"}, "adapter.revision: must be a commit (40 hex digits)"),
+        ({"path": "x"}, "adapter.path: only adapter=file reads it; "),
+        ({"method": Method.file, "path": "x", "revision": COMMIT}, "adapter.revision: only adapter=hub reads it; "),
+    ],
+)
+def test_its_place_must_fit_the_method(values: dict[str, object], message: str, root: Path) -> None:
+    default = sections(root).adapter
+    changed = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(default), values))
+    assert isinstance(changed, Adapter)
+    assert (problem(changed) or "").startswith(message)
