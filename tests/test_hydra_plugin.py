@@ -80,6 +80,8 @@ def test_what_a_former_name_points_to_is_there() -> None:
             ["adapter=loftq", "build.adapters=separate"],
             "loftq fits only the rounded weights; set build.adapters=merged",
         ),
+        (["adapter=file"], "adapter.path: must be set for adapter=file"),
+        (["adapter=hub", "adapter.repo_id=a/b", "adapter.revision=main"], "adapter.revision: must be a commit (40 hex digits)"),
         (["train.fsdp=true"], "train.num_processes is 1"),
         (["train.early_stopping_patience=2"], "needs train.load_best_model_at_end=true"),
         (["build.precision=fp16"], "build.precision: the builder has no fp16 for cpu, only cpu: fp32, int8, int4; cuda: "),

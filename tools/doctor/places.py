@@ -48,11 +48,12 @@ def findings(recipe: Recipe) -> Iterator[Finding]:
 
 def base(folder: Path, source_max_len: int) -> Finding:
     """The base model's files, as `prepare` reads them."""
-    from tunepress.models.hf_model import check, check_base_context, load_encoder  # transformers: a second
+    from stages.fetch.checks import check_usable  # torch and transformers: seconds
+    from tunepress.models.hf_model import check_base_context, load_encoder
 
     subject = "end of answer"
     try:
-        check(folder)
+        check_usable(folder)
         check_base_context(folder, source_max_len)
         encoder = load_encoder(folder)
     except InputError as problem:
