@@ -1,10 +1,14 @@
 """An adapter that was trained elsewhere is checked, copied, merged and measured like one that was trained here."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 from omegaconf import OmegaConf
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from stages.merge import stage as merge
@@ -22,6 +26,7 @@ from tunepress.models.hf_model import load_model
 
 pytestmark = pytest.mark.usefixtures("inside")
 
+TRL = "trl==1.16.0"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -36,6 +41,24 @@ def test_it_is_merged_as_peft_merges_it(root: Path, tmp_path: Path) -> None:
     assert read_json(METRICS / "train.json")["steps"] == 0
     merge.main(merge.Config(MERGE))
     torch.testing.assert_close(load_model(MERGED)(TOKENS).logits, adapted(TOKENS).logits, atol=1e-4, rtol=0)
+
+
+@pytest.mark.slow
+@torch.inference_mode()
+def test_one_that_trl_trained_is_merged_as_peft_merges_it(root: Path, tmp_path: Path) -> None:
+    packages, folder = tmp_path / "packages", tmp_path / "adapter"
+    install = ["-m", "pip", "install", "--quiet", "--no-deps", "--target", str(packages), TRL]
+    installed = subprocess.run([sys.executable, *install], capture_output=True, text=True)
+    if installed.returncode and not os.environ.get("CI"):
+        pytest.skip(f"no package index: {installed.stderr.strip().splitlines()[-1]}")
+    command = [sys.executable, str(Path(__file__).with_name("trl_sft.py")), str(BASE.resolve()), str(folder)]
+    trained = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(packages)}, capture_output=True, text=True)
+    assert trained.returncode == 0, trained.stderr
+    bring(root, folder)
+    merge.main(merge.Config(MERGE))
+    merged = PeftModel.from_pretrained(load_model(BASE, dtype=torch.float32), folder).merge_and_unload()
+    torch.testing.assert_close(load_model(MERGED)(TOKENS).logits, merged(TOKENS).logits, atol=1e-4, rtol=0)
+    assert not torch.allclose(merged(TOKENS).logits, load_model(BASE)(TOKENS).logits, atol=1e-2)
 
 
 def test_a_user_says_on_which_quantized_weights_it_was_trained(root: Path, tmp_path: Path) -> None:
