@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from stages.merge import stage as merge
 from stages.train import stage as train
+from tests.hub import COMMIT, Hub
+from tests.loopback import running
 from tests.stages.merging import TOKENS, new_adapter
 from tests.stages.recipes import MERGE
 from tests.stages.training import sections
@@ -27,7 +29,6 @@ from tunepress.models.hf_model import load_model
 pytestmark = pytest.mark.usefixtures("inside")
 
 TRL = "trl==1.16.0"
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def bring(root: Path, folder: Path, **changed: str) -> str:
@@ -59,6 +60,23 @@ def test_one_that_trl_trained_is_merged_as_peft_merges_it(root: Path, tmp_path: 
     merged = PeftModel.from_pretrained(load_model(BASE, dtype=torch.float32), folder).merge_and_unload()
     torch.testing.assert_close(load_model(MERGED)(TOKENS).logits, merged(TOKENS).logits, atol=1e-4, rtol=0)
     assert not torch.allclose(merged(TOKENS).logits, load_model(BASE)(TOKENS).logits, atol=1e-2)
+
+
+@pytest.mark.slow
+def test_one_of_the_hub_is_downloaded_at_its_commit(root: Path, tmp_path: Path) -> None:
+    new_adapter(tmp_path / "there", BASE, target_modules="all-linear")
+    code = (
+        "from types import SimpleNamespace; from stages.train.brought import download; "
+        f"print(download(SimpleNamespace(repo_id='org/tiny', revision='{COMMIT}')))"
+    )
+    with running(Hub(tmp_path / "there")) as hub:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+        environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "NO_PROXY": "127.0.0.1", "PYTHONPATH": str(root)}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    downloaded = Path(done.stdout.strip().splitlines()[-1])
+    assert sorted(file.name for file in downloaded.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    bring(root, downloaded)
 
 
 def test_a_user_says_on_which_quantized_weights_it_was_trained(root: Path, tmp_path: Path) -> None:
