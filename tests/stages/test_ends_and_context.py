@@ -34,7 +34,7 @@ from tunepress.core.paths import BASE, MERGED, METRICS, ONNX, PREPARED
 from tunepress.inference.genai_config import GenaiConfig
 from tunepress.inference.onnx_model import OnnxModel
 from tunepress.inference.torch_model import TorchModel
-from tunepress.models.hf_model import load_encoder
+from tunepress.models.hf_model import load_encoder, load_tokenizer
 from tunepress.text.prompt import Prompt
 from tunepress.text.segments import prompt_text
 
@@ -155,6 +155,19 @@ def test_a_model_without_an_end_is_refused_by_prepare_and_by_doctor(tiny_phi3: P
     finding = places.base(base, 256)
     assert (finding.state, finding.detail) == (State.error, str(refused.value).replace(str(BASE), str(base)))
     assert not PREPARED.joinpath("prompt.json").exists()
+
+
+def test_a_mark_without_an_embedding_is_refused_where_a_row_has_it(tiny_phi3: Path, tmp_path: Path, project: Project) -> None:
+    base = changed(tiny_phi3, tmp_path / "marked", {})
+    tokenizer = load_tokenizer(base)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    tokenizer.save_pretrained(base)
+    with pytest.raises(InputError) as refused:
+        project(base, [*ROWS, {"q": "<image> even?", "a": "no"}])
+    assert str(refused.value) == (
+        "rows.jsonl row 13: contains <image> (token 260), for which the model has no embedding; "
+        "remove it from the rows and the template, or resize the model's embeddings"
+    )
 
 
 def test_rows_that_the_built_model_tokenizes_differently_are_told_and_can_fail_the_gate(

@@ -71,7 +71,11 @@ def load_encoder(folder: Path, eos_token_ids: Sequence[int] = ()) -> Encoder:
         InputError: the folder does not exist, or no token ends an answer.
     """
     tokenizer = load_tokenizer(folder)
-    return Encoder(tokenizer, list(eos_token_ids) or find_eos_token_ids(folder, tokenizer))
+    outside = frozenset[int]()
+    if (folder / CONFIG_NAME).exists():  # not in onnxruntime-genai's layout
+        embeddings = load_config(folder).get_text_config().vocab_size
+        outside = frozenset(number for number in tokenizer.added_tokens_decoder if number >= embeddings)
+    return Encoder(tokenizer, list(eos_token_ids) or find_eos_token_ids(folder, tokenizer), outside)
 
 
 def find_eos_token_ids(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Tokens:

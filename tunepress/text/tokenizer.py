@@ -94,10 +94,12 @@ class Encoder:
 
     Attributes:
         eos_token_ids: tokens that end an answer. The first is appended to a row that does not end with one of them.
+        without_embedding: special tokens of the tokenizer for which the model has no embedding.
     """
 
     tokenizer: "PreTrainedTokenizerBase"
     eos_token_ids: Tokens
+    without_embedding: frozenset[int] = frozenset()
 
     def encode_prompt(self, text: str) -> Tokens:
         """Tokens of a prompt, including the BOS token if the tokenizer adds one."""
@@ -108,7 +110,11 @@ class Encoder:
         return self._ended(continuation(self._bare, text, after))
 
     def encode_segments(self, rows: Sequence[Row]) -> list[list[Tokens]]:
-        """The tokens of each segment of some rows. The tokenizer encodes them together, on all cores."""
+        """The tokens of each segment of some rows. The tokenizer encodes them together, on all cores.
+
+        Raises:
+            InputError: a row has a token for which the model has no embedding.
+        """
         prompts = self._batch([row["segments"][0]["text"] for row in rows], add_special_tokens=True)
         texts = (pairwise(segment["text"] for segment in row["segments"]) for row in rows)
         pairs = [(before[-CONTEXT:], text) for before, text in chain.from_iterable(texts)]
@@ -116,7 +122,18 @@ class Encoder:
         encoded = [[prompt, *islice(later, len(row["segments"]) - 1)] for row, prompt in zip(rows, prompts, strict=True)]
         for tokens in encoded:
             tokens[-1] = self._ended(tokens[-1])
+        if self.without_embedding:
+            for row, tokens in zip(rows, encoded, strict=True):
+                self._check_embeddings(row, tokens)
         return encoded
+
+    def _check_embeddings(self, row: Row, encoded: list[Tokens]) -> None:
+        if missing := self.without_embedding.intersection(chain.from_iterable(encoded)):
+            token = self.tokenizer.convert_ids_to_tokens(min(missing))
+            raise InputError(
+                f"{row.get('source', 'a row')}: contains {token} (token {min(missing)}), for which the model has no embedding; "
+                "remove it from the rows and the template, or resize the model's embeddings"
+            )
 
     def _later(self, pairs: list[tuple[str, str]]) -> dict[tuple[str, str], Tokens]:
         """The tokens of each text after the end of the text before it. Equal pairs, as of labels, are encoded once."""
