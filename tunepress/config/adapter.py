@@ -48,7 +48,7 @@ class Adapter:
     target_modules: Any  # "all-linear", a regular expression, or a list of module names
     init_lora_weights: Any  # true or one of INITIALIZATIONS
     # of the quantized methods only; null: nf4, true, and bfloat16 with train.bf16, otherwise float32. With file and hub they say
-    # how the base model was quantized when the adapter was trained; null: it was not
+    # how the base model was quantized when the adapter was trained; null: it was not, or false, or bfloat16
     bnb_4bit_quant_type: str | None
     bnb_4bit_use_double_quant: bool | None
     bnb_4bit_compute_dtype: str | None
@@ -101,6 +101,8 @@ def quantization_problem(adapter: Adapter) -> str | None:
     if set_fields and not adapter.method.quantized and not adapter.method.brought:
         method = adapter.method.value
         return f"adapter.{set_fields[0]}: adapter.method={method} does not quantize; use qlora or qdora, or null here"
+    if set_fields and adapter.method.brought and not adapter.bnb_4bit_quant_type:
+        return f"adapter.{set_fields[0]}: needs adapter.bnb_4bit_quant_type, the quantization that the adapter was trained on"
     if adapter.bnb_4bit_quant_type not in (None, *QUANT_TYPES):
         return f"adapter.bnb_4bit_quant_type: must be one of {', '.join(QUANT_TYPES)}, got {adapter.bnb_4bit_quant_type!r}"
     if adapter.bnb_4bit_compute_dtype not in (None, *COMPUTE_DTYPES):

@@ -10,7 +10,7 @@ from tunepress.core.keys import unknown_key
 
 # The values of algo_config that are not the builder's.
 GPTQ = "gptq"
-AUTO = "auto"  # gptq where it can quantize the model, otherwise FALLBACK for int4, and null for other precisions
+AUTO = "auto"  # gptq where it can quantize the model, otherwise FALLBACK for int4, and null where that does not fit either
 FALLBACK = "k_quant_mixed"
 SAMPLES = 128  # rows that the literature of GPTQ looks at (Frantar et al. 2022, section 4)
 # Tokens that gptq looks at, at most: five times what 128 of the default rows have, and twice the columns of Phi-3-mini's widest

@@ -101,7 +101,7 @@ def separate_adapter(build: Build, adapter: Adapter, merge: Merge) -> str | None
         return f"build.adapters: separate cannot keep the magnitudes of {method}; use adapter={alternative}, or merged here"
     if adapter.init_lora_weights == "loftq":
         return "build.adapters: an adapter initialized by loftq fits only the rounded weights; set build.adapters=merged"
-    if adapter.method.quantized and merge.base is MergeBase.dequantized:
+    if (adapter.method.quantized or adapter.bnb_4bit_quant_type) and merge.base is MergeBase.dequantized:
         return SEPARATE_ON_ROUNDED_WEIGHTS
     return None
 

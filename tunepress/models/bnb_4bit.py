@@ -32,15 +32,21 @@ class Quantization:
 
     @classmethod
     def of(cls, adapter: Adapter, bf16: bool) -> "Quantization | None":
-        """The quantization with which an adapter is trained; None if the base model is not quantized."""
+        """The quantization with which an adapter is trained; None if the base model is not quantized.
+
+        Of an adapter that was trained elsewhere, what is null has the default of bitsandbytes and the usual type of weights.
+        """
         if not adapter.method.quantized and not (adapter.method.brought and adapter.bnb_4bit_quant_type):
             return None
         double = adapter.bnb_4bit_use_double_quant
+        if adapter.method.brought:
+            dtype = adapter.bnb_4bit_compute_dtype or "bfloat16"
+            return cls(adapter.bnb_4bit_quant_type or "", bool(double), compensated=False, dtype=dtype)
         return cls(
             bnb_4bit_quant_type=adapter.bnb_4bit_quant_type or "nf4",
             bnb_4bit_use_double_quant=double is not False,
             compensated=adapter.init_lora_weights == "loftq",
-            dtype=adapter.bnb_4bit_compute_dtype or "bfloat16" if adapter.method.brought else "bfloat16" if bf16 else "float32",
+            dtype="bfloat16" if bf16 else "float32",
         )
 
     def save(self, folder: Path) -> None:

@@ -47,7 +47,7 @@ class PeftAdapter:
         config = read_config(folder / CONFIG_NAME)
         path = folder / SAFETENSORS_WEIGHTS_NAME
         if not path.exists():
-            raise InputError(f"{path}: not found; train again, or add the adapter's weights as safetensors")
+            raise InputError(f"{path}: not found; save the adapter's weights as safetensors")
         return cls(path, config, read_header(path))
 
 
@@ -58,14 +58,14 @@ def read_config(path: Path) -> LoraConfig:
         InputError: it is missing or damaged, or describes an adapter that is not supported.
     """
     if not path.exists():
-        raise InputError(f"{path}: not found, so there is no adapter; run `make repro`")
+        raise InputError(f"{path}: not found, so there is no adapter; name a folder that has one")
     try:
         kind = json.loads(path.read_text(encoding="utf-8"))["peft_type"]
         if kind != "LORA":
             raise InputError(f"{path}: peft_type must be LORA, got {kind}; merge this adapter with peft")
         config: LoraConfig = LoraConfig.from_pretrained(path.parent)
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not an adapter's configuration ({one_line(error)}); train again") from error
+        raise InputError(f"{path}: not an adapter's configuration ({one_line(error)}); save the adapter again") from error
     for name in UNSUPPORTED:
         if getattr(config, name):
             raise InputError(f"{path}: {name} is not supported; merge this adapter with peft")
@@ -95,6 +95,10 @@ def add_adapter(adapter: PeftAdapter, model: PreTrainedModel) -> PeftModel:
         if isinstance(layer, lora.LoraLayer) and type(layer) not in (lora.Linear, lora.Embedding):
             kind = type(layer.get_base_layer()).__name__
             raise InputError(f"{adapter.path}: {name} is a {kind}; only linear layers and embeddings can be merged")
+        if f"{PREFIX}{name}.lora_B.bias" in adapter.tensors and layer.get_base_layer().bias is None:
+            raise InputError(
+                f"{adapter.path}: lora_bias adds a bias to {name}, which has none in the base model; train without lora_bias"
+            )
     expected = {name: tuple(value.shape) for name, value in adapter_state(adapted).items()}
     replaced = {name: base_name(name) for name in adapter.tensors if ".lora_" not in name}
     check_shapes(adapter, expected | {name: shapes[base] for name, base in replaced.items() if base in shapes})

@@ -8,7 +8,9 @@ import pytest
 
 from stages.build.block_size import check_model
 from stages.build.builder import key_value_pairs
+from stages.build.stage import automatic
 from tests.stages.recipes import recipe
+from tunepress.config.build import Adapters
 from tunepress.core.errors import InputError
 
 # what goes to the builder
@@ -89,3 +91,12 @@ def test_zero_points_in_pairs_want_an_even_number_of_blocks(
 def test_the_product_that_does_not_fit_is_named(config: dict[str, Any], named: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"32 does not fit {named} in "):
         check_model(recipe(algo_config="k_quant"), model(tmp_path, **config))
+
+
+def test_auto_is_what_fits_the_model(tmp_path: Path) -> None:
+    folder, auto = model(tmp_path), {"algo_config": "auto"}
+    assert automatic(recipe(**auto), None, folder) == "gptq"
+    assert automatic(recipe(**auto), "a reason", folder) == "k_quant_mixed"
+    assert automatic(recipe(**auto, adapters=Adapters.separate), None, folder) == "k_quant_mixed"
+    assert automatic(recipe(**auto, block_size=128), "576 is not divided by it", folder) is None  # 5 blocks, not even
+    assert automatic(recipe("int8", **auto), "a reason", folder) is None

@@ -84,8 +84,16 @@ def test_a_user_says_on_which_quantized_weights_it_was_trained(root: Path, tmp_p
     bring(root, tmp_path)
     assert Quantization.load(ADAPTER) is None
     bring(root, tmp_path, bnb_4bit_quant_type="nf4")
-    assert Quantization.load(ADAPTER) == Quantization("nf4", True, compensated=False, dtype="bfloat16")
+    assert Quantization.load(ADAPTER) == Quantization("nf4", False, compensated=False, dtype="bfloat16")
     merge.main(merge.Config(Merge(MergeBase.dequantized)))
+
+
+def test_an_adapter_of_this_project_brings_what_it_was_trained_on(root: Path, tmp_path: Path) -> None:
+    new_adapter(tmp_path, BASE, target_modules="all-linear")
+    trained_on = Quantization("fp4", True, compensated=True, dtype="float32")
+    trained_on.save(tmp_path)
+    bring(root, tmp_path)
+    assert Quantization.load(ADAPTER) == trained_on
 
 
 def test_one_of_another_base_model_is_refused_and_nothing_is_written(root: Path, tmp_path: Path) -> None:
@@ -127,6 +135,10 @@ def test_a_folder_without_an_adapter_is_refused(root: Path, tmp_path: Path) -> N
         ({"method": Method.hub, "repo_id": "a/b"}, "adapter.revision: must be set for adapter=hub"),
         ({"method": Method.hub, "repo_id": "a/b", "revision": "main"}, "adapter.revision: must be a commit (40 hex digits)"),
         ({"path": "x"}, "adapter.path: only adapter=file reads it; "),
+        (
+            {"method": Method.file, "path": "x", "bnb_4bit_use_double_quant": True},
+            "adapter.bnb_4bit_use_double_quant: needs adapter.bnb_4bit_quant_type",
+        ),
         ({"method": Method.file, "path": "x", "revision": COMMIT}, "adapter.revision: only adapter=hub reads it; "),
     ],
 )

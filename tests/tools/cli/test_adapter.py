@@ -40,7 +40,10 @@ def test_the_file_is_the_one_that_a_build_writes(project: Path, root: Path) -> N
     ("arguments", "message"),
     [
         (("first", "nowhere/a.onnx_adapter"), "nowhere: model.onnx not found; run `make repro`"),
-        (("third", "onnx/third.onnx_adapter"), "third/adapter_config.json: not found, so there is no adapter; run `make repro`"),
+        (
+            ("third", "onnx/third.onnx_adapter"),
+            "third/adapter_config.json: not found, so there is no adapter; name a folder that has one",
+        ),
     ],
 )
 def test_what_is_not_there_is_told_in_one_line(arguments: tuple[str, str], message: str, project: Path, root: Path) -> None:
