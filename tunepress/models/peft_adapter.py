@@ -58,7 +58,7 @@ def read_config(path: Path) -> LoraConfig:
         InputError: it is missing or damaged, or describes an adapter that is not supported.
     """
     if not path.exists():
-        raise InputError(f"{path}: not found, so there is no adapter; name a folder that has one")
+        raise InputError(f"{path}: not found, so there is no adapter; name its folder")
     try:
         kind = json.loads(path.read_text(encoding="utf-8"))["peft_type"]
         if kind != "LORA":

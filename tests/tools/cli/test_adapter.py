@@ -42,7 +42,7 @@ def test_the_file_is_the_one_that_a_build_writes(project: Path, root: Path) -> N
         (("first", "nowhere/a.onnx_adapter"), "nowhere: model.onnx not found; run `make repro`"),
         (
             ("third", "onnx/third.onnx_adapter"),
-            "third/adapter_config.json: not found, so there is no adapter; name a folder that has one",
+            "third/adapter_config.json: not found, so there is no adapter; name its folder",
         ),
     ],
 )
