@@ -142,7 +142,7 @@ def test_each_layer_of_a_config_has_its_window(name: str, source: Path) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("name", ["phi3", "qwen2"], indirect=True, scope="module")
+@pytest.mark.parametrize("name", ["phi3", "qwen2", "gemma3"], indirect=True, scope="module")
 def test_every_target_has_the_windows_in_its_graph_and_a_whole_cache(
     target: str, name: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,14 +155,6 @@ def test_every_target_has_the_windows_in_its_graph_and_a_whole_cache(
     assert local_windows(folder) == EXPECTED[name]
     assert "sliding_window" not in GenaiConfig.read(folder).decoder
     windows.check(onnx.load(folder / "model.onnx", load_external_data=False), GenaiConfig.read(folder), EXPECTED[name])
-
-
-@pytest.mark.parametrize("target", ["cuda_int4", "dml_fp16", "trt_rtx_bf16", "webgpu_int4"])
-@pytest.mark.parametrize("name", ["gemma3"], indirect=True, scope="module")
-def test_every_provider_has_them_without_rounding_tensor_by_tensor(target: str, name: str, source: Path, tmp_path: Path) -> None:
-    folder = built(of_conf(target), source, tmp_path / "onnx")
-    assert local_windows(folder) == EXPECTED[name]
-    assert "sliding_window" not in GenaiConfig.read(folder).decoder
 
 
 def test_a_window_that_a_llama_names_and_does_not_use_is_left_out(tmp_path: Path) -> None:
