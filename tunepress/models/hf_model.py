@@ -71,11 +71,12 @@ def load_encoder(folder: Path, eos_token_ids: Sequence[int] = ()) -> Encoder:
         InputError: the folder does not exist, or no token ends an answer.
     """
     tokenizer = load_tokenizer(folder)
-    outside = frozenset[int]()
+    ends, outside = list(eos_token_ids) or find_eos_token_ids(folder, tokenizer), frozenset[int]()
     if (folder / CONFIG_NAME).exists():  # not in onnxruntime-genai's layout
-        embeddings = load_config(folder).get_text_config().vocab_size
-        outside = frozenset(number for number in tokenizer.added_tokens_decoder if number >= embeddings)
-    return Encoder(tokenizer, list(eos_token_ids) or find_eos_token_ids(folder, tokenizer), outside)
+        fields = json.loads((folder / CONFIG_NAME).read_text(encoding="utf-8"))
+        embeddings = fields.get("vocab_size", (fields.get("text_config") or {}).get("vocab_size"))
+        outside = frozenset(number for number in tokenizer.added_tokens_decoder if embeddings and number >= embeddings)
+    return Encoder(tokenizer, ends, outside)
 
 
 def find_eos_token_ids(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Tokens:

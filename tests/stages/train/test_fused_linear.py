@@ -179,7 +179,7 @@ def test_the_adapters_files_are_pefts(tiny_phi3: Path, tmp_path: Path) -> None:
 # what it takes
 
 
-@pytest.mark.parametrize("method", [method for method in Method if method is not Method.none])
+@pytest.mark.parametrize("method", [method for method in Method if method is not Method.none and not method.brought])
 def test_only_lora_on_float_weights_is_fused(method: Method, tiny_phi3: Path, fused: list[torch.Size]) -> None:
     from tunepress.models.bnb_4bit import Quantization
 

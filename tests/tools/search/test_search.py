@@ -58,7 +58,7 @@ def written(project: Path, text: str) -> Search:
         (GOAL + "space: {tarin.bf16: [true]}\n", "did you mean train?"),
         (GOAL + "space: {build.block_size: [32, large]}\n", "space.build.block_size: Value 'large'"),
         (GOAL + "space: {build.block_size: 32}\n", "space.build.block_size: must be a list of values, or low and high"),
-        (GOAL + "space: {adapter: [lora, lorra]}\n", "space.adapter: adapter must be one of dora, loftq, lora"),
+        (GOAL + "space: {adapter: [lora, lorra]}\n", "space.adapter: adapter must be one of dora, file, hub, loftq, lora"),
         (GOAL + "space: {adapter.r: {low: 4, hihg: 8}}\n", "did you mean space.adapter.r.high?"),
         (GOAL + "space: {adapter.r: {low: 4}}\n", "space.adapter.r.high has no value"),
         (GOAL + "space: {adapter.r: {low: 8, high: 4, step: 1}}\n", "space.adapter.r: "),
