@@ -2,11 +2,23 @@
 
 import hashlib
 import json
+import os
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def client_environment(endpoint: str, folder: Path, root: Path) -> dict[str, str]:
+    """The environment of a process of this project that finds the hub at `endpoint` and has its cache in `folder`."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    return inherited | {
+        "HF_ENDPOINT": endpoint,
+        "HF_HOME": str(folder / "hf"),
+        "NO_PROXY": "127.0.0.1",
+        "PYTHONPATH": str(root),
+    }
 
 
 class Hub(ThreadingHTTPServer):

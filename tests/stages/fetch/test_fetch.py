@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 from stages.fetch.stage import NEEDED, Config, fetch
-from tests.hub import COMMIT, Hub
+from tests.hub import COMMIT, Hub, client_environment
 from tests.loopback import running
 from tests.stages.outputs import hashes
 from tests.stages.params import write_params
@@ -346,13 +346,7 @@ def run_fetch(project: Path, root: Path, endpoint: str, revision: str = COMMIT) 
     """`python -m stages.fetch` in a folder of its own, with another address for the hub."""
     chosen = base_model(Source.huggingface, repo_id="org/tiny", revision=revision)
     write_params(Config(chosen, 0), project)
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("HF_")},
-        "HF_ENDPOINT": endpoint,
-        "HF_HOME": str(project / "hf"),
-        "NO_PROXY": "127.0.0.1",
-        "PYTHONPATH": str(root),
-    }
+    environment = client_environment(endpoint, project, root)
     # the hub's client waits 23 s in all before it gives up; nobody need wait for that here
     code = "import runpy, time; time.sleep = lambda seconds: None; runpy.run_module('stages.fetch', run_name='__main__')"
     command = [sys.executable, "-c", code]

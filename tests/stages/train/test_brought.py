@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from stages.merge import stage as merge
 from stages.train import stage as train
-from tests.hub import COMMIT, Hub
+from tests.hub import COMMIT, Hub, client_environment
 from tests.loopback import running
 from tests.stages.merging import TOKENS, new_adapter
 from tests.stages.recipes import MERGE
@@ -70,8 +70,7 @@ def test_one_of_the_hub_is_downloaded_at_its_commit(root: Path, tmp_path: Path) 
         f"print(download(SimpleNamespace(repo_id='org/tiny', revision='{COMMIT}')))"
     )
     with running(Hub(tmp_path / "there")) as hub:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-        environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "NO_PROXY": "127.0.0.1", "PYTHONPATH": str(root)}
+        environment = client_environment(hub.url, tmp_path, root)
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     downloaded = Path(done.stdout.strip().splitlines()[-1])

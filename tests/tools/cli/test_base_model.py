@@ -1,7 +1,6 @@
 """make base-model: writes the commit and licence of a model of the Hub, and refuses one that no stage can handle."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.hub import COMMIT, Hub
+from tests.hub import COMMIT, Hub, client_environment
 from tests.loopback import running
 from tools.cli import base_model
 from tools.cli.base_model import Repository, write
@@ -80,8 +79,7 @@ def hub(tiny_phi3: Path) -> Iterator[Hub]:
 
 
 def run(root: Path, endpoint: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(Path.cwd() / "hf"), "NO_PROXY": "127.0.0.1", "PYTHONPATH": str(root)}
+    environment = client_environment(endpoint, Path.cwd(), root)
     code = "import runpy, time; time.sleep = lambda seconds: None; runpy.run_module('tools.cli.base_model', run_name='__main__')"
     command = [sys.executable, "-c", code, *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
