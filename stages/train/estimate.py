@@ -5,14 +5,13 @@ import os
 import time
 from dataclasses import dataclass
 
-import psutil
 import torch
 from peft import PeftModel
 
 from stages.train.trainer import joinable
 from tunepress.config.adapter import Adapter
 from tunepress.config.train import Train, interval
-from tunepress.core.cgroups import memory_left
+from tunepress.core.cgroups import free_memory
 from tunepress.core.errors import InputError
 from tunepress.text.packing import PackedSequence, token_count
 from tunepress.text.tokenizer import IGNORE_INDEX
@@ -54,6 +53,7 @@ class Plan:
         processes: number of processes on all machines.
         operations: number of additions and multiplications in all steps and validations.
         split_examples: whether the examples of a sequence are computed one at a time.
+        casts: whether the base model's linear layers stay in 16 bits and are cast to float32 for each product.
         needed: estimated peak memory in bytes of all processes that share a device of this machine.
     """
 
@@ -70,6 +70,7 @@ class Plan:
     processes: int
     operations: int
     split_examples: bool
+    casts: bool
     needed: int
 
     @classmethod
@@ -81,6 +82,7 @@ class Plan:
         adapter: Adapter,
         train: Train,
         sharing: int,
+        in_sixteen_bits: bool,
     ) -> "Plan":
         """Plans a training.
 
@@ -91,6 +93,7 @@ class Plan:
             adapter: the section adapter.
             train: the section train.
             sharing: number of processes that share the memory of a device.
+            in_sixteen_bits: whether the files of the base model have 16 bits.
         """
         trainable, parameters = model.get_nb_trainable_parameters()
         world = int(os.environ.get("WORLD_SIZE", train.num_processes * int(os.environ.get("PET_NNODES", "1"))))
@@ -100,7 +103,11 @@ class Plan:
         batches = math.ceil(len(sequences) / (batch * world))
         steps_an_epoch = math.ceil(batches / train.gradient_accumulation_steps)
         steps = train.max_steps if train.max_steps > 0 else math.ceil(train.num_train_epochs * steps_an_epoch)
-        needed = estimated_bytes(model, train, adapter.method.quantized, sum(lengths[:batch]), sum(labels[:batch]))
+        largest = sum(lengths[:batch]), sum(labels[:batch])
+        needed = estimated_bytes(model, train, adapter.method.quantized, *largest)
+        casts = in_sixteen_bits and needed > available_bytes() and can_cast(adapter, train)
+        if casts:
+            needed = estimated_bytes(model, train, adapter.method.quantized, *largest, casts=True)
         a_step = batch * world * train.gradient_accumulation_steps
         validations = validation_count(train, steps, steps_an_epoch) if validated else 0
         scored = sum(map(token_count, validated))
@@ -120,6 +127,7 @@ class Plan:
             processes=world,
             operations=2 * parameters * work,
             split_examples=not joinable(model.get_base_model()),
+            casts=casts,
             needed=needed * sharing,
         )
 
@@ -152,6 +160,8 @@ class Plan:
             f"{self.sequences} sequences of {self.tokens:,} tokens an epoch",
             f"{self.steps} steps of {self.sequences_a_step}",
         ]
+        if self.casts:
+            parts.append("the base model in 16 bits, to save memory (with the same result)")
         if self.split_examples:
             parts.append("one example at a time (in one row they would affect each other in this architecture)")
         if self.validations:
@@ -203,7 +213,14 @@ def label_count(sequence: PackedSequence) -> int:
     return sum(label != IGNORE_INDEX for example in sequence for label in example["labels"])
 
 
-def estimated_bytes(model: PeftModel, train: Train, quantized: bool, tokens: int, labels: int) -> int:
+def can_cast(adapter: Adapter, train: Train) -> bool:
+    """Whether a base model can stay in 16 bits: in one process on a CPU, which does not read its weights."""
+    plain = not (adapter.method.quantized or adapter.method.use_dora) and adapter.init_lora_weights in (True, "gaussian")
+    one_process = train.num_processes == 1 and not train.fsdp and "WORLD_SIZE" not in os.environ
+    return plain and one_process and not (train.bf16 or train.torch_compile or torch.cuda.is_available())
+
+
+def estimated_bytes(model: PeftModel, train: Train, quantized: bool, tokens: int, labels: int, *, casts: bool = False) -> int:
     """Estimates the peak memory of one process in bytes, to about a third.
 
     Args:
@@ -212,12 +229,14 @@ def estimated_bytes(model: PeftModel, train: Train, quantized: bool, tokens: int
         quantized: whether the base model is loaded in 4 bits.
         tokens: number of tokens of the largest batch.
         labels: number of labels of the largest batch.
+        casts: whether the base model's linear layers are in 16 bits.
     """
     width = 2 if train.bf16 else 4
+    in_linear = FOUR_BITS if quantized else 2 if casts else width
     linear = {id(m.weight) for m in frozen_linear(model)}
-    frozen = sum(
-        p.numel() * (FOUR_BITS if quantized and id(p) in linear else width) for p in model.parameters() if not p.requires_grad
-    )
+    frozen = sum(p.numel() * (in_linear if id(p) in linear else width) for p in model.parameters() if not p.requires_grad)
+    if casts:
+        frozen += width * max(layer.weight.numel() for layer in frozen_linear(model))
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     moments = OPTIMIZER_BYTES.get(train.optim, MOMENTS_8BIT if "8bit" in train.optim else MOMENTS)
     layers = frozen_linear(model)
@@ -254,12 +273,7 @@ def available_bytes() -> int:
     """Free memory of the device that trains, in bytes."""
     if torch.cuda.is_available():
         return int(torch.cuda.mem_get_info()[0])
-    return host_bytes()
-
-
-def host_bytes() -> int:
-    """Free memory of this machine or container, in bytes."""
-    return min(int(psutil.virtual_memory().available), memory_left())
+    return free_memory()
 
 
 def peak_gpu_bytes() -> int:

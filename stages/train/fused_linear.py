@@ -4,12 +4,14 @@ peft computes `base(x) + B(A(x)) * scale` in separate operations, which read and
 twice, forward and backward. Here both products accumulate in one output, and so do their gradients.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from peft.tuners.lora import Linear
 from torch.autograd.function import once_differentiable
 
+from tunepress.models.layerwise_casting import CastingLinear
 from tunepress.models.threads import limited_threads
 
 
@@ -23,7 +25,8 @@ class FusedLinear(Linear):
         a, b = self.lora_A[name].weight.to(dtype), self.lora_B[name].weight.to(dtype)
         x, dropout = x.to(dtype), self.lora_dropout[name]
         dropped = dropout(x) if dropout.training and isinstance(dropout, torch.nn.Dropout) else None
-        return _LinearWithLora.apply(x, base.weight, base.bias, a, b, self.scaling[name], dropped)
+        cast = base.float_weight if isinstance(base, CastingLinear) else None
+        return _LinearWithLora.apply(x, base.weight, base.bias, a, b, self.scaling[name], dropped, cast)
 
     def _can_fuse(self, name: str, x: torch.Tensor) -> bool:
         """Whether the layer is a frozen product with plain LoRA, all in one floating-point type."""
@@ -32,8 +35,9 @@ class FusedLinear(Linear):
         base, a, b = self.base_layer, self.lora_A[name], self.lora_B[name]
         frozen = not any(parameter.requires_grad for parameter in base.parameters())
         dropout = type(self.lora_dropout[name]) in (torch.nn.Identity, torch.nn.Dropout)
-        plain = type(base) is torch.nn.Linear and b.bias is None and dropout
-        one_type = base.weight.dtype == compute_dtype(x) and (autocast(x) or a.weight.dtype == x.dtype)
+        plain = type(base) in (torch.nn.Linear, CastingLinear) and b.bias is None and dropout
+        dtype = torch.float32 if isinstance(base, CastingLinear) else base.weight.dtype
+        one_type = dtype == compute_dtype(x) and (autocast(x) or a.weight.dtype == x.dtype)
         return frozen and plain and one_type and not torch.compiler.is_compiling()  # torch.compile fuses them itself
 
 
@@ -58,16 +62,20 @@ class _LinearWithLora(torch.autograd.Function):
         b: torch.Tensor,
         scale: float,
         dropped: torch.Tensor | None = None,
+        cast: Callable[[], torch.Tensor] | None = None,
     ) -> torch.Tensor:
-        """The output [..., out] of x [..., in], weight [out, in], bias [out], a [r, in], b [out, r] and dropped [..., in]."""
+        """The output [..., out] of x [..., in], weight [out, in], bias [out], a [r, in], b [out, r] and dropped [..., in].
+
+        If `weight` is not in the type of x, `cast` returns it in that type.
+        """
         rows = x.reshape(-1, x.shape[-1])
         learned = x if dropped is None else dropped
         with limited_threads(len(rows), len(a)):
             thin = (learned.reshape(rows.shape) @ a.t()).mul_(scale)
         with limited_threads(len(rows), len(weight)):
-            out = torch.nn.functional.linear(rows, weight, bias).addmm_(thin, b.t())
+            out = torch.nn.functional.linear(rows, cast() if cast else weight, bias).addmm_(thin, b.t())
         ctx.save_for_backward(learned, weight, a, b, thin)
-        ctx.scale, ctx.drops = scale, dropped is not None
+        ctx.scale, ctx.drops, ctx.cast = scale, dropped is not None, cast
         return out.view(*x.shape[:-1], weight.shape[0])
 
     @staticmethod
@@ -82,7 +90,7 @@ class _LinearWithLora(torch.autograd.Function):
             grad_thin = (grad @ b).mul_(ctx.scale)
         with limited_threads(rows, features):
             if ctx.needs_input_grad[0]:
-                grad_x = grad @ weight
+                grad_x = grad @ (ctx.cast() if ctx.cast else weight)
                 if ctx.drops:
                     grad_dropped = (grad_thin @ a).view_as(learned)
                 else:
@@ -92,4 +100,4 @@ class _LinearWithLora(torch.autograd.Function):
             grad_a = grad_thin.t() @ learned.reshape(-1, features) if ctx.needs_input_grad[3] else None
         with limited_threads(r, grad.shape[-1]):
             grad_b = (thin.t() @ grad).t() if ctx.needs_input_grad[4] else None  # this way round a CPU is faster
-        return grad_x, None, None, grad_a, grad_b, None, grad_dropped
+        return grad_x, None, None, grad_a, grad_b, None, grad_dropped, None

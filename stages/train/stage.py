@@ -42,6 +42,7 @@ from tunepress.core.files import atomic_output, read_jsonl, size_mb, write_json
 from tunepress.core.paths import ADAPTER, BASE, LOSS_CURVES, METRICS, PREPARED
 from tunepress.models.bnb_4bit import Quantization
 from tunepress.models.hf_model import check, empty_model, load_encoder, load_model
+from tunepress.models.layerwise_casting import in_sixteen_bits, load_in_float32
 from tunepress.models.threads import DeterministicThreads, FreeCoresCallback
 from tunepress.text.packing import Corpus, PackedSequence, group_by_sequence, token_count
 from tunepress.text.prompt import Prompt
@@ -78,7 +79,7 @@ def main(cfg: Config) -> str:
     with ExitStack() as stack:
         folder = stack.enter_context(checkpoint_folder(checkpoint_key(cfg, [BASE, PREPARED / "prompt.json", *prepared_files()])))
         arguments = training_arguments(cfg.train, cfg.seed, folder, bool(examples["validation"]), plan.steps)
-        model = adapters.with_adapter(load_base(cfg), cfg.adapter, cfg.seed, BASE)
+        model = adapters.with_adapter(load_base(cfg, casts=plan.casts), cfg.adapter, cfg.seed, BASE)
         initial = keep_initial(model, cfg.adapter, Path(stack.enter_context(TemporaryDirectory())))
         trainer = make_trainer(model, examples, cfg.train, arguments, plan)
         trainer.train(resume_from_checkpoint=last_checkpoint(folder))
@@ -129,19 +130,22 @@ def read_examples(train: Train) -> dict[str, list[PackedSequence]]:
 def make_plan(cfg: Config, learned: list[PackedSequence], validated: list[PackedSequence] | None = None) -> Plan:
     """Plans the training; processes on a CPU share its memory, on GPUs each has its own."""
     sharing = 1 if torch.cuda.is_available() else cfg.train.num_processes
-    return Plan.of(adapters.outline(BASE, cfg.adapter), learned, validated or [], cfg.adapter, cfg.train, sharing)
+    outline = adapters.outline(BASE, cfg.adapter)
+    return Plan.of(outline, learned, validated or [], cfg.adapter, cfg.train, sharing, in_sixteen_bits(BASE))
 
 
-def load_base(cfg: Config) -> PreTrainedModel:
-    """Loads the base model, in 4 bits if the adapter's method needs it, with an attention for joined examples."""
+def load_base(cfg: Config, *, casts: bool = False) -> PreTrainedModel:
+    """Loads the base model with an attention for joined rows, in 4 bits if the adapter's method needs it, or in 16."""
     dtype = torch.bfloat16 if cfg.train.bf16 else torch.float32
     quantization = Quantization.of(cfg.adapter, cfg.train.bf16)
-    options: dict[str, Any] = {"attn_implementation": attention_of(empty_model(BASE), cfg.train), "dtype": dtype}
+    options: dict[str, Any] = {"attn_implementation": attention_of(empty_model(BASE), cfg.train)}
     if quantization:
         compute = cfg.adapter.bnb_4bit_compute_dtype
         options["quantization_config"] = quantization.config(getattr(torch, compute) if compute else dtype)
     try:
-        return load_model(BASE, **options)
+        if quantization or cfg.train.bf16 or torch.cuda.is_available():
+            return load_model(BASE, dtype=dtype, **options)
+        return load_in_float32(BASE, casts=casts, **options)
     except ValueError as error:  # from transformers, for Gemma 2, whose attention is capped
         if "attention implementation" not in str(error):
             raise

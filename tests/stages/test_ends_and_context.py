@@ -86,11 +86,18 @@ def measured(*candidates: str) -> dict[str, dict[str, Any]]:
 END, OTHER = 256, 259  # <|endoftext|> and <|end|> of the tiny model
 ROWS = [{"q": f"Is {number} even?", "a": "yes, it is" if number % 2 == 0 else "no"} for number in range(12)]
 MODELS: dict[str, tuple[Files, list[int]]] = {
-    "another in the tokenizer": (
-        {"generation_config.json": {"eos_token_id": [END]}, "tokenizer_config.json": {"eos_token": "<|end|>"}},
-        [END],
+    "the second of a list in the tokenizer": (
+        {"generation_config.json": {"eos_token_id": [END, OTHER]}, "tokenizer_config.json": {"eos_token": "<|end|>"}},
+        [END, OTHER],
     ),
-    "config.json with a number": ({"generation_config.json": None, "config.json": {"eos_token_id": OTHER}}, [OTHER]),
+    "config.json with a number": (
+        {
+            "generation_config.json": None,
+            "config.json": {"eos_token_id": OTHER},
+            "tokenizer_config.json": {"eos_token": "<|end|>"},
+        },
+        [OTHER],
+    ),
     "config.json with a list": ({"generation_config.json": None, "config.json": {"eos_token_id": [OTHER, END]}}, [OTHER, END]),
     "the tokenizer alone": (
         {
@@ -101,7 +108,11 @@ MODELS: dict[str, tuple[Files, list[int]]] = {
         [OTHER],
     ),
     "a generation_config.json without it": (
-        {"generation_config.json": {"eos_token_id": None}, "config.json": {"eos_token_id": OTHER}},
+        {
+            "generation_config.json": {"eos_token_id": None},
+            "config.json": {"eos_token_id": OTHER},
+            "tokenizer_config.json": {"eos_token": "<|end|>"},
+        },
         [OTHER],
     ),
 }

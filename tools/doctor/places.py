@@ -53,7 +53,7 @@ def findings(recipe: Recipe) -> Iterator[Finding]:
 
 
 def base(folder: Path, source_max_len: int) -> Finding:
-    """The base model's files, as `prepare` reads them."""
+    """The base model's files, as fetch and prepare check them."""
     from stages.fetch.checks import check_usable  # torch and transformers: seconds
     from tunepress.models.hf_model import check_base_context, load_encoder
 
@@ -63,7 +63,7 @@ def base(folder: Path, source_max_len: int) -> Finding:
         check_base_context(folder, source_max_len)
         encoder = load_encoder(folder)
     except InputError as problem:
-        return error(subject, str(problem), "prepare would raise the same error")
+        return error(subject, str(problem), "fetch or prepare would raise the same error")
     ends = zip(encoder.eos_token_ids, encoder.tokenizer.convert_ids_to_tokens(encoder.eos_token_ids), strict=True)
     return ok(subject, ", ".join(f"{token} ({number})" for number, token in ends))
 

@@ -9,6 +9,7 @@ from tools.doctor.dvc_project import cache_folder
 from tools.doctor.finding import Finding, error, ok, warning
 from tools.doctor.recipe import Recipe, outline_of
 from tunepress.config.base_model import Source
+from tunepress.core.cgroups import free_memory
 from tunepress.core.errors import InputError
 from tunepress.core.files import size_mb
 from tunepress.core.paths import BASE, MERGED, ONNX
@@ -67,7 +68,13 @@ def disk_usage(recipe: Recipe, model: "PeftModel") -> dict[Path, float]:
 def base_bytes(recipe: Recipe, model: "PeftModel") -> float:
     if recipe.base_fetched:
         return size_mb(BASE) * 1e6
-    return base_parameters(model) * (2 if "16" in str(model.config.dtype) else 4)
+    return base_parameters(model) * (2 if is_in_sixteen_bits(recipe, model) else 4)
+
+
+def is_in_sixteen_bits(recipe: Recipe, model: "PeftModel") -> bool:
+    from tunepress.models.layerwise_casting import in_sixteen_bits
+
+    return in_sixteen_bits(BASE) if recipe.base_fetched else "16" in str(model.config.dtype)
 
 
 def base_parameters(model: "PeftModel") -> int:
@@ -108,16 +115,20 @@ def training_memory(recipe: Recipe, model: "PeftModel") -> Finding:
     """The minimum of training, with rows of one token, and the maximum, with rows as long as the recipe allows."""
     import torch
 
-    from stages.train.estimate import available_bytes, estimated_bytes
+    from stages.train.estimate import available_bytes, can_cast, estimated_bytes
 
-    train, quantized = recipe.params.train, recipe.params.adapter.method.quantized
+    train, adapter, available = recipe.params.train, recipe.params.adapter, available_bytes()
     sharing = 1 if torch.cuda.is_available() else train.num_processes
     batch = train.per_device_train_batch_size
-    least, most = (
-        sharing * estimated_bytes(model, train, quantized, batch * length, batch * length)
-        for length in (1, recipe.params.data.source_max_len)
-    )
-    available = available_bytes()
+
+    def needed(casts: bool) -> list[int]:
+        lengths = (batch, batch * recipe.params.data.source_max_len)
+        quantized = adapter.method.quantized
+        return [sharing * estimated_bytes(model, train, quantized, length, length, casts=casts) for length in lengths]
+
+    least, most = needed(casts=False)
+    if most > available and can_cast(adapter, train) and is_in_sixteen_bits(recipe, model):
+        least, most = needed(casts=True)
     detail = f"{available / GB:.1f} GB free, {least / GB:.1f} to {most / GB:.1f} GB needed, depending on the length of the rows"
     cure = "adapter=qlora, train.gradient_checkpointing=true, a smaller batch or source_max_len; train reports what the rows need"
     if least > available and train.check_memory:
@@ -127,13 +138,13 @@ def training_memory(recipe: Recipe, model: "PeftModel") -> Finding:
 
 def host_memory(recipe: Recipe, model: "PeftModel") -> Finding:
     """The memory of build, and of evaluate, which loads the merged model."""
-    from stages.train.estimate import RUNTIME, host_bytes
+    from stages.train.estimate import RUNTIME
 
     chosen = recipe.params.build
     tensorwise = chosen.precision in ("int4", "int8") and not chosen.extra_options.get("use_qdq")
     build = base_parameters(model) * (TENSORWISE_BYTES if tensorwise else BUILDER_BYTES)
     needed = RUNTIME + max(build, base_bytes(recipe, model))
-    available = host_bytes()
+    available = free_memory()
     detail = f"{available / GB:.1f} GB free, {needed / GB:.1f} GB needed"
     subject = "memory to build"
     return ok(subject, detail) if needed < available else warning(subject, detail, "close other programs, or add swap or memory")

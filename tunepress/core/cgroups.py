@@ -1,10 +1,13 @@
-"""Control groups (Linux, v1 and v2): the memory and the CPU time that a container leaves to this process.
+"""The memory and the CPU time that the machine and its control groups (Linux, v1 and v2) leave to this process.
 
-psutil 7.2 reports only the machine's values. Any group above the process's own may have a limit, so all of them are read.
+psutil 7.2 does not read the groups, which are a container's limits. Any group above the process's own may have a limit, so all
+of them are read.
 """
 
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+
+import psutil
 
 PROCESS = Path("/proc/self")
 UNLIMITED = 1 << 62  # v1 writes 2^63 rounded down to a page
@@ -16,6 +19,11 @@ MEMORY = (
     ("memory.max", "memory.current", ("inactive_file", "active_file", "slab_reclaimable")),
     ("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")),
 )
+
+
+def free_memory() -> int:
+    """Bytes that this process can still allocate."""
+    return min(int(psutil.virtual_memory().available), memory_left())
 
 
 def memory_left(process: Path = PROCESS) -> int:

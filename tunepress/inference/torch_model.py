@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, DynamicCache
 from tunepress.core.cpu import FreeCores, available_cores
 from tunepress.inference.scoring import CHUNK, Logits, Requests
 from tunepress.models.hf_model import check, context_length, load_config, load_encoder, load_model
+from tunepress.models.layerwise_casting import fits_in_float32, in_sixteen_bits, load_in_float32
 from tunepress.models.threads import DeterministicThreads
 from tunepress.text.tokenizer import Tokens, max_answer_length
 
@@ -41,9 +42,11 @@ class TorchModel:
         self.encoder = load_encoder(folder, eos_token_ids)
         with torch.device("meta"):  # transformers imports an architecture at its first use, which load_seconds excludes
             AutoModelForCausalLM.from_config(load_config(folder))
+        casts = in_sixteen_bits(folder) and not fits_in_float32(folder)
         start = time.perf_counter()
-        self.model = load_model(folder).eval()
-        self.model.to("cuda" if torch.cuda.is_available() else "cpu")
+        # in 16 bits on a GPU, if the files are; on a CPU such arithmetic is emulated
+        self.model = load_model(folder).cuda() if torch.cuda.is_available() else load_in_float32(folder, casts=casts)
+        self.model.eval()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.load_seconds = time.perf_counter() - start

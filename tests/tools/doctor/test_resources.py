@@ -25,7 +25,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Set:
         monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=disk * GB))
         monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=int(memory * GB)))
         monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-        monkeypatch.setattr("stages.train.estimate.memory_left", lambda: 1 << 62)
+        monkeypatch.setattr("tunepress.core.cgroups.memory_left", lambda: 1 << 62)
 
     return set_free
 
@@ -48,6 +48,9 @@ def test_the_default_fits_a_laptop_and_phi3_mini_does_not(read: Read, machine: S
     assert phi3["disk"].state is State.error
     assert "needed" in phi3["disk"].detail
     assert phi3["memory to train"].state is State.warning  # rows of 2,048 tokens do not fit, short ones do
+    in_float32 = findings(read("+experiment=olive_example", "train.bf16=false"))["memory to train"]
+    assert in_float32.state is State.warning  # on a CPU the base model stays in 16 bits
+    assert findings(read("+experiment=olive_example", "train.bf16=false", "adapter=dora"))["memory to train"].state is State.error
 
 
 def test_phi3_mini_in_bfloat16_is_counted_once_in_the_hubs_cache_and_twice_here(read: Read) -> None:

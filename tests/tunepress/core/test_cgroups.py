@@ -9,7 +9,7 @@ import pytest
 
 from stages.train import estimate
 from tunepress.core import cgroups, cpu
-from tunepress.core.cgroups import UNLIMITED, cpu_share, memory_left
+from tunepress.core.cgroups import UNLIMITED, cpu_share, free_memory, memory_left
 
 GB = 10**9
 
@@ -129,10 +129,10 @@ def test_what_is_free_ends_at_the_container_or_the_machine(
 ) -> None:
     host.belong("0::/")
     limit_v2(host.mount("cgroup2", ""), 3 * GB, 1 * GB)
-    monkeypatch.setattr(estimate, "memory_left", lambda: memory_left(host.process))
+    monkeypatch.setattr(cgroups, "memory_left", lambda: memory_left(host.process))
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=free))
     monkeypatch.setattr(estimate.torch.cuda, "is_available", lambda: False)
-    assert estimate.available_bytes() == estimate.host_bytes() == available
+    assert estimate.available_bytes() == free_memory() == available
 
 
 # CPUs

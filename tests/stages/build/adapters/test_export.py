@@ -23,7 +23,7 @@ from tests.conftest import ROOT
 from tests.stages.merging import disturbed_model
 from tests.stages.random_adapter import write_random_adapter
 from tests.stages.recipes import recipe
-from tests.tunepress.models.test_architectures import SHAPE, TWINS
+from tests.tunepress.models.twins import SHAPE, TWINS
 from tunepress.core.errors import InputError
 from tunepress.models.hf_model import load_model
 from tunepress.models.random_model import write_random_model

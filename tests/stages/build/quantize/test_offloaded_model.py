@@ -13,8 +13,8 @@ from stages.build.quantize.layers import round_to_nearest
 from stages.build.quantize.offloaded_model import OffloadedModel, drop_neutral_zero_points
 from stages.build.quantize.recipe import WeightRecipe
 from tests.stages.merging import disturbed_model
-from tests.tunepress.models.test_architectures import SHAPE as TWIN
-from tests.tunepress.models.test_architectures import TWINS
+from tests.tunepress.models.twins import SHAPE as TWIN
+from tests.tunepress.models.twins import TWINS
 
 SHAPE = TWIN | {"num_hidden_layers": 4}  # two of them stay in 4 bits under k_quant_mixed
 MODELS: dict[str, dict[str, Any]] = TWINS | {
