@@ -1,5 +1,6 @@
 """Models that benchmarks make: random weights in a real shape, with an adapter, and a configuration to build them."""
 
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ Shapes = dict[str, tuple[int, ...]]
 class Shape:
     """A model and the rows that it is trained on."""
 
-    config: dict[str, Any]  # fields of transformers' Phi3Config
+    config: dict[str, Any]  # fields of transformers' config, with model_type
     model_bytes: int  # in bfloat16
     tokens: int  # of a packed sequence
     shortest: int  # tokens of the shortest row
@@ -29,9 +30,11 @@ class Shape:
     matrix: int  # rows and columns of the product that the GPU's rate is measured with
 
 
+LARGE: dict[str, Any] = {"tokens": 2048, "shortest": 40, "median": 180, "longest": 600, "rank": 64, "matrix": 8192}
 SHAPES = {
     "phi3-mini": Shape(
         {
+            "model_type": "phi3",
             "hidden_size": 3072,
             "intermediate_size": 8192,
             "num_hidden_layers": 32,
@@ -44,15 +47,52 @@ SHAPES = {
             "sliding_window": 2047,
         },
         model_bytes=7_642_000_000,
-        tokens=2048,
-        shortest=40,
-        median=180,
-        longest=600,
-        rank=64,
-        matrix=8192,
+        **LARGE,
+    ),
+    "qwen3-4b": Shape(
+        {
+            "model_type": "qwen3",
+            "hidden_size": 2560,
+            "intermediate_size": 9728,
+            "num_hidden_layers": 36,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+            "vocab_size": 151936,
+            "max_position_embeddings": 40960,
+            "rope_theta": 1000000.0,
+            "tie_word_embeddings": True,
+        },
+        model_bytes=8_045_000_000,
+        **LARGE,
+    ),
+    "llama3.2-3b": Shape(
+        {
+            "model_type": "llama",
+            "hidden_size": 3072,
+            "intermediate_size": 8192,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 24,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+            "vocab_size": 128256,
+            "max_position_embeddings": 131072,
+            "rope_parameters": {
+                "rope_type": "llama3",
+                "factor": 32.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 8192,
+                "rope_theta": 500000.0,
+            },
+            "tie_word_embeddings": True,
+        },
+        model_bytes=6_426_000_000,
+        **LARGE,
     ),
     "tiny": Shape(
         {
+            "model_type": "phi3",
             "hidden_size": 64,
             "intermediate_size": 128,
             "num_hidden_layers": 2,
@@ -100,25 +140,49 @@ def base_and_adapter(shape: str) -> dict[str, Any]:
     return {"parameters": parameters, "files": files, "r": rank}
 
 
-def random_model(config: dict[str, Any], folder: Path) -> tuple[Any, int]:
-    """Writes a Phi-3 with random bfloat16 weights, file by file.
+def random_model(config: dict[str, Any], folder: Path, tokenizer: Path | None = None) -> tuple[Any, int]:
+    """Writes a model with random bfloat16 weights, file by file.
+
+    Args:
+        config: fields of its configuration, with model_type.
+        folder: where it is written.
+        tokenizer: a model folder whose tokenizer it has, without the tokens for which its vocabulary is too small; by default
+            its tokens are bytes.
 
     Returns:
         The model without its weights, and the number of files.
     """
     from accelerate import init_empty_weights
-    from transformers import AutoModelForCausalLM, Phi3Config
+    from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
+    from tunepress.models.hf_model import load_tokenizer
     from tunepress.models.random_model import byte_tokenizer
 
+    chosen = limit_vocabulary(load_tokenizer(tokenizer), config["vocab_size"]) if tokenizer else byte_tokenizer()
+    end = chosen.eos_token_id
+    special = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end}
     with init_empty_weights():
-        model = AutoModelForCausalLM.from_config(Phi3Config(**config, dtype="bfloat16", pad_token_id=0))
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config, **special, dtype="bfloat16"))
+    model.tie_weights()
     folder.mkdir(parents=True, exist_ok=True)
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(folder)
-    model.generation_config.save_pretrained(folder)
-    byte_tokenizer().save_pretrained(folder)
-    return model, write_weights(shapes_of(model.state_dict()), folder)
+    GenerationConfig(**special).save_pretrained(folder)
+    chosen.save_pretrained(folder)
+    return model, write_weights(shapes_of(dict(model.named_parameters())), folder)
+
+
+def limit_vocabulary(tokenizer: Any, size: int) -> Any:
+    """The tokenizer without the tokens from `size` on, which are the last merges of byte pair encoding."""
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    vocabulary = {token: number for token, number in state["model"]["vocab"].items() if number < size}
+    merges = [pair for pair in state["model"]["merges"] if "".join(pair) in vocabulary]
+    state["model"] |= {"vocab": vocabulary, "merges": merges}
+    limited, template = Tokenizer.from_str(json.dumps(state)), tokenizer.chat_template
+    return PreTrainedTokenizerFast(tokenizer_object=limited, eos_token=tokenizer.eos_token, chat_template=template)
 
 
 def shapes_of(tensors: dict[str, Any]) -> Shapes:

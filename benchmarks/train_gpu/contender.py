@@ -106,7 +106,7 @@ def device(shape: str) -> dict[str, Any]:
     """Writes a random model to models/base, in the precision that it is trained in, and measures the device."""
     on_gpu = torch.cuda.is_available()
     dtype = torch.bfloat16 if on_gpu else torch.float32
-    config = AutoConfig.for_model("phi3", **SHAPES[shape].config, pad_token_id=PAD, bos_token_id=PAD, eos_token_id=PAD)
+    config = AutoConfig.for_model(**SHAPES[shape].config, pad_token_id=PAD, bos_token_id=PAD, eos_token_id=PAD)
     set_seed(0)
     with torch.device("cuda" if on_gpu else "cpu"):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)

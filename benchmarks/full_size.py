@@ -1,0 +1,104 @@
+"""Runs every stage on a model of full size, and measures the time and the peak memory of each.
+
+    python -m benchmarks.full_size                              # about an hour on two cores, 30 GB of disk below TMPDIR
+    python -m benchmarks.full_size --shape qwen3-4b --output benchmarks/results/full_size_qwen3_4b.json
+    python -m benchmarks.full_size --shape tiny                 # to see that it works
+
+The model has random weights in bfloat16 in a real shape, and the tokenizer of models/base, which `make repro` makes. The recipe
+is an experiment of conf/experiment/ in float32, by default Olive's example: LoRA of r=64 on two layers, ten steps of four rows.
+Its rows are the project's own, 8 of them for the evaluation. gptq takes as many rows as always. The speed of the models is
+measured with few tokens, because nothing is learned here from more. A stage is a process of its own, as for `dvc repro`.
+"""
+
+import re
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, RenderableType
+
+from benchmarks.harness import Benchmark, check_disk, gigabytes, main, table
+from benchmarks.models import SHAPES, add_shape
+from benchmarks.processes import Figures, call, environment, make_repository, run, workspace
+from tools.cli.params import compose
+from tunepress.core.params import PARAMS
+
+STAGES = (
+    *("fetch", "prepare", "train", "merge", "build", "evaluate base", "evaluate merged", "evaluate onnx", "compare"),
+    *("benchmark merged", "benchmark onnx", "report", "gate"),
+)
+FOLDERS = 3.5  # models on the disk at once: the source, base, merged, and the int4 model
+SMALL = (
+    *("data.max_samples=48", "data.max_validation_samples=8", "data.max_test_samples=8"),
+    *("benchmark.prompt_tokens=64", "benchmark.new_tokens=8", "benchmark.batch_sizes=[1]", "benchmark.repetitions=2"),
+    *("gate.max_drop=null", "gate.min_gain=null", "gate.max_invalid_rate=null"),  # a random model passes none
+)
+
+
+def add_options(parser: ArgumentParser) -> None:
+    add_shape(parser)
+    parser.add_argument("--experiment", default="olive_example", help="of conf/experiment/ (default: %(default)s)")
+
+
+def measure(options: Namespace, scratch: Path, console: Console) -> Figures:
+    """Makes the model and runs the stages."""
+    check_disk(scratch, FOLDERS * SHAPES[options.shape].model_bytes)
+    variables = environment(scratch, kernels=True) | {"PYTHONWARNINGS": "ignore"}
+    workspace(scratch, "conf", "data/raw", "dvc.yaml", "requirements", "models/base")
+    make_repository(scratch, variables)
+    with console.status("making the model"):
+        made, _ = call("benchmarks.full_size:make_model", scratch, kernels=True, shape=options.shape)
+    (scratch / "models/base").unlink()
+    model = (f"+experiment={options.experiment}", "base_model=folder", "base_model.path=source", "train.bf16=false")
+    (scratch / PARAMS).write_text(compose([*model, *fitting(options), *SMALL]), encoding="utf-8")
+    stages, planned = {}, None
+    for name in STAGES:
+        with console.status(name):
+            stage, *candidate = name.split()
+            stages[name] = run(name, scratch, variables, "python", "-m", f"stages.{stage}", *candidate).figures()
+        if plan := re.search(r"about ([\d.]+) of [\d.]+ GB free memory", (scratch / "output.log").read_text(errors="replace")):
+            planned = float(plan[1])
+    return {"shape": options.shape, "experiment": options.experiment, **made, "planned_gb": planned, "stages": stages}
+
+
+def fitting(options: Namespace) -> list[str]:
+    """The experiment's values that a model of another shape than Phi-3-mini's cannot have."""
+    if options.shape == "tiny":  # its context is short
+        return ["data.source_max_len=256"]
+    if SHAPES[options.shape].config["model_type"] != "phi3":  # which has queries, keys and values in one layer
+        return ["adapter.target_modules=[o_proj,q_proj,k_proj,v_proj]"]
+    return []
+
+
+def make_model(shape: str) -> dict[str, Any]:
+    """Writes the model to the folder `source`. Runs in a process of its own."""
+    from benchmarks.models import random_model
+    from tunepress.core.paths import BASE
+
+    model, files = random_model(SHAPES[shape].config, Path("source"), tokenizer=BASE)
+    return {"parameters": model.num_parameters(), "files": files}
+
+
+def report(measured: Figures, options: Namespace) -> Iterator[RenderableType]:
+    """One line for each stage."""
+    rows = [
+        (name, f"{figures['process_seconds']:.0f} s", gigabytes(figures["peak_memory_mb"]))
+        for name, figures in measured["stages"].items()
+    ]
+    title = f"{measured['parameters'] / 1e6:,.0f} M parameters, {measured['experiment']}"
+    yield table(title, ("stage", "time", "peak memory"), rows)
+    yield f"train had planned {measured['planned_gb']:.1f} GB"
+
+
+BENCHMARK = Benchmark(
+    "full_size",
+    __doc__,
+    ("torch", "transformers", "peft", "onnxruntime", "onnxruntime-genai"),
+    measure,
+    report,
+    add_options=add_options,
+)
+
+if __name__ == "__main__":
+    main(BENCHMARK)
