@@ -4,15 +4,18 @@
     python -m benchmarks.full_size --shape qwen3-4b --output benchmarks/results/full_size_qwen3_4b.json
     python -m benchmarks.full_size --shape tiny                 # to see that it works
 
-The model has random weights in bfloat16 in a real shape, and the tokenizer of models/base, which `make repro` makes. The recipe
+The model has random weights in bfloat16 in a real shape, and the tokenizer of models/base, which `make repro` makes (without the
+last tokens where its vocabulary is smaller). The recipe
 is an experiment of conf/experiment/ in float32, by default Olive's example: LoRA of r=64 on two layers, ten steps of four rows.
 Its rows are the project's own, 8 of them for the evaluation. gptq takes as many rows as always. The speed of the models is
 measured with few tokens, because nothing is learned here from more. A stage is a process of its own, as for `dvc repro`.
 """
 
 import re
+import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +23,26 @@ from rich.console import Console, RenderableType
 
 from benchmarks.harness import Benchmark, check_disk, gigabytes, main, table
 from benchmarks.models import SHAPES, add_shape
-from benchmarks.processes import Figures, call, environment, make_repository, run, workspace
+from benchmarks.processes import ROOT, Figures, call, environment, make_repository, run, workspace
 from tools.cli.params import compose
+from tunepress.core.errors import InputError
 from tunepress.core.params import PARAMS
+from tunepress.core.paths import BASE
 
 STAGES = (
-    *("fetch", "prepare", "train", "merge", "build", "evaluate base", "evaluate merged", "evaluate onnx", "compare"),
+    *("fetch", "prepare", "train", "merge", "build", "evaluate base", "evaluate merged", "evaluate onnx", "compare", "baselines"),
     *("benchmark merged", "benchmark onnx", "report", "gate"),
 )
 FOLDERS = 3.5  # models on the disk at once: the source, base, merged, and the int4 model
 SMALL = (
     *("data.max_samples=48", "data.max_validation_samples=8", "data.max_test_samples=8"),
     *("benchmark.prompt_tokens=64", "benchmark.new_tokens=8", "benchmark.batch_sizes=[1]", "benchmark.repetitions=2"),
-    *("gate.max_drop=null", "gate.min_gain=null", "gate.max_invalid_rate=null"),  # a random model passes none
+    *(
+        "gate.max_drop=null",
+        "gate.min_gain=null",
+        "gate.min_gain_over=null",
+        "gate.max_invalid_rate=null",
+    ),  # a random model passes none
 )
 
 
@@ -45,21 +55,30 @@ def measure(options: Namespace, scratch: Path, console: Console) -> Figures:
     """Makes the model and runs the stages."""
     check_disk(scratch, FOLDERS * SHAPES[options.shape].model_bytes)
     variables = environment(scratch, kernels=True) | {"PYTHONWARNINGS": "ignore"}
-    workspace(scratch, "conf", "data/raw", "dvc.yaml", "requirements", "models/base")
-    make_repository(scratch, variables)
+    tokenizer = None if options.shape == "tiny" else ROOT / BASE
+    if tokenizer and not tokenizer.exists():
+        raise InputError(f"{BASE}: not found; run `make repro`")
     with console.status("making the model"):
-        made, _ = call("benchmarks.full_size:make_model", scratch, kernels=True, shape=options.shape)
-    (scratch / "models/base").unlink()
+        make = partial(call, "benchmarks.full_size:make_model", scratch, kernels=True)
+        made, _ = make(shape=options.shape, tokenizer=tokenizer and str(tokenizer))
     model = (f"+experiment={options.experiment}", "base_model=folder", "base_model.path=source", "train.bf16=false")
-    (scratch / PARAMS).write_text(compose([*model, *fitting(options), *SMALL]), encoding="utf-8")
-    stages, planned = {}, None
+    stages = run_stages([*model, *fitting(options), *SMALL], scratch, variables, console)
+    return {"shape": options.shape, "experiment": options.experiment, **made, "stages": stages}
+
+
+def run_stages(overrides: list[str], scratch: Path, variables: Mapping[str, str], console: Console) -> Figures:
+    """Runs a recipe's stages in the folder `scratch`; returns what each process used, and the memory that train planned."""
+    workspace(scratch, "conf", "data/raw", "dvc.yaml", "requirements")
+    make_repository(scratch, variables)
+    (scratch / PARAMS).write_text(compose(overrides), encoding="utf-8")
+    stages: Figures = {}
     for name in STAGES:
         with console.status(name):
             stage, *candidate = name.split()
-            stages[name] = run(name, scratch, variables, "python", "-m", f"stages.{stage}", *candidate).figures()
+            stages[name] = run(name, scratch, variables, sys.executable, "-m", f"stages.{stage}", *candidate).figures()
         if plan := re.search(r"about ([\d.]+) of [\d.]+ GB free memory", (scratch / "output.log").read_text(errors="replace")):
-            planned = float(plan[1])
-    return {"shape": options.shape, "experiment": options.experiment, **made, "planned_gb": planned, "stages": stages}
+            stages[name]["planned_gb"] = float(plan[1])
+    return stages
 
 
 def fitting(options: Namespace) -> list[str]:
@@ -71,12 +90,11 @@ def fitting(options: Namespace) -> list[str]:
     return []
 
 
-def make_model(shape: str) -> dict[str, Any]:
+def make_model(shape: str, tokenizer: str | None) -> dict[str, Any]:
     """Writes the model to the folder `source`. Runs in a process of its own."""
     from benchmarks.models import random_model
-    from tunepress.core.paths import BASE
 
-    model, files = random_model(SHAPES[shape].config, Path("source"), tokenizer=BASE)
+    model, files = random_model(SHAPES[shape].config, Path("source"), tokenizer=Path(tokenizer) if tokenizer else None)
     return {"parameters": model.num_parameters(), "files": files}
 
 
@@ -88,7 +106,7 @@ def report(measured: Figures, options: Namespace) -> Iterator[RenderableType]:
     ]
     title = f"{measured['parameters'] / 1e6:,.0f} M parameters, {measured['experiment']}"
     yield table(title, ("stage", "time", "peak memory"), rows)
-    yield f"train had planned {measured['planned_gb']:.1f} GB"
+    yield f"train had planned {measured['stages']['train']['planned_gb']:.1f} GB"
 
 
 BENCHMARK = Benchmark(

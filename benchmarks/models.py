@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tools.doctor.known_models import KNOWN
 from tunepress.config.build import Adapters, Build
 from tunepress.core.files import write_json
 from tunepress.core.paths import ADAPTER, BASE
@@ -33,60 +34,17 @@ class Shape:
 LARGE: dict[str, Any] = {"tokens": 2048, "shortest": 40, "median": 180, "longest": 600, "rank": 64, "matrix": 8192}
 SHAPES = {
     "phi3-mini": Shape(
-        {
-            "model_type": "phi3",
-            "hidden_size": 3072,
-            "intermediate_size": 8192,
-            "num_hidden_layers": 32,
-            "num_attention_heads": 32,
-            "num_key_value_heads": 32,
-            "vocab_size": 32064,
-            "max_position_embeddings": 4096,
-            "original_max_position_embeddings": 4096,
-            "rope_theta": 10000.0,
-            "sliding_window": 2047,
-        },
+        KNOWN["Phi-3-mini-4k-instruct"],
         model_bytes=7_642_000_000,
         **LARGE,
     ),
     "qwen3-4b": Shape(
-        {
-            "model_type": "qwen3",
-            "hidden_size": 2560,
-            "intermediate_size": 9728,
-            "num_hidden_layers": 36,
-            "num_attention_heads": 32,
-            "num_key_value_heads": 8,
-            "head_dim": 128,
-            "vocab_size": 151936,
-            "max_position_embeddings": 40960,
-            "rope_theta": 1000000.0,
-            "tie_word_embeddings": True,
-        },
+        KNOWN["Qwen3-4B"],
         model_bytes=8_045_000_000,
         **LARGE,
     ),
     "llama3.2-3b": Shape(
-        {
-            "model_type": "llama",
-            "hidden_size": 3072,
-            "intermediate_size": 8192,
-            "num_hidden_layers": 28,
-            "num_attention_heads": 24,
-            "num_key_value_heads": 8,
-            "head_dim": 128,
-            "vocab_size": 128256,
-            "max_position_embeddings": 131072,
-            "rope_parameters": {
-                "rope_type": "llama3",
-                "factor": 32.0,
-                "low_freq_factor": 1.0,
-                "high_freq_factor": 4.0,
-                "original_max_position_embeddings": 8192,
-                "rope_theta": 500000.0,
-            },
-            "tie_word_embeddings": True,
-        },
+        KNOWN["Llama-3.2-3B-Instruct"],
         model_bytes=6_426_000_000,
         **LARGE,
     ),
@@ -162,7 +120,7 @@ def random_model(config: dict[str, Any], folder: Path, tokenizer: Path | None = 
     end = chosen.eos_token_id
     special = {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end}
     with init_empty_weights():
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config, **special, dtype="bfloat16"))
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**{**config, **special, "dtype": "bfloat16"}))
     model.tie_weights()
     folder.mkdir(parents=True, exist_ok=True)
     model.config.architectures = [type(model).__name__]

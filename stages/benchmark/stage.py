@@ -7,12 +7,12 @@ machine to machine; they are kept separate from the reproducible ones, and nothi
 """
 
 import platform
-import sys
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Protocol
 
+from stages.benchmark.gpu import gpu_memory_mb, gpu_name
 from stages.benchmark.speed import Runtime, Workload, measure
 from tunepress.config.benchmark import Benchmark
 from tunepress.core.cpu import available_cores
@@ -60,6 +60,7 @@ def main(name: str, cfg: Config) -> str:
         "repetitions": workload.repetitions,
         **measure(model, prompt, workload),
         "peak_memory_mb": peak_memory_mb(),
+        **({"gpu_memory_mb": gpu_memory} if (gpu_memory := gpu_memory_mb()) else {}),
         "size_mb": size_mb(MODELS[name]),
     }
     write_json(METRICS / "benchmark" / f"{name}.json", metrics)
@@ -112,10 +113,4 @@ def machine() -> dict[str, Any]:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
-    return {"cpu": cpu or platform.machine(), "cores": available_cores(), "gpu": gpu()}
-
-
-def gpu() -> str | None:
-    """The GPU that torch uses; None without one or if torch is not loaded."""
-    torch = sys.modules.get("torch")
-    return str(torch.cuda.get_device_name()) if torch and torch.cuda.is_available() else None
+    return {"cpu": cpu or platform.machine(), "cores": available_cores(), "gpu": gpu_name()}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from tools.doctor.known_models import KNOWN
 from tunepress.config.adapter import Method
 from tunepress.config.base_model import BaseModel, Source
 from tunepress.config.params import Params
@@ -17,20 +18,6 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 LOCK = Path("dvc.lock")
-KNOWN: dict[str, dict[str, Any]] = {  # transformers' configs by base_model.name, without its owner
-    "Phi-3-mini-4k-instruct": {"model_type": "phi3", "dtype": "bfloat16"},  # the defaults of Phi3Config are its shape
-    "SmolLM2-135M-Instruct": {
-        "model_type": "llama",
-        "dtype": "float32",  # as fetch writes it
-        "hidden_size": 576,
-        "intermediate_size": 1536,
-        "num_hidden_layers": 30,
-        "num_attention_heads": 9,
-        "num_key_value_heads": 3,
-        "vocab_size": 49152,
-        "tie_word_embeddings": True,
-    },
-}
 
 
 @dataclass(frozen=True)
