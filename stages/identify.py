@@ -26,8 +26,8 @@ class Config:
 
 def main(which: str, cfg: Config) -> str:
     """Writes data/identified/<which>.json."""
-    lists = {"files": cfg.data.files, "validation_files": cfg.data.validation_files, "test_files": cfg.data.test_files}
-    urls = remote_urls(lists[which])
+    lists = (cfg.data.files, cfg.data.validation_files, cfg.data.test_files, cfg.data.calibration_files)
+    urls = remote_urls(lists[LISTS.index(which)])
     output = IDENTIFIED / f"{which}.json"
     known = read_identities(which) if output.exists() else []
     current = identify(urls, {identity.url: identity for identity in known})

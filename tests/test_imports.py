@@ -1,6 +1,8 @@
 """Imports point down: tools -> stages -> tunepress; no folder has too many modules; a module that one folder uses is in it."""
 
 import ast
+import subprocess
+import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -73,3 +75,18 @@ def test_a_module_of_the_library_has_two_users_or_belongs_to_its_folder(imports:
     library = [module for module in imports if layer(module) == "tunepress" and module.count(".") > 1]
     misplaced = {module: users[module] for module in library if len(users[module]) == 1 and users[module] != {unit(module)}}
     assert misplaced == {}
+
+
+@pytest.mark.parametrize(
+    ("module", "packages"),
+    [
+        *((f"stages.{stage}", ("torch",)) for stage in ("identify", "collect", "evaluate", "compare", "benchmark.stage", "gate")),
+        *((f"stages.{stage}.stage", ("peft", "bitsandbytes")) for stage in ("fetch", "prepare", "build")),
+        ("tunepress.inference.onnx_model", ("torch", "transformers")),
+        ("tunepress.inference.torch_model", ("peft", "bitsandbytes")),
+    ],
+)
+def test_a_process_imports_no_package_that_takes_seconds_without_need(module: str, packages: tuple[str, ...], root: Path) -> None:
+    code = f"import sys, {module}; print([name for name in {packages} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -5,6 +5,7 @@ from typing import Any
 
 import onnxruntime
 import onnxruntime_genai as og
+import torch
 from onnx import ModelProto
 
 from stages.build import onnx_graph, onnx_weights, twin, windows
@@ -20,7 +21,7 @@ from tunepress.text.prompt import Prompt
 
 
 def check(build: Build, merged: Path, folder: Path) -> ModelProto:
-    """Checks that a model will run on the provider it was built for, and runs it if that is the CPU.
+    """Checks that a model will run on the provider it was built for, and runs it if this machine has the provider.
 
     Args:
         build: the section build.
@@ -39,6 +40,7 @@ def check(build: Build, merged: Path, folder: Path) -> ModelProto:
     windows.check(model, config, windows.windows(source))
     if config.provider == "cpu":
         twin.check(source)
+    if config.provider == "cpu" or (config.provider == "cuda" and og.is_cuda_available() and torch.cuda.is_available()):
         check_generates(folder, example_prompt(folder, prompt))
     return model
 

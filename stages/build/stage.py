@@ -21,13 +21,16 @@ from tunepress.config.build import (
     Build,
 )
 from tunepress.config.merge import Merge, MergeBase
+from tunepress.core.cgroups import release_memory
 from tunepress.core.errors import InputError
 from tunepress.core.files import atomic_output, read_jsonl, size_mb, write_json
-from tunepress.core.paths import ADAPTER, ADAPTER_FILE, BASE, MERGED, METRICS, ONNX, PREPARED
+from tunepress.core.paths import ADAPTER, ADAPTER_FILE, BASE, CALIBRATION_ROWS, MERGED, METRICS, ONNX, TRAINING_ROWS
 from tunepress.inference import genai_config
 from tunepress.models.hf_model import check, load_encoder
 from tunepress.text.chat_template import for_model_folder
 from tunepress.text.prompt import Prompt
+
+NO_ROWS = "there are no training rows"
 
 
 @dataclass
@@ -61,6 +64,7 @@ def main(cfg: Config) -> str:
             recipe = build_separate(cfg.build, cfg.merge.base, partial, prompt)
         else:
             recipe = build(cfg.build, MERGED, partial, prompt)
+        release_memory()  # the check loads the model that was built
         if prompt.chat_template:
             template = for_model_folder(prompt.chat_template, prompt.chat_template_kwargs, prompt.chat_template_date)
             (partial / "chat_template.jinja").write_text(template, encoding="utf-8")
@@ -105,7 +109,7 @@ def build(config: Build, model: Path, folder: Path, prompt: Prompt | None = None
     if reason and config.algo_config == GPTQ:
         raise InputError(f"build.algo_config: gptq cannot quantize this model, because {reason}; use algo_config={AUTO}")
     if config.algo_config == AUTO:
-        config = replace(config, algo_config=automatic(config, reason, model))
+        config = replace(config, algo_config=automatic(config, reason or (None if calibration_rows() else NO_ROWS), model))
         builder = Builder(config.precision, config.execution_provider, key_value_pairs(config))
         options = builder.options(model)
     if reason:
@@ -134,7 +138,7 @@ def build(config: Build, model: Path, folder: Path, prompt: Prompt | None = None
 
 
 def automatic(config: Build, reason: str | None, model: Path) -> str | None:
-    """The algo_config that auto stands for; `reason` is why the model cannot be quantized layer by layer, None if it can."""
+    """The algo_config that auto stands for; `reason` is why gptq cannot quantize the model, None if it can."""
     if reason is None and config.adapters is Adapters.merged:
         return GPTQ
     if config.precision != "int4":
@@ -147,11 +151,18 @@ def automatic(config: Build, reason: str | None, model: Path) -> str | None:
 
 
 def samples(config: Build, model: Path, prompt: Prompt | None) -> list[list[int]]:
-    """The tokens of the training rows that gptq is calibrated on, evenly spaced over all rows and cut as in training."""
-    encoder, rows = load_encoder(model, prompt.eos_token_ids if prompt else ()), read_jsonl(PREPARED / "train.jsonl")
+    """The tokens of the rows that gptq is calibrated on, evenly spaced over all rows and cut as in training."""
+    encoder, rows = load_encoder(model, prompt.eos_token_ids if prompt else ()), calibration_rows()
+    if not rows:
+        raise InputError(f"build.algo_config: gptq needs rows, and {NO_ROWS}; set data.calibration_files, or algo_config={AUTO}")
     chosen = evenly_spaced(rows, min(config.n_samples or SAMPLES, len(rows)))
     longest = prompt.source_max_len if prompt else None
     return [[token for tokens in segments for token in tokens][:longest] for segments in encoder.encode_segments(chosen)]
+
+
+def calibration_rows() -> list[dict[str, Any]]:
+    """The rows of data.calibration_files, or without them those of training."""
+    return read_jsonl(CALIBRATION_ROWS if CALIBRATION_ROWS.exists() else TRAINING_ROWS)
 
 
 def evenly_spaced(rows: list[Any], count: int) -> list[Any]:

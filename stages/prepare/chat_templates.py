@@ -48,13 +48,6 @@ def end_of_turn(template: ChatTemplate, encoder: Encoder) -> tuple[int, ...]:
     return tuple(encoder.eos_token_ids) if number in encoder.eos_token_ids else (number, *encoder.eos_token_ids)
 
 
-def added_bos(encoder: Encoder) -> str:
-    """The text of the BOS token if the tokenizer adds it, so that a rendered conversation must not begin with it."""
-    tokenizer = encoder.tokenizer
-    bos = tokenizer.bos_token
-    return bos if bos and encoder.encode_prompt("")[:1] == [tokenizer.bos_token_id] else ""
-
-
 def special_tokens(encoder: Encoder) -> list[str]:
     """The texts that the tokenizer reads as control tokens, the longest first."""
     tokenizer = encoder.tokenizer

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-from stages.prepare.chat_templates import added_bos, chat_template, end_of_turn, special_tokens
+from stages.prepare.chat_templates import chat_template, end_of_turn, special_tokens
 from stages.prepare.rows import Row
 from tunepress.config.data import Data, Format, TrainOn
 from tunepress.core.errors import InputError
@@ -94,7 +94,7 @@ class TemplateRows:
         if data.use_chat_template:
             chat = chat_template(data, encoder)
             prompt, completion = wrap_in_chat_template(prompt, completion, chat, special)
-            prompt = prompt.removeprefix(escape(added_bos(encoder)))
+            prompt = prompt.removeprefix(escape(encoder.added_bos))
             eos_token_ids = end_of_turn(chat, encoder)
         labels = tuple(data.labels) if data.labels else None
         self._prompt = Prompt(prompt, completion, labels, data.source_max_len, eos_token_ids=eos_token_ids)
@@ -135,7 +135,7 @@ class ConversationRows:
         self._template = chat_template(data, encoder)
         self._ends = special_tokens(encoder)
         self._special = _pattern(self._ends)
-        self._bos = added_bos(encoder)
+        self._bos = encoder.added_bos
         self._eos_token_ids = end_of_turn(self._template, encoder)
         self._roles = {name: role for role, names in ROLES.items() for name in names}
         self._roles |= {name: role for role, names in (data.roles or {}).items() for name in names}

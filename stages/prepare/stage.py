@@ -23,7 +23,7 @@ from stages.prepare.split import cap, deduplicate, last_answer, overlap, split, 
 from tunepress.config.data import Data, Format, Overlong
 from tunepress.core.errors import InputError
 from tunepress.core.files import atomic_output, write_json, write_jsonl
-from tunepress.core.paths import BASE, METRICS, PREPARED
+from tunepress.core.paths import BASE, CALIBRATION_ROWS, METRICS, PREPARED
 from tunepress.models.hf_model import check_base_context, load_encoder
 from tunepress.remote.collected import LISTS, local_paths
 from tunepress.text.packing import Corpus, pack
@@ -73,22 +73,27 @@ def describe_caps(data: Data, metrics: dict[str, Any]) -> str:
 def prepare(data: Data, seed: int, encoder: Encoder) -> tuple[Prompt, dict[str, list[dict[str, Any]]], dict[str, Any]]:
     """Reads, checks, cleans and splits the rows; returns the prompt, the splits and the metrics."""
     raw = read_rows(data)
-    first = next(raw["files"])
+    source = next((key for key in LISTS if key in raw), None)
+    if source is None:
+        raise InputError("data.files: is empty; name a file, or a dataset in data.path")
+    first = next(raw[source])
     format, rows_of = row_format(first, data, encoder)
     if data.format is None and format is not Format.template:
         print(f"prepare: the rows have the format {format.value}; data.format overrides")
-    raw["files"] = chain([first], raw["files"])
+    raw[source] = chain([first], raw[source])
     encoder = replace(encoder, eos_token_ids=list(rows_of.prompt().eos_token_ids))
-    unique = {key: deduplicate(measured(converted(rows, rows_of), data, encoder), bool(data.labels)) for key, rows in raw.items()}
+    unique = {key: deduplicate(measured(converted(raw.get(key, ()), rows_of), data, encoder), bool(data.labels)) for key in LISTS}
     prompt = rows_of.prompt()
     report_conflicts([row for part in unique.values() for row in part.conflicts])
     fitting = {key: fit(part.rows, data) for key, part in unique.items()}
-    rows, validation, test = (fitting[key][0] for key in LISTS)
-    check_labels(rows, data)
+    rows, validation, test, calibration = (fitting[key][0] for key in LISTS)
+    check_labels(rows if "files" in raw else test, data)
     for key in LISTS[1:]:
         if unique[key].total and not fitting[key][0]:
             raise InputError(f"data.{key}: no rows are left; all were dropped as duplicates, conflicts or overlong")
     splits = split_rows(rows, validation, test, data, seed)
+    if calibration:
+        check_overlap({"validation": splits["validation"], "test": splits["test"], "calibration": calibration})
     lengths = [row["length"] for row in rows + validation + test]
     sizes = {name: len(members) for name, members in splits.items()}
     splits["train"] = in_sequences(splits["train"], data, seed)
@@ -97,6 +102,8 @@ def prepare(data: Data, seed: int, encoder: Encoder) -> tuple[Prompt, dict[str, 
         splits[name] = cap(splits[name], getattr(data, key), key, bool(data.labels), seed)
     capped = {name: sizes[name] - len(members) for name, members in splits.items()}
     leaks = drop_near_duplicates(splits, data.near_duplicates) if data.near_duplicates is not None else 0
+    if calibration:
+        splits[CALIBRATION_ROWS.stem] = calibration
     metrics = {
         "rows": sum(part.total for part in unique.values()),
         "dropped": {
@@ -111,7 +118,7 @@ def prepare(data: Data, seed: int, encoder: Encoder) -> tuple[Prompt, dict[str, 
         "truncated": sum(truncated for _, _, truncated in fitting.values()),
         "overlap_between_splits": 0,
         "splits": {name: len(members) for name, members in splits.items()},
-        "train_sequences": splits["train"][-1]["sequence"] + 1,
+        "train_sequences": splits["train"][-1]["sequence"] + 1 if splits["train"] else 0,
         "tokens": summarize(lengths),
         "lengths": histogram(lengths),
         "source_max_len": data.source_max_len,
@@ -123,7 +130,8 @@ def prepare(data: Data, seed: int, encoder: Encoder) -> tuple[Prompt, dict[str, 
     if rows_of.special_tokens:
         report_special_tokens(rows_of.special_tokens)
         metrics["special_tokens"] = dict(sorted(rows_of.special_tokens.items()))
-    return replace(prompt, max_new_tokens=max(row["longest"] for row in splits["train"])), splits, metrics
+    longest = max(row["longest"] for row in splits["train"] or calibration or test)
+    return replace(prompt, max_new_tokens=longest), splits, metrics
 
 
 def split_rows(
@@ -138,26 +146,30 @@ def split_rows(
     splits = split(rows, bool(data.labels), *shares, seed)
     splits["validation"] += validation
     splits["test"] += test
-    if (validation or test) and (shared := overlap(splits)):
-        raise InputError(
-            f"{shared[0]['source']}: this prompt is also in another split, {len(shared)} in all; remove them from one"
-        )
+    if validation or test:
+        check_overlap(splits)
     if data.datasets:
         splits["train"] = weighted(splits["train"], {dataset.name: dataset.weight for dataset in data.datasets}, seed)
     return splits
 
 
+def check_overlap(splits: dict[str, list[dict[str, Any]]]) -> None:
+    """Raises InputError if a prompt is in two splits."""
+    if shared := overlap(splits):
+        raise InputError(
+            f"{shared[0]['source']}: this prompt is also in another split, {len(shared)} in all; remove them from one"
+        )
+
+
 def read_rows(data: Data) -> dict[str, Iterator[Row]]:
-    """The rows of each of LISTS, one by one; instead of data.files those of data.datasets or data.path."""
-    raw = {key: read_files(local_paths(getattr(data, key), key)) for key in LISTS}
+    """The rows of each of LISTS that is not empty, one by one; instead of data.files those of data.datasets or data.path."""
+    raw = {key: read_files(local_paths(files, key)) for key in LISTS if (files := getattr(data, key))}
     if data.datasets:
         return raw | {
             "files": (replace(row, name=dataset.name) for dataset in data.datasets for row in read_files([dataset.path]))
         }
-    if data.files:
+    if data.files or not data.path:
         return raw
-    if not data.path:
-        raise InputError("data.files: is empty; name a file, or a dataset in data.path")
     return raw | {"files": read_hub(data.path, data.name, data.revision, data.split)}
 
 

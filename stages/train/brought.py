@@ -6,11 +6,12 @@ from pathlib import Path
 from peft.utils import CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME
 
 from tunepress.config.adapter import Adapter, Method
-from tunepress.core.errors import InputError, one_line
+from tunepress.core.errors import InputError
 from tunepress.core.paths import BASE
 from tunepress.models.bnb_4bit import FILE_NAME as QUANTIZATION
 from tunepress.models.bnb_4bit import Quantization
 from tunepress.models.hf_model import empty_model
+from tunepress.models.hub import download_snapshot
 from tunepress.models.peft_adapter import PeftAdapter, add_adapter
 
 FILES = (CONFIG_NAME, SAFETENSORS_WEIGHTS_NAME, QUANTIZATION)
@@ -22,7 +23,8 @@ def write_brought(adapter: Adapter, folder: Path) -> int:
     Raises:
         InputError: there is no such adapter, or it cannot be merged into the base model.
     """
-    source = Path(adapter.path or "") if adapter.method is Method.file else download(adapter)
+    on_disk = adapter.method is Method.file
+    source = Path(adapter.path or "") if on_disk else download_snapshot(adapter.repo_id or "", adapter.revision, FILES)
     try:
         brought = PeftAdapter.load(source)
     except InputError as error:  # which names the hub's cache
@@ -33,14 +35,3 @@ def write_brought(adapter: Adapter, folder: Path) -> int:
     if quantization := Quantization.of(adapter, bf16=True) or Quantization.load(source):  # it has one if this project trained it
         quantization.save(folder)
     return sum(tensor.size // tensor.dtype.itemsize for tensor in brought.tensors.values())
-
-
-def download(adapter: Adapter) -> Path:
-    """Downloads an adapter from the Hugging Face Hub to its cache, and returns the folder."""
-    from huggingface_hub import snapshot_download
-
-    repo_id = adapter.repo_id or ""
-    try:
-        return Path(snapshot_download(repo_id, revision=adapter.revision, allow_patterns=FILES))
-    except Exception as error:  # errors of httpx, huggingface_hub and the operating system
-        raise InputError(f"{repo_id}: could not be downloaded from the model hub ({one_line(error)})") from error

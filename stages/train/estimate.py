@@ -25,6 +25,7 @@ OPTIMIZER_BYTES = {"sgd": 0, "adafactor": 0.1, "lion_32bit": 4, "adagrad": 4, "r
 MOMENTS, MOMENTS_8BIT = 8, 2
 FOUR_BITS = 4.5 / 8  # bytes of a 4-bit weight, with a float32 scale for every 64 weights
 RUNTIME = 0.62e9  # Python with torch, transformers, peft and a tokenizer, before a model is loaded
+CUDA_CONTEXT = 0.5e9  # of a process on a GPU, with the work space of cuBLAS; not measured here
 
 # Values kept for the backward pass for each output of a linear layer: the output itself, and what the next norm, activation or
 # product keeps. Measured on SmolLM2-135M in float32. A CPU needs more, because C's heap is fragmented, and checkpointing
@@ -220,7 +221,9 @@ def can_cast(adapter: Adapter, train: Train) -> bool:
     return plain and one_process and not (train.bf16 or train.torch_compile or torch.cuda.is_available())
 
 
-def estimated_bytes(model: PeftModel, train: Train, quantized: bool, tokens: int, labels: int, *, casts: bool = False) -> int:
+def estimated_bytes(
+    model: PeftModel, train: Train, quantized: bool, tokens: int, labels: int, *, casts: bool = False, on_cpu: bool | None = None
+) -> int:
     """Estimates the peak memory of one process in bytes, to about a third.
 
     Args:
@@ -230,6 +233,7 @@ def estimated_bytes(model: PeftModel, train: Train, quantized: bool, tokens: int
         tokens: number of tokens of the largest batch.
         labels: number of labels of the largest batch.
         casts: whether the base model's linear layers are in 16 bits.
+        on_cpu: None: whether this machine has no GPU.
     """
     width = 2 if train.bf16 else 4
     in_linear = FOUR_BITS if quantized else 2 if casts else width
@@ -240,7 +244,7 @@ def estimated_bytes(model: PeftModel, train: Train, quantized: bool, tokens: int
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     moments = OPTIMIZER_BYTES.get(train.optim, MOMENTS_8BIT if "8bit" in train.optim else MOMENTS)
     layers = frozen_linear(model)
-    on_cpu = not torch.cuda.is_available()
+    on_cpu = not torch.cuda.is_available() if on_cpu is None else on_cpu
     per_output = KEPT_PER_OUTPUT_ON_CPU if on_cpu else KEPT_PER_OUTPUT
     activations = tokens * sum(layer.out_features for layer in layers) * width * per_output
     if train.gradient_checkpointing:
@@ -250,7 +254,7 @@ def estimated_bytes(model: PeftModel, train: Train, quantized: bool, tokens: int
     if quantized:
         activations += dequantized_bytes([layer.weight.numel() * width for layer in layers], on_cpu)
     logits = labels * model.config.vocab_size * 4 * LOGIT_COPIES
-    return int(RUNTIME + frozen + trained * (4 + 4 + moments) + activations + logits)
+    return int((RUNTIME if on_cpu else CUDA_CONTEXT) + frozen + trained * (4 + 4 + moments) + activations + logits)
 
 
 def dequantized_bytes(sizes: list[int], on_cpu: bool) -> int:

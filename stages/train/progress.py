@@ -1,11 +1,13 @@
-"""Shows the progress of a training: steps, time left, loss, tokens per second."""
+"""What happens at each step of a training: its progress is shown, and it gets the threads that are free."""
 
 import time
 from typing import Any
 
-from transformers import ProgressCallback, TrainerControl, TrainerState, TrainingArguments
+import torch
+from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from stages.train.estimate import Plan, duration
+from tunepress.core.cpu import FreeCores
 
 TIMED = range(2, 5)  # steps of a run that its speed is measured in; the first one also allocates and compiles
 
@@ -61,3 +63,16 @@ class Progress(ProgressCallback):
         losses = {name: f"{value:.4f}" for name, value in (logs or {}).items() if name in ("loss", "eval_loss")}
         self.postfix |= losses | {"tokens/s": f"{speed:,.0f}"}
         self.training_bar.set_postfix(self.postfix)
+
+
+class FreeCoresCallback(TrainerCallback):
+    """Uses at most as many threads for a step as there are free cores.
+
+    With `DeterministicThreads` the number does not change the result.
+    """
+
+    def __init__(self) -> None:
+        self.free_cores = FreeCores(torch.get_num_threads())
+
+    def on_step_begin(self, *arguments: Any, **options: Any) -> None:
+        torch.set_num_threads(self.free_cores())

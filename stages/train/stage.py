@@ -32,18 +32,18 @@ from stages.train.estimate import Plan, duration, peak_gpu_bytes, product_rate
 from stages.train.last_layer import skip_unread_positions
 from stages.train.launch import first, launch, let_fsdp_run_on_cpus, to_launch, use_all_cores
 from stages.train.loss_curves import write_loss_curves
-from stages.train.progress import Progress
+from stages.train.progress import FreeCoresCallback, Progress
 from stages.train.sampler import SequenceSampler
 from stages.train.trainer import BY_EXAMPLE, EMPTY, FlatteningCollator, PaddingFreeTrainer, attention_of, must_split
 from tunepress.config.adapter import Adapter, Method
 from tunepress.config.train import Train
 from tunepress.core.errors import InputError
 from tunepress.core.files import atomic_output, read_jsonl, size_mb, write_json
-from tunepress.core.paths import ADAPTER, BASE, LOSS_CURVES, METRICS, PREPARED
+from tunepress.core.paths import ADAPTER, BASE, LOSS_CURVES, METRICS, PREPARED, TRAINING_ROWS
 from tunepress.models.bnb_4bit import Quantization
 from tunepress.models.hf_model import check, empty_model, load_encoder, load_model
 from tunepress.models.layerwise_casting import in_sixteen_bits, load_in_float32
-from tunepress.models.threads import DeterministicThreads, FreeCoresCallback
+from tunepress.models.threads import DeterministicThreads
 from tunepress.text.packing import Corpus, PackedSequence, group_by_sequence, token_count
 from tunepress.text.prompt import Prompt
 
@@ -77,7 +77,8 @@ def main(cfg: Config) -> str:
         disable_progress_bar()
     state = PartialState(cpu=not torch.cuda.is_available())
     with ExitStack() as stack:
-        folder = stack.enter_context(checkpoint_folder(checkpoint_key(cfg, [BASE, PREPARED / "prompt.json", *prepared_files()])))
+        key = checkpoint_key(cfg, [BASE, PREPARED / "prompt.json", *prepared_files()]) if state.is_main_process else ""
+        folder = stack.enter_context(checkpoint_folder(key))
         arguments = training_arguments(cfg.train, cfg.seed, folder, bool(examples["validation"]), plan.steps)
         model = adapters.with_adapter(load_base(cfg, casts=plan.casts), cfg.adapter, cfg.seed, BASE)
         initial = keep_initial(model, cfg.adapter, Path(stack.enter_context(TemporaryDirectory())))
@@ -120,7 +121,7 @@ def read_examples(train: Train) -> dict[str, list[PackedSequence]]:
     def example(row: dict[str, Any]) -> dict[str, list[int]]:
         return encoder.encode_example(row, prompt.source_max_len, train.completion_only_loss)
 
-    learned = group_by_sequence(read_jsonl(PREPARED / "train.jsonl"))
+    learned = group_by_sequence(read_jsonl(TRAINING_ROWS))
     return {
         "train": [corpus.sequence([example(row) for row in rows], padding) for rows in learned],
         "validation": [[example(row)] for row in read_jsonl(PREPARED / "validation.jsonl")],
@@ -172,7 +173,8 @@ def make_trainer(
     split_examples = must_split(model.get_base_model())
     if not split_examples:  # a checkpointed layer would skip the positions that only the last example does not need
         skip_unread_positions(model.get_base_model())
-    DeterministicThreads(model)
+    if not torch.cuda.is_available():
+        DeterministicThreads(model)
     lengths = list(map(token_count, examples["train"]))
     sampler = SequenceSampler(
         lengths, train.train_sampling_strategy, train.data_seed, arguments.train_batch_size, arguments.world_size

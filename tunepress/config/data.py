@@ -7,6 +7,7 @@ from types import NoneType
 from typing import Any
 
 from tunepress.core.errors import InputError
+from tunepress.remote.collected import LISTS
 
 
 class Overlong(Enum):
@@ -95,6 +96,7 @@ class Data:
     datasets: Any  # instead of files; as an attribute it is always a list[Dataset]
     validation_files: Any  # the same; validation rows of your own; empty: a share of the rows, eval_dataset_size
     test_files: Any  # the same; a test set of your own; empty: a share of the rows, test_size
+    calibration_files: Any  # the same; rows for gptq; empty: the training rows
     # read when `files` is empty; the names are those of datasets.load_dataset
     path: str | None  # a dataset of the Hugging Face Hub, or a folder
     name: str | None  # a configuration of the dataset
@@ -129,7 +131,7 @@ class Data:
     datastore: Datastore | None = None
 
     def __post_init__(self) -> None:
-        for name in ("files", "validation_files", "test_files"):
+        for name in LISTS:
             setattr(self, name, as_list(getattr(self, name)))
         self.datasets = [Dataset.of(entry) for entry in as_list(self.datasets)]
 

@@ -48,6 +48,7 @@ class Dvc:
     evaluate: str
     remote: list[str]
     chat_template: str
+    calibration: str
     collected: str
 
 

@@ -4,7 +4,10 @@ psutil 7.2 does not read the groups, which are a container's limits. Any group a
 of them are read.
 """
 
+import ctypes
+import gc
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 import psutil
@@ -24,6 +27,13 @@ MEMORY = (
 def free_memory() -> int:
     """Bytes that this process can still allocate."""
     return min(int(psutil.virtual_memory().available), memory_left())
+
+
+def release_memory() -> None:
+    """Returns freed memory to the system, which C's heap keeps otherwise (malloc_trim(3), of glibc only)."""
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def memory_left(process: Path = PROCESS) -> int:

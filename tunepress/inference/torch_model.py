@@ -50,7 +50,7 @@ class TorchModel:
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         self.load_seconds = time.perf_counter() - start
-        if deterministic:
+        if deterministic and not torch.cuda.is_available():
             DeterministicThreads(self.model)
         self.context_length = context_length(self.model.config)
         self._free_cores = FreeCores(min(torch.get_num_threads(), available_cores()))

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast, set_seed
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast
 
 from tunepress.core.errors import InputError
 
@@ -36,7 +36,7 @@ def write_random_model(architecture: dict[str, Any], seed: int, folder: Path) ->
         raise InputError(f"base_model.architecture.model_type: transformers does not know {fields['model_type']!r}")
     special = {"bos_token_id": pad, "eos_token_id": pad, "pad_token_id": pad}
     config = AutoConfig.for_model(fields.pop("model_type"), **fields, vocab_size=len(tokenizer), **special)
-    set_seed(seed)
+    torch.manual_seed(seed)  # set_seed of transformers imports peft and bitsandbytes, which takes seconds
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.generation_config = GenerationConfig(bos_token_id=pad, eos_token_id=[pad, end], pad_token_id=pad)
     model.save_pretrained(folder)

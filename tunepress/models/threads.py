@@ -21,9 +21,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import Linear, Module
-from transformers import TrainerCallback
-
-from tunepress.core.cpu import FreeCores
 
 MIN_PER_THREAD = 12  # rows or columns of a product
 VECTOR = 32  # numbers that torch computes at once, at most
@@ -100,13 +97,3 @@ class DeterministicThreads:
         if output.requires_grad:
             output.register_hook(lambda _: torch.set_num_threads(within))
         torch.set_num_threads(self._threads_before)
-
-
-class FreeCoresCallback(TrainerCallback):
-    """Uses at most as many threads for a step as there are free cores. With the hooks the number does not change the result."""
-
-    def __init__(self) -> None:
-        self.free_cores = FreeCores(torch.get_num_threads())
-
-    def on_step_begin(self, *arguments: Any, **options: Any) -> None:
-        torch.set_num_threads(self.free_cores())

@@ -11,7 +11,7 @@ from tunepress.remote.addresses import is_remote
 
 IDENTIFIED = Path("data/identified")  # in git: which version of each file a run used
 COLLECTED = Path("data/collected")
-LISTS = ("files", "validation_files", "test_files")  # the keys of data with files
+LISTS = ("files", "validation_files", "test_files", "calibration_files")  # the keys of data with files
 
 
 @dataclass(frozen=True)

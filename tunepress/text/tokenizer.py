@@ -101,6 +101,12 @@ class Encoder:
     eos_token_ids: Tokens
     without_embedding: frozenset[int] = frozenset()
 
+    @property
+    def added_bos(self) -> str:
+        """The text of the BOS token if the tokenizer adds it, so that a rendered conversation must not begin with it."""
+        bos = self.tokenizer.bos_token
+        return bos if bos and self.encode_prompt("")[:1] == [self.tokenizer.bos_token_id] else ""
+
     def encode_prompt(self, text: str) -> Tokens:
         """Tokens of a prompt, including the BOS token if the tokenizer adds one."""
         return list(self.tokenizer(text)["input_ids"])

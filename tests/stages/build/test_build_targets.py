@@ -22,7 +22,7 @@ from tests.stages.recipes import MERGE, evaluation, recipe
 from tunepress.config.benchmark import Benchmark
 from tunepress.config.build import Build
 from tunepress.core.errors import InputError
-from tunepress.core.files import read_json, write_csv, write_json, write_jsonl
+from tunepress.core.files import read_json, read_jsonl, write_csv, write_json, write_jsonl
 from tunepress.core.params import PARAMS
 from tunepress.core.paths import MERGED, METRICS, ONNX, PREDICTIONS, PREPARED
 from tunepress.inference.genai_config import GenaiConfig
@@ -256,6 +256,23 @@ def test_metrics_tell_how_many_rows_and_tokens_gptq_looked_at(project: Path) -> 
     assert "calibrated" not in line
     build.main(build.Config(recipe(algo_config="k_quant"), MERGE))
     assert "calibration" not in read_json(METRICS / "build.json")
+
+
+def test_rows_for_calibration_take_the_place_of_training_rows(project: Path) -> None:
+    rows = read_jsonl(PREPARED / "train.jsonl")
+    write_jsonl(PREPARED / "calibration.jsonl", rows[:5])
+    build.main(build.Config(recipe(algo_config="gptq"), MERGE))
+    assert read_json(METRICS / "build.json")["calibration"]["rows"] == 5
+    (PREPARED / "calibration.jsonl").unlink()
+
+
+def test_without_rows_gptq_is_refused_and_auto_takes_another(project: Path) -> None:
+    (PREPARED / "train.jsonl").write_text("")
+    with pytest.raises(InputError) as refused:
+        build.main(build.Config(recipe(algo_config="gptq"), MERGE))
+    cure = "set data.calibration_files, or algo_config=auto"
+    assert str(refused.value) == f"build.algo_config: gptq needs rows, and there are no training rows; {cure}"
+    assert build.main(build.Config(recipe(algo_config="auto"), MERGE)).endswith(", quantized by k_quant_mixed")
 
 
 def test_gptq_looks_at_no_more_tokens_than_the_cap_and_says_so(project: Path) -> None:

@@ -12,6 +12,9 @@ from omegaconf import OmegaConf
 
 from stages.evaluate import metrics_by_name
 from stages.prepare.stage import prepare
+from tests.stages.training import sections
+from tunepress.config import checks
+from tunepress.config.adapter import Method
 from tunepress.config.data import Data, Dataset, Format
 from tunepress.core.errors import InputError
 from tunepress.models.hf_model import load_encoder
@@ -138,3 +141,56 @@ def test_each_dataset_is_measured_by_its_name() -> None:
     metrics = metrics_by_name(turns, ["joy", "fear", "joy"], prompt, 0.95)["datasets"]
     assert {name: (values["rows"], values["accuracy"]) for name, values in metrics.items()} == {"one": (2, 0.5), "two": (1, 1.0)}
     assert metrics_by_name([Turn("here", "x", "joy", "joy")], ["joy"], prompt, 0.95) == {}
+
+
+# rows without a training
+
+
+@pytest.fixture
+def only_tested(data: Data, tmp_path: Path) -> Data:
+    """Test rows of one's own and no others, as for an adapter that was trained elsewhere."""
+    return replace(data, files=[], test_files=write(tmp_path / "test.jsonl", phrases(3, "tested")))
+
+
+def test_test_rows_alone_are_prepared(only_tested: Data, run: Callable[[Data], Prepared]) -> None:
+    splits, metrics = run(only_tested)
+    assert {name: len(rows) for name, rows in splits.items()} == {"train": 0, "validation": 0, "test": 6}
+    assert (metrics["splits"], metrics["train_sequences"]) == ({"train": 0, "validation": 0, "test": 6}, 0)
+
+
+def test_calibration_rows_are_prepared_like_the_others(
+    only_tested: Data, tmp_path: Path, run: Callable[[Data], Prepared]
+) -> None:
+    calibration = write(tmp_path / "calibration.jsonl", [*phrases(2, "calibrated"), {"phrase": "wordy " * 60, "tone": "joy"}])
+    splits, metrics = run(replace(only_tested, calibration_files=calibration))
+    assert [row["source"] for row in splits["calibration"]] == [f"{calibration[0]} row {number}" for number in range(1, 5)]
+    assert metrics["splits"]["calibration"] == 4
+    assert metrics["dropped"]["overlong"] == 1
+
+
+def test_training_rows_may_be_calibration_rows_and_test_rows_may_not(
+    data: Data, tmp_path: Path, run: Callable[[Data], Prepared]
+) -> None:
+    chosen = replace(data, test_files=write(tmp_path / "test.jsonl", phrases(3, "tested")), eval_dataset_size=0.0)
+    same = replace(chosen, calibration_files=data.files)
+    assert len(run(same)[0]["calibration"]) == len(run(chosen)[0]["train"]) == 20
+    leaked = replace(chosen, calibration_files=write(tmp_path / "calibration.jsonl", phrases(1, "tested")))
+    with pytest.raises(InputError, match=r"calibration\.jsonl row 1: this prompt is also in another split, 2 in all; "):
+        run(leaked)
+
+
+@pytest.mark.parametrize(
+    ("method", "files", "tests", "message"),
+    [
+        (Method.lora, [], ["t"], "data.files: is empty; name a file, or a dataset in data.path"),
+        (Method.file, [], [], "data.test_files: is empty, and so is data.files; name the rows to measure the model with"),
+        (Method.file, [], ["t"], None),
+        (Method.none, [], ["t"], None),
+        (Method.lora, ["f"], [], None),
+    ],
+)
+def test_only_a_training_needs_training_rows(
+    method: Method, files: list[str], tests: list[str], message: str | None, data: Data, root: Path
+) -> None:
+    adapter = replace(sections(root).adapter, method=method, path="x" if method is Method.file else None)
+    assert checks.problem({"data": replace(data, files=files, test_files=tests), "adapter": adapter}) == message

@@ -11,17 +11,23 @@ from omegaconf import OmegaConf
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
+from stages import evaluate
+from stages.build import stage as build
+from stages.fetch import stage as fetch
 from stages.merge import stage as merge
+from stages.prepare import stage as prepare
 from stages.train import stage as train
 from tests.hub import COMMIT, Hub, client_environment
 from tests.loopback import running
 from tests.stages.merging import TOKENS, new_adapter
 from tests.stages.recipes import MERGE
-from tests.stages.training import sections
+from tests.stages.training import new_repo, sections
+from tools.cli.params import compose
 from tunepress.config.adapter import Adapter, Method, problem
 from tunepress.config.merge import Merge, MergeBase
 from tunepress.core.errors import InputError
-from tunepress.core.files import read_json, write_json
+from tunepress.core.files import read_json, read_jsonl, write_json, write_jsonl
+from tunepress.core.params import load
 from tunepress.core.paths import ADAPTER, BASE, MERGED, METRICS
 from tunepress.models.bnb_4bit import Quantization
 from tunepress.models.hf_model import load_model
@@ -63,12 +69,31 @@ def test_one_that_trl_trained_is_merged_as_peft_merges_it(root: Path, tmp_path: 
 
 
 @pytest.mark.slow
+def test_with_test_rows_and_rows_for_gptq_it_needs_no_training_rows(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new_adapter(tmp_path / "adapter", BASE, target_modules="all-linear")
+    phrases = read_jsonl(root / "data/raw/tone.jsonl")
+    for name, rows in (("test", phrases[:20]), ("calibration", phrases[20:60])):
+        write_jsonl(tmp_path / f"{name}.jsonl", rows)
+    own_rows = ("data.files=[]", "data.test_files=test.jsonl", "data.calibration_files=calibration.jsonl")
+    chosen = ("+experiment=smoke", "adapter=file", f"adapter.path={tmp_path / 'adapter'}", *own_rows)
+    base = ("base_model=folder", f"base_model.path={BASE.resolve()}")
+    (tmp_path / "params.yaml").write_text(compose([*chosen, *base]), encoding="utf-8")
+    new_repo(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for stage in (fetch, prepare, train, merge, build):
+        stage.main(load(stage.Config, []))
+    for candidate in evaluate.CANDIDATES:
+        evaluate.main(candidate, load(evaluate.Config, []))
+    assert read_json(METRICS / "build.json")["calibration"]["rows"] == 40
+    assert read_json(METRICS / "evaluate/onnx.json")["rows"] == 20
+
+
+@pytest.mark.slow
 def test_one_of_the_hub_is_downloaded_at_its_commit(root: Path, tmp_path: Path) -> None:
     new_adapter(tmp_path / "there", BASE, target_modules="all-linear")
-    code = (
-        "from types import SimpleNamespace; from stages.train.brought import download; "
-        f"print(download(SimpleNamespace(repo_id='org/tiny', revision='{COMMIT}')))"
-    )
+    code = f"from stages.train.brought import FILES, download_snapshot; print(download_snapshot('org/tiny', '{COMMIT}', FILES))"
     with running(Hub(tmp_path / "there")) as hub:
         environment = client_environment(hub.url, tmp_path, root)
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)

@@ -15,6 +15,7 @@ data:
   datasets: []
   validation_files: []
   test_files: []
+  calibration_files: []
   path: null
   name: null
   revision: null

@@ -26,7 +26,7 @@ def test_a_file_named_twice_is_collected_once() -> None:
 
 
 def test_the_lists_with_addresses_are_the_remote_ones() -> None:
-    assert remote_lists(["rows.csv"], [], []) == []
-    assert remote_lists(["rows.csv", *URLS], [], []) == ["files"]
-    assert remote_lists(["rows.csv"], [], URLS) == ["test_files"]
-    assert remote_lists(URLS, URLS, URLS) == ["files", "validation_files", "test_files"]
+    assert remote_lists(["rows.csv"], [], [], []) == []
+    assert remote_lists(["rows.csv", *URLS], [], [], []) == ["files"]
+    assert remote_lists(["rows.csv"], [], URLS, []) == ["test_files"]
+    assert remote_lists(URLS, URLS, URLS, URLS) == ["files", "validation_files", "test_files", "calibration_files"]

@@ -11,6 +11,7 @@ from tunepress.config.checks import check_composed
 from tunepress.config.data import Datastore, as_list
 from tunepress.config.plugin.watched import watched
 from tunepress.core.errors import InputError
+from tunepress.core.paths import CALIBRATION_ROWS, TRAINING_ROWS
 from tunepress.remote.collected import COLLECTED, remote_lists
 
 
@@ -40,6 +41,11 @@ def collected(otherwise: str, remote: Sequence[str]) -> str:
     return os.path.commonpath([COLLECTED / name for name in remote]) if remote else otherwise
 
 
+def calibration(files: Any) -> str:
+    """The rows that gptq is calibrated on."""
+    return str(CALIBRATION_ROWS if as_list(files) else TRAINING_ROWS)
+
+
 def datastore_address(datastore: DictConfig) -> str:
     """The address of data.datastore."""
     if missing := sorted(OmegaConf.missing_keys(datastore)):
@@ -60,6 +66,7 @@ RESOLVERS: dict[str, Callable[..., Any]] = {
     "local_dataset": local_dataset,
     "remote": remote,
     "collected": collected,
+    "calibration": calibration,
     "datastore_address": datastore_address,
     "module_file": module_file,
 }
