@@ -1,7 +1,7 @@
 """The metrics of a whole run: those of all stages together."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ class Run:
     compare: dict[str, Any]
     evaluate: dict[str, dict[str, Any]]
     benchmark: dict[str, dict[str, Any]]
+    baselines: dict[str, dict[str, Any]] = field(default_factory=dict)
+    baseline_speeds: dict[str, dict[str, float]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path = METRICS) -> "Run":
@@ -36,7 +38,8 @@ class Run:
         stages = {name: read_json(folder / f"{name}.json") for name in ("prepare", "train", "build", "compare")}
         evaluate = {name: read_json(folder / "evaluate" / f"{name}.json") for name in CANDIDATES}
         benchmark = {name: read_json(folder / "benchmark" / f"{name}.json") for name in TIMED}
-        return cls(**stages, evaluate=evaluate, benchmark=benchmark)
+        baselines, speeds = (read_json(folder / name) for name in ("baselines.json", "benchmark/baselines.json"))
+        return cls(**stages, evaluate=evaluate, benchmark=benchmark, baselines=baselines, baseline_speeds=speeds)
 
     @property
     def rows(self) -> str:
@@ -64,12 +67,17 @@ class Run:
         rest = [name for name in self.evaluate["onnx"] if name not in (*self.names, *bounds, *NO_COLUMNS)]
         return [*self.names, *rest]
 
+    @property
+    def best_baseline(self) -> str | None:
+        """The name of the cheaper method with the highest score."""
+        return max(self.baselines, key=self.score_of, default=None)
+
     def score_of(self, name: str) -> float:
-        """A candidate's score: of its answers, or for base, where there are labels, of its most likely label.
+        """The score of a candidate or a baseline: of its answers, or for base, where there are labels, of its most likely label.
 
         Base has not learned to answer with a label and nothing else, so its answers would score 0 whatever it knows.
         """
-        metrics = self.evaluate[name]
+        metrics = self.evaluate.get(name) or self.baselines[name]
         return float(metrics["likelihood_accuracy" if self.by_likelihood(name) else self.score])
 
     def by_likelihood(self, name: str) -> bool:
@@ -77,8 +85,8 @@ class Run:
         return name == "base" and "likelihood_accuracy" in self.evaluate[name]
 
     def interval(self, name: str) -> tuple[float, float]:
-        """The confidence interval of a candidate's score."""
-        metrics = self.evaluate[name]
+        """The confidence interval of a candidate's or a baseline's score."""
+        metrics = self.evaluate.get(name) or self.baselines[name]
         if self.by_likelihood(name):
             rows = metrics["rows"]
             metrics = wilson_interval(round(self.score_of(name) * rows), rows, metrics["confidence_level"], self.score)
@@ -105,6 +113,7 @@ class Run:
             **({} if self.score == "accuracy" else {"token_f1": onnx["token_f1"]}),
             "drop": self.drop,
             "base": self.score_of("base"),
+            **({"baseline": self.score_of(self.best_baseline)} if self.best_baseline else {}),
             "kl": self.compare["mean_kl"],
             "size_mb": self.build["size_mb"],
             "gate": ", ".join(broken) or "passed",

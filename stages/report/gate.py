@@ -25,7 +25,7 @@ class Verdict:
 
 
 def verdicts(gate: Gate, run: Run) -> list[Verdict]:
-    """A verdict for each bound that is set."""
+    """A verdict for each bound that is set, except over baselines that do not apply to the rows."""
     measured = {
         "max_drop": run.drop,
         "min_gain": run.score_of("merged") - run.score_of("base"),
@@ -35,4 +35,10 @@ def verdicts(gate: Gate, run: Run) -> list[Verdict]:
         "max_size_mb": run.build["size_mb"],
         "max_latency_ratio": run.tokens_per_second("merged") / run.tokens_per_second("onnx"),
     }
-    return [Verdict(name, bound, round(measured[name], 4)) for name, bound in asdict(gate).items() if bound is not None]
+    for name in run.baselines:
+        measured[f"min_gain_over.{name}"] = run.score_of("onnx") - run.score_of(name)
+    bounds = asdict(gate)
+    bounds |= {f"min_gain_over.{name}": bound for name, bound in (bounds.pop("min_gain_over") or {}).items()}
+    return [
+        Verdict(name, bound, round(measured[name], 4)) for name, bound in bounds.items() if bound is not None and name in measured
+    ]

@@ -33,6 +33,7 @@ def card(findings: Findings) -> str:
         run=run,
         brought=brought(parameters),
         scores=tables.scores(run),
+        baselines=tables.baselines(run, findings.p_values) if run.baselines else None,
         gate=tables.gate(findings.verdicts),
         tokens_per_second=run.tokens_per_second("onnx"),
         labels=prompt.labels,

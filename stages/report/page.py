@@ -16,6 +16,7 @@ from stages.report.figures import CANDIDATES, TIMED, Run
 from stages.report.gate import Verdict
 from tunepress.core.environment import current_image, installed_versions
 from tunepress.core.paths import LOSS_CURVES
+from tunepress.inference.metrics import mcnemar
 from tunepress.text.prompt import Prompt
 
 MINUS = "\N{MINUS SIGN}"
@@ -35,6 +36,7 @@ class Findings:
         prompt: how a row becomes a prompt.
         predictions: of each candidate, row by row.
         changed: rows that merged and onnx answer differently.
+        baselines: the expected answer of each row, and that of each baseline by its name.
         verdicts: of the gate.
         commands: of all stages, in the order in which DVC runs them.
         hashes: sha256 by path of what went in and of what is shipped.
@@ -48,6 +50,7 @@ class Findings:
     prompt: Prompt
     predictions: dict[str, Rows]
     changed: Rows
+    baselines: Rows
     verdicts: Sequence[Verdict]
     commands: Sequence[str]
     hashes: dict[str, str]
@@ -58,11 +61,22 @@ class Findings:
     def verdict(self) -> str:
         """The score after int4, after training and before training, in a sentence."""
         base, merged, onnx = map(self.run.score_of, CANDIDATES)
+        best = self.run.best_baseline
+        cheaper = f" The best cheaper method, {tables.words(best)}, reaches {self.run.score_of(best):.3f}." if best else ""
         return (
             f"{tables.words(self.run.score).capitalize()} {onnx:.3f} as {self.parameters['build.precision']} ONNX, {merged:.3f} "
             f"before the weights were rounded and {base:.3f} before training"
-            f"{', by its most likely label' if self.run.by_likelihood('base') else ''}."
+            f"{', by its most likely label' if self.run.by_likelihood('base') else ''}.{cheaper}"
         )
+
+    @property
+    def p_values(self) -> dict[str, float]:
+        """Of the differences between onnx and each baseline, by McNemar's exact test."""
+        onnx = [row["predicted"].split() == row["expected"].split() for row in self.predictions["onnx"]]
+        return {
+            name: mcnemar(onnx, [row[name].split() == row["expected"].split() for row in self.baselines])["p_value"]
+            for name in self.run.baselines
+        }
 
 
 def page(findings: Findings) -> str:
@@ -121,6 +135,7 @@ def tables_of(findings: Findings) -> dict[str, tables.Table]:
     run = findings.run
     all_tables = [
         tables.scores(run),
+        *([tables.baselines(run, findings.p_values)] if run.baselines else []),
         *([tables.by_dataset(run)] if "datasets" in run.evaluate["onnx"] else []),
         tables.gate(findings.verdicts),
         *([tables.per_class(run)] if "per_class" in run.evaluate["onnx"] else []),
@@ -143,9 +158,10 @@ def made_with() -> dict[str, str]:
 def draw(findings: Findings) -> dict[str, Markup]:
     """The plots by name."""
     run, prepare = findings.run, findings.run.prepare
-    scores = list(map(run.score_of, CANDIDATES))
+    steps = [*run.baselines, *CANDIDATES]
+    scores, intervals = list(map(run.score_of, steps)), list(map(run.interval, steps))
     drawn = {
-        "ladder": plots.ladder(CANDIDATES, scores, [run.interval(name) for name in CANDIDATES], tables.words(run.score)),
+        "ladder": plots.ladder([tables.words(name) for name in steps], scores, intervals, tables.words(run.score)),
         "loss": plots.loss_curves(read_curve("train/loss"), read_curve("eval/loss")),
         "lengths": plots.lengths(prepare["lengths"]["edges"], prepare["lengths"]["counts"], prepare["source_max_len"]),
     }

@@ -15,8 +15,8 @@ Curve = Sequence[tuple[int, float]]
 
 
 def ladder(names: Sequence[str], values: Sequence[float], intervals: Sequence[tuple[float, float]], label: str) -> Markup:
-    """One bar for each candidate, the shipped one last, with its confidence interval."""
-    figure, axes = canvas(height=2.1)
+    """One bar for each method and candidate, the shipped one last, with its confidence interval."""
+    figure, axes = canvas(height=0.6 + 0.5 * len(names))
     for y, (name, value, (low, high)) in enumerate(zip(names, values, intervals, strict=True)):
         axes.barh(y, value, height=0.62, color=ACCENT if name == names[-1] else SOFT)[0].set_gid(name)
         axes.plot([low, high], [y, y], color=INK, linewidth=1.5, marker="|", markersize=8, gid=f"{name}-interval")
@@ -26,7 +26,7 @@ def ladder(names: Sequence[str], values: Sequence[float], intervals: Sequence[tu
     axes.tick_params(axis="y", length=0)
     axes.invert_yaxis()
     description = ", ".join(f"{name} {value:.3f}" for name, value in zip(names, values, strict=True))
-    return inline(figure, "ladder", f"{label} of each candidate", f"Bars with intervals: {description}.")
+    return inline(figure, "ladder", f"{label} of each method and model", f"Bars with intervals: {description}.")
 
 
 def loss_curves(train: Curve, validation: Curve) -> Markup:

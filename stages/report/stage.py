@@ -15,9 +15,9 @@ from tunepress.config.params import Params
 from tunepress.core.environment import current_image
 from tunepress.core.files import atomic_output, read_csv, read_jsonl, sha256, write_json
 from tunepress.core.keys import flatten
-from tunepress.core.paths import ADAPTER, CHANGED, METRICS, MODEL_CARD, ONNX, PREDICTIONS, PREPARED, REPORT
+from tunepress.core.paths import ADAPTER, CHANGED, METRICS, MODEL_CARD, ONNX, PREDICTIONS, PREPARED, REPORT, TRAINING_ROWS
 from tunepress.core.pipeline import commands
-from tunepress.remote.collected import remote_lists
+from tunepress.remote.collected import LISTS, remote_lists
 from tunepress.text.prompt import Prompt
 
 Config = Params
@@ -49,11 +49,12 @@ def gather(cfg: Config, experiments: Sequence[Experiment] = ()) -> Findings:
         prompt=Prompt.load(PREPARED),
         predictions={name: read_csv(PREDICTIONS / f"{name}.csv") for name in CANDIDATES},
         changed=read_csv(CHANGED),
+        baselines=read_csv(PREDICTIONS / "baselines.csv"),
         verdicts=verdicts(cfg.gate, run),
-        commands=list(commands(remote_lists(cfg.data.files, cfg.data.validation_files, cfg.data.test_files)).values()),
+        commands=list(commands(remote_lists(*(getattr(cfg.data, name) for name in LISTS))).values()),
         hashes=hash_files((PREPARED, ADAPTER, ONNX)),
         experiments=experiments,
-        learned=read_jsonl(PREPARED / "train.jsonl")[:LEARNED],
+        learned=read_jsonl(TRAINING_ROWS)[:LEARNED],
     )
 
 
@@ -65,4 +66,11 @@ def hash_files(places: Iterable[Path]) -> dict[str, str]:
 
 def parameters(cfg: Config) -> dict[str, Any]:
     """Every parameter by its full name."""
-    return {key: value.value if isinstance(value, Enum) else value for key, value in flatten(asdict(cfg)).items()}
+    return {key: plain(value) for key, value in flatten(asdict(cfg)).items()}
+
+
+def plain(value: Any) -> Any:
+    """A value without enums, as in params.yaml."""
+    if isinstance(value, list):
+        return list(map(plain, value))
+    return value.value if isinstance(value, Enum) else value

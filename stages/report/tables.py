@@ -60,6 +60,18 @@ def caption(run: Run) -> str:
     return f"{run.rows} that no model was trained on{base}"
 
 
+def baselines(run: Run, p_values: Mapping[str, float]) -> Table:
+    """What cheaper methods reach, and whether the difference from onnx is more than chance."""
+    level = f"{run.evaluate['onnx']['confidence_level']:.0%} interval"
+    rows = []
+    for name, speed in run.baseline_speeds.items():
+        low, high = run.interval(name)
+        speeds = [f"{speed['seconds_to_make']:.1f}", f"{speed['ms_per_answer']:.1f}", f"{speed['size_mb']:,.1f}"]
+        rows.append([words(name), figure(run.score_of(name)), f"{low:.3f} to {high:.3f}", f"{p_values[name]:.2g}", *speeds])
+    head = ["", words(run.score), level, "p against onnx", "seconds to make", "ms an answer", "MB"]
+    return Table("baselines", f"Cheaper methods on the same {run.rows}; p of the exact McNemar test", head, rows)
+
+
 def gate(verdicts: Sequence[Verdict]) -> Table:
     """Each bound and what was measured."""
     rows = [

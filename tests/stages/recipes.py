@@ -1,19 +1,20 @@
 """Configurations for tests, whatever the defaults of conf/ become."""
 
+from dataclasses import fields
 from typing import Any
 
 from benchmarks.models import recipe
-from tunepress.config.evaluate import Evaluate, Split, Turns
+from tunepress.config.evaluate import Baseline, Evaluate, Split, Turns
 from tunepress.config.gate import Gate
 from tunepress.config.merge import Merge, MergeBase
 
 __all__ = ["MERGE", "NO_GATE", "evaluation", "recipe"]
 
-NO_GATE = Gate(None, None, None, None, None, None, None)
+NO_GATE = Gate(**dict.fromkeys(field.name for field in fields(Gate)))
 MERGE = Merge(MergeBase.original)
 
 
 def evaluation(**settings: Any) -> Evaluate:
     """An evaluation in small batches."""
     small: dict[str, Any] = {"split": Split.test, "turns": Turns.last, "batch_size": 4, "confidence_level": 0.95, "metric": None}
-    return Evaluate(**(small | settings))
+    return Evaluate(**(small | {"baselines": list(Baseline), "n_shot": 2} | settings))

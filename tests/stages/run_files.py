@@ -9,7 +9,7 @@ from stages.report.calibration import bins_of
 from stages.report.stage import Config
 from tests.conftest import ROOT
 from tests.stages.recipes import NO_GATE
-from tunepress.core.files import write_csv, write_json, write_jsonl
+from tunepress.core.files import read_json, write_csv, write_json, write_jsonl
 from tunepress.core.params import load
 from tunepress.core.paths import ADAPTER, LOSS_CURVES, METRICS, ONNX, PREDICTIONS, PREPARED
 from tunepress.core.pipeline import DVC_YAML
@@ -57,6 +57,29 @@ def new_run(folder: Path, labels: bool = True) -> None:
     for name, rows in tables.items():
         write_json(folder / METRICS / "evaluate" / f"{name}.json", evaluated(name, rows, labels))
     write_metrics(folder / METRICS, tables, len(changed), labels)
+    write_baselines(folder, tables["onnx"], labels)
+
+
+def write_baselines(folder: Path, rows: list[dict[str, str]], labels: bool) -> None:
+    """What `stages.baselines` writes: one label for all rows and a method with every fifth row wrong, or one with each wrong."""
+    methods = {"majority": lambda number, right: TONES[0], "tfidf": lambda number, right: right if number % 5 else "fear"}
+    chosen = methods if labels else {"nearest": lambda number, right: f"no {right}"}
+    answers = {name: [method(number, row["expected"]) for number, row in enumerate(rows)] for name, method in chosen.items()}
+    expected = [row["expected"] for row in rows]
+    for name, predicted in answers.items():
+        figures = (
+            classification_metrics(expected, predicted, TONES, 0.95) if labels else generation_metrics(expected, predicted, 0.95)
+        )
+        answers_of = {key: value for key, value in figures.items() if key != "per_class"}
+        speeds = {"seconds_to_make": 0.4, "ms_per_answer": 1.5, "size_mb": 2.25}
+        for path, values in ((METRICS / "baselines.json", answers_of), (METRICS / "benchmark/baselines.json", speeds)):
+            known = read_json(folder / path) if (folder / path).exists() else {}
+            write_json(folder / path, known | {name: values})
+    table = [
+        {"source": row["source"], "expected": row["expected"]} | {name: answers[name][number] for name in answers}
+        for number, row in enumerate(rows)
+    ]
+    write_csv(folder / PREDICTIONS / "baselines.csv", table, list(table[0]))
 
 
 def learned_row(prompt: Prompt, number: int) -> dict[str, Any]:

@@ -37,11 +37,16 @@ def main() -> None:
 
 
 def table(run: Run) -> Table:
-    """One line for each candidate."""
+    """One line for each baseline and candidate."""
     columns = Table(title=run.rows)
     level = f"{run.evaluate['onnx']['confidence_level']:.0%} interval"
     for name in ("model", run.score, level, *run.names[1:], "size on disk", "tokens/s"):
         columns.add_column(name, justify="left" if name == "model" else "right", no_wrap=True)
+    for name in run.baselines:
+        low, high = run.interval(name)
+        rest = [f"{run.baselines[name][key]:.3f}" if key in run.baselines[name] else "-" for key in run.names[1:]]
+        size = f"{run.baseline_speeds[name]['size_mb']:.0f} MB"
+        columns.add_row(name, f"{run.score_of(name):.3f}", f"{low:.3f} to {high:.3f}", *rest, size, "-")
     for name, figures in run.evaluate.items():
         low, high = run.interval(name)
         rest = ["-" if run.by_likelihood(name) else f"{figures[key]:.3f}" for key in run.names[1:]]

@@ -148,6 +148,34 @@ def cost(figures: Figures) -> tuple[str, str]:
     return f"{figures['process_seconds']:.0f} s", f"{figures['peak_memory_mb'] / 1000:.1f} GB"
 
 
+def full_size() -> str:
+    runs = [read(path.stem) for path in sorted(RESULTS.glob("full_size*.json"))]
+    head = ["", *(f"{run['shape']}, `{run['experiment']}`" for run in runs)]
+    rows = [[stage, *(" · ".join(cost(run["stages"][stage])) for run in runs)] for stage in runs[0]["stages"]]
+    planned = ", ".join(f"{run['stages']['train']['planned_gb']:.1f} GB" for run in runs)
+    note = f" Random bfloat16 weights. Memory that `train` had planned: {planned}."
+    return table(head, rows) + measured(runs[0]) + note
+
+
+def recipes() -> str:
+    figures = read("recipes")
+    rows = [
+        [
+            f"`{name}`",
+            f"{recipe['parameters'] / 1e9:.2f} billion",
+            f"{recipe['bytes'] / 1e9:.0f} GB",
+            f"{recipe['seconds'] / 60:.0f} min",
+        ]
+        for name, recipe in figures["recipes"].items()
+    ]
+    gpu = figures["gpu"]
+    head = ["`-S +experiment=`", "parameters", "memory", "a million tokens"]
+    return table(head, rows) + (
+        f"\n\nEstimates by `python -m benchmarks.recipes` for an {gpu['name']} ({gpu['memory_gb']} GB, "
+        f"{gpu['bf16_tflops']:.0f} TFLOP/s in bfloat16), as `train` makes them before it starts. No GPU has confirmed them."
+    )
+
+
 def gptq() -> str:
     figures = read("gptq")
     layers = figures["of_layers"]
@@ -256,5 +284,6 @@ def accuracy(measurement: Figures, model: str) -> str:
 
 
 PARTS: dict[str, Callable[[], str]] = {
-    f"benchmark {part.__name__}": part for part in (prepare, train, chat, int4, memory, gptq, inference, busy, serve, olive)
+    f"benchmark {part.__name__}": part
+    for part in (prepare, train, chat, int4, memory, full_size, recipes, gptq, inference, busy, serve, olive)
 }

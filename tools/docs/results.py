@@ -11,19 +11,21 @@ SUMMARY, SPEED = Path("metrics/summary.json"), Path("metrics/speed.json")
 
 
 def table() -> str:
-    """The scores of the three models, and the speed of the one that is shipped.
+    """The scores of the best baseline and the three models, and the speed of the one that is shipped.
 
     Raises:
         InputError: the last run was not a classification, or its metrics are missing.
     """
     summary, speed = read(SUMMARY), read(SPEED)
     try:
+        baseline = summary["baseline"]
         base, accuracy, merged = summary["base"], summary["accuracy"], summary["accuracy"] + summary["drop"]
         size, tokens = f"{summary['size_mb']:.0f} MB", f"{speed['tokens_s']:.0f}"
         divergence = f"{summary['kl']:.4f}"
     except (KeyError, TypeError) as error:
         raise InputError(f"{SUMMARY}, {SPEED}: not those of the default recipe ({error}); run `make repro`") from error
     rows = [
+        ["the best of majority class, TF-IDF, zero-shot and few-shot", f"{baseline:.3f}", "", ""],
         ["base model, by its most likely label", f"{base:.3f}", "", ""],
         ["fine-tuned and merged, float32", f"{merged:.3f}", "", ""],
         ["**int4 ONNX**", f"**{accuracy:.3f}**", size, tokens],

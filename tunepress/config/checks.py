@@ -21,6 +21,8 @@ from tunepress.config import adapter, build, train
 from tunepress.config.adapter import Adapter, Method
 from tunepress.config.build import SEPARATE_ON_ROUNDED_WEIGHTS, Adapters, Build
 from tunepress.config.data import Data
+from tunepress.config.evaluate import Evaluate
+from tunepress.config.gate import Gate
 from tunepress.config.merge import LOFTQ_ON_ORIGINAL_WEIGHTS, Merge, MergeBase
 from tunepress.config.params import Params, key_problem
 from tunepress.core.errors import InputError
@@ -69,8 +71,6 @@ def rows(data: Data) -> str | None:
                 return wrong
     if data.datasets and (wrong := datasets_problem(data)):
         return wrong
-    if not data.files and not data.path and not data.datasets:
-        return "data.files: is empty; name a file, or a dataset in data.path"
     if data.near_duplicates is not None and not 0 < data.near_duplicates < 1:
         return f"data.near_duplicates: must be a similarity above 0 and below 1, or null, got {data.near_duplicates}"
     return None if data.labels is None else labels.labels_problem(data.labels)
@@ -87,6 +87,27 @@ def datasets_problem(data: Data) -> str | None:
             return f"data.datasets: the weight of {dataset.name} must be above 0, got {dataset.weight}"
         if addresses.is_remote(dataset.path):
             return f"data.datasets: the path of {dataset.name} must be on this machine; addresses can be in data.files"
+    return None
+
+
+def training_rows(data: Data, adapter: Adapter) -> str | None:
+    if data.files or data.path or data.datasets:
+        return None
+    if adapter.method is not Method.none and not adapter.method.brought:
+        return "data.files: is empty; name a file, or a dataset in data.path"
+    if not data.test_files:
+        return "data.test_files: is empty, and so is data.files; name the rows to measure the model with"
+    return None
+
+
+def baselines(evaluate: Evaluate, gate: Gate) -> str | None:
+    if evaluate.n_shot < 1:
+        return f"evaluate.n_shot: must be at least 1, got {evaluate.n_shot}"
+    measured = [baseline.value for baseline in evaluate.baselines]
+    if unknown := next((name for name in gate.min_gain_over or {} if name not in measured), None):
+        return (
+            f"gate.min_gain_over: {unknown} is not in evaluate.baselines ({', '.join(measured)}); add it there, or remove it here"
+        )
     return None
 
 
@@ -113,4 +134,13 @@ def loftq_base(adapter: Adapter, merge: Merge) -> str | None:
 
 
 # In this order: the first that is broken is reported.
-RULES: tuple[Callable[..., str | None], ...] = (rows, adapter.problem, train.problem, separate_adapter, build.problem, loftq_base)
+RULES: tuple[Callable[..., str | None], ...] = (
+    rows,
+    training_rows,
+    baselines,
+    adapter.problem,
+    train.problem,
+    separate_adapter,
+    build.problem,
+    loftq_base,
+)

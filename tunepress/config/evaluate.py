@@ -18,6 +18,16 @@ class Turns(Enum):
     all = "all"
 
 
+class Baseline(Enum):
+    """A cheaper method than fine-tuning."""
+
+    majority = "majority"  # the most frequent label
+    tfidf = "tfidf"  # logistic regression on TF-IDF
+    nearest = "nearest"  # the answer of the most similar training row, for free text
+    zero_shot = "zero_shot"  # the base model in its chat template
+    few_shot = "few_shot"  # the same after n_shot training rows
+
+
 @dataclass
 class Evaluate:
     """Settings that every candidate shares, so that their figures can be compared."""
@@ -26,4 +36,6 @@ class Evaluate:
     turns: Turns  # of conversations, each from its true history
     batch_size: int
     confidence_level: float  # of the intervals in the results
+    baselines: list[Baseline]  # those that apply to the rows are measured
+    n_shot: int  # training rows before a question of few_shot
     metric: str | None  # package.module.function of (expected, answers), both list[str], that returns a number

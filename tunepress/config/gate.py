@@ -9,6 +9,7 @@ class Gate:
 
     max_drop: float | None  # of the score, onnx against merged
     min_gain: float | None  # of the score, merged against base
+    min_gain_over: dict[str, float] | None  # of the score, onnx against baselines by their names
     max_invalid_rate: float | None  # of onnx
     min_top1_agreement: float | None  # of onnx with merged
     max_tokenized_differently: int | None  # rows that onnx's tokenizer splits into other tokens than training's

@@ -8,7 +8,6 @@ import pytest
 from stages.report.figures import Run
 from stages.report.gate import Verdict, verdicts
 from tests.stages.recipes import NO_GATE
-from tunepress.config.gate import Gate
 
 EVALUATE: dict[str, dict[str, Any]] = {
     "base": {"accuracy": 0.0, "likelihood_accuracy": 0.2},
@@ -55,13 +54,20 @@ def test_a_broken_bound_says_which_and_what_was_measured() -> None:
     assert str(verdict(min_gain=0.8)) == "min_gain 0.75 < 0.8"
 
 
+def test_a_bound_over_a_baseline_is_for_onnx() -> None:
+    measured = replace(run(EVALUATE), baselines={"tfidf": {"accuracy": 0.88}, "majority": {"accuracy": 0.3}})
+    gate = replace(NO_GATE, min_gain_over={"tfidf": 0.03, "nearest": 0.5})  # there is no nearest for labels
+    assert [str(verdict) for verdict in verdicts(gate, measured)] == ["min_gain_over.tfidf 0.02 < 0.03"]
+    assert measured.best_baseline == "tfidf"
+
+
 def test_without_bounds_there_are_no_verdicts() -> None:
     assert verdicts(NO_GATE, run(EVALUATE)) == []
 
 
 def test_free_text_is_compared_by_its_exact_matches_and_is_never_invalid() -> None:
     evaluate: Any = {name: {"exact_match": value} for name, value in (("base", 0.0), ("merged", 0.5), ("onnx", 0.75))}
-    results = verdicts(Gate(0.0, 0.5, 0.0, None, None, None, None), run(evaluate))
+    results = verdicts(replace(NO_GATE, max_drop=0.0, min_gain=0.5, max_invalid_rate=0.0), run(evaluate))
     assert [(verdict.name, verdict.value, verdict.passed) for verdict in results] == [
         ("max_drop", -0.25, True),
         ("min_gain", 0.5, True),

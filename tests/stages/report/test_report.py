@@ -120,6 +120,7 @@ def test_the_summary_and_the_speed_are_those_that_dvc_compares(project: Path, la
         "kl": metrics("compare")["mean_kl"],
         "size_mb": 117.15,
         "gate": "max_size_mb 117.15 > 100" if labels else "passed",
+        "baseline": max(baseline[score] for baseline in metrics("baselines").values()),
     }
     assert summary["base"] == (0.25 if labels else 0.0)
     assert metrics("summary") == summary | ({} if labels else {"token_f1": onnx["token_f1"]})

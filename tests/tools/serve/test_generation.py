@@ -95,7 +95,7 @@ def test_a_seed_gives_the_same_answer_again_and_another_seed_another(server: Ser
 
     assert complete(temperature=1, seed=1) == complete(temperature=1, seed=1)
     assert complete(temperature=1, seed=1) != complete(temperature=1, seed=2)
-    assert len({complete(temperature=1) for _ in range(5)}) > 1
+    assert len({complete(temperature=1) for _ in range(20)}) > 1  # five were equal once
     assert complete(temperature=0, seed=1) == complete(temperature=0, seed=2) == complete()
     assert complete(temperature=1, top_p=0, seed=3) == complete()
 
