@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console, RenderableType
 
 from benchmarks.harness import Benchmark, main, table
-from benchmarks.processes import ROOT, Figures, call, environment
+from benchmarks.processes import ROOT, Figures, call, workspace
 
 GPU: Figures = {
     "name": "NVIDIA GeForce RTX 4090",
@@ -26,10 +26,10 @@ LABELS = 0.25  # share of the tokens that are learned
 
 
 def measure(options: Namespace, scratch: Path, console: Console) -> Figures:
-    """Estimates each recipe in a process of its own folder."""
+    """Estimates each recipe in a process of its own."""
     names = sorted(file.stem for file in (ROOT / "conf/experiment").glob("*_*lora.yaml"))
     with console.status("estimating"):
-        recipes, _ = call("benchmarks.recipes:estimates", ROOT, kernels=True, variables=environment(scratch, True), names=names)
+        recipes, _ = call("benchmarks.recipes:estimates", workspace(scratch, "conf"), kernels=True, names=names)
     return {"gpu": GPU, "recipes": recipes}
 
 

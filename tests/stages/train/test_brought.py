@@ -76,9 +76,11 @@ def test_with_test_rows_and_rows_for_gptq_it_needs_no_training_rows(
     phrases = read_jsonl(root / "data/raw/tone.jsonl")
     for name, rows in (("test", phrases[:20]), ("calibration", phrases[20:60])):
         write_jsonl(tmp_path / f"{name}.jsonl", rows)
+    own_base = BASE.resolve()
     own_rows = ("data.files=[]", "data.test_files=test.jsonl", "data.calibration_files=calibration.jsonl")
     chosen = ("+experiment=smoke", "adapter=file", f"adapter.path={tmp_path / 'adapter'}", *own_rows)
-    base = ("base_model=folder", f"base_model.path={BASE.resolve()}")
+    base = ("base_model=folder", f"base_model.path={own_base}")
+    monkeypatch.chdir(root)
     (tmp_path / "params.yaml").write_text(compose([*chosen, *base]), encoding="utf-8")
     new_repo(tmp_path)
     monkeypatch.chdir(tmp_path)
