@@ -87,7 +87,8 @@ def prepare(data: Data, seed: int, encoder: Encoder) -> tuple[Prompt, dict[str, 
     report_conflicts([row for part in unique.values() for row in part.conflicts])
     fitting = {key: fit(part.rows, data) for key, part in unique.items()}
     rows, validation, test, calibration = (fitting[key][0] for key in LISTS)
-    check_labels(rows if "files" in raw else test, data)
+    if "files" in raw:
+        check_labels(rows, data)
     for key in LISTS[1:]:
         if unique[key].total and not fitting[key][0]:
             raise InputError(f"data.{key}: no rows are left; all were dropped as duplicates, conflicts or overlong")
