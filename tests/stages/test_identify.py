@@ -139,7 +139,7 @@ def test_the_list_must_be_named(stage: str, root: Path) -> None:
     done = subprocess.run([sys.executable, "-m", f"stages.{stage}"], cwd=root, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (
         1,
-        f"{stage}: name a list: python -m stages.{stage} {{files,validation_files,test_files}}\n",
+        f"{stage}: name a list: python -m stages.{stage} {{files,validation_files,test_files,calibration_files}}\n",
     )
 
 
