@@ -24,8 +24,8 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 
-from benchmarks.full_size import run_stages
-from benchmarks.harness import Benchmark, gigabytes, main, table
+from benchmarks.full_size import run_stages, stage_table
+from benchmarks.harness import Benchmark, main
 from benchmarks.models import add_shape
 from benchmarks.processes import Figures, call, environment
 from benchmarks.train_gpu import __main__ as training
@@ -105,10 +105,7 @@ def report(measured: Figures, options: Namespace) -> Iterator[RenderableType]:
         elif name == "training":
             yield from training.report(part)
         elif name == "stages":
-            rows = [
-                (stage, f"{used['process_seconds']:.0f} s", gigabytes(used["peak_memory_mb"])) for stage, used in part.items()
-            ]
-            yield table(f"smoke on {measured['device']}", ("stage", "time", "peak memory of the host"), rows)
+            yield stage_table(f"smoke on {measured['device']}, memory of the host", part)
         else:
             different = f"{part['quantized']:,} and, with quantized scales, {part['double_quantized']:,}"
             yield f"4-bit weights: {different} of {part['numbers']:,} numbers differ between {measured['device']} and cpu"
