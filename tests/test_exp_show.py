@@ -13,7 +13,7 @@ NAMES = [
     *("lucid-tees", "dozy-roos", "unled-gabs", "puffy-daks", "sunny-mica"),
     *("tubal-mugs", "royal-heme", "fated-ceca", "patient-name", "eager-oafs"),
 ]
-ALL = ["accuracy", "drop", "base", "kl", "size_mb", "gate", "tokens_s"]
+ALL = ["accuracy", "drop", "base", "baseline", "kl", "size_mb", "gate", "tokens_s"]
 VARYING = ["accuracy", "drop", "kl", "size_mb", "tokens_s"]
 
 
@@ -28,8 +28,9 @@ def clone(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Clone:
             changed = text.replace("learning_rate: 0.001\n", f"learning_rate: 0.000{number}\n")
             assert changed != text
             (clone.folder / file).write_text(changed, encoding="utf-8")
-        summary = {"accuracy": 0.9 + number / 1000, "drop": number / 10000, "base": 0.2792, "kl": number / 1000}
-        write(clone.folder / "metrics/summary.json", summary | {"size_mb": 90 + number / 100, "gate": "passed"})
+        summary: dict[str, object] = {"accuracy": 0.9 + number / 1000, "drop": number / 10000, "base": 0.2792, "baseline": 0.8}
+        summary |= {"kl": number / 1000, "size_mb": 90 + number / 100, "gate": "passed"}
+        write(clone.folder / "metrics/summary.json", summary)
         write(clone.folder / "metrics/speed.json", {"tokens_s": 140 + number / 10})
         clone.run("git", "add", "--all")
         tree = clone.run("git", "write-tree").strip()
@@ -60,7 +61,7 @@ def test_all_metrics_are_in_the_first_columns(clone: Clone) -> None:
     assert header.split()[: len(ALL) + 2] == ["Experiment", "Created", *ALL]
     rows = cells(experiments)
     assert sorted(rows) == sorted(NAMES)
-    assert rows["tubal-mugs"][: len(ALL)] == ["0.906", "0.0006", "0.2792", "0.006", "90.06", "passed", "140.6"]
+    assert rows["tubal-mugs"][: len(ALL)] == ["0.906", "0.0006", "0.2792", "0.8", "0.006", "90.06", "passed", "140.6"]
 
 
 @pytest.mark.slow

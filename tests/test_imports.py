@@ -1,12 +1,16 @@
 """Imports point down: tools -> stages -> tunepress; no folder has too many modules; a module that one folder uses is in it."""
 
 import ast
+import re
 import subprocess
 import sys
 from collections import Counter, defaultdict
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+
+from tests.test_requirements import pins
 
 CODE = ("tunepress", "stages", "tools")
 LAYERS = {"tunepress": 0, "hydra_plugins": 1, "stages": 2, "tools": 3}
@@ -90,3 +94,16 @@ def test_a_process_imports_no_package_that_takes_seconds_without_need(module: st
     code = f"import sys, {module}; print([name for name in {packages} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("module", ["tools.cli.predict", "tools.serve.server", "tools.serve.model_process"])
+def test_what_the_serving_image_runs_needs_only_the_packages_of_its_lock(module: str, root: Path) -> None:
+    locked = pins(root / "requirements/serve.txt").keys()
+    absent = [
+        name
+        for name, distributions in packages_distributions().items()
+        if locked.isdisjoint(re.sub(r"[-_.]+", "-", each).lower() for each in distributions)
+    ]
+    code = f"import sys; sys.modules.update(dict.fromkeys({absent})); import {module}"
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-import psutil
-
 PROCESS = Path("/proc/self")
 UNLIMITED = 1 << 62  # v1 writes 2^63 rounded down to a page
 
@@ -26,6 +24,8 @@ MEMORY = (
 
 def free_memory() -> int:
     """Bytes that this process can still allocate."""
+    import psutil  # not at the top: an image that serves asks for cores alone, and has no psutil
+
     return min(int(psutil.virtual_memory().available), memory_left())
 
 
