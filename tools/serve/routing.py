@@ -3,6 +3,7 @@
 import asyncio
 import hmac
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from email.message import Message
 from typing import Any, TypeVar
 
@@ -27,10 +28,13 @@ def route_class(service: Service) -> type[APIRoute]:
             inner = super().get_route_handler()
 
             async def handler(request: Request) -> Response:
-                service.check_open()
-                check_key(request, service.settings.api_key)
                 json_request = JsonRequest(request.scope, request.receive)
                 json_request.service = service
+                if service.closing:  # and so will the connection be: closed with a body unread, it would lose the answer
+                    with suppress(RequestError):
+                        await json_request.body()
+                service.check_open()
+                check_key(request, service.settings.api_key)
                 return await inner(json_request)
 
             return handler

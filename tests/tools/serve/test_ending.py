@@ -29,7 +29,11 @@ def read(connection: socket.socket) -> bytes:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_a_streaming_answer_end_and_takes_no_other(number: int, slow_folder: Path) -> None:
     with serving(slow_folder, "--max-tokens", "8192") as server:
-        with connected(server) as connection, httpx2.Client(base_url=server.url, timeout=60) as other:
+        with (
+            connected(server) as connection,
+            connected(server) as late,
+            httpx2.Client(base_url=server.url, timeout=60) as other,
+        ):
             other.get("/health")
             send(connection, {"prompt": "a", "max_tokens": 1000, "stream": True})
             until(lambda: written(server) > 5)
@@ -38,6 +42,12 @@ def test_a_signal_lets_a_streaming_answer_end_and_takes_no_other(number: int, sl
             assert other.get("/health").json() == {"status": "shutting down"}
             refused = other.post("/v1/completions", json={"prompt": "a"})
             assert (refused.status_code, refused.json()["error"]["code"]) == (503, "shutting_down")
+            late.sendall(
+                b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n"
+            )
+            time.sleep(0.2)  # a body that comes after its head; refused before, the connection would be reset
+            late.sendall(b"{}")
+            assert read(late).startswith(b"HTTP/1.1 503")
             answer = read(connection)
         assert server.process.wait(60) == 0
         assert answer.count(b'"text"') > 100
