@@ -2,6 +2,7 @@
 
     python -m benchmarks.full_size                              # about an hour on two cores, 30 GB of disk below TMPDIR
     python -m benchmarks.full_size --shape qwen3-4b --output benchmarks/results/full_size_qwen3_4b.json
+    python -m benchmarks.full_size --experiment phi3_mini_laptop --until train train.max_steps=1     # memory of hours of training
     python -m benchmarks.full_size --shape tiny                 # to see that it works
 
 The model has random weights in bfloat16 in a real shape, and the tokenizer of models/base, which `make repro` makes (without the
@@ -46,6 +47,15 @@ SMALL = (
 def add_options(parser: ArgumentParser) -> None:
     add_shape(parser)
     parser.add_argument("--experiment", default="olive_example", help="of conf/experiment/ (default: %(default)s)")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="overrides of the experiment, such as train.max_steps=1"
+    )
+    add_until(parser)
+
+
+def add_until(parser: ArgumentParser) -> None:
+    """Adds --until."""
+    parser.add_argument("--until", choices=STAGES, default=STAGES[-1], help="the last stage (default: %(default)s)")
 
 
 def measure(options: Namespace, scratch: Path, console: Console) -> Figures:
@@ -59,17 +69,19 @@ def measure(options: Namespace, scratch: Path, console: Console) -> Figures:
         make = partial(call, "benchmarks.full_size:make_model", scratch, kernels=True)
         made, _ = make(shape=options.shape, tokenizer=tokenizer and str(tokenizer))
     model = (f"+experiment={options.experiment}", "base_model=folder", "base_model.path=source", "train.bf16=false")
-    stages = run_stages([*model, *fitting(options), *SMALL], scratch, variables, console)
-    return {"shape": options.shape, "experiment": options.experiment, **made, "stages": stages}
+    overrides = [*model, *fitting(options), *SMALL, *options.overrides]
+    stages = run_stages(overrides, scratch, variables, console, options.until)
+    chosen = {"shape": options.shape, "experiment": options.experiment, "overrides": options.overrides}
+    return chosen | made | {"stages": stages}
 
 
-def run_stages(overrides: list[str], scratch: Path, variables: Mapping[str, str], console: Console) -> Figures:
-    """Runs a recipe's stages in the folder `scratch`; returns what each process used, and the memory that train planned."""
-    workspace(scratch, "conf", "data/raw", "dvc.yaml", "requirements")
+def run_stages(overrides: list[str], scratch: Path, variables: Mapping[str, str], console: Console, until: str) -> Figures:
+    """Runs a recipe's stages up to `until` in `scratch`; returns what each process used, and the memory that train planned."""
+    workspace(scratch, "conf", "data/raw", "data/retained", "dvc.yaml", "requirements")
     make_repository(scratch, variables)
     (scratch / PARAMS).write_text(compose(overrides), encoding="utf-8")
     stages: Figures = {}
-    for name in STAGES:
+    for name in STAGES[: STAGES.index(until) + 1]:
         with console.status(name):
             stage, *candidate = name.split()
             stages[name] = run(name, scratch, variables, sys.executable, "-m", f"stages.{stage}", *candidate).figures()
@@ -98,7 +110,8 @@ def make_model(shape: str, tokenizer: str | None) -> dict[str, Any]:
 def report(measured: Figures, options: Namespace) -> Iterator[RenderableType]:
     """One line for each stage."""
     yield stage_table(f"{measured['parameters'] / 1e6:,.0f} M parameters, {measured['experiment']}", measured["stages"])
-    yield f"train had planned {measured['stages']['train']['planned_gb']:.1f} GB"
+    if train := measured["stages"].get("train"):
+        yield f"train had planned {train['planned_gb']:.1f} GB"
 
 
 def stage_table(title: str, stages: Figures) -> Table:

@@ -24,7 +24,7 @@ from typing import Any
 
 from rich.console import Console, RenderableType
 
-from benchmarks.full_size import run_stages, stage_table
+from benchmarks.full_size import add_until, run_stages, stage_table
 from benchmarks.harness import Benchmark, main
 from benchmarks.models import add_shape
 from benchmarks.processes import Figures, call, environment
@@ -38,6 +38,7 @@ SIDE = 4096  # rows and columns of the matrix that is quantized on both
 def add_options(parser: ArgumentParser) -> None:
     add_shape(parser)
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda", help="(default: %(default)s)")
+    add_until(parser)
 
 
 def measure(options: Namespace, scratch: Path, console: Console) -> Figures:
@@ -48,7 +49,7 @@ def measure(options: Namespace, scratch: Path, console: Console) -> Figures:
     parts: dict[str, Callable[[Path], Figures]] = {
         "training": partial(train, options, console),
         "4-bit weights": partial(compare_codes, options.device, variables),
-        "stages": partial(smoke, options.device, variables, console),
+        "stages": partial(smoke, options, variables, console),
     }
     measured: Figures = {"device": options.device, "shape": options.shape}
     for name, part in parts.items():
@@ -90,10 +91,10 @@ def differing_codes(device: str) -> dict[str, Any]:
     return {"numbers": weight.numel(), **counts}
 
 
-def smoke(device: str, variables: Mapping[str, str], console: Console, folder: Path) -> Figures:
+def smoke(options: Namespace, variables: Mapping[str, str], console: Console, folder: Path) -> Figures:
     """What the process of each stage used."""
-    on_gpu = ["train.bf16=true", "build=cuda_int4"] if device == "cuda" else []
-    return run_stages(["+experiment=smoke", *on_gpu], folder, variables, console)
+    on_gpu = ["train.bf16=true", "build=cuda_int4"] if options.device == "cuda" else []
+    return run_stages(["+experiment=smoke", *on_gpu], folder, variables, console, options.until)
 
 
 def report(measured: Figures, options: Namespace) -> Iterator[RenderableType]:
