@@ -6,7 +6,7 @@ Of all metrics and parameters that `dvc exp show` lists, the figures that decide
 import argparse
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -19,6 +19,10 @@ from scmrepo.exceptions import SCMError
 
 from tunepress.config.params import Composed
 from tunepress.core.errors import InputError, one_line
+from tunepress.core.files import parse_csv
+from tunepress.core.paths import PREDICTIONS
+from tunepress.core.pipeline import output
+from tunepress.inference.metrics import differences
 from tunepress.text.labels import SCORES
 
 FIGURES = {  # of metrics/summary.json and metrics/speed.json, and how they are written
@@ -33,6 +37,14 @@ UNREADABLE = "!"  # DVC's mark for all values of a file that a commit's dvc.yaml
 FILES = ("metrics/summary.json:", "metrics/speed.json:")
 FOLLOWING = re.compile(r"\.(logging_steps|eval_steps)$|^base_model\.(?!name$)|^dvc\.")  # another parameter tells as much
 
+ANSWERS = PREDICTIONS / "onnx.csv"
+CHANCE = 0.05
+MARK = "*"
+CAPTION = (
+    f"{MARK} the int4 model differs from the commit's on the same rows by more than chance: p < {CHANCE} by McNemar's exact test "
+    "with Holm's correction"
+)
+
 Row = dict[str, Any]
 
 
@@ -42,7 +54,8 @@ def main() -> None:
     parser.add_argument("--rev", default="HEAD", help="commit whose experiments are shown (default: %(default)s)")
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     try:
-        console.print(table(read(revs=parser.parse_args().rev)))
+        rows = read(revs=parser.parse_args().rev)
+        console.print(table(rows, p_values(rows)))
     except InputError as error:
         sys.exit(f"exp-show: {error}")
 
@@ -63,24 +76,49 @@ def read(**which: Any) -> list[Row]:
     return [{name: value for name, value in row.items() if value != UNREADABLE} for row in rows]
 
 
-def table(rows: list[Row]) -> Table:
-    """One line for each run.
+def p_values(rows: list[Row]) -> dict[str, float]:
+    """By the revision of an experiment, whether its int4 model differs from the commit's by more than chance on the same rows.
 
     Args:
         rows: of `read`.
     """
+    commit = commit_of(rows)
+    if commit["rev"] == "workspace":  # there is no commit
+        return {}
+    experiments = [row["rev"] for row in rows if row["typ"] != "baseline" and row["State"] in (None, "Success")]
+    reference, *others = [parse_csv(output(ANSWERS, revision) or "") for revision in (commit["rev"], *experiments)]
+    if not reference:  # they are not in the cache
+        return {}
+    compared = zip(experiments, differences(reference, others), strict=True)
+    return {revision: p_value for revision, p_value in compared if p_value is not None}
+
+
+def commit_of(rows: list[Row]) -> Row:
+    """The run of the commit that the experiments hang on."""
+    return next((row for row in rows if row["typ"] == "baseline" and row["rev"] != "workspace"), rows[0])
+
+
+def table(rows: list[Row], p_values: Mapping[str, float] | None = None) -> Table:
+    """One line for each run.
+
+    Args:
+        rows: of `read`.
+        p_values: of the difference of an experiment's answers from the commit's, by revision.
+    """
+    p_values = p_values or {}
     # DVC puts the file's name before a name that two files have
     rows = [{name.partition(".json:")[2] if name.startswith(FILES) else name: row[name] for name in row} for row in rows]
     figures = [name for name in FIGURES if any(row.get(name) is not None for row in rows)]
-    drawn = Table()
+    drawn = Table(caption=CAPTION if p_values else None, caption_justify="left")
     drawn.add_column("experiment", overflow="fold", min_width=12)
     for name in figures:
         broken_bounds = name == "gate"  # as long as they are many
         drawn.add_column(name, justify="right", no_wrap=not broken_bounds, max_width=11 if broken_bounds else None)
     drawn.add_column("what differs", overflow="fold")
-    commit = next((row for row in rows if row["typ"] == "baseline" and row["rev"] != "workspace"), rows[0])
+    commit = commit_of(rows)
     for row in rows:
-        cells = [written(row.get(name), FIGURES[name]) for name in figures]
+        mark = MARK if p_values.get(row["rev"], 1.0) < CHANCE else ""
+        cells = [written(row.get(name), FIGURES[name]) + (mark if name in SCORES else "") for name in figures]
         drawn.add_row(escape(row["Experiment"] or row["rev"]), *cells, escape("\n".join(remarks(row, commit))))
     return drawn
 

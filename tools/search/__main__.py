@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from tools.search.report import plot, sentence, table, tested_lines
+from tools.search.report import plot, sentence, spread, table, tested_lines
 from tools.search.schema import load
 from tools.search.trials import Trials
 from tools.search.verdict import Verdict
@@ -54,6 +54,8 @@ def report(verdict: Verdict, path: Path, console: Console) -> None:
     plot(verdict, path)
     console.print(f"The plot is {path}.", markup=False)
     console.print(sentence(verdict), markup=False, soft_wrap=True)
+    if line := spread(verdict):
+        console.print(line, markup=False, soft_wrap=True)
     if verdict.tested:
         lines = ["On the test rows, which were not used for the choice:", *tested_lines(verdict)]
         console.print("\n".join(lines), markup=False, soft_wrap=True)

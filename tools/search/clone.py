@@ -24,13 +24,16 @@ from dvc.repo.experiments.refs import ExpRefInfo
 
 from tools.search.metrics import Metrics, metrics_of
 from tunepress.core.errors import InputError, one_line
-from tunepress.core.files import remove
+from tunepress.core.files import parse_csv, remove
 from tunepress.core.params import compose_conf, read_yaml
+from tunepress.core.paths import PREDICTIONS
+from tunepress.core.pipeline import output
 
 # What trials read from the project, all of which must be committed. Stages write the other files, or do not read them.
 READ = ["conf", "data", "dvc.yaml", "hydra_plugins", "requirements/cpu.txt", "stages", "tunepress", "*.dvc"]
 NOT_READ = [":!conf/search", ":!conf/composed.yaml"]
 CHECKPOINTS = ".checkpoints"
+ANSWERS = PREDICTIONS / "onnx.csv"
 GRACE = 30  # seconds that an interrupted stage has to exit by itself
 
 
@@ -82,6 +85,11 @@ class Clone:
             return metrics_of(revision) if revision else {}
         except (DvcException, OSError, ValueError) as error:  # raised when a file is read
             raise InputError(f"its metrics cannot be read ({one_line(error)}); `dvc exp remove {name}` and try again") from error
+
+    def answers(self, name: str) -> list[dict[str, str]]:
+        """The predictions of an experiment's int4 model; empty if they are not in the cache."""
+        revision = git("for-each-ref", "--format=%(objectname)", self.ref(name))
+        return parse_csv((revision and output(ANSWERS, revision)) or "")
 
     def run(self, name: str, overrides: list[str], message: str, on_stage: Callable[[str], None], lock: IO[str]) -> None:
         """Runs a recipe as the experiment `name`.

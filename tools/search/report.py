@@ -1,6 +1,7 @@
 """The verdict as text, as a table and as a plot."""
 
 from pathlib import Path
+from statistics import fmean, stdev
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -12,6 +13,7 @@ from tools.search.metrics import Metrics, axes, interval, limits, value_of
 from tools.search.verdict import Trial, Verdict, display
 from tunepress.core.files import atomic_output
 
+CHANCE = 0.05  # p-values below are more than chance
 BLUE, GREY, INK = "#2f6f9f", "#9aa5ad", "#1f2a30"
 
 
@@ -54,12 +56,20 @@ def describe(verdict: Verdict, trial: Trial) -> str:
     remarks = ["winner"] if trial is verdict.winner else []
     remarks += ["Pareto front"] if trial in verdict.front else []
     remarks += [f"breaks {limit.metric}" for limit in verdict.broken(trial)]
+    if verdict.p_values.get(trial.name, 1.0) < CHANCE:
+        remarks.append(f"differs from the default (p {verdict.p_values[trial.name]:.2g})")
     return ", ".join(remarks)
 
 
 def plot(verdict: Verdict, path: Path) -> None:
-    """Draws the goal against each constrained metric, with the limits, the front and the winner, as SVG."""
+    """Draws the goal against each constrained metric, with the limits, the front and the winner, as SVG.
+
+    With search.against it draws the goal against that metric instead, with its intervals.
+    """
     goal = verdict.search.goal
+    if verdict.search.against:
+        save(curve(verdict, verdict.search.against), path)
+        return
     others = [metric for metric in axes(verdict.search) if metric != goal] or [goal]
     figure = Figure(figsize=(5.2 * len(others), 4.0), layout="constrained")
     for index, metric in enumerate(others):
@@ -68,6 +78,27 @@ def plot(verdict: Verdict, path: Path) -> None:
         panel.set(xlabel=goal, ylabel=metric)
         panel.spines[["top", "right"]].set_visible(False)
     figure.axes[0].legend(frameon=False, fontsize="small")
+    save(figure, path)
+
+
+def curve(verdict: Verdict, metric: str) -> Figure:
+    """The goal of each recipe against a metric, by rising values of it, with its interval if it has one."""
+    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
+    panel = figure.add_subplot()
+    trials = sorted(verdict.finished, key=lambda trial: value_of(metric, trial.metrics))
+    x, y = ([value_of(name, trial.metrics) for trial in trials] for name in (metric, verdict.search.goal))
+    bounds = [interval(verdict.search.goal, trial.metrics) or (value, value) for trial, value in zip(trials, y, strict=True)]
+    errors = [
+        [value - low for (low, _), value in zip(bounds, y, strict=True)],
+        [high - value for (_, high), value in zip(bounds, y, strict=True)],
+    ]
+    panel.errorbar(x, y, errors, color=BLUE, marker="o", capsize=3)
+    panel.set(xlabel=metric.rpartition(":")[2], ylabel=verdict.search.goal)
+    panel.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def save(figure: Figure, path: Path) -> None:
     # without a salt, element ids are random; without fonttype, text becomes paths
     with atomic_output(path) as partial, rc_context({"svg.hashsalt": "tunepress", "svg.fonttype": "none"}):
         figure.savefig(partial, format="svg", metadata={"Date": None})
@@ -111,6 +142,17 @@ def sentence(verdict: Verdict) -> str:
     if verdict.winner is verdict.trials[0]:
         return f"{text}."
     return f"{text}; the default recipe has {value_of(goal, verdict.trials[0].metrics):.5g}."
+
+
+def spread(verdict: Verdict) -> str:
+    """The mean and the spread of the goal over the seeds; empty unless the recipes differ in nothing else."""
+    values = [value_of(verdict.search.goal, trial.metrics) for trial in verdict.finished]
+    if list(verdict.search.space) != ["seed"] or len(values) < 2:
+        return ""
+    return (
+        f"{verdict.search.goal} of {len(values)} seeds: mean {fmean(values):.5g}, standard deviation {stdev(values):.2g}, "
+        f"{min(values):.5g} to {max(values):.5g}."
+    )
 
 
 def tested_lines(verdict: Verdict) -> list[str]:

@@ -45,6 +45,7 @@ class Search:
     constraints: dict[str, Bound] = field(default_factory=dict)
     sampler: Sampler = Sampler.grid
     n_trials: int | None = None  # besides the default recipe; null: the whole grid
+    against: str | None = None  # a metric; the plot shows the goal against it, with intervals
     seed: int = 0
     overrides: list[str] = field(default_factory=list)  # of every trial, as in `dvc exp run -S`
     measured_here: list[str] = field(default_factory=list)  # metrics that depend on the machine; the committed ones are not used

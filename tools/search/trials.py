@@ -25,6 +25,7 @@ from tunepress.config.evaluate import Split
 from tunepress.core.errors import InputError
 from tunepress.core.files import remove
 from tunepress.core.lock import file_lock
+from tunepress.inference.metrics import differences
 
 
 class Grid(GridSampler):
@@ -130,6 +131,8 @@ class Trials:
             with file_lock(self.folder / "trial.lock", self.log_waiting):
                 self.clone = Clone(self.name, self.folder / "clone", self.search.measured_here)
             default = self.default()
+            if self.search.against:
+                value_of(self.search.against, default.metrics)  # missing, it would be missed after the last trial
             if message := resolution(default.metrics):
                 self.log(message)
             bounds = limits(self.search.constraints, default.metrics)
@@ -140,9 +143,19 @@ class Trials:
                 proposals.tell(proposal, self.attempt(proposal.params, count), bounds)
             verdict = judge(self.search, [default, *proposals.trials()])
             finalists = {trial.name: trial for trial in (verdict.winner, default) if verdict.winner and trial}
-            verdict = replace(verdict, tested=[self.attempt(trial.choices, split=Split.test) for trial in finalists.values()])
+            verdict = replace(
+                verdict,
+                p_values=self.p_values(verdict),
+                tested=[self.attempt(trial.choices, split=Split.test) for trial in finalists.values()],
+            )
             remove(self.clone.folder)
             return verdict
+
+    def p_values(self, verdict: Verdict) -> dict[str, float]:
+        """By the name of a recipe, whether its answers differ from the default's on the validation rows by more than chance."""
+        default, *others = [trial.name for trial in verdict.finished]
+        compared = zip(others, differences(self.clone.answers(default), list(map(self.clone.answers, others))), strict=True)
+        return {name: p_value for name, p_value in compared if p_value is not None}
 
     def default(self) -> Trial:
         """Runs the recipe of conf/, with which the others are compared."""

@@ -31,7 +31,8 @@ def display(value: Any) -> str:
 class Verdict:
     """The result of a search on the validation rows. `trials` has each recipe once, the default first.
 
-    `tested` has the winner and the default recipe with their metrics on the test rows, which do not affect the choice.
+    `tested` has the winner and the default recipe with their metrics on the test rows, which do not affect the choice. `p_values`
+    are of the differences between a recipe's answers and the default's, by McNemar's exact test with Holm's correction.
     """
 
     search: Search
@@ -40,6 +41,7 @@ class Verdict:
     front: list[Trial]
     winner: Trial | None
     tested: list[Trial] = field(default_factory=list)
+    p_values: dict[str, float] = field(default_factory=dict)
 
     def broken(self, trial: Trial) -> list[Limit]:
         """The limits that a trial exceeds."""

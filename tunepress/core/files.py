@@ -3,6 +3,7 @@
 import csv
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -130,6 +131,12 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     csv.field_size_limit(CSV_FIELD_LIMIT)
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def parse_csv(text: str) -> list[dict[str, str]]:
+    """The rows of a file of `write_csv` from its content."""
+    csv.field_size_limit(CSV_FIELD_LIMIT)
+    return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
 def write_jsonl(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -10,6 +10,17 @@ DVC_YAML = Path("dvc.yaml")
 REMOTE = "${dvc.remote}"  # the matrix of the stages that bring rows from elsewhere
 
 
+def output(path: Path, revision: str) -> str | None:
+    """The text of a stage's output at a commit, from DVC's cache; None if it is not there."""
+    from dvc.api import DVCFileSystem  # seconds, which the stages do not need
+
+    try:
+        text: str = DVCFileSystem(rev=revision).read_text(path.as_posix())
+    except FileNotFoundError:
+        return None
+    return text
+
+
 def commands(remote: Sequence[str]) -> dict[str, str]:
     """The command of each stage by the name that DVC gives it, such as `evaluate@onnx`, in the order of dvc.yaml.
 

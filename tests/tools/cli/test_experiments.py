@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from tools.cli import experiments
 from tools.cli.experiments import table
 
 FIGURES: dict[str, Any] = {
@@ -36,9 +37,9 @@ def run(name: str | None, **changed: Any) -> dict[str, Any]:
     return row | {key.replace("__", "."): value for key, value in changed.items()}
 
 
-def shown(rows: list[dict[str, Any]]) -> str:
+def shown(rows: list[dict[str, Any]], p_values: dict[str, float] | None = None) -> str:
     written = io.StringIO()
-    Console(file=written, width=120).print(table(rows))
+    Console(file=written, width=120).print(table(rows, p_values))
     return written.getvalue()
 
 
@@ -93,6 +94,30 @@ def test_free_text_is_compared_by_exact_match() -> None:
     text = shown([text_task | {"exact_match": 0.24, "merged": 0.25}])
     assert "exact_match" in text
     assert "accuracy" not in text
+
+
+def test_differences_beyond_chance_are_marked() -> None:
+    text = shown([COMMIT, run("one", rev="1111111"), run("two", rev="2222222")], {"1111111": 0.0312, "2222222": 0.5})
+    (first,), (second,) = ([line for line in text.splitlines() if name in line] for name in ("│ one", "│ two"))
+    assert "0.942*" in first
+    assert "0.942 " in second
+    assert "McNemar's exact test with Holm's correction" in " ".join(text.split())
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def test_experiments_are_compared_with_the_commit_on_the_same_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answers(right: int, rows: int = 20) -> str:
+        lines = [f'"row {number}","joy","{"joy" if number < right else "fear"}"' for number in range(rows)]
+        return "\n".join(['"source","expected","predicted"', *lines])
+
+    known = {"main": answers(20), "1111111": answers(8), "2222222": answers(19), "3333333": answers(9, rows=10)}
+    monkeypatch.setattr(experiments, "output", lambda path, revision: known.get(revision))
+    names = ("1111111", "2222222", "3333333", "4444444")
+    rows = [run(None, rev="workspace", typ="baseline"), COMMIT, *(run(name, rev=name) for name in names)]
+    # 12 rows of 20 are wrong: 2 / 2 ** 12 = 0.000488, rounded to four digits, times two for Holm; one row is nothing
+    assert experiments.p_values(rows) == {"1111111": pytest.approx(0.001), "2222222": 1.0}
+    monkeypatch.setattr(experiments, "output", lambda path, revision: None)
+    assert experiments.p_values(rows) == {}
 
 
 def test_a_long_value_is_folded_and_not_cut() -> None:

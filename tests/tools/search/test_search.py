@@ -15,7 +15,7 @@ from rich.console import Console
 from tools.cli.params import compose
 from tools.search.clone import Clone, reason
 from tools.search.metrics import Limit, limits, numbers, resolution
-from tools.search.report import plot, sentence, table
+from tools.search.report import plot, sentence, spread, table
 from tools.search.report import tested_lines as lines_of_test_rows
 from tools.search.schema import Bound, Sampler, Search, load
 from tools.search.space import Range, overrides_of, text_of
@@ -345,6 +345,30 @@ def test_the_table_has_the_winner_first_and_the_reason_of_a_failure(tmp_path: Pa
     assert "winner, Pareto front" in lines[0]
     assert "breaks drop" in lines[2]
     assert "failed: build: the builder refuses [with T = float]" in lines[3]
+
+
+def test_a_recipe_that_differs_by_more_than_chance_is_marked() -> None:
+    verdict = replace(judge(SEARCH, [DEFAULT, SMALLEST, SMALLER]), p_values={"smaller": 0.3, "smallest": 0.0012})
+    text = shown(verdict)
+    assert "differs from the default (p 0.0012)" in " ".join(text.replace("│", " ").split())
+    assert text.count("differs") == 1
+
+
+def test_the_goal_is_drawn_against_a_metric_with_its_interval(tmp_path: Path) -> None:
+    search = Search({"data.max_samples": [50]}, maximize="accuracy", against="metrics/prepare.json:splits.train")
+    fewer = Trial("fewer", {"data.max_samples": "50"}, EVALUATED | {"metrics/prepare.json:splits.train": 50.0})
+    more = Trial("default", {}, EVALUATED | {"metrics/prepare.json:splits.train": 720.0})
+    plot(judge(search, [more, fewer]), tmp_path / "curve.svg")
+    drawn = (tmp_path / "curve.svg").read_text(encoding="utf-8")
+    assert all(f">{word}<" in drawn for word in ("splits.train", "accuracy"))
+
+
+def test_seeds_alone_have_a_mean_and_a_spread() -> None:
+    trials = [Trial(f"seed-{value}", {}, {"accuracy": value}) for value in (0.94, 0.95, 0.96)]
+    seeds = judge(Search({"seed": [1, 2]}, maximize="accuracy"), trials)
+    assert spread(seeds) == "accuracy of 3 seeds: mean 0.95, standard deviation 0.01, 0.94 to 0.96."
+    assert spread(judge(Search({"seed": [1], "adapter.r": [4]}, maximize="accuracy"), trials)) == ""
+    assert spread(judge(Search({"seed": [1]}, maximize="accuracy"), trials[:1])) == ""
 
 
 def test_the_plot_names_the_front_and_is_the_same_each_time(tmp_path: Path) -> None:
