@@ -83,8 +83,9 @@ def test_a_bad_row_fails_in_one_line_and_the_last_good_outputs_come_back(clone: 
 
 def test_a_forced_run_with_more_threads_gives_the_same_bytes_and_a_clean_tree(clone: Clone) -> None:
     before = clone.outputs()
-    ran = clone.ran("dvc", "repro", "--force", environment={"OMP_NUM_THREADS": "2", "PYTHONHASHSEED": "7"})
-    assert len(ran) == 14
+    threads = {"OMP_NUM_THREADS": "2", "PYTHONHASHSEED": "7"}
+    ran = clone.ran("dvc", "repro", "--force", "evaluate@onnx", environment=threads)
+    assert ran == ["fetch", "prepare", "train", "merge", "build", "evaluate@onnx"]
     assert clone.outputs() == before
     changed = {line[3:] for line in clone.run("git", "status", "--porcelain").splitlines()}
     assert changed <= {"dvc.lock", "metrics/speed.json"}
@@ -119,7 +120,7 @@ def test_a_wrong_type_or_key_fails_before_any_stage(clone: Clone) -> None:
 
 def test_queued_experiments_run_on_two_workers(clone: Clone) -> None:
     clone.run("git", "checkout", "--quiet", ".")
-    clone.run("dvc", "exp", "run", "--queue", *SMOKE, "-S", "evaluate.confidence_level=0.8,0.85")
+    clone.run("dvc", "exp", "run", "--queue", *SMOKE, "-S", "report.title=first,second")
     # to a terminal and not a pipe: DVC's workers inherit it and would keep it open for as long as they live
     subprocess.run(
         ["dvc", "queue", "start", "--jobs", "2"],
@@ -138,7 +139,7 @@ def test_queued_experiments_run_on_two_workers(clone: Clone) -> None:
 
 def test_experiments_fit_a_terminal_and_can_be_compared(clone: Clone) -> None:
     shown = clone.run("make", "--no-print-directory", "exp-show", f"VENV={Path(sys.executable).parent.parent}")
-    assert "evaluate.confidence_level=0.85" in shown
+    assert "report.title=second" in shown
     assert max(len(line) for line in shown.splitlines()) <= 120
     experiment = clone.run("dvc", "exp", "list", "--name-only").split()[0]
     assert "metrics/summary.json" in clone.run("dvc", "metrics", "diff", "--all", "HEAD", experiment)
@@ -151,16 +152,16 @@ def test_experiments_fit_a_terminal_and_can_be_compared(clone: Clone) -> None:
 def test_experiments_in_and_out_of_an_image_are_told_apart(clone: Clone) -> None:
     clone.restore()
     image = {"TUNEPRESS_IMAGE": "tunepress-train:cpu@sha256:" + "0123456789abcdef" * 4}
-    clone.run("dvc", "exp", "run", *SMOKE, "--name", "inside", "-S", "evaluate.confidence_level=0.91", environment=image)
+    clone.run("dvc", "exp", "run", *SMOKE, "--name", "inside", "-S", "report.title=third", environment=image)
     shown = clone.run("make", "--no-print-directory", "exp-show", f"VENV={Path(sys.executable).parent.parent}")
     named = [line for line in shown.splitlines() if "image=tunepress-train:cpu@0123456789ab" in line]
     assert any("inside" in line for line in named)
-    assert not any("confidence_level=0.85" in line or "main" in line for line in named)
+    assert not any("title=second" in line or "main" in line for line in named)
 
 
 def test_a_run_killed_while_it_trains_goes_on_from_its_checkpoint_and_never_evaluates_the_base_again(clone: Clone) -> None:
     clone.run("git", "checkout", "--quiet", ".")
-    command = ["dvc", "exp", "run", *SMOKE, "-S", "train.max_steps=300", "-S", "train.save_steps=20"]
+    command = ["dvc", "exp", "run", *SMOKE, "-S", "train.max_steps=150", "-S", "train.save_steps=10"]
     run = subprocess.Popen(
         command,
         cwd=clone.folder,
@@ -177,7 +178,7 @@ def test_a_run_killed_while_it_trains_goes_on_from_its_checkpoint_and_never_eval
     assert not (clone.folder / "models/adapter").exists()
     output = clone.run(*command, environment={"OMP_NUM_THREADS": "1"})
     assert re.findall(r"Running stage '([^']+)'", output) == AFTER_PREPARE
-    started = re.findall(r"train: .*?(\d+)/300", output)
+    started = re.findall(r"train: .*?(\d+)/150", output)
     assert int(started[0]) > 0  # where the progress bar began
     assert list(checkpoints.iterdir()) == []
     weights = clone.folder / "models/adapter/adapter_model.safetensors"
