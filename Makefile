@@ -57,8 +57,8 @@ prompts: setup ## N=3: print training rows as the model sees them, with the part
 
 .PHONY: predict
 predict: export TUNEPRESS_TEXT := $(value TEXT)
-predict: setup ## TEXT="...": print the answer of the int4 model; without TEXT, answer lines of standard input
-	@python -m tools.cli.predict
+predict: setup ## TEXT="...": print the answer of the int4 model; without TEXT, answer lines of standard input; ARGS=--help lists the options
+	@$(WITH_ARGS) tools.cli.predict
 
 .PHONY: serve
 serve: setup-serve ## ARGS="--port 8080 ...": serve the int4 model over HTTP with OpenAI's API; ARGS=--help lists the options

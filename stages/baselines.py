@@ -26,7 +26,7 @@ from tunepress.config.evaluate import Baseline, Evaluate, Turns
 from tunepress.core.files import read_jsonl, size_mb, write_csv, write_json
 from tunepress.core.paths import BASE, METRICS, PREDICTIONS, PREPARED, TRAINING_ROWS
 from tunepress.core.stage import run
-from tunepress.inference.metrics import Metrics, classification_metrics, generation_metrics
+from tunepress.inference.metrics import Metrics, answer_metrics
 from tunepress.inference.scoring import score
 from tunepress.inference.torch_model import TorchModel
 from tunepress.models.hf_model import load_tokenizer
@@ -88,11 +88,7 @@ def main(cfg: Config) -> str:
 
 def measure(prompt: Prompt, turns: list[Turn], predicted: list[str], confidence_level: float) -> Metrics:
     """The score with its interval first, then the other metrics that are a single number."""
-    expected = [turn.expected for turn in turns]
-    if prompt.labels:
-        metrics = classification_metrics(expected, predicted, prompt.labels, confidence_level)
-    else:
-        metrics = generation_metrics(expected, predicted, confidence_level)
+    metrics = answer_metrics([turn.expected for turn in turns], predicted, prompt.labels, confidence_level)
     return {name: value for name, value in metrics.items() if name not in ("rows", "per_class")} | {"rows": metrics["rows"]}
 
 
@@ -133,7 +129,7 @@ class Baselines:
             Baseline.tfidf: self._tfidf,
             Baseline.nearest: self._nearest,
             Baseline.zero_shot: lambda: self._ask([[] for _ in self._turns]),
-            Baseline.few_shot: lambda: self._ask([near[: self._n_shot][::-1] for near in self._similar(self._n_shot)]),
+            Baseline.few_shot: lambda: self._ask([near[::-1] for near in self._similar(self._n_shot)]),
         }
         return methods[name]()
 
@@ -152,15 +148,23 @@ class Baselines:
 
     def _nearest(self) -> Answers:
         start = time.perf_counter()
+        _ = self._search
+        fitted = time.perf_counter()
         predicted = [near[0].expected for near in self._similar(1)]
-        return Answers(predicted, 0.0, time.perf_counter() - start, size_mb(TRAINING_ROWS))
+        return Answers(predicted, fitted - start, time.perf_counter() - fitted, size_mb(TRAINING_ROWS))
+
+    @cached_property
+    def _search(self) -> tuple[Pipeline, NearestNeighbors]:
+        """Finds training rows by the vectors of their prompts."""
+        vectors = features()
+        known = vectors.fit_transform([turn.prompt for turn in self._training])
+        return vectors, NearestNeighbors(metric="cosine", algorithm="brute").fit(known)
 
     def _similar(self, count: int) -> list[list[Turn]]:
         """For each turn the training rows with the most similar prompts, the most similar first."""
-        vectors = features()
-        known = vectors.fit_transform([turn.prompt for turn in self._training])
-        search = NearestNeighbors(n_neighbors=min(count, len(self._training)), metric="cosine", algorithm="brute").fit(known)
-        numbers = search.kneighbors(vectors.transform([turn.prompt for turn in self._turns]), return_distance=False)
+        vectors, search = self._search
+        prompts = vectors.transform([turn.prompt for turn in self._turns])
+        numbers = search.kneighbors(prompts, min(count, len(self._training)), return_distance=False)
         return [[self._training[number] for number in row] for row in numbers.tolist()]
 
     @cached_property
@@ -178,8 +182,8 @@ class Baselines:
         loaded = time.perf_counter()
         questions = [self._question(turn, shown) for turn, shown in zip(self._turns, examples, strict=True)]
         if self._labels:
-            top_labels, _ = score(model, questions, self._labels)
-            predicted = [row["top_label"] for row in top_labels]
+            most_likely = score(model, questions, self._labels).logprobs.argmax(axis=1)
+            predicted = [self._labels[choice] for choice in most_likely]
         else:
             predicted = [text.strip() for text in model.answers([turn.prompt for turn in questions], self._prompt.max_new_tokens)]
         return Answers(predicted, loaded - start, time.perf_counter() - loaded, size_mb(BASE))

@@ -8,6 +8,7 @@ import sys
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
+from statistics import fmean
 from typing import Any
 
 from tqdm import tqdm
@@ -17,7 +18,7 @@ from tunepress.core.cpu import free_cores
 from tunepress.core.files import read_csv, read_jsonl, write_csv, write_json
 from tunepress.core.paths import CHANGED, MERGED, METRICS, ONNX, PREDICTIONS, PREPARED
 from tunepress.core.stage import run
-from tunepress.inference.metrics import mcnemar
+from tunepress.inference.metrics import is_right, mcnemar
 from tunepress.inference.scoring import Scorer, agreement, encode_request
 from tunepress.text.prompt import Prompt
 from tunepress.text.segments import Turn, evaluated
@@ -36,7 +37,7 @@ def main(cfg: Config) -> str:
 
     merged, onnx = read_csv(PREDICTIONS / "merged.csv"), read_csv(PREDICTIONS / "onnx.csv")
     changed = changed_rows(merged, onnx)
-    metrics = {"rows": len(merged), "changed": len(changed), **paired_test(merged, onnx)}
+    metrics = {"rows": len(merged), "changed": len(changed), **paired_test(merged, onnx), **flipped(merged, onnx)}
     prompt = Prompt.load(MERGED)
     models = TorchModel(MERGED, cfg.evaluate.batch_size, prompt.eos_token_ids), OnnxModel(ONNX, free_cores())
     turns = evaluated(read_jsonl(PREPARED / f"{cfg.evaluate.split.value}.jsonl"), cfg.evaluate.turns is Turns.all)
@@ -64,12 +65,19 @@ def changed_rows(merged: list[dict[str, str]], onnx: list[dict[str, str]]) -> li
 
 def paired_test(merged: list[dict[str, str]], onnx: list[dict[str, str]]) -> dict[str, Any]:
     """McNemar's test between the two models' answers."""
-    test = mcnemar(*([row["predicted"].split() == row["expected"].split() for row in rows] for rows in (merged, onnx)))
+    test = mcnemar(list(map(is_right, merged)), list(map(is_right, onnx)))
     return {
         "only_merged_right": test["only_first_right"],
         "only_onnx_right": test["only_second_right"],
         "p_value": test["p_value"],
     }
+
+
+def flipped(merged: list[dict[str, str]], onnx: list[dict[str, str]]) -> dict[str, float]:
+    """The share of rows whose most likely label is another for onnx; nothing for free text."""
+    if "top_label" not in merged[0]:
+        return {}
+    return {"flipped_share": round(fmean(a["top_label"] != b["top_label"] for a, b in zip(merged, onnx, strict=True)), 4)}
 
 
 def compare_tokens(merged: Scorer, onnx: Scorer, turns: list[Turn], source_max_len: int | None = None) -> dict[str, Any]:

@@ -5,10 +5,12 @@
 Each candidate runs in its own process, so that the peak memory is that of the candidate.
 """
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Protocol
 
 from hydra.utils import get_method
@@ -19,12 +21,15 @@ from tunepress.core.errors import InputError
 from tunepress.core.files import read_jsonl, write_csv, write_json
 from tunepress.core.paths import BASE, MERGED, METRICS, ONNX, PREDICTIONS, PREPARED
 from tunepress.core.stage import run
-from tunepress.inference.metrics import Metric, Metrics, classification_metrics, generation_metrics
-from tunepress.inference.scoring import Scorer, score
+from tunepress.inference.calibration import fit_temperature, label_metrics, label_probabilities
+from tunepress.inference.metrics import Metric, Metrics, answer_metrics
+from tunepress.inference.scoring import Likelihoods, Scorer, completion_logprobs, score
 from tunepress.text.labels import find_label, score_name
 from tunepress.text.prompt import Prompt
 from tunepress.text.segments import Turn, evaluated
 
+FIRST_TOKENS = 8  # of a paragraph, which are given
+WINDOW = 512  # tokens of a paragraph that are read
 CANDIDATES = {"base": BASE, "merged": MERGED, "onnx": ONNX}
 ROWS_FROM = {Split.test: "data.test_size or data.test_files", Split.validation: "data.eval_dataset_size or data.validation_files"}
 
@@ -53,13 +58,23 @@ def main(candidate: str, cfg: Config) -> str:
         raise InputError(f"{file}: no rows; set {ROWS_FROM[cfg.evaluate.split]}")
     model = load(candidate, cfg.evaluate.batch_size, prompt.eos_token_ids)
     answers = model.answers([turn.prompt for turn in turns], prompt.max_new_tokens)
-    top_labels, likelihoods = score(model, turns, prompt.labels, prompt.source_max_len)
-    predictions, metrics = evaluate_answers(turns, answers, prompt, cfg.evaluate.confidence_level)
-    metrics |= metrics_by_name(turns, answers, prompt, cfg.evaluate.confidence_level)
-    metrics = {"split": cfg.evaluate.split.value} | metrics | likelihoods
+    likelihoods = score(model, turns, prompt.labels, prompt.source_max_len)
+    temperature = fitted_temperature(candidate, model, prompt) if cfg.evaluate.calibration else None
+    predicted = predictions(answers, prompt.labels)
+    metrics = measure(turns, predicted, prompt.labels, cfg.evaluate.confidence_level)
+    metrics = {"split": cfg.evaluate.split.value, **metrics, "perplexity": round(likelihoods.perplexity, 4)}
+    table = [
+        {"source": turn.source, "prompt": turn.prompt, "expected": turn.expected, "predicted": prediction, "answer": answer}
+        for turn, prediction, answer in zip(turns, predicted, answers, strict=True)
+    ]
+    if prompt.labels:
+        metrics |= label_metrics(likelihoods, temperature, cfg.evaluate.abstain_below)
+        likely = top_labels(likelihoods, prompt.labels, temperature)
+        table = [row | columns for row, columns in zip(table, likely, strict=True)]
+    if cfg.evaluate.retained:
+        metrics["retained"] = retained(model, Path(cfg.evaluate.retained))
     if metric:
         metrics[metric.__name__] = compute_metric(metric, turns, answers)
-    table = [prediction | top_label for prediction, top_label in zip(predictions, top_labels, strict=True)]
     write_csv(PREDICTIONS / f"{candidate}.csv", table, list(table[0]))
     write_json(METRICS / "evaluate" / f"{candidate}.json", metrics)
     name = score_name(metrics)
@@ -81,6 +96,23 @@ def load(candidate: str, batch_size: int, eos_token_ids: Sequence[int] = ()) -> 
     from tunepress.inference.torch_model import TorchModel
 
     return TorchModel(CANDIDATES[candidate], batch_size, eos_token_ids)
+
+
+def fitted_temperature(candidate: str, model: Candidate, prompt: Prompt) -> float | None:
+    """The temperature of a candidate's probabilities: onnx is shipped with its own, and the base model has none."""
+    if candidate == "onnx":
+        return Prompt.load(ONNX).temperature
+    return fit_temperature(model, prompt) if candidate == "merged" else None
+
+
+def top_labels(likelihoods: Likelihoods, labels: Sequence[str], temperature: float | None) -> list[dict[str, str]]:
+    """The most likely label of each turn with its probability, and the probability before the temperature if there is one."""
+    confidences = {"confidence": temperature} | ({"raw_confidence": None} if temperature else {})
+    columns = {name: label_probabilities(likelihoods.logprobs, value).max(axis=1) for name, value in confidences.items()}
+    return [
+        {"top_label": labels[choice]} | {name: f"{values[number]:.4f}" for name, values in columns.items()}
+        for number, choice in enumerate(likelihoods.logprobs.argmax(axis=1))
+    ]
 
 
 def load_metric(name: str | None) -> Metric | None:
@@ -111,34 +143,65 @@ def compute_metric(metric: Metric, turns: list[Turn], answers: list[str]) -> flo
         raise InputError(f"evaluate.metric: {metric.__name__} failed ({type(error).__name__}: {message})") from error
 
 
-def evaluate_answers(
-    turns: list[Turn], answers: list[str], prompt: Prompt, confidence_level: float
-) -> tuple[list[dict[str, str]], Metrics]:
-    """Returns the prediction of each turn, and the metrics of all."""
-    expected = [turn.expected for turn in turns]
-    if prompt.labels:
-        predicted = [find_label(answer, prompt.labels) for answer in answers]
-        metrics = classification_metrics(expected, predicted, prompt.labels, confidence_level)
-    else:
-        predicted = [answer.strip() for answer in answers]
-        metrics = generation_metrics(expected, predicted, confidence_level)
-    predictions = [
-        {"source": turn.source, "prompt": turn.prompt, "expected": turn.expected, "predicted": prediction, "answer": answer}
-        for turn, prediction, answer in zip(turns, predicted, answers, strict=True)
-    ]
-    return predictions, metrics
+def predictions(answers: list[str], labels: Sequence[str] | None) -> list[str]:
+    """The label in each answer, or for free text the answer without white space around it."""
+    return [find_label(answer, labels) if labels else answer.strip() for answer in answers]
 
 
-def metrics_by_name(turns: list[Turn], answers: list[str], prompt: Prompt, confidence_level: float) -> Metrics:
-    """The metrics of each of several datasets by its name, under `datasets`; empty if the rows have no names."""
+def measure(turns: list[Turn], predicted: list[str], labels: Sequence[str] | None, confidence_level: float) -> Metrics:
+    """The metrics of all answers, and under `datasets` the score of each of several datasets by its name."""
+    metrics = answer_metrics([turn.expected for turn in turns], predicted, labels, confidence_level)
     by_name: dict[str, Metrics] = {}
     for name in dict.fromkeys(turn.name for turn in turns if turn.name):
-        numbers = [number for number, turn in enumerate(turns) if turn.name == name]
-        members, replies = [turns[number] for number in numbers], [answers[number] for number in numbers]
-        _, metrics = evaluate_answers(members, replies, prompt, confidence_level)
-        score = score_name(metrics)
-        by_name[name] = {key: metrics[key] for key in ("rows", score, f"{score}_low", f"{score}_high")}
-    return {"datasets": by_name} if by_name else {}
+        pairs = [(turn.expected, answer) for turn, answer in zip(turns, predicted, strict=True) if turn.name == name]
+        expected, answers = map(list, zip(*pairs, strict=True))
+        of_dataset = answer_metrics(expected, answers, labels, confidence_level)
+        score = score_name(of_dataset)
+        by_name[name] = {key: of_dataset[key] for key in ("rows", score, f"{score}_low", f"{score}_high")}
+    return metrics | ({"datasets": by_name} if by_name else {})
+
+
+def retained(model: Candidate, folder: Path) -> dict[str, Metrics]:
+    """What a model knows of other subjects, by the name of the file: the perplexity of a text, the accuracy on questions.
+
+    Raises:
+        InputError: the folder has no such files, or a file is not valid.
+    """
+    files = sorted(path for path in folder.glob("*") if path.suffix in (".txt", ".jsonl"))
+    if not files:
+        raise InputError(f"evaluate.retained: {folder} has no .txt or .jsonl file; name a folder that has, or null")
+    return {file.stem: (text_metrics if file.suffix == ".txt" else choice_metrics)(model, file) for file in files}
+
+
+def text_metrics(model: Candidate, file: Path) -> Metrics:
+    """The perplexity of a text's paragraphs, each after its first tokens."""
+    paragraphs = [model.encode_prompt(paragraph.strip())[:WINDOW] for paragraph in file.read_text(encoding="utf-8").split("\n\n")]
+    requests = [(tokens[:FIRST_TOKENS], [tokens[FIRST_TOKENS:]]) for tokens in paragraphs if len(tokens) > FIRST_TOKENS]
+    if not requests:
+        raise InputError(f"{file}: has no paragraph of more than {FIRST_TOKENS} tokens")
+    total = sum(logprobs[0] for _, logprobs in completion_logprobs(model, requests))
+    tokens = sum(len(completion) for _, (completion,) in requests)
+    return {"perplexity": round(math.exp(-total / tokens), 4), "tokens": tokens}
+
+
+def choice_metrics(model: Candidate, file: Path) -> Metrics:
+    """The share of questions whose right choice has the highest likelihood per character."""
+    rows = read_jsonl(file)
+    for number, row in enumerate(rows, start=1):
+        choices, answer = row.get("choices"), row.get("answer")
+        if not (isinstance(choices, list) and isinstance(answer, int) and 0 <= answer < len(choices) and row.get("prompt")):
+            raise InputError(f"{file} row {number}: needs prompt, choices, and answer, the number of the right choice from 0")
+        if len(choices) != len(rows[0]["choices"]):
+            raise InputError(f"{file} row {number}: has {len(choices)} choices, and row 1 has {len(rows[0]['choices'])}")
+    requests = []
+    for row in rows:
+        choices = [model.encode_completion(f" {choice}", row["prompt"])[:-1] for choice in row["choices"]]  # without their end
+        requests.append((model.encode_prompt(row["prompt"]), choices))
+    right = 0
+    for index, logprobs in completion_logprobs(model, requests):
+        scores = [logprob / len(choice) for logprob, choice in zip(logprobs, rows[index]["choices"], strict=True)]
+        right += scores.index(max(scores)) == rows[index]["answer"]
+    return {"accuracy": round(right / len(rows), 4), "rows": len(rows)}
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ def test_a_stage_depends_on_no_code_that_it_does_not_import(stage: str, root: Pa
 
 
 def test_it_can_be_read_aloud(root: Path) -> None:
-    assert sum(len(code_dependencies(stage, root)) for stage in STAGES) <= 72
+    assert sum(len(code_dependencies(stage, root)) for stage in STAGES) <= 73
     assert len((root / "dvc.yaml").read_text(encoding="utf-8").splitlines()) <= 330
 
 
@@ -119,7 +119,7 @@ EVALUATE = {f"evaluate@{candidate}" for candidate in ("base", "merged", "onnx")}
         ("stages/gate.py", {"gate"}),
         ("stages/benchmark/speed.py", {"benchmark@merged", "benchmark@onnx", "report", "gate"}),
         ("stages/evaluate.py", EVALUATE | AFTER_EVALUATE),
-        ("tunepress/config/evaluate.py", EVALUATE | AFTER_EVALUATE | {"baselines"}),
+        ("tunepress/config/evaluate.py", EVALUATE | AFTER_EVALUATE | {"baselines", "build", "benchmark@onnx"}),
     ],
 )
 def test_an_edit_retrains_nothing(path: str, stages: set[str], index: Index) -> None:

@@ -47,7 +47,7 @@ TARGETS = [
     ("azure-fetch", "JOB", "{}"),
     ("doctor", "EXPERIMENT", "+experiment={}"),
 ]
-WITH_ARGS = ("serve", "push", "pull", "azure-publish", "azure-submit", "azure-fetch", "doctor")
+WITH_ARGS = ("predict", "serve", "push", "pull", "azure-publish", "azure-submit", "azure-fetch", "doctor")
 
 
 class Project:

@@ -25,9 +25,10 @@ def stage(candidate: str, limit: int | None) -> dict[str, Any]:
     model = load(candidate, BATCH_SIZE)
     start = time.perf_counter()
     answers = model.answers([turn.prompt for turn in turns], prompt.max_new_tokens)
-    scores, figures = score(model, turns, prompt.labels, prompt.source_max_len)
+    likelihoods = score(model, turns, prompt.labels, prompt.source_max_len)
     seconds = time.perf_counter() - start
-    return result(seconds, figures["perplexity"], answers, [row["top_label"] for row in scores])
+    labels = [(prompt.labels or [""])[choice] for choice in likelihoods.logprobs.argmax(axis=1)]
+    return result(seconds, likelihoods.perplexity, answers, labels)
 
 
 def loop(candidate: str, limit: int | None) -> dict[str, Any]:

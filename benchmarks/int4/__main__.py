@@ -15,6 +15,8 @@ for each recipe; both models then choose the tokens of all held-out answers, as 
 - lost: points of that compared with merged, with the standard error over the seeds; and the p-value of McNemar's exact test over
   the rows of all seeds, small where the loss is more than chance.
 - perplexity: of the expected answers.
+- calibration error, Brier score, nll: of the probabilities of labels, before and after the temperature that is fitted on the
+  validation rows; and decisions flipped: the share of rows whose most likely label is not merged's.
 
 The figures are written after each seed, beside those of other seeds and other names in the same file.
 """
@@ -40,6 +42,7 @@ RECIPES = {
     "k_quant_mixed": ["build.algo_config=k_quant_mixed"],
     f"gptq, {SAMPLES} rows": ["build.algo_config=gptq", f"build.n_samples={SAMPLES}"],
 }
+LABELS = ("", "calibration\nerror", "Brier\nscore", "nll", "temperature", "decisions\nflipped")
 COLUMNS = ("", "size", "build", "KL", "least\nto most", "same\ntoken", "right", "lost,\npoints", "p", "perplexity")
 
 
@@ -97,6 +100,9 @@ def report(measured: Figures, options: Namespace) -> Iterator[RenderableType]:
     rows = sum(seed["merged"]["rows"] for seed in seeds)
     title = f"{options.name}: {rows} held-out rows in {len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
     yield table(title, COLUMNS, [(model, *cells(model, seeds)) for model in ("merged", *RECIPES)])
+    if calibrated := [seed for seed in seeds if "temperature" in seed["merged"]]:
+        rows_of_labels = [(model, *label_cells(model, calibrated)) for model in ("merged", *RECIPES)]
+        yield table(f"Probabilities of labels, {len(calibrated)} seeds, before and after the temperature", LABELS, rows_of_labels)
 
 
 def cells(model: str, seeds: list[Figures]) -> list[str]:
@@ -120,6 +126,19 @@ def cells(model: str, seeds: list[Figures]) -> list[str]:
         f"{p_value(model, seeds):.2g}",
         f"{mean('perplexity'):.3f}",
     ]
+
+
+def label_cells(model: str, seeds: list[Figures]) -> list[str]:
+    """The cells of a line about the probabilities of labels, means over the seeds."""
+
+    def mean(key: str) -> float:
+        return statistics.fmean(seed[model][key] for seed in seeds)
+
+    def after(key: str) -> float:
+        return statistics.fmean(seed[model]["calibrated"][key] for seed in seeds)
+
+    pairs = [f"{mean(key):.3f}\n{after(key):.3f}" for key in ("calibration_error", "brier", "nll")]
+    return [*pairs, f"{mean('temperature'):.2f}", "" if model == "merged" else f"{mean('flipped_share'):.1%}"]
 
 
 def lost(model: str, seeds: list[Figures]) -> str:

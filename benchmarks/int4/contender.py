@@ -9,9 +9,10 @@ import numpy as np
 
 from tunepress.core.files import read_jsonl
 from tunepress.core.paths import PREPARED
+from tunepress.inference.calibration import fit_temperature, label_metrics
 from tunepress.inference.metrics import mcnemar
 from tunepress.inference.onnx_model import OnnxModel
-from tunepress.inference.scoring import Logits, Scorer, agreement, encode_request, token_logprobs
+from tunepress.inference.scoring import Likelihoods, Logits, Scorer, agreement, encode_request, score, token_logprobs
 from tunepress.inference.torch_model import TorchModel
 from tunepress.text.prompt import Prompt
 from tunepress.text.segments import evaluated
@@ -25,20 +26,27 @@ Rows = list[tuple[Tokens, list[Tokens]]]  # a prompt and its one completion
 def compare(folders: list[str]) -> dict[str, Any]:
     """Figures of each folder's model, the merged one first; runs in a folder laid out like the project, after the stages."""
     merged, *others = map(Path, folders)
-    model = TorchModel(merged, BATCH_SIZE)
-    length = Prompt.load(PREPARED).source_max_len
+    model, prompt = TorchModel(merged, BATCH_SIZE), Prompt.load(PREPARED)
     turns = evaluated(read_jsonl(PREPARED / "test.jsonl"), all_turns=False)
-    rows = [encode_request(model, turn.prompt, [turn.completion], length) for turn in turns]
-    reference = logits_of(model, rows)
+    rows = [encode_request(model, turn.prompt, [turn.completion], prompt.source_max_len) for turn in turns]
+    reference, labels = logits_of(model, rows), score(model, turns, prompt.labels, prompt.source_max_len)
     merged_right = right_rows(reference, rows)
-    models = [figures(reference, merged_right, rows)]
+    models = [figures(reference, merged_right, rows) | probabilities(model, prompt, labels)]
     for folder in others:
-        logits = logits_of(OnnxModel(folder), rows)
+        onnx = OnnxModel(folder)
+        logits, onnx_labels = logits_of(onnx, rows), score(onnx, turns, prompt.labels, prompt.source_max_len)
         right = right_rows(logits, rows)
         test = mcnemar(merged_right, right)
         differing = {"only_merged_right": test["only_first_right"], "only_onnx_right": test["only_second_right"]}
-        models.append(figures(logits, right, rows) | agreements(reference, logits) | differing)
+        flipped = {"flipped_share": float((labels.logprobs.argmax(1) != onnx_labels.logprobs.argmax(1)).mean())}
+        measured = figures(logits, right, rows) | agreements(reference, logits) | differing
+        models.append(measured | flipped | probabilities(onnx, prompt, onnx_labels))
     return {"models": models}
+
+
+def probabilities(model: Scorer, prompt: Prompt, likelihoods: Likelihoods) -> dict[str, Any]:
+    """The metrics of the probabilities of labels, before and after the temperature of the validation rows."""
+    return label_metrics(likelihoods, fit_temperature(model, prompt), None) if prompt.labels else {}
 
 
 def logits_of(model: Scorer, rows: Rows) -> list[Logits]:

@@ -13,8 +13,9 @@ from tunepress.config.build import Build
 from tunepress.core.files import size_mb
 from tunepress.core.paths import ADAPTER_FILE
 from tunepress.inference import genai_config
+from tunepress.inference.calibration import fit_temperature
 from tunepress.inference.genai_config import GenaiConfig
-from tunepress.inference.onnx_model import check_generates
+from tunepress.inference.onnx_model import OnnxModel, check_generates
 from tunepress.models.hf_model import load_config, load_encoder
 from tunepress.text.chat_prompt import ChatPrompt
 from tunepress.text.prompt import Prompt
@@ -40,9 +41,21 @@ def check(build: Build, merged: Path, folder: Path) -> ModelProto:
     windows.check(model, config, windows.windows(source))
     if config.provider == "cpu":
         twin.check(source)
-    if config.provider == "cpu" or (config.provider == "cuda" and og.is_cuda_available() and torch.cuda.is_available()):
+    if runs_here(config):
         check_generates(folder, example_prompt(folder, prompt))
     return model
+
+
+def runs_here(config: GenaiConfig) -> bool:
+    """Whether this machine has the provider that a model was built for."""
+    return config.provider == "cpu" or (config.provider == "cuda" and og.is_cuda_available() and torch.cuda.is_available())
+
+
+def temperature(folder: Path, prompt: Prompt) -> float | None:
+    """The temperature of a model's probabilities of labels; None where there are none, or where the model does not run."""
+    if not prompt.labels or not runs_here(GenaiConfig.read(folder)):
+        return None
+    return fit_temperature(OnnxModel(folder), prompt)
 
 
 def example_prompt(folder: Path, prompt: Prompt) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from stages.build import built_model
 from stages.build.block_size import DEFAULT_BLOCK_SIZE, check_model
 from stages.build.builder import Builder, key_value_pairs
+from stages.build.repairs import repair
 from tunepress.config.build import (
     AUTO,
     CALIBRATION_TOKENS,
@@ -20,6 +21,7 @@ from tunepress.config.build import (
     Adapters,
     Build,
 )
+from tunepress.config.evaluate import Evaluate
 from tunepress.config.merge import Merge, MergeBase
 from tunepress.core.cgroups import release_memory
 from tunepress.core.errors import InputError
@@ -29,6 +31,7 @@ from tunepress.inference import genai_config
 from tunepress.models.hf_model import check, load_encoder
 from tunepress.text.chat_template import for_model_folder
 from tunepress.text.prompt import Prompt
+from tunepress.text.segments import evenly_spaced
 
 NO_ROWS = "there are no training rows"
 
@@ -37,6 +40,7 @@ NO_ROWS = "there are no training rows"
 class Config:
     build: Build
     merge: Merge
+    evaluate: Evaluate
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,8 @@ def main(cfg: Config) -> str:
         prompt.save(partial)
         genai_config.write_eos_token_ids(partial, load_encoder(source, prompt.eos_token_ids).eos_token_ids)
         model = built_model.check(cfg.build, source, partial)
+        temperature = built_model.temperature(partial, prompt) if cfg.evaluate.calibration else None
+        replace(prompt, temperature=temperature, abstain_below=cfg.evaluate.abstain_below).save(partial)
     write_json(METRICS / "build.json", built_model.metrics(cfg.build, ONNX, model) | recipe.metrics())
     summary = f"{cfg.build.precision} model for {cfg.build.execution_provider} in {ONNX} ({size_mb(ONNX):.0f} MB)"
     if cfg.build.algo_config == AUTO and cfg.build.precision in ("int4", "int8"):
@@ -78,6 +84,8 @@ def main(cfg: Config) -> str:
     calibration = recipe.calibration
     if calibration and calibration["tokens"] < calibration["tokens_chosen"]:
         summary += ", calibrated on {rows} of {rows_chosen} rows, {tokens} of their {tokens_chosen} tokens".format(**calibration)
+    if temperature:
+        summary += f", temperature {temperature:g}"
     return summary
 
 
@@ -102,6 +110,7 @@ def build(config: Build, model: Path, folder: Path, prompt: Prompt | None = None
     from stages.build.quantize.offloaded_model import OffloadedModel, drop_neutral_zero_points
     from stages.build.quantize.recipe import WeightRecipe
 
+    repair()
     source = OffloadedModel(model)
     builder = Builder(config.precision, config.execution_provider, key_value_pairs(config))
     options = builder.options(model)
@@ -132,6 +141,7 @@ def build(config: Build, model: Path, folder: Path, prompt: Prompt | None = None
         quantized = layers.round_to_nearest(source, recipe)
     for name, weights in zip(source.layers, quantized, strict=True):
         source.replace(name, weights)
+    release_memory()  # of gptq, before the builder takes as much
     builder.build(model, folder, source.complete())
     drop_neutral_zero_points(folder)
     return Recipe(config.algo_config, calibration)
@@ -155,7 +165,7 @@ def samples(config: Build, model: Path, prompt: Prompt | None) -> list[list[int]
     encoder, rows = load_encoder(model, prompt.eos_token_ids if prompt else ()), calibration_rows()
     if not rows:
         raise InputError(f"build.algo_config: gptq needs rows, and {NO_ROWS}; set data.calibration_files, or algo_config={AUTO}")
-    chosen = evenly_spaced(rows, min(config.n_samples or SAMPLES, len(rows)))
+    chosen = evenly_spaced(rows, config.n_samples or SAMPLES)
     longest = prompt.source_max_len if prompt else None
     return [[token for tokens in segments for token in tokens][:longest] for segments in encoder.encode_segments(chosen)]
 
@@ -165,14 +175,9 @@ def calibration_rows() -> list[dict[str, Any]]:
     return read_jsonl(CALIBRATION_ROWS if CALIBRATION_ROWS.exists() else TRAINING_ROWS)
 
 
-def evenly_spaced(rows: list[Any], count: int) -> list[Any]:
-    """`count` of the rows, evenly spaced over all of them."""
-    return [rows[position * len(rows) // count] for position in range(count)]
-
-
 def within(rows: list[list[int]], max_tokens: int) -> list[list[int]]:
     """Evenly spaced rows with at most `max_tokens` tokens in total; a single row that has more is cut."""
-    kept = rows if len(rows) <= max_tokens else evenly_spaced(rows, max_tokens)  # a row has a token or more
+    kept = evenly_spaced(rows, max_tokens)  # a row has a token or more
     while len(kept) > 1 and total_tokens(kept) > max_tokens:
         kept = evenly_spaced(rows, len(kept) - 1)
     return [row[:max_tokens] for row in kept]

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean
 
-BINS = 10  # of equal width, as in the calibration error
+from tunepress.inference.calibration import BINS
 
 
 @dataclass(frozen=True)
@@ -22,15 +22,16 @@ class Bin:
     rows: int
 
 
-def bins_of(rows: Iterable[dict[str, str]]) -> list[Bin]:
+def bins_of(rows: Iterable[dict[str, str]], column: str = "confidence") -> list[Bin]:
     """The bins that are not empty, by rising confidence.
 
     Args:
-        rows: predictions with `expected`, `top_label` and `confidence`, 0 to 1.
+        rows: predictions with `expected`, `top_label` and the column.
+        column: with the confidence, 0 to 1.
     """
     members: dict[int, list[tuple[float, bool]]] = {}
     for row in rows:
-        confidence = float(row["confidence"])
+        confidence = float(row[column])
         number = min(int(confidence * BINS), BINS - 1)
         members.setdefault(number, []).append((confidence, row["top_label"] == row["expected"]))
     return [

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from tunepress.inference.metrics import is_right
 from tunepress.text.prompt import Prompt
 from tunepress.text.template import literals
 
@@ -56,11 +57,6 @@ def changed(rows: Rows, prompt: Prompt) -> list[Example]:
         )
         for row in rows[:COUNT]
     ]
-
-
-def is_right(row: Mapping[str, str]) -> bool:
-    """Whether a prediction is the expected answer; white space between words does not matter."""
-    return row["predicted"].split() == row["expected"].split()
 
 
 def confidence(row: Mapping[str, str]) -> float | None:

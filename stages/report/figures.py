@@ -1,5 +1,6 @@
 """The metrics of a whole run: those of all stages together."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,11 @@ from tunepress.text.labels import score_name
 
 CANDIDATES = ("base", "merged", "onnx")
 TIMED = ("merged", "onnx")  # those whose speed is measured
-NO_COLUMNS = ("split", "rows", "confidence_level", "per_class", "datasets")  # metrics of a candidate that are not in its row
+PROBABILITIES = ("calibration_error", "brier", "nll")  # metrics of the probabilities of labels
+NO_COLUMNS = (  # metrics of a candidate that are not in its row of the scores
+    *("split", "rows", "confidence_level", "per_class", "datasets", "temperature", "calibrated", "accuracy_at_coverage"),
+    *("coverage", "selective_accuracy", "retained", *PROBABILITIES),
+)
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,31 @@ class Run:
     def by_likelihood(self, name: str) -> bool:
         """Whether a candidate's score is that of its most likely label."""
         return name == "base" and "likelihood_accuracy" in self.evaluate[name]
+
+    def calibrated(self, name: str) -> dict[str, float]:
+        """The metrics of PROBABILITIES of a candidate with labels, after its temperature if it has one."""
+        metrics = self.evaluate[name]
+        return metrics.get("calibrated") or {key: metrics[key] for key in PROBABILITIES}
+
+    @property
+    def retained(self) -> dict[str, list[float]]:
+        """The metric of each file of evaluate.retained for all candidates: accuracy on questions, perplexity of a text."""
+        files = self.evaluate["onnx"].get("retained", {})
+        return {
+            f"{file}, {metric}": [self.evaluate[name]["retained"][file][metric] for name in CANDIDATES]
+            for file, metrics in files.items()
+            for metric in ("accuracy", "perplexity")
+            if metric in metrics
+        }
+
+    @property
+    def forgetting(self) -> float | None:
+        """The largest loss of onnx against base on evaluate.retained: accuracy on questions, nats per token of a text."""
+        losses = [
+            math.log(onnx / base) if name.endswith("perplexity") else base - onnx
+            for name, (base, _, onnx) in self.retained.items()
+        ]
+        return max(losses, default=None)
 
     def interval(self, name: str) -> tuple[float, float]:
         """The confidence interval of a candidate's or a baseline's score."""

@@ -4,6 +4,8 @@ import json
 import re
 from typing import Any
 
+from huggingface_hub import EvalResult, ModelCardData
+
 from stages.report import tables
 from stages.report.page import Findings, environment
 from tunepress.core.environment import installed_versions
@@ -24,16 +26,18 @@ def card(findings: Findings) -> str:
     return environment().get_template("model_card.md.jinja").render(
         title=findings.title,
         verdict=findings.verdict,
-        license=parameters["base_model.license"],
+        metadata=metadata(findings),
         parameters=parameters,
         requirement=requirement(parameters["build.execution_provider"]),
         every_parameter=fenced(json.dumps(parameters, indent=2, ensure_ascii=False), "json"),
-        base_model=parameters["base_model.repo_id"] or parameters["base_model.name"],
         source=source(parameters),
         run=run,
         brought=brought(parameters),
         scores=tables.scores(run),
         baselines=tables.baselines(run, findings.p_values) if run.baselines else None,
+        probabilities=tables.probabilities(run) if "nll" in run.evaluate["onnx"] else None,
+        retained=tables.retained(run) if run.retained else None,
+        temperature=run.evaluate["onnx"].get("temperature"),
         gate=tables.gate(findings.verdicts),
         tokens_per_second=run.tokens_per_second("onnx"),
         labels=prompt.labels,
@@ -44,12 +48,37 @@ def card(findings: Findings) -> str:
     )  # fmt: skip
 
 
+def metadata(findings: Findings) -> str:
+    """The YAML at the top of the card, with the results of the shipped model as Hugging Face's hub reads them."""
+    run, parameters = findings.run, findings.parameters
+    results = [
+        EvalResult(
+            task_type="text-classification" if findings.prompt.labels else "text-generation",
+            dataset_type="custom",
+            dataset_name=source(parameters),
+            dataset_split=run.evaluate["onnx"].get("split", "test"),
+            metric_type=name,
+            metric_value=run.evaluate["onnx"][name],
+            metric_name=f"{tables.words(name)} on {run.rows}",
+        )
+        for name in run.names
+    ]
+    data = ModelCardData(
+        license=parameters["base_model.license"],
+        library_name="onnxruntime-genai",
+        base_model=parameters["base_model.repo_id"] or parameters["base_model.name"],
+        pipeline_tag="text-generation",
+        model_name=findings.title,
+        eval_results=results,
+    )
+    return data.to_yaml()
+
+
 def source(parameters: dict[str, Any]) -> str:
     """Where the rows came from."""
-    if parameters["data.files"]:
-        return ", ".join(parameters["data.files"])
-    named = [parameters[f"data.{name}"] for name in ("path", "name", "split", "revision")]
-    return " ".join(part for part in named if part)
+    hub = [parameters[f"data.{name}"] for name in ("path", "name", "split", "revision")]
+    files = parameters["data.files"] or [dataset["name"] for dataset in parameters["data.datasets"]]
+    return ", ".join(files) or " ".join(filter(None, hub)) or ", ".join(parameters["data.test_files"])
 
 
 def brought(parameters: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from stages.report.figures import CANDIDATES, TIMED, Run
 from stages.report.gate import Verdict
 from tunepress.core.environment import current_image, installed_versions
 from tunepress.core.paths import LOSS_CURVES
-from tunepress.inference.metrics import mcnemar
+from tunepress.inference.metrics import is_right, mcnemar
 from tunepress.text.prompt import Prompt
 
 MINUS = "\N{MINUS SIGN}"
@@ -72,11 +72,8 @@ class Findings:
     @property
     def p_values(self) -> dict[str, float]:
         """Of the differences between onnx and each baseline, by McNemar's exact test."""
-        onnx = [row["predicted"].split() == row["expected"].split() for row in self.predictions["onnx"]]
-        return {
-            name: mcnemar(onnx, [row[name].split() == row["expected"].split() for row in self.baselines])["p_value"]
-            for name in self.run.baselines
-        }
+        onnx = list(map(is_right, self.predictions["onnx"]))
+        return {name: mcnemar(onnx, [is_right(row, name) for row in self.baselines])["p_value"] for name in self.run.baselines}
 
 
 def page(findings: Findings) -> str:
@@ -95,8 +92,8 @@ def page(findings: Findings) -> str:
         plots=draw(findings),
         confusions=tables.confusions(findings.predictions, prompt.labels) if prompt.labels else [],
         examples={
-            "Right": (examples.right(onnx, prompt), sum(map(examples.is_right, onnx))),
-            "Wrong": (examples.wrong(onnx, prompt), sum(not examples.is_right(row) for row in onnx)),
+            "Right": (examples.right(onnx, prompt), sum(map(is_right, onnx))),
+            "Wrong": (examples.wrong(onnx, prompt), sum(not is_right(row) for row in onnx)),
             "Changed by the rounding": (examples.changed(findings.changed, prompt), len(findings.changed)),
         },
         commands=findings.commands,
@@ -139,6 +136,8 @@ def tables_of(findings: Findings) -> dict[str, tables.Table]:
         *([tables.by_dataset(run)] if "datasets" in run.evaluate["onnx"] else []),
         tables.gate(findings.verdicts),
         *([tables.per_class(run)] if "per_class" in run.evaluate["onnx"] else []),
+        *([tables.probabilities(run)] if "nll" in run.evaluate["onnx"] else []),
+        *([tables.retained(run)] if run.retained else []),
         tables.agreement(run),
         tables.speed(run),
         tables.data(run),
@@ -167,6 +166,9 @@ def draw(findings: Findings) -> dict[str, Markup]:
     }
     if findings.prompt.labels:
         drawn["reliability"] = plots.reliability({name: bins_of(findings.predictions[name]) for name in TIMED})
+        if "temperature" in run.evaluate["onnx"]:
+            before = {name: bins_of(findings.predictions[name], "raw_confidence") for name in TIMED}
+            drawn["reliability-before"] = plots.reliability(before, "reliability-before")
     if findings.experiments:
         drawn["sizes"] = plots.sizes(findings.experiments, tables.words(run.score))
     return drawn

@@ -67,22 +67,22 @@ def lengths(edges: Sequence[int], counts: Sequence[int], limit: int) -> Markup:
     return inline(figure, "lengths", "Lengths of the rows in tokens", description)
 
 
-def reliability(bins: dict[str, list[Bin]]) -> Markup:
+def reliability(bins: dict[str, list[Bin]], name: str = "reliability") -> Markup:
     """Confidence against the share that is right, for each candidate; on the diagonal the two are the same."""
     figure, axes = canvas(height=3.9)
     axes.plot([0, 1], [0, 1], color=LINE, linewidth=1.5, linestyle=(0, (4, 3)), gid="diagonal")
     rows = max(sum(bin.rows for bin in members) for members in bins.values())
-    for (name, members), colour in zip(bins.items(), (MUTED, ACCENT), strict=True):
+    for (candidate, members), colour in zip(bins.items(), (MUTED, ACCENT), strict=True):
         x, y = [bin.confidence for bin in members], [bin.right for bin in members]
-        axes.plot(x, y, color=colour, linewidth=1.2, label=name)
-        axes.scatter(x, y, [18 + 220 * bin.rows / rows for bin in members], color=colour, gid=name)
+        axes.plot(x, y, color=colour, linewidth=1.2, label=candidate)
+        axes.scatter(x, y, [18 + 220 * bin.rows / rows for bin in members], color=colour, gid=candidate)
     axes.set(xlim=(0, 1.04), ylim=(-0.04, 1.04), xlabel="confidence", ylabel="share that is right")
     axes.legend(loc="upper left")
     description = "; ".join(
-        f"{name}: " + ", ".join(f"{bin.right:.2f} right at {bin.confidence:.2f}" for bin in members)
-        for name, members in bins.items()
+        f"{candidate}: " + ", ".join(f"{bin.right:.2f} right at {bin.confidence:.2f}" for bin in members)
+        for candidate, members in bins.items()
     )
-    return inline(figure, "reliability", "Confidence and the share that is right", f"{description}.")
+    return inline(figure, name, "Confidence and the share that is right", f"{description}.")
 
 
 def sizes(experiments: Sequence[Experiment], score: str) -> Markup:

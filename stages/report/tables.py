@@ -7,7 +7,7 @@ from typing import Any
 
 from sklearn.metrics import confusion_matrix
 
-from stages.report.figures import CANDIDATES, TIMED, Run
+from stages.report.figures import CANDIDATES, PROBABILITIES, TIMED, Run
 from stages.report.gate import Verdict
 from tunepress.text.labels import INVALID
 
@@ -110,6 +110,29 @@ def confusions(predictions: Mapping[str, Sequence[Mapping[str, str]]], labels: S
     return matrices
 
 
+def probabilities(run: Run) -> Table:
+    """What the probabilities of labels are worth, before and after the temperature."""
+    pair = [run.evaluate[name] for name in TIMED]
+    rows = [[words(key), *(figure(metrics[key]) for metrics in pair)] for key in PROBABILITIES]
+    if "temperature" in pair[1]:
+        rows.append(["temperature", *(f"{metrics['temperature']:g}" if "temperature" in metrics else "" for metrics in pair)])
+        rows += [[f"{words(key)} after it", *(figure(run.calibrated(name)[key]) for name in TIMED)] for key in PROBABILITIES]
+    for coverage in pair[1]["accuracy_at_coverage"]:
+        shares = [figure(metrics["accuracy_at_coverage"][coverage]) for metrics in pair]
+        rows.append([f"accuracy of the most certain {float(coverage):.0%}", *shares])
+    if "coverage" in pair[1]:
+        answered = [metrics["selective_accuracy"] for metrics in pair]
+        rows.append(["share of the rows that are answered", *(figure(metrics["coverage"]) for metrics in pair)])
+        rows.append(["accuracy of these", *("none" if value is None else figure(value) for value in answered)])
+    return Table("probabilities", f"Probabilities of labels, {run.rows}", ["", *TIMED], rows)
+
+
+def retained(run: Run) -> Table:
+    """What the models know of other subjects."""
+    rows = [[words(name), *map(figure, values)] for name, values in run.retained.items()]
+    return Table("retained", "Other subjects, evaluate.retained", ["", *CANDIDATES], rows)
+
+
 def agreement(run: Run) -> Table:
     """The agreement of the merged model and the shipped one."""
     figures = run.compare
@@ -121,6 +144,8 @@ def agreement(run: Run) -> Table:
         ["tokens for which both hold the same most probable", f"{figures['top1_agreement']:.2%} of {figures['tokens']:,}"],
         ["mean Kullback-Leibler divergence, nats a token", f"{figures['mean_kl']:.4g}"],
     ]
+    if "flipped_share" in figures:
+        rows.append(["rows whose most likely label is another", f"{figures['flipped_share']:.2%}"])
     if "tokenized_differently" in figures:
         rows.append(["rows that the two tokenizers split differently", f"{figures['tokenized_differently']:,}"])
     return Table("agreement", "merged against onnx", ["", "figure"], rows)

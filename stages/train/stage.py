@@ -39,7 +39,7 @@ from tunepress.config.adapter import Adapter, Method
 from tunepress.config.train import Train
 from tunepress.core.errors import InputError
 from tunepress.core.files import atomic_output, read_jsonl, size_mb, write_json
-from tunepress.core.paths import ADAPTER, BASE, LOSS_CURVES, METRICS, PREPARED, TRAINING_ROWS
+from tunepress.core.paths import ADAPTER, BASE, LOSS_CURVES, METRICS, PREPARED, TRAINING_ROWS, VALIDATION_ROWS
 from tunepress.models.bnb_4bit import Quantization
 from tunepress.models.hf_model import check, empty_model, load_encoder, load_model
 from tunepress.models.layerwise_casting import in_sixteen_bits, load_in_float32
@@ -109,7 +109,7 @@ def leave_untrained(adapter: Adapter) -> str:
 
 def prepared_files() -> list[Path]:
     """The files of data/prepared that are read in addition to the prompt."""
-    return [PREPARED / name for name in ("corpus.json", "train.jsonl", "validation.jsonl")]
+    return [PREPARED / "corpus.json", TRAINING_ROWS, VALIDATION_ROWS]
 
 
 def read_examples(train: Train) -> dict[str, list[PackedSequence]]:
@@ -124,7 +124,7 @@ def read_examples(train: Train) -> dict[str, list[PackedSequence]]:
     learned = group_by_sequence(read_jsonl(TRAINING_ROWS))
     return {
         "train": [corpus.sequence([example(row) for row in rows], padding) for rows in learned],
-        "validation": [[example(row)] for row in read_jsonl(PREPARED / "validation.jsonl")],
+        "validation": [[example(row)] for row in read_jsonl(VALIDATION_ROWS)],
     }
 
 

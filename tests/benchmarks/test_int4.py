@@ -36,6 +36,15 @@ def test_a_recipe_s_line_is_of_all_seeds() -> None:
     assert int4.cells("merged", [seed(93, 0.02, 3, 1)])[5:] == ["0.950", "", "", "1.250"]
 
 
+def test_probabilities_are_shown_before_and_after_the_temperature() -> None:
+    labels: Figures = {"calibration_error": 0.05, "brier": 0.12, "nll": 0.3, "temperature": 1.4, "flipped_share": 0.03}
+    labels |= {"calibrated": {"calibration_error": 0.02, "brier": 0.1, "nll": 0.2}}
+    other = labels | {"temperature": 1.6, "flipped_share": 0.01}
+    seeds = [dict.fromkeys(("merged", "k_quant"), figures) for figures in (labels, other)]
+    assert int4.label_cells("k_quant", seeds) == ["0.050\n0.020", "0.120\n0.100", "0.300\n0.200", "1.50", "2.0%"]
+    assert int4.label_cells("merged", seeds)[-1] == ""
+
+
 def test_one_seed_has_no_standard_error_and_no_differing_row_is_no_evidence() -> None:
     cells = int4.cells("k_quant", [seed(95, 0.0, 0, 0)])
     assert cells[6:8] == ["0.0", "1"]

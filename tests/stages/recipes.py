@@ -17,4 +17,5 @@ MERGE = Merge(MergeBase.original)
 def evaluation(**settings: Any) -> Evaluate:
     """An evaluation in small batches."""
     small: dict[str, Any] = {"split": Split.test, "turns": Turns.last, "batch_size": 4, "confidence_level": 0.95, "metric": None}
-    return Evaluate(**(small | {"baselines": list(Baseline), "n_shot": 2} | settings))
+    rest = {"baselines": list(Baseline), "n_shot": 2, "calibration": None, "abstain_below": None, "retained": None}
+    return Evaluate(**(small | rest | settings))

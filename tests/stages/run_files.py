@@ -117,6 +117,7 @@ def predictions(name: str, labels: bool) -> list[dict[str, str]]:
             confidence = random.uniform(0.3, 0.9) if wrong else 1 - random.uniform(0, 0.6) ** 2
             known = number % 4 == 0 if name == "base" else not wrong  # base knows the first label alone
             row |= {"top_label": right if known else other, "confidence": f"{confidence:.4f}"}
+            row |= {} if name == "base" else {"raw_confidence": f"{(1 + confidence) / 2:.4f}"}
         rows.append(row)
     return rows
 
@@ -125,13 +126,23 @@ def evaluated(name: str, rows: list[dict[str, str]], labels: bool) -> dict[str, 
     """The figures of predictions, as `stages.evaluate` writes them, and one of the user's own metric."""
     expected, predicted = ([row[key] for row in rows] for key in ("expected", "predicted"))
     perplexity = {"base": 31.7, "merged": 1.0581, "onnx": 1.0694}[name]
+    known = {"base": (0.61, 24.1), "merged": (0.55, 30.2), "onnx": (0.54, 31.5)}[name]
+    retained = {"choices": {"accuracy": known[0], "rows": 100}, "text": {"perplexity": known[1], "tokens": 1100}}
     if not labels:
         return generation_metrics(expected, predicted, 0.95) | {"token_f1": 0.6127, "perplexity": perplexity, "own_metric": 0.25}
-    error = sum(abs(bin_.confidence - bin_.right) * bin_.rows for bin_ in bins_of(rows)) / len(rows)
+    columns = ("confidence",) if name == "base" else ("raw_confidence", "confidence")
+    *_, error = errors = [
+        round(sum(abs(bin_.confidence - bin_.right) * bin_.rows for bin_ in bins_of(rows, column)) / len(rows), 4)
+        for column in columns
+    ]
     figures = classification_metrics(expected, predicted, TONES, 0.95)
     likelihood_accuracy = round(sum(row["top_label"] == row["expected"] for row in rows) / len(rows), 4)
-    likelihood = {"perplexity": perplexity, "likelihood_accuracy": likelihood_accuracy, "calibration_error": round(error, 4)}
-    return figures | likelihood | {"own_metric": 0.25}
+    likelihood: dict[str, Any] = {"perplexity": perplexity, "likelihood_accuracy": likelihood_accuracy}
+    likelihood |= {"calibration_error": errors[0], "brier": 0.1213, "nll": 0.2511}
+    if name != "base":
+        likelihood |= {"temperature": 1.35, "calibrated": {"calibration_error": error, "brier": 0.1105, "nll": 0.2204}}
+    likelihood["accuracy_at_coverage"] = {"0.5": 1.0, "0.8": 0.9896, "0.9": 0.9722, "0.95": 0.9649}
+    return figures | likelihood | {"retained": retained, "own_metric": 0.25}
 
 
 def write_metrics(folder: Path, tables: dict[str, list[dict[str, str]]], changed: int, labels: bool) -> None:
@@ -144,6 +155,7 @@ def write_metrics(folder: Path, tables: dict[str, list[dict[str, str]]], changed
     write_json(folder / "build.json", {"precision": "int4", "execution_provider": "cpu", "size_mb": 117.15})
     compared = {"tokenized_differently": 0, "rows": 240, "changed": changed, "p_value": 0.5811}
     compared |= {"only_merged_right": pairs.count((True, False)), "only_onnx_right": pairs.count((False, True))}
+    compared |= {"flipped_share": 0.0292} if labels else {}
     write_json(folder / "compare.json", compared | {"tokens": 512, "top1_agreement": 0.9746, "mean_kl": 0.0394})
     for name, factor in (("merged", 1.0), ("onnx", 2.1)):
         write_json(folder / "benchmark" / f"{name}.json", timed(factor))

@@ -93,7 +93,7 @@ def project(root: Path, base: Path, one_thread: None, tmp_path_factory: pytest.T
         prepare.main(prepare.Config(data, 0))
         train.main(sections(root, eval_strategy="no"))
         merge.main(merge.Config(MERGE))
-        build.main(build.Config(recipe("fp32"), MERGE))
+        build.main(build.Config(recipe("fp32"), MERGE, evaluation()))
     return folder
 
 

@@ -69,7 +69,7 @@ def press(root: Path, **options: Any) -> None:
     """Trains one epoch, merges, and builds in full precision unless told otherwise."""
     train.main(sections(root, eval_strategy="no"))
     merge.main(merge.Config(MERGE))
-    build.main(build.Config(recipe(**({"precision": "fp32"} | options)), MERGE))
+    build.main(build.Config(recipe(**({"precision": "fp32"} | options)), MERGE, evaluation()))
 
 
 def measured(*candidates: str) -> dict[str, dict[str, Any]]:

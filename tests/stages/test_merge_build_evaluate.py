@@ -2,8 +2,10 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +20,14 @@ from benchmarks import score
 from benchmarks.evaluate import contender as benchmark_of_evaluate
 from benchmarks.int4 import contender as benchmark_of_int4
 from stages import compare, evaluate
+from stages.build import built_model
 from stages.build import stage as build
 from stages.merge import stage as merge
 from stages.train import stage as train
 from tests.stages.outputs import hashes
 from tests.stages.recipes import MERGE, evaluation, recipe
 from tests.stages.training import new_project, sections
-from tunepress.config.evaluate import Split
+from tunepress.config.evaluate import Calibration, Split
 from tunepress.core.errors import InputError
 from tunepress.core.files import read_jsonl, size_mb, write_jsonl
 from tunepress.core.paths import ADAPTER, BASE, CHANGED, MERGED, METRICS, ONNX, PREDICTIONS, PREPARED
@@ -65,7 +68,7 @@ def project(root: Path, tiny_phi3: Path, one_thread: None, tmp_path_factory: pyt
         patch.chdir(folder)
         train.main(cfg)
         merge.main(merge.Config(MERGE))
-        build.main(build.Config(FP32, MERGE))
+        build.main(build.Config(FP32, MERGE, evaluation()))
     write_jsonl(prepared / "validation.jsonl", rows[:3])  # the training has none to watch
     return folder
 
@@ -196,7 +199,7 @@ def test_gptq_stays_closer_to_the_merged_model_than_plain_rounding(tmp_path: Pat
 def test_what_the_builder_refuses_is_told_in_one_line_and_the_earlier_model_stays() -> None:
     before = hashes(ONNX)
     with pytest.raises(InputError) as refused:
-        build.main(build.Config(recipe(matmul_mixed_precision="all:int8"), MERGE))
+        build.main(build.Config(recipe(matmul_mixed_precision="all:int8"), MERGE, evaluation()))
     assert str(refused.value).startswith("build: the builder refuses int4 for cpu (")
     assert "\n" not in str(refused.value)
     assert hashes(ONNX) == before
@@ -249,6 +252,7 @@ def test_a_full_precision_build_agrees_to_numerical_noise_and_int4_does_not(proj
     assert figures == {
         "rows": len(rows),
         "changed": 0,
+        "flipped_share": 0.0,
         "only_merged_right": 0,
         "only_onnx_right": 0,
         "p_value": 1.0,
@@ -282,6 +286,47 @@ def test_the_top_label_stands_beside_the_answer() -> None:
     assert figures["likelihood_accuracy"] == pytest.approx(right / len(predictions), abs=1e-4)
     assert figures["perplexity"] >= 1
     assert 0 <= figures["calibration_error"] <= 1
+
+
+@pytest.mark.parametrize("candidate", ["merged", "onnx"])
+def test_the_temperature_is_fitted_for_merged_and_shipped_with_onnx(
+    candidate: str, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temperature = built_model.temperature(ONNX, Prompt.load(ONNX))
+    shutil.copytree(ONNX, tmp_path / "onnx")
+    replace(Prompt.load(ONNX), temperature=temperature).save(tmp_path / "onnx")
+    monkeypatch.setattr(evaluate, "ONNX", tmp_path / "onnx")
+    predictions, figures = evaluated(candidate, calibration=Calibration.temperature, abstain_below=0.6)
+    assert figures["temperature"] == temperature  # the same model in full precision
+    assert figures["calibrated"].keys() == {"calibration_error", "brier", "nll"}
+    assert figures["coverage"] == pytest.approx(sum(float(row["confidence"]) >= 0.6 for row in predictions) / len(predictions))
+    assert all((row["confidence"] == row["raw_confidence"]) == (temperature == 1) for row in predictions)
+
+
+def test_the_base_model_is_not_calibrated() -> None:
+    predictions, figures = evaluated("base", calibration=Calibration.temperature)
+    assert "temperature" not in figures
+    assert "raw_confidence" not in predictions[0]
+
+
+def test_build_ships_the_temperature_and_the_bound_in_prompt_json(project: Path) -> None:
+    before = Prompt.load(ONNX)
+    try:
+        line = build.main(build.Config(FP32, MERGE, evaluation(calibration=Calibration.temperature, abstain_below=0.7)))
+        shipped = Prompt.load(ONNX)
+        assert shipped.temperature
+        assert line.endswith(f", temperature {shipped.temperature:g}")
+        assert shipped == replace(before, temperature=shipped.temperature, abstain_below=0.7)
+    finally:
+        build.main(build.Config(FP32, MERGE, evaluation()))
+    assert Prompt.load(ONNX) == before
+
+
+def test_rows_whose_most_likely_label_is_another_are_counted() -> None:
+    merged = [{"top_label": label} for label in ("joy", "joy", "fear", "fear")]
+    onnx = [{"top_label": label} for label in ("joy", "fear", "fear", "fear")]
+    assert compare.flipped(merged, onnx) == {"flipped_share": 0.25}
+    assert compare.flipped([{"predicted": "joy"}], [{"predicted": "fear"}]) == {}
 
 
 def test_a_metric_of_the_users_own_is_a_function_named_in_the_configuration(

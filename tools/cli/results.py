@@ -8,6 +8,7 @@ from rich.table import Table
 
 from stages.gate import broken_bounds
 from stages.report.figures import CANDIDATES, TIMED, Run
+from stages.report.tables import figure
 from tunepress.core.errors import InputError
 from tunepress.core.files import size_mb
 from tunepress.core.paths import BASE, MERGED, ONNX, TIMINGS
@@ -27,6 +28,8 @@ def main() -> None:
     console.print(table(run))
     console.print(sentence(run))
     console.print(agreement(run))
+    if run.retained:
+        console.print(retained(run))
     if "tool_call_accuracy" in run.evaluate["onnx"]:
         console.print(calls(run))
     seconds = timings()
@@ -78,6 +81,12 @@ def agreement(run: Run) -> str:
         f"They answer {compared['changed']} of {compared['rows']} rows differently (paired test: p = {compared['p_value']:.2g}) "
         f"and agree on {compared['top1_agreement']:.1%} of the tokens."
     )
+
+
+def retained(run: Run) -> str:
+    """What the models know of other subjects."""
+    values = "; ".join(f"{name} {' / '.join(map(figure, values))}" for name, values in run.retained.items())
+    return f"Other subjects, {' / '.join(CANDIDATES)}: {values}."
 
 
 def timings() -> str:

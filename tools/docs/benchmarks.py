@@ -150,8 +150,11 @@ def cost(figures: Figures) -> tuple[str, str]:
 
 def full_size() -> str:
     runs = [read(path.stem) for path in sorted(RESULTS.glob("full_size*.json"))]
-    head = ["", *(f"{run['shape']}, `{run['experiment']}`" for run in runs)]
-    rows = [[stage, *(" · ".join(cost(run["stages"][stage])) for run in runs)] for stage in runs[0]["stages"]]
+    head = ["", *(", ".join([run["shape"], f"`{run['experiment']}`", *run.get("overrides", [])]) for run in runs)]
+    stages = max((run["stages"] for run in runs), key=len)  # of some runs there are the first stages alone
+    rows = [
+        [stage, *(" · ".join(cost(run["stages"][stage])) if stage in run["stages"] else "" for run in runs)] for stage in stages
+    ]
     planned = ", ".join(f"{run['stages']['train']['planned_gb']:.1f} GB" for run in runs)
     note = f" Random bfloat16 weights. Memory that `train` had planned: {planned}."
     return table(head, rows) + measured(runs[0]) + note

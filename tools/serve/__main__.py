@@ -76,6 +76,13 @@ def parse(arguments: list[str]) -> Settings:
         metavar="N",
         help="maximum number of restarts of the model process in a row, without an answer in between, before the server exits",
     )
+    parser.add_argument(
+        "--abstain-below",
+        type=float,
+        metavar="P",
+        help="the probability of the most likely label below which /v1/classify gives none; by default evaluate.abstain_below of "
+        "the run, and 0 never abstains",
+    )
     return Settings(**vars(parser.parse_args(arguments)), api_key=os.environ.get(KEY))
 
 

@@ -24,12 +24,12 @@ def router(service: Service) -> APIRouter:
     async def classify(body: ClassifyRequest, request: Request) -> Any:
         """Assigns one of the trained labels to each text."""
         service.check_model(body.model)
-        labels, scored = known_labels(service, bool(body.likelihoods))
+        labels, scored = known_labels(service, bool(body.likelihoods) or bool(service.abstain_below))
         prompts, param = render(body, service.prompt, service.chat_prompt)
         batch = service.submit([GenerationRequest(prompt, param, service.max_tokens, scored=scored) for prompt in prompts])
 
         async def respond() -> ClassifyResponse:
-            data = [await classification_of(index, job, labels) for index, job in enumerate(batch.jobs)]
+            data = [await classification_of(index, job, labels, service.abstain_below) for index, job in enumerate(batch.jobs)]
             return ClassifyResponse(object="classification", model=service.settings.name, data=data, usage=usage(batch))
 
         with batch:
@@ -49,7 +49,7 @@ def known_labels(service: Service, likelihoods: bool) -> tuple[tuple[str, ...], 
         raise RequestError(400, "this model answers in free text and has no labels; use /v1/completions", code="no_labels")
     if not likelihoods:
         return labels, ()
-    completions = service.label_completions()
+    completions = service.chat_prompt.label_completions()
     if completions is None:
         reason = "likelihoods: this model writes other columns after the label, so a label alone is not a complete answer"
         raise RequestError(400, reason, "likelihoods")
@@ -89,7 +89,7 @@ def check_columns(row: Row, prompt: Prompt, param: str) -> None:
         raise RequestError(400, f"{param}: is empty", param)
 
 
-async def classification_of(index: int, job: Job, labels: tuple[str, ...]) -> Classification:
+async def classification_of(index: int, job: Job, labels: tuple[str, ...], abstain_below: float | None) -> Classification:
     answer, finished = await answer_of(job)
     label = find_label(answer, labels)
     classification = Classification(index=index, label=None if label == INVALID else label, answer=answer.strip())
@@ -97,4 +97,7 @@ async def classification_of(index: int, job: Job, labels: tuple[str, ...]) -> Cl
         probabilities = dict(zip(labels, finished.probabilities, strict=True))
         classification.probabilities = probabilities
         classification.top_label = max(probabilities, key=probabilities.__getitem__)
+        if abstain_below:
+            classification.abstained = probabilities[classification.top_label] < abstain_below
+            classification.label = None if classification.abstained else classification.label
     return classification

@@ -14,8 +14,6 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import numpy as np
-
 from tools.serve.messages import (
     Cancelled,
     Command,
@@ -29,9 +27,10 @@ from tools.serve.messages import (
     Token,
 )
 from tunepress.core.errors import InputError, one_line
+from tunepress.inference.calibration import answer_probabilities
 from tunepress.inference.genai_config import GenaiConfig
 from tunepress.inference.onnx_model import OnnxModel
-from tunepress.inference.scoring import completion_logprobs, softmax
+from tunepress.text.prompt import Prompt
 from tunepress.text.tokenizer import Tokens
 
 EXIT_TIMEOUT = 5.0  # seconds that the process has to exit by itself
@@ -165,6 +164,7 @@ class ServedModel:
 
     def __init__(self, folder: Path, max_length: int) -> None:
         self._model, self._max_length = OnnxModel(folder), max_length
+        self._temperature = Prompt.load(folder).temperature
         self._eos_token_ids = set(GenaiConfig.read(folder).eos_token_ids)
 
     def answer(self, request: GenerationRequest) -> Iterator[ModelEvent]:
@@ -206,10 +206,7 @@ class ServedModel:
         return room
 
     def _probabilities(self, prompt: Tokens, completions: list[Tokens]) -> tuple[float, ...]:
-        if not completions:
-            return ()
-        ((_, log_probabilities),) = completion_logprobs(self._model, [(prompt, completions)])
-        return tuple(softmax(np.array(log_probabilities)).tolist())
+        return tuple(answer_probabilities(self._model, prompt, completions, self._temperature)) if completions else ()
 
 
 def sampling_options(request: GenerationRequest) -> dict[str, bool | int | float]:

@@ -121,10 +121,11 @@ class Classification(BaseModel):
     """The label of one text.
 
     Attributes:
-        label: with which the answer begins; null if it begins with none.
+        label: with which the answer begins; null if it begins with none, or if the model abstained.
         answer: the text of the answer.
         top_label: the most probable label, which may differ from `label`.
-        probabilities: of each label, relative to each other.
+        probabilities: of each label, relative to each other, after the model's temperature.
+        abstained: whether the probability of the top label is below the server's bound; null where it has none.
     """
 
     index: int
@@ -132,6 +133,7 @@ class Classification(BaseModel):
     answer: str
     top_label: str | None = None
     probabilities: dict[str, float] | None = None
+    abstained: bool | None = None
 
 
 class ClassifyResponse(BaseModel):

@@ -15,7 +15,6 @@ from tunepress.core.errors import InputError
 from tunepress.inference.genai_config import GenaiConfig
 from tunepress.text.chat_prompt import ChatPrompt, RenderedChat
 from tunepress.text.prompt import Prompt
-from tunepress.text.template import column_names
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's for /v1/completions, for a model whose prompt.json says nothing
 
@@ -42,6 +41,7 @@ class Service:
         settings: of the server.
         prompt: with which the model was trained.
         chat_prompt: renders chat messages.
+        abstain_below: the probability of the most likely label below which a text gets none; None: each gets one.
         max_length: maximum number of tokens of a prompt and its answer together.
         created: when the model was built, in seconds since 1970.
         worker: answers prompts.
@@ -57,6 +57,7 @@ class Service:
         self.settings = settings
         self.prompt = Prompt.load(settings.model)
         self.chat_prompt = ChatPrompt(settings.model, self.prompt)
+        self.abstain_below = self._abstain_below()
         longest_row = self.prompt.source_max_len + self.prompt.max_new_tokens
         self.max_length = settings.max_length(config.model["context_length"], longest_row)
         self.created = int(config.path.stat().st_mtime)
@@ -108,16 +109,6 @@ class Service:
             self._check_size(request)
         return self.worker.submit(requests, asyncio.get_running_loop().time() + settings.timeout)
 
-    def label_completions(self) -> tuple[str, ...] | None:
-        """What the model learned to write for each label; None if that contains columns whose values are unknown here."""
-        labels = self.prompt.labels or ()
-        if self.prompt.completion is None:
-            return tuple(map(self.chat_prompt.completion, labels))
-        columns = column_names(self.prompt.completion)
-        if len(columns) > 1:
-            return None
-        return tuple(self.prompt.render_completion({columns[0]: label}) for label in labels)
-
     def close(self, at_once: bool = False) -> None:
         """Refuses new requests; those accepted are answered within `settings.grace` seconds, or not at all."""
         self.closing, self._close_deadline = True, time.monotonic() + (0 if at_once else self.settings.grace)
@@ -131,6 +122,12 @@ class Service:
             self.worker.cancel_all(RequestError(503, reason, code="shutting_down"))
             return True
         return self.worker.idle
+
+    def _abstain_below(self) -> float | None:
+        bound = self.settings.abstain_below if self.settings.abstain_below is not None else self.prompt.abstain_below
+        if bound and not self.chat_prompt.label_completions():
+            raise InputError("--abstain-below: this model has no probabilities of labels alone; leave it out")
+        return bound
 
     def _check_size(self, request: GenerationRequest) -> None:
         """Checks the characters; the model process checks the tokens, which it counts."""

@@ -33,6 +33,7 @@ class Settings:
         client_timeout: seconds for a client to send a head or a body, or to continue reading.
         grace: seconds after SIGTERM for accepted requests.
         restarts: of the model process, in a row without an answer in between, before the server exits.
+        abstain_below: the probability of the most likely label below which /v1/classify gives none; None: as in prompt.json.
         api_key: that clients must send; None needs no key.
     """
 
@@ -49,6 +50,7 @@ class Settings:
     client_timeout: float
     grace: float
     restarts: int
+    abstain_below: float | None
     api_key: str | None
 
     def check(self) -> None:
@@ -65,6 +67,8 @@ class Settings:
                 raise InputError(f"--{option}: must be at least 0")
         if self.max_tokens is not None and self.max_tokens < 2:
             raise InputError(f"--max-tokens: must be at least 2, a prompt and an answer of one token each, got {self.max_tokens}")
+        if self.abstain_below is not None and not 0 <= self.abstain_below < 1:
+            raise InputError(f"--abstain-below: must be a probability below 1, got {self.abstain_below}; 0 never abstains")
         self._check_files()
         if self.max_prompts > self.queue + 1:
             raise InputError(f"--max-prompts: {self.max_prompts} prompts never fit a queue of {self.queue}; increase --queue")

@@ -111,6 +111,28 @@ def baselines(evaluate: Evaluate, gate: Gate) -> str | None:
     return None
 
 
+def probabilities(data: Data, evaluate: Evaluate, gate: Gate) -> str | None:
+    bound = evaluate.abstain_below
+    if bound is not None and not 0 < bound < 1:
+        return f"evaluate.abstain_below: must be a probability above 0 and below 1, or null, got {bound}"
+    if data.labels:
+        return None
+    needing = {
+        "evaluate.abstain_below": bound,
+        "gate.max_calibration_error": gate.max_calibration_error,
+        "gate.max_flipped_share": gate.max_flipped_share,
+    }
+    if name := next((name for name, value in needing.items() if value is not None), None):
+        return f"{name}: needs probabilities of labels, and data.labels is null; set it to null"
+    return None
+
+
+def forgetting(evaluate: Evaluate, gate: Gate) -> str | None:
+    if gate.max_forgetting is not None and evaluate.retained is None:
+        return "gate.max_forgetting: needs evaluate.retained, which is null; set it to a folder, or remove the bound"
+    return None
+
+
 def separate_adapter(build: Build, adapter: Adapter, merge: Merge) -> str | None:
     if build.adapters is Adapters.merged:
         return None
@@ -138,6 +160,8 @@ RULES: tuple[Callable[..., str | None], ...] = (
     rows,
     training_rows,
     baselines,
+    probabilities,
+    forgetting,
     adapter.problem,
     train.problem,
     separate_adapter,

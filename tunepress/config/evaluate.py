@@ -28,6 +28,12 @@ class Baseline(Enum):
     few_shot = "few_shot"  # the same after n_shot training rows
 
 
+class Calibration(Enum):
+    """How probabilities of labels are corrected."""
+
+    temperature = "temperature"  # a number that divides their logarithms
+
+
 @dataclass
 class Evaluate:
     """Settings that every candidate shares, so that their figures can be compared."""
@@ -38,4 +44,7 @@ class Evaluate:
     confidence_level: float  # of the intervals in the results
     baselines: list[Baseline]  # those that apply to the rows are measured
     n_shot: int  # training rows before a question of few_shot
+    calibration: Calibration | None  # of merged and onnx, fitted on the validation rows; null: none
+    abstain_below: float | None  # the probability of the most likely label below which the shipped model does not answer
+    retained: str | None  # folder of texts (*.txt) and of questions with choices (*.jsonl), to measure what is forgotten
     metric: str | None  # package.module.function of (expected, answers), both list[str], that returns a number

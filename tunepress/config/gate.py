@@ -11,6 +11,9 @@ class Gate:
     min_gain: float | None  # of the score, merged against base
     min_gain_over: dict[str, float] | None  # of the score, onnx against baselines by their names
     max_invalid_rate: float | None  # of onnx
+    max_calibration_error: float | None  # of onnx, after the temperature
+    max_flipped_share: float | None  # of rows whose most likely label is another for onnx than for merged
+    max_forgetting: float | None  # onnx against base: accuracy on questions, or nats per token of a text; the largest
     min_top1_agreement: float | None  # of onnx with merged
     max_tokenized_differently: int | None  # rows that onnx's tokenizer splits into other tokens than training's
     max_size_mb: float | None  # of onnx

@@ -46,6 +46,7 @@ class Dvc:
     data: list[str]
     build: str
     evaluate: str
+    retained: str
     remote: list[str]
     chat_template: str
     calibration: str

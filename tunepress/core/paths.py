@@ -10,6 +10,7 @@ ADAPTER_FILE = "adapter.onnx_adapter"  # in ONNX, if the adapter is not merged i
 MODEL_CARD = Path("models/MODEL_CARD.md")
 PREPARED = Path("data/prepared")
 TRAINING_ROWS = PREPARED / "train.jsonl"
+VALIDATION_ROWS = PREPARED / "validation.jsonl"
 CALIBRATION_ROWS = PREPARED / "calibration.jsonl"  # only with data.calibration_files
 PREDICTIONS = Path("predictions")
 CHANGED = PREDICTIONS / "changed.csv"  # rows that merged and onnx answer differently

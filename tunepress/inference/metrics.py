@@ -1,7 +1,7 @@
 """Metrics of a model's answers against the expected ones, with scikit-learn, scipy and rouge-score."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -14,6 +14,14 @@ from tunepress.text.labels import INVALID
 
 Metrics = dict[str, Any]
 Metric = Callable[[list[str], list[str]], float]
+Predictions = Sequence[Mapping[str, str]]  # rows with `source`, `expected` and `predicted`, as in predictions/
+
+
+def answer_metrics(expected: list[str], predicted: list[str], labels: Sequence[str] | None, confidence_level: float) -> Metrics:
+    """The metrics of a task with labels, or of one without."""
+    if labels:
+        return classification_metrics(expected, predicted, labels, confidence_level)
+    return generation_metrics(expected, predicted, confidence_level)
 
 
 def classification_metrics(expected: list[str], predicted: list[str], labels: Sequence[str], confidence_level: float) -> Metrics:
@@ -87,6 +95,11 @@ def tool_call_metrics(expected: list[str], answers: list[str]) -> Metrics:
     }
 
 
+def is_right(row: Mapping[str, str], answer: str = "predicted") -> bool:
+    """Whether an answer in a row of predictions is the expected one; white space between words does not matter."""
+    return row[answer].split() == row["expected"].split()
+
+
 def wilson_interval(hits: int, rows: int, confidence_level: float, name: str) -> dict[str, float]:
     """The Wilson score interval of a share, which is also valid near 0 and 1."""
     low, high = wilson_bounds(hits, rows, confidence_level)
@@ -110,6 +123,43 @@ def mcnemar(first_right: Sequence[bool], second_right: Sequence[bool]) -> Metric
     only_first, only_second = pairs.count((True, False)), pairs.count((False, True))
     p_value = mcnemar_p_value(only_first, only_second)
     return {"only_first_right": only_first, "only_second_right": only_second, "p_value": round(p_value, 4)}
+
+
+def differences(reference: Predictions, others: Sequence[Predictions]) -> list[float | None]:
+    """Whether models are better or worse than another one on the same rows by more than chance.
+
+    Args:
+        reference: predictions of the model that the others are compared with.
+        others: of the other models; empty if there are none.
+
+    Returns:
+        For each the p-value of McNemar's exact test after Holm's correction for their number; None for one whose rows are not
+        those of the reference.
+    """
+    right = list(map(is_right, reference))
+    rows_of_reference = [(row["source"], row["expected"]) for row in reference]
+    comparable = [
+        number
+        for number, rows in enumerate(others)
+        if rows and [(row["source"], row["expected"]) for row in rows] == rows_of_reference
+    ]
+    p_values = holm([float(mcnemar(right, list(map(is_right, others[number])))["p_value"]) for number in comparable])
+    result: list[float | None] = [None] * len(others)
+    for number, p_value in zip(comparable, p_values, strict=True):
+        result[number] = p_value
+    return result
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's correction of p-values for their number: small ones are multiplied by the number of those that are not smaller.
+
+    Source: Holm, "A Simple Sequentially Rejective Multiple Test Procedure", 1979.
+    """
+    corrected, least = [1.0] * len(p_values), 0.0
+    for rank, (p_value, number) in enumerate(sorted((p_value, number) for number, p_value in enumerate(p_values))):
+        least = max(least, min(1.0, p_value * (len(p_values) - rank)))
+        corrected[number] = least
+    return corrected
 
 
 def mcnemar_p_value(only_first: int, only_second: int) -> float:

@@ -1,9 +1,10 @@
 """Likelihoods: the probability that a model assigns to a text, instead of the text that it generates."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,6 @@ from tqdm import tqdm
 from tunepress.text.segments import Turn
 from tunepress.text.tokenizer import Tokens, truncate
 
-BINS = 10  # of the expected calibration error
 CHUNK = 128  # tokens of a completion whose logits are in memory at the same time, over the whole vocabulary each
 
 Requests = Sequence[tuple[Tokens, list[Tokens]]]  # a prompt and its completions each
@@ -72,9 +72,28 @@ def completion_logprobs(model: Scorer, requests: Requests) -> Iterator[tuple[int
         yield index, [float(np.concatenate(parts).sum()) for parts in logprobs]
 
 
-def score(
-    model: Scorer, turns: list[Turn], labels: Sequence[str] | None, source_max_len: int | None = None
-) -> tuple[list[dict[str, str]], dict[str, Any]]:
+@dataclass(frozen=True)
+class Likelihoods:
+    """What a model makes of the possible answers to turns.
+
+    Attributes:
+        logprobs: log-probability of each label in the place of the expected answer, [turns, labels]; for free text that of the
+            expected answer, [turns, 1].
+        expected: index of the expected label, [turns]; 0 for free text.
+        tokens: number of tokens of all expected answers.
+    """
+
+    logprobs: NDArray[np.float64]
+    expected: NDArray[np.int64]
+    tokens: int
+
+    @property
+    def perplexity(self) -> float:
+        """Of the expected answers."""
+        return float(np.exp(-self.logprobs[np.arange(len(self.expected)), self.expected].sum() / self.tokens))
+
+
+def score(model: Scorer, turns: list[Turn], labels: Sequence[str] | None, source_max_len: int | None = None) -> Likelihoods:
     """Scores the completion of each turn and, with labels, every label in the place of the expected one.
 
     Args:
@@ -83,50 +102,21 @@ def score(
         labels: the possible answers, or None for free text.
         source_max_len: maximum tokens of a row. The tokens of a completion after it were not trained and are not scored. None:
             all tokens are scored.
-
-    Returns:
-        For each turn the most likely label and its probability among the labels (nothing for free text); and the metrics:
-        perplexity of the expected completions, and with labels likelihood_accuracy and calibration_error.
     """
     answers = [[turn.with_answer(label) for label in labels or [turn.expected]] for turn in turns]
     requests = [encode_request(model, turn.prompt, texts, source_max_len) for turn, texts in zip(turns, answers, strict=True)]
-    logprobs = [[0.0]] * len(turns)
+    logprobs = np.zeros((len(turns), len(labels or [""])))
     for index, turn_logprobs in tqdm(completion_logprobs(model, requests), total=len(turns), desc="likelihoods", unit="row"):
         logprobs[index] = turn_logprobs
     expected = [labels.index(turn.expected) if labels else 0 for turn in turns]
     tokens = sum(len(completions[choice]) for (_, completions), choice in zip(requests, expected, strict=True))
-    total = sum(turn_logprobs[choice] for turn_logprobs, choice in zip(logprobs, expected, strict=True))
-    metrics: dict[str, Any] = {"perplexity": round(float(np.exp(-total / tokens)), 4)}
-    if not labels:
-        return [{} for _ in turns], metrics
-    best, confidence = np.argmax(logprobs, axis=1), np.max(softmax(np.array(logprobs)), axis=1)
-    metrics["likelihood_accuracy"] = round(float(np.mean(best == expected)), 4)
-    metrics["calibration_error"] = round(calibration_error(confidence, best == expected), 4)
-    top_labels = [
-        {"top_label": labels[choice], "confidence": f"{probability:.4f}"}
-        for choice, probability in zip(best, confidence, strict=True)
-    ]
-    return top_labels, metrics
+    return Likelihoods(logprobs, np.array(expected), tokens)
 
 
 def encode_request(model: Scorer, prompt: str, answers: list[str], source_max_len: int | None) -> tuple[Tokens, list[Tokens]]:
     """A prompt and its completions in the model's tokens, truncated to `source_max_len` tokens; None: not truncated."""
     tokens = model.encode_prompt(prompt)
     return tokens, [truncate(model.encode_completion(answer, prompt), tokens, source_max_len) for answer in answers]
-
-
-def calibration_error(confidence: NDArray[np.float64], right: NDArray[np.bool_]) -> float:
-    """Expected calibration error: the mean difference between confidence and accuracy over ten bins of equal width.
-
-    Args:
-        confidence: probability of the most likely label, [rows].
-        right: whether that label is the expected one, [rows].
-
-    Source: Guo et al., "On Calibration of Modern Neural Networks", 2017, equation 3.
-    """
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    gaps = [abs(confidence[bins == number].sum() - right[bins == number].sum()) for number in range(BINS)]
-    return float(sum(gaps) / len(confidence))
 
 
 def agreement(first: Logits, second: Logits) -> tuple[int, float]:

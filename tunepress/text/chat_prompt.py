@@ -12,7 +12,7 @@ from tunepress.core.errors import InputError
 from tunepress.text.chat_template import ChatTemplate, special_tokens
 from tunepress.text.conversation import Message, Tools, normalize, segments
 from tunepress.text.prompt import FILE_NAME, Prompt
-from tunepress.text.template import escape
+from tunepress.text.template import column_names, escape
 
 MARKER = "\ue000"  # a private-use character that no chat template contains
 
@@ -71,7 +71,17 @@ class ChatPrompt:
         system = [{"role": "system", "content": self._prompt.system}] if self._prompt.system else []
         return self.render([*system, {"role": "user", "content": text}], self._prompt.tools).prompt
 
-    def completion(self, answer: str) -> str:
+    def label_completions(self) -> tuple[str, ...] | None:
+        """What the model learned to write for each label; None if that contains columns whose values are unknown here."""
+        labels = self._prompt.labels or ()
+        if self._prompt.completion is None:
+            return tuple(map(self._completion, labels))
+        columns = column_names(self._prompt.completion)
+        if len(columns) > 1:
+            return None
+        return tuple(self._prompt.render_completion({columns[0]: label}) for label in labels)
+
+    def _completion(self, answer: str) -> str:
         """What a model of conversations learned to write for an answer."""
         assert self._template
         messages = normalize([{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}])

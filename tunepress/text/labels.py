@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 INVALID = "(invalid)"  # the predicted label of an answer that does not begin with a label
+ABSTAINED = "(abstained)"  # printed in place of a label whose probability is below evaluate.abstain_below
 SCORES = ("accuracy", "exact_match")  # the metric that decides: the first where there are labels, the second for free text
 
 
@@ -34,8 +35,8 @@ def labels_problem(labels: Any) -> str | None:
             return f"data.labels: {json.dumps(label, default=str)} is not text in YAML; quote the label, as in ['yes', '010']"
         if not label or label != label.strip():
             return f"data.labels: {label!r} is empty or has white space around it, which is stripped from rows; correct it"
-        if label == INVALID:
-            return f"data.labels: {INVALID} is reserved for answers without a label; use another name in the rows"
+        if label in (INVALID, ABSTAINED):
+            return f"data.labels: {label} is reserved for answers without a label; use another name in the rows"
         composed = unicodedata.normalize("NFC", label)
         if composed in seen:
             return f"data.labels: {label!r} is in the list twice, or twice in different Unicode forms; remove one"

@@ -20,6 +20,7 @@ FILE_NAME = "prompt.json"
 # of Llama 3.1 and later use this date if the program provides no clock, so their models have been trained with it.
 CHAT_TEMPLATE_DATE = "2024-07-26"
 OF_CONVERSATIONS = {"chat_template", "chat_template_kwargs", "bos_token", "system", "tools"}
+OF_BUILT_MODELS = {"temperature", "abstain_below"}
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Prompt:
         bos_token: the text that a rendered conversation must not begin with, because the tokenizer adds the token.
         system: the system message of all conversations if they have the same; a text without messages is asked with it.
         tools: the tools of all conversations if they have the same.
+        temperature: of a built model, divides the log-probabilities of labels; None: it was not calibrated.
+        abstain_below: of a built model, the probability of the most likely label below which it gives none; None: it always does.
     """
 
     prompt: str | None
@@ -54,6 +57,8 @@ class Prompt:
     bos_token: str = ""
     system: str | None = None
     tools: list[dict[str, Any]] | None = None
+    temperature: float | None = None
+    abstain_below: float | None = None
 
     @property
     def columns(self) -> list[str]:
@@ -92,9 +97,8 @@ class Prompt:
         return values
 
     def save(self, folder: Path) -> None:
-        write_json(
-            folder / FILE_NAME, {name: value for name, value in asdict(self).items() if name not in OF_CONVERSATIONS or value}
-        )
+        optional = OF_CONVERSATIONS | OF_BUILT_MODELS
+        write_json(folder / FILE_NAME, {name: value for name, value in asdict(self).items() if name not in optional or value})
 
     @classmethod
     def load(cls, folder: Path) -> "Prompt":

@@ -66,6 +66,12 @@ def evaluated(rows: Iterable[Row], all_turns: bool) -> list[Turn]:
     return [turn for row in rows for turn in (turns(row) if all_turns else [last_turn(row)])]
 
 
+def evenly_spaced(rows: list[Any], count: int) -> list[Any]:
+    """`count` of the rows, or all if they are fewer, evenly spaced over all of them."""
+    count = min(count, len(rows))
+    return [rows[position * len(rows) // count] for position in range(count)]
+
+
 def prompt_text(row: Row) -> str:
     """The text before the first trained segment, by which rows are compared and split."""
     return "".join(segment["text"] for segment in takewhile(lambda segment: not segment["train"], row["segments"]))

@@ -60,7 +60,7 @@ def projects(root: Path, tiny_phi3: Path, one_thread: None, tmp_path_factory: py
             patch.chdir(folder)
             train.main(sections(root, adapter={"r": 16}, **quick))
             merge.main(merge.Config(MERGE))
-            build.main(build.Config(SEPARATE, MERGE))
+            build.main(build.Config(SEPARATE, MERGE, evaluation()))
     return folders
 
 
@@ -146,7 +146,7 @@ def test_the_figures_tell_the_adapters_share_of_the_size(inside: Path) -> None:
 
 def test_a_second_build_gives_the_same_bytes(inside: Path) -> None:
     before = hashes(ONNX)
-    build.main(build.Config(SEPARATE, MERGE))
+    build.main(build.Config(SEPARATE, MERGE, evaluation()))
     assert hashes(ONNX) == before
 
 
@@ -163,11 +163,11 @@ def test_an_adapter_that_cannot_be_kept_apart_is_refused_before_anything_is_buil
         InputError,
         match=r"^models/adapter: .*lora_magnitude_vector is not supported, only LoRA factors .*set build\.adapters=merged$",
     ):
-        build.main(build.Config(SEPARATE, MERGE))
+        build.main(build.Config(SEPARATE, MERGE, evaluation()))
     shutil.rmtree(ADAPTER)
     write_random_adapter(tiny_phi3, ADAPTER)
     shutil.copy(inside / ADAPTER / "prompt.json", ADAPTER)
     Quantization("nf4", True, compensated=False, dtype="float32").save(ADAPTER)
     with pytest.raises(InputError, match=r"^build\.adapters: .*set merge\.base=original, or build\.adapters=merged$"):
-        build.main(build.Config(SEPARATE, Merge(MergeBase.dequantized)))
+        build.main(build.Config(SEPARATE, Merge(MergeBase.dequantized), evaluation()))
     assert not list(ONNX.parent.glob("*onnx*"))

@@ -234,11 +234,11 @@ def edit_config(folder: Path, **changed: Any) -> None:
 def test_an_architecture_that_the_builder_does_not_know_is_refused_with_those_it_does(project: Path) -> None:
     edit_config(project / MERGED, architectures=["GPT2LMHeadModel"])
     with pytest.raises(InputError, match="GPT2LMHeadModel is not supported; use a model of Ernie4_5ForCausalLM"):
-        build.main(build.Config(recipe(), MERGE))
+        build.main(build.Config(recipe(), MERGE, evaluation()))
 
 
 def test_metrics_tell_the_recipe_the_versions_and_where_the_bytes_go(project: Path) -> None:
-    build.main(build.Config(recipe(block_size=32), MERGE))
+    build.main(build.Config(recipe(block_size=32), MERGE, evaluation()))
     figures = read_json(METRICS / "build.json")
     assert list(figures)[:2] == ["precision", "execution_provider"]
     assert figures["effective_bits_per_weight"] == 5.0
@@ -249,19 +249,19 @@ def test_metrics_tell_the_recipe_the_versions_and_where_the_bytes_go(project: Pa
 
 
 def test_metrics_tell_how_many_rows_and_tokens_gptq_looked_at(project: Path) -> None:
-    line = build.main(build.Config(recipe(algo_config="gptq", n_samples=20), MERGE))
+    line = build.main(build.Config(recipe(algo_config="gptq", n_samples=20), MERGE, evaluation()))
     calibration = read_json(METRICS / "build.json")["calibration"]
     assert calibration["rows"] == calibration["rows_chosen"] == 20
     assert 20 * 20 < calibration["tokens"] == calibration["tokens_chosen"] < 20 * 30
     assert "calibrated" not in line
-    build.main(build.Config(recipe(algo_config="k_quant"), MERGE))
+    build.main(build.Config(recipe(algo_config="k_quant"), MERGE, evaluation()))
     assert "calibration" not in read_json(METRICS / "build.json")
 
 
 def test_rows_for_calibration_take_the_place_of_training_rows(project: Path) -> None:
     rows = read_jsonl(PREPARED / "train.jsonl")
     write_jsonl(PREPARED / "calibration.jsonl", rows[:5])
-    build.main(build.Config(recipe(algo_config="gptq"), MERGE))
+    build.main(build.Config(recipe(algo_config="gptq"), MERGE, evaluation()))
     assert read_json(METRICS / "build.json")["calibration"]["rows"] == 5
     (PREPARED / "calibration.jsonl").unlink()
 
@@ -269,10 +269,10 @@ def test_rows_for_calibration_take_the_place_of_training_rows(project: Path) -> 
 def test_without_rows_gptq_is_refused_and_auto_takes_another(project: Path) -> None:
     (PREPARED / "train.jsonl").write_text("")
     with pytest.raises(InputError) as refused:
-        build.main(build.Config(recipe(algo_config="gptq"), MERGE))
+        build.main(build.Config(recipe(algo_config="gptq"), MERGE, evaluation()))
     cure = "set data.calibration_files, or algo_config=auto"
     assert str(refused.value) == f"build.algo_config: gptq needs rows, and there are no training rows; {cure}"
-    assert build.main(build.Config(recipe(algo_config="auto"), MERGE)).endswith(", quantized by k_quant_mixed")
+    assert build.main(build.Config(recipe(algo_config="auto"), MERGE, evaluation())).endswith(", quantized by k_quant_mixed")
 
 
 def test_gptq_looks_at_no_more_tokens_than_the_cap_and_says_so(project: Path) -> None:
@@ -280,7 +280,7 @@ def test_gptq_looks_at_no_more_tokens_than_the_cap_and_says_so(project: Path) ->
         PREPARED / "train.jsonl", [{"segments": [context("w" * 900), learned(f"{n:099}", f"{n:099}")]} for n in range(60)]
     )
     replace(PROMPT, source_max_len=901).save(project / MERGED)
-    line = build.main(build.Config(recipe(algo_config="gptq"), MERGE))
+    line = build.main(build.Config(recipe(algo_config="gptq"), MERGE, evaluation()))
     expected = {"rows": 18, "rows_chosen": 60, "tokens": 18 * 901, "tokens_chosen": 60 * 901}  # a row is cut as in training
     assert read_json(METRICS / "build.json")["calibration"] == expected
     assert line.endswith(", calibrated on 18 of 60 rows, 16218 of their 54060 tokens")
@@ -325,7 +325,7 @@ def measured(stage: str) -> str:
 
 @pytest.mark.parametrize("stage", ["evaluate", "compare", "benchmark"])
 def test_a_stage_that_measures_a_model_for_other_hardware_says_in_one_line_what_it_takes(stage: str, project: Path) -> None:
-    build.main(build.Config(recipe(execution_provider="cuda"), MERGE))
+    build.main(build.Config(recipe(execution_provider="cuda"), MERGE, evaluation()))
     message = measured(stage)
     assert message.startswith(f"{ONNX}: the model is built for cuda, which does not run here (")
     assert message.endswith("onnxruntime-genai-cuda and onnxruntime-gpu for CUDA 13")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from stages.evaluate import metrics_by_name
+from stages.evaluate import measure
 from stages.prepare.stage import prepare
 from tests.stages.training import sections
 from tunepress.config import checks
@@ -18,7 +18,6 @@ from tunepress.config.adapter import Method
 from tunepress.config.data import Data, Dataset, Format
 from tunepress.core.errors import InputError
 from tunepress.models.hf_model import load_encoder
-from tunepress.text.prompt import Prompt
 from tunepress.text.segments import Turn
 
 TONES = ("joy", "fear")
@@ -137,10 +136,9 @@ def test_each_dataset_may_have_another_format(data: Data, root: Path, tmp_path: 
 
 def test_each_dataset_is_measured_by_its_name() -> None:
     turns = [Turn("here", "x", "joy", "joy", name) for name in ("one", "one", "two")]
-    prompt = Prompt("{phrase}", "{tone}", ("joy", "fear"), 256)
-    metrics = metrics_by_name(turns, ["joy", "fear", "joy"], prompt, 0.95)["datasets"]
+    metrics = measure(turns, ["joy", "fear", "joy"], ("joy", "fear"), 0.95)["datasets"]
     assert {name: (values["rows"], values["accuracy"]) for name, values in metrics.items()} == {"one": (2, 0.5), "two": (1, 1.0)}
-    assert metrics_by_name([Turn("here", "x", "joy", "joy")], ["joy"], prompt, 0.95) == {}
+    assert "datasets" not in measure([Turn("here", "x", "joy", "joy")], ["joy"], ("joy", "fear"), 0.95)
 
 
 # rows without a training

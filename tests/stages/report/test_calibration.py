@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stages.report.calibration import Bin, bins_of
-from tunepress.inference.scoring import calibration_error
+from tunepress.inference.calibration import calibration_error
 
 
 def row(confidence: str, right: bool) -> dict[str, str]:

@@ -9,12 +9,19 @@ from stages.report.figures import Run
 from stages.report.gate import Verdict, verdicts
 from tests.stages.recipes import NO_GATE
 
+
+def retained(accuracy: float, perplexity: float) -> dict[str, Any]:
+    return {"retained": {"choices": {"accuracy": accuracy, "rows": 100}, "text": {"perplexity": perplexity, "tokens": 900}}}
+
+
 EVALUATE: dict[str, dict[str, Any]] = {
-    "base": {"accuracy": 0.0, "likelihood_accuracy": 0.2},
-    "merged": {"accuracy": 0.95, "likelihood_accuracy": 0.96},
-    "onnx": {"accuracy": 0.9, "likelihood_accuracy": 0.96, "invalid_rate": 0.02},
+    "base": {"accuracy": 0.0, "likelihood_accuracy": 0.2} | retained(0.6, 20.0),
+    "merged": {"accuracy": 0.95, "likelihood_accuracy": 0.96} | retained(0.5, 19.0),
+    "onnx": {"accuracy": 0.9, "likelihood_accuracy": 0.96, "invalid_rate": 0.02, "nll": 0.3, "brier": 0.2}
+    | {"calibration_error": 0.09, "calibrated": {"calibration_error": 0.03, "brier": 0.15, "nll": 0.2}}
+    | retained(0.45, 19.5),
 }
-COMPARE = {"top1_agreement": 0.97, "tokenized_differently": 3}
+COMPARE = {"top1_agreement": 0.97, "tokenized_differently": 3, "flipped_share": 0.02}
 BENCHMARK = {
     name: {"batch_1": {"decode_tokens_per_second": {"median": speed}}} for name, speed in (("merged", 20.0), ("onnx", 50.0))
 }
@@ -36,6 +43,9 @@ def verdict(**bounds: Any) -> Verdict:
         ("max_drop", 0.05, 0.05, 0.04),
         ("min_gain", 0.75, 0.75, 0.76),  # over the most likely label of base, not over its answers
         ("max_invalid_rate", 0.02, 0.02, 0.01),
+        ("max_calibration_error", 0.03, 0.03, 0.02),  # after the temperature
+        ("max_forgetting", 0.15, 0.15, 0.14),  # of 0.6 in choices; the text became likelier
+        ("max_flipped_share", 0.02, 0.02, 0.01),
         ("min_top1_agreement", 0.97, 0.97, 0.98),
         ("max_tokenized_differently", 3, 3, 2),
         ("max_size_mb", 120.0, 120, 119.9),

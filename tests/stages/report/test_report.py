@@ -197,7 +197,18 @@ def test_the_model_card_says_what_it_must(project: Path, labels: bool, root: Pat
     report.main(sections(root, labels))
     card = MODEL_CARD.read_text(encoding="utf-8")
     head, text = card.removeprefix("---\n").split("\n---\n", 1)
-    assert safe_load(head) == {
+    metadata = safe_load(head)
+    ((named, results),) = ((entry["name"], entry["results"]) for entry in metadata.pop("model-index"))
+    assert named == "SmolLM2-135M-Instruct fine-tuned to int4"
+    (result,) = results
+    assert result["task"]["type"] == ("text-classification" if labels else "text-generation")
+    assert result["dataset"] == {"name": "data/raw/tone.jsonl", "type": "custom", "split": "test"}
+    shipped = metrics("evaluate/onnx")
+    assert {metric["type"]: metric["value"] for metric in result["metrics"]} == {
+        name: shipped[name]
+        for name in (("accuracy", "macro_f1", "invalid_rate") if labels else ("exact_match", "token_f1", "rouge_l", "perplexity"))
+    }
+    assert metadata == {
         "license": "apache-2.0",
         "library_name": "onnxruntime-genai",
         "base_model": "SmolLM2-135M-Instruct",

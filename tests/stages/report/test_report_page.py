@@ -147,13 +147,13 @@ def test_headings_go_down_by_one_and_name_the_parts(seen: Opened) -> None:
     assert seen.texts("h1") == ["SmolLM2-135M-Instruct fine-tuned to int4"]
     assert seen.texts("h2") == [
         "What each step did", "All experiments", "Fit to be shipped?", "Where the answers go", "Is it as right as it is sure?",
-        "What the rounding changed", "Examples", "Speed", "Rows", "Training", "How it was made",
+        "What it has forgotten", "What the rounding changed", "Examples", "Speed", "Rows", "Training", "How it was made",
     ]  # fmt: skip
 
 
 def test_every_plot_says_what_it_shows_and_every_id_is_there_once(seen: Opened) -> None:
     plots = seen.page.get_by_role("img").all()
-    assert len(plots) == 5
+    assert len(plots) == 6
     for plot in plots:
         named = (plot.get_attribute("aria-labelledby") or "").split()
         assert all(len(seen.page.locator(f"#{name}").text_content() or "") > 10 for name in named), named
@@ -168,7 +168,7 @@ def test_every_plot_says_what_it_shows_and_every_id_is_there_once(seen: Opened) 
 def test_the_table_of_scores_is_that_of_the_metrics(seen: Opened, tone: Path) -> None:
     table = cells(seen, "scores")
     names = {"accuracy": "accuracy of the answers"}
-    names |= {name: name.replace("_", " ") for name in ("macro_f1", "invalid_rate", "likelihood_accuracy", "calibration_error")}
+    names |= {name: name.replace("_", " ") for name in ("macro_f1", "invalid_rate", "likelihood_accuracy")}
     names |= {"perplexity": "perplexity", "own_metric": "own metric"}
     decisive = {"accuracy": "accuracy", "accuracy_low": "95% interval, from", "accuracy_high": "95% interval, to"}
     assert sorted(table) == sorted([*names.values(), *decisive.values()])
@@ -214,16 +214,34 @@ def test_confusion_matrices_stand_side_by_side_and_count_the_predictions(seen: O
     assert seen.ask(stronger.format(2)) != seen.ask(stronger.format(4)) == "color(srgb 1 1 1)"
 
 
-def test_points_of_the_reliability_plot_lie_at_confidence_and_share(seen: Opened, tone: Path) -> None:
-    diagonal = seen.box("#reliability-diagonal")
+@pytest.mark.parametrize(("plot", "column"), [("reliability", "confidence"), ("reliability-before", "raw_confidence")])
+def test_points_of_the_reliability_plots_lie_at_confidence_and_share(plot: str, column: str, seen: Opened, tone: Path) -> None:
+    diagonal = seen.box(f"#{plot}-diagonal")
     for name in ("merged", "onnx"):
-        bins = bins_of(predicted(tone, name))
-        points = seen.boxes(f"#reliability-{name} path")
+        bins = bins_of(predicted(tone, name), column)
+        points = seen.boxes(f"#{plot}-{name} path")
         assert len(points) == len(bins) > 3
         for point, bin_ in zip(points, bins, strict=True):
             x = (point["x"] + point["width"] / 2 - diagonal["x"]) / diagonal["width"]
             y = 1 - (point["y"] + point["height"] / 2 - diagonal["y"]) / diagonal["height"]
             assert (x, y) == pytest.approx((bin_.confidence, bin_.right), abs=0.02)
+
+
+def test_the_table_of_probabilities_is_that_of_the_metrics(seen: Opened, tone: Path) -> None:
+    table, pair = cells(seen, "probabilities"), [metrics(tone, f"evaluate/{name}") for name in ("merged", "onnx")]
+    for key, name in (("calibration_error", "calibration error"), ("brier", "brier"), ("nll", "nll")):
+        assert table[name] == [f"{figures[key]:.3f}" for figures in pair]
+        assert table[f"{name} after it"] == [f"{figures['calibrated'][key]:.3f}" for figures in pair]
+    assert table["temperature"] == ["1.35", "1.35"]
+    assert table["accuracy of the most certain 95%"] == ["0.965", "0.965"]
+    assert cells(seen, "agreement")["rows whose most likely label is another"] == ["2.92%"]
+
+
+def test_the_table_of_other_subjects_is_that_of_the_metrics(seen: Opened) -> None:
+    assert cells(seen, "retained") == {
+        "choices, accuracy": ["0.610", "0.550", "0.540"],
+        "text, perplexity": ["24.100", "30.200", "31.500"],
+    }
 
 
 def test_the_histogram_has_its_counts_and_the_limit_right_of_all_rows(seen: Opened, tone: Path) -> None:

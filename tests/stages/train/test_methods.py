@@ -227,7 +227,7 @@ def test_a_qlora_adapter_goes_into_the_original_weights_and_an_int4_onnx_model_t
     write_jsonl(PREPARED / "test.jsonl", [row(number, "test") for number in range(6)])
     train.main(sections(ROOT, adapter=settings("qlora"), num_train_epochs=4, **QUICK))
     merge.main(merge.Config(MERGE))
-    build.main(build.Config(recipe(block_size=32, accuracy_level=4, is_symmetric=True), MERGE))
+    build.main(build.Config(recipe(block_size=32, accuracy_level=4, is_symmetric=True), MERGE, evaluation()))
     assert not list(ONNX.glob("quantization.json"))
     answers = OnnxModel(ONNX).answers(TEXTS, 9)
     assert len(answers) == len(TEXTS)

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tests.stages.recipes import evaluation, recipe
 from tools.cli.predict import VARIABLE
 from tunepress.core.files import write_jsonl
 from tunepress.core.paths import ONNX, PREDICTIONS, PREPARED
+from tunepress.inference.calibration import answer_probabilities
 from tunepress.inference.onnx_model import OnnxModel
 from tunepress.text.prompt import Prompt
 from tunepress.text.segments import context, learned
@@ -72,6 +74,50 @@ def of_one(text: str) -> str:
 
 def test_texts_come_as_arguments(project: Path, root: Path) -> None:
     assert answered(run_predict(project, *TEXTS)) == expected(project, *map(of_one, TEXTS))
+
+
+LABELS = ("joy", "fear", "sadness")
+
+
+@pytest.fixture
+def labelled(project: Path, tmp_path: Path) -> Path:
+    """The model with labels, a temperature, and a bound that it never reaches."""
+    for file in (project / ONNX).iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    (tmp_path / "prompt.json").unlink()
+    replace(ONE, labels=LABELS, temperature=1.5, abstain_below=0.999).save(tmp_path)
+    return tmp_path
+
+
+def test_probabilities_of_labels_are_printed_as_json(project: Path, labelled: Path) -> None:
+    options = ("--model", str(labelled), "--probabilities", "--abstain-below", "0")
+    lines = answered(run_predict(project, *options, *TEXTS)).splitlines()
+    model, rows = OnnxModel(labelled), [json.loads(line) for line in lines]
+    assert [row["answer"] for row in rows] == expected(project, *map(of_one, TEXTS)).splitlines()
+    for row, text in zip(rows, TEXTS, strict=True):
+        prompt = of_one(text)
+        completions = [model.encode_completion(label, prompt) for label in LABELS]
+        probabilities = answer_probabilities(model, model.encode_prompt(prompt), completions, 1.5)
+        assert row["probabilities"] == pytest.approx(dict(zip(LABELS, probabilities, strict=True)), abs=1e-4)
+
+
+def test_a_text_below_the_bound_of_the_run_has_no_label(project: Path, labelled: Path) -> None:
+    assert answered(run_predict(project, "--model", str(labelled), *TEXTS)) == "(abstained)\n" * len(TEXTS)
+    options = ("--model", str(labelled), "--abstain-below", "0")
+    assert answered(run_predict(project, *options, *TEXTS)) == expected(project, *map(of_one, TEXTS))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--probabilities",), "predict: --probabilities: this model has no probabilities of labels alone; leave it out"),
+        (("--abstain-below", "0.5"), "predict: --abstain-below: this model has no probabilities of labels alone; leave it out"),
+        (("--abstain-below", "2"), "predict: --abstain-below: must be a probability below 1, got 2.0; 0 never abstains"),
+    ],
+)
+def test_free_text_has_no_probabilities(options: tuple[str, ...], message: str, project: Path) -> None:
+    done = run_predict(project, *options, "a")
+    assert (done.returncode, done.stdout, done.stderr.splitlines()[-1]) == (1, "", message)
 
 
 def test_a_text_with_any_character_comes_by_environment(project: Path, root: Path) -> None:

@@ -35,6 +35,8 @@ def test_base_is_measured_by_its_most_likely_label(
     assert row(table, "base") == ["base", "0.250", "0.199 to 0.308", "-", "-", "-", "-"]
     assert row(table, "merged")[1] == "0.954"
     assert "measured by its most likely label" in table
+    choices, text = "choices, accuracy 0.610 / 0.550 / 0.540", "text, perplexity 24.100 / 30.200 / 31.500"
+    assert f"Other subjects, base / merged / onnx: {choices}; {text}." in " ".join(table.split())
 
 
 def test_free_text_has_no_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

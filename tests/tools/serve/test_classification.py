@@ -2,6 +2,7 @@
 
 import csv
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from stages import evaluate
 from tests.stages.recipes import evaluation
 from tests.tools.serve.prompts import COLUMNS, relabelled, with_prompt
 from tests.tools.serve.served import Server, serving
+from tools.serve.__main__ import parse
+from tools.serve.service import Service
+from tunepress.core.errors import InputError
 from tunepress.core.files import write_jsonl
 from tunepress.core.paths import ONNX, PREDICTIONS, PREPARED
 from tunepress.inference.onnx_model import OnnxModel
@@ -69,6 +73,50 @@ def test_labels_and_likelihoods_are_those_that_evaluate_recorded(project: Path, 
         assert f"{result['probabilities'][result['top_label']]:.4f}" == row["confidence"]
         assert list(result["probabilities"]) == list(prompt.labels or ())
         assert sum(result["probabilities"].values()) == pytest.approx(1)
+
+
+@pytest.fixture(scope="module")
+def certain(project: Path, prompt: Prompt, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model with a temperature and a bound below which it abstains."""
+    shipped = replace(prompt, temperature=2.0, abstain_below=0.999)
+    return with_prompt(project / ONNX, shipped, tmp_path_factory.mktemp("certain") / "onnx")
+
+
+def test_probabilities_have_the_temperature_and_a_text_below_the_bound_has_no_label(
+    certain: Path, prompt: Prompt, labels_server: Server
+) -> None:
+    before = labels_server.post("/v1/classify", {"texts": TEXTS, "likelihoods": True}).json()["data"]
+    expected = []
+    for raw in before:
+        roots = {label: probability**0.5 for label, probability in raw["probabilities"].items()}
+        expected.append({label: root / sum(roots.values()) for label, root in roots.items()})
+    bound = sum(sorted(max(probabilities.values()) for probabilities in expected)[2:4]) / 2  # half of the texts are below
+    with serving(certain, "--abstain-below", str(bound)) as server:
+        after = server.post("/v1/classify", {"texts": TEXTS}).json()["data"]  # probabilities are there without being requested
+    for raw, probabilities, result in zip(before, expected, after, strict=True):
+        assert result["probabilities"] == pytest.approx(probabilities)
+        assert result["abstained"] == (max(probabilities.values()) < bound)
+        assert result["label"] == (None if result["abstained"] else raw["label"])
+    assert [result["abstained"] for result in after].count(True) == 3
+    with serving(certain) as server:  # with the bound of prompt.json
+        assert all(result["abstained"] for result in server.post("/v1/classify", {"texts": TEXTS}).json()["data"])
+    with serving(certain, "--abstain-below", "0") as server:
+        never = server.post("/v1/classify", {"texts": TEXTS}).json()["data"]
+    assert never == [{key: raw[key] for key in ("index", "label", "answer")} for raw in before]
+
+
+@pytest.mark.parametrize(
+    ("bound", "message"),
+    [
+        ("0.5", "--abstain-below: this model has no probabilities of labels alone; leave it out"),
+        ("1", "--abstain-below: must be a probability below 1, got 1.0; 0 never abstains"),
+    ],
+)
+def test_a_bound_that_cannot_be_kept_is_refused_at_the_start(bound: str, message: str, folder: Path) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        settings = parse(["--model", str(folder), "--abstain-below", bound])
+        settings.check()
+        Service(settings)
 
 
 def test_one_text_is_answered_as_one_of_many_and_without_likelihoods_if_nobody_asks(labels_server: Server) -> None:

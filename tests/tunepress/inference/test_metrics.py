@@ -2,7 +2,15 @@
 
 import pytest
 
-from tunepress.inference.metrics import classification_metrics, generation_metrics, mcnemar, tool_call_metrics, wilson_interval
+from tunepress.inference.metrics import (
+    classification_metrics,
+    differences,
+    generation_metrics,
+    holm,
+    mcnemar,
+    tool_call_metrics,
+    wilson_interval,
+)
 from tunepress.text.labels import INVALID
 
 TONES = ["joy", "sadness", "fear"]
@@ -141,3 +149,20 @@ def test_two_calls_are_compared_in_their_order() -> None:
 def test_answers_without_an_expected_call_have_no_metrics_of_calls(expected: str) -> None:
     assert tool_call_metrics([expected], [call("a", "{}")]) == {}
     assert not {key for key in generation_metrics([expected], ["a"], 0.95) if key.startswith("tool")}
+
+
+def test_holm_multiplies_a_p_value_by_the_number_of_those_that_are_not_smaller() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])  # Holm's own way, never decreasing
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_models_are_compared_on_the_same_rows_only() -> None:
+    def predictions(wrong: int, expected: str = "joy") -> list[dict[str, str]]:
+        return [
+            {"source": f"row {number}", "expected": expected, "predicted": "no" if number < wrong else expected}
+            for number in range(20)
+        ]
+
+    p_values = differences(predictions(0), [predictions(12), predictions(1), predictions(12, "fear"), []])
+    assert p_values == [pytest.approx(0.001), 1.0, None, None]

@@ -21,7 +21,6 @@ from tunepress.inference.scoring import (
     Requests,
     Scorer,
     agreement,
-    calibration_error,
     log_softmax,
     score,
     softmax,
@@ -67,34 +66,25 @@ def turn(expected: str, rest: str = "") -> Turn:
 
 
 def test_the_likelihoods_of_labels_are_those_worked_out_by_hand() -> None:
-    # y: 0.6, n: 0.3, end: 0.1; each answer is a letter and the end, so y has 0.6 / (0.6 + 0.3) of both
-    top_labels, metrics = score(Dice({"y": 0.6, "n": 0.3, "\0": 0.1}), [turn("y"), turn("n"), turn("y"), turn("y")], ("n", "y"))
-    assert top_labels == [{"top_label": "y", "confidence": "0.6667"}] * 4
+    # y: 0.6, n: 0.3, end: 0.1; each answer is a letter and the end
+    model = Dice({"y": 0.6, "n": 0.3, "\0": 0.1})
+    likelihoods = score(model, [turn("y"), turn("n"), turn("y"), turn("y")], ("n", "y"))
+    np.testing.assert_allclose(np.exp(likelihoods.logprobs), [[0.03, 0.06]] * 4, rtol=1e-6)
+    assert likelihoods.expected.tolist() == [1, 0, 1, 1]
     # (0.06³ · 0.03) ^ (-1/8): three answers y and one n, of two tokens each
-    assert metrics["perplexity"] == pytest.approx((0.06**3 * 0.03) ** (-1 / 8), abs=1e-4)
-    assert metrics["likelihood_accuracy"] == 0.75
-    assert metrics["calibration_error"] == pytest.approx(0.75 - 2 / 3, abs=1e-4)
+    assert likelihoods.perplexity == pytest.approx((0.06**3 * 0.03) ** (-1 / 8), abs=1e-4)
 
 
 def test_what_follows_a_label_in_the_completion_counts_for_every_label() -> None:
-    model = Dice({"y": 0.5, "n": 0.25, "!": 0.125, "\0": 0.125})
-    top_labels, metrics = score(model, [turn("n", "!")], ("n", "y"))
-    assert top_labels == [{"top_label": "y", "confidence": "0.6667"}]
-    assert metrics["perplexity"] == pytest.approx((0.25 * 0.125 * 0.125) ** (-1 / 3), abs=1e-4)
+    likelihoods = score(Dice({"y": 0.5, "n": 0.25, "!": 0.125, "\0": 0.125}), [turn("n", "!")], ("n", "y"))
+    np.testing.assert_allclose(np.exp(likelihoods.logprobs), [[0.25 / 64, 0.5 / 64]], rtol=1e-6)
+    assert likelihoods.perplexity == pytest.approx((0.25 * 0.125 * 0.125) ** (-1 / 3), abs=1e-4)
 
 
-def test_free_text_has_a_perplexity_and_no_labels() -> None:
-    top_labels, metrics = score(Dice({"a": 0.5, "b": 0.25, "\0": 0.25}), [turn("ab"), turn("a")], None)
-    assert top_labels == [{}, {}]
-    assert metrics == {"perplexity": pytest.approx((0.5 * 0.25 * 0.25 * 0.5 * 0.25) ** (-1 / 5), abs=1e-4)}
-
-
-def test_the_calibration_error_is_the_mean_gap_of_the_bins() -> None:
-    confidence = np.array([0.95, 0.95, 0.95, 0.95, 0.55, 0.55, 1.0])
-    right = np.array([True, True, True, False, False, True, True])
-    # 0.9 to 1: five rows, 4.8 expected and 4 right; 0.5 to 0.6: two rows, 1.1 expected and 1 right
-    assert calibration_error(confidence, right) == pytest.approx((0.8 + 0.1) / 7)
-    assert calibration_error(np.array([1.0, 0.0]), np.array([True, False])) == 0
+def test_free_text_has_the_likelihood_of_the_expected_answer() -> None:
+    likelihoods = score(Dice({"a": 0.5, "b": 0.25, "\0": 0.25}), [turn("ab"), turn("a")], None)
+    np.testing.assert_allclose(np.exp(likelihoods.logprobs), [[0.5 * 0.25 * 0.25], [0.5 * 0.25]], rtol=1e-6)
+    assert likelihoods.perplexity == pytest.approx((0.5 * 0.25 * 0.25 * 0.5 * 0.25) ** (-1 / 5), abs=1e-4)
 
 
 def test_agreement_is_the_divergence_worked_out_by_hand() -> None:
@@ -113,33 +103,11 @@ def test_probabilities_are_those_of_scipy_to_the_bit(spread: int) -> None:
     np.testing.assert_array_equal(softmax(logits), scipy.special.softmax(logits, axis=-1))
 
 
-def test_figures_are_rounded_to_four_digits() -> None:
-    model = Dice({"y": 0.6, "n": 0.3, "\0": 0.1})
-    _, metrics = score(model, [turn("y"), turn("n"), turn("y")], ("n", "y"))
-    assert metrics == {
-        "perplexity": round((0.06**2 * 0.03) ** (-1 / 6), 4),
-        "likelihood_accuracy": 0.6667,
-        "calibration_error": 0.0,  # sure of two in three, and right in two of three
-    }
-    _, metrics = score(model, [turn("y")] * 6 + [turn("n")], ("n", "y"))
-    assert metrics["calibration_error"] == 0.1905  # 6/7 - 2/3
-
-
 def test_rows_keep_their_own_scores_in_whatever_order_the_model_gives_them() -> None:
     model = Dice({"a": 0.5, "b": 0.3, "c": 0.1, "\0": 0.1})
-    answers, metrics = score(model, [turn("aa"), turn("b"), turn("c")], ("aa", "b", "c"))  # aa: 0.025, b: 0.03, c: 0.01
-    assert answers == [{"top_label": "b", "confidence": "0.4615"}] * 3
-    assert metrics["likelihood_accuracy"] == 0.3333
-    assert metrics["perplexity"] == round((0.025 * 0.03 * 0.01) ** (-1 / 7), 4)
-
-
-def test_the_calibration_error_has_ten_bins_of_equal_width() -> None:
-    right, wrong = np.array([True, False]), np.array([False, False])
-    assert calibration_error(np.array([0.81, 0.89]), right) == pytest.approx(0.35)  # of one bin
-    assert calibration_error(np.array([0.79, 0.81]), right) == pytest.approx((0.21 + 0.81) / 2)  # of two
-    assert calibration_error(np.array([0.89, 0.91]), right) == pytest.approx((0.11 + 0.91) / 2)
-    assert calibration_error(np.array([0.95, 1.0]), right) == pytest.approx(0.475)  # 1 is in the last one
-    assert calibration_error(np.array([0.0, 0.05]), wrong) == pytest.approx(0.025)
+    likelihoods = score(model, [turn("aa"), turn("b"), turn("c")], ("aa", "b", "c"))
+    np.testing.assert_allclose(np.exp(likelihoods.logprobs), [[0.025, 0.03, 0.01]] * 3, rtol=1e-6)
+    assert likelihoods.perplexity == pytest.approx((0.025 * 0.03 * 0.01) ** (-1 / 7))
 
 
 def test_the_divergence_is_of_the_second_from_the_first_and_summed_over_the_tokens() -> None:
@@ -241,9 +209,9 @@ def test_a_completion_counts_only_as_far_as_its_row_was_learned() -> None:
     model = Dice({"y": 0.5, "n": 0.25, "\0": 0.25})
     assert len("which?") == 6
     for source_max_len, tokens in ((10, "yyn\0"), (9, "yyn"), (8, "yy"), (7, "y"), (3, "y")):
-        _, metrics = score(model, [turn("yyn")], None, source_max_len)
+        likelihoods = score(model, [turn("yyn")], None, source_max_len)
         expected = np.prod([{"y": 0.5, "n": 0.25, "\0": 0.25}[token] for token in tokens]) ** (-1 / len(tokens))
-        assert metrics["perplexity"] == pytest.approx(expected, abs=1e-4)
+        assert likelihoods.perplexity == pytest.approx(expected, abs=1e-4)
 
 
 MEMORY = """

@@ -236,7 +236,8 @@ def test_the_completion_of_an_answer_is_what_was_learned(end: str, completion: s
         "{% for message in messages %}<{{ message.role }}>{{ message.content + '" + end.replace("\n", "\\n") + "' }}"
         "{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
     )
-    assert ChatPrompt(tmp_path, replace(HELP, chat_template=template, tools=None)).completion("late") == completion
+    prompt = replace(HELP, chat_template=template, tools=None, labels=("late",))
+    assert ChatPrompt(tmp_path, prompt).label_completions() == (completion,)
 
 
 def test_a_template_that_is_not_valid_is_refused_with_its_file(tmp_path: Path) -> None:
