@@ -83,7 +83,7 @@ def p_values(rows: list[Row]) -> dict[str, float]:
         rows: of `read`.
     """
     commit = commit_of(rows)
-    if commit["rev"] == "workspace":  # there is no commit
+    if commit["rev"] == "workspace":  # a project without commits
         return {}
     experiments = [row["rev"] for row in rows if row["typ"] != "baseline" and row["State"] in (None, "Success")]
     reference, *others = [parse_csv(output(ANSWERS, revision) or "") for revision in (commit["rev"], *experiments)]

@@ -80,7 +80,7 @@ class Clone:
         Raises:
             InputError: a file of metrics in dvc.yaml is missing or broken.
         """
-        revision = git("for-each-ref", "--format=%(objectname)", self.ref(name))
+        revision = self.revision(name)
         try:
             return metrics_of(revision) if revision else {}
         except (DvcException, OSError, ValueError) as error:  # raised when a file is read
@@ -88,7 +88,7 @@ class Clone:
 
     def answers(self, name: str) -> list[dict[str, str]]:
         """The predictions of an experiment's int4 model; empty if they are not in the cache."""
-        revision = git("for-each-ref", "--format=%(objectname)", self.ref(name))
+        revision = self.revision(name)
         return parse_csv((revision and output(ANSWERS, revision)) or "")
 
     def run(self, name: str, overrides: list[str], message: str, on_stage: Callable[[str], None], lock: IO[str]) -> None:
@@ -163,6 +163,10 @@ class Clone:
         """Copies the experiments of the search to the project."""
         pattern = self.ref(f"{self.search}-*")
         git("fetch", "--quiet", "--no-tags", str(self.folder), f"{pattern}:{pattern}")
+
+    def revision(self, name: str) -> str:
+        """The commit of an experiment; empty if it does not exist."""
+        return git("for-each-ref", "--format=%(objectname)", self.ref(name))
 
     def ref(self, name: str) -> str:
         """The git reference of an experiment of this commit."""
