@@ -180,7 +180,7 @@ docs: setup ## write the generated parts of README.md and docs/ again
 
 .PHONY: lock
 lock: setup-dev ## resolve requirements/*.in to exact versions again
-	@cd requirements && for name in cpu search dev serve azure; do \
+	@cd requirements && for name in cpu search harness dev serve azure; do \
 		$(COMPILE) --universal $(addprefix --no-emit-package ,$(CUDA_ONLY)) $$name.in --output-file $$name.txt || exit 1; done
 	@cd requirements && for name in cuda13 cuda12 serve-cuda13 serve-cuda12; do \
 		$(COMPILE) --python-platform x86_64-manylinux_2_28 $$name.in --output-file $$name.txt || exit 1; done
@@ -195,11 +195,14 @@ setup: $(VENV)/.cpu ## create the environment in .venv, exactly as in requiremen
 .PHONY: setup-search
 setup-search: $(VENV)/.search
 
+.PHONY: setup-harness
+setup-harness: $(VENV)/.harness ## add lm-evaluation-harness, for evaluate.tasks
+
 .PHONY: setup-serve
 setup-serve: $(VENV)/.serve
 
 .PHONY: setup-dev
-setup-dev: $(VENV)/.dev $(VENV)/.search $(VENV)/.serve $(VENV)/.azure $(if $(shell command -v npm),tests/azure/node_modules)
+setup-dev: $(VENV)/.dev $(VENV)/.search $(VENV)/.harness $(VENV)/.serve $(VENV)/.azure $(if $(shell command -v npm),tests/azure/node_modules)
 
 .PHONY: setup-azure
 setup-azure: $(VENV)/.azure ## add the packages for rows, models, jobs and remotes in Azure
@@ -214,9 +217,10 @@ $(VENV)/.cpu: requirements/cpu.txt
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.cpu
 $(VENV)/.search: requirements/search.txt $(VENV)/.cpu
+$(VENV)/.harness: requirements/harness.txt $(VENV)/.cpu
 $(VENV)/.serve: requirements/serve.txt $(VENV)/.cpu
 $(VENV)/.azure: requirements/azure.txt $(VENV)/.cpu
-$(VENV)/.dev $(VENV)/.search $(VENV)/.serve $(VENV)/.azure:
+$(VENV)/.dev $(VENV)/.search $(VENV)/.harness $(VENV)/.serve $(VENV)/.azure:
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --requirement $<
 	@touch $@
 

@@ -75,8 +75,8 @@ RUN --mount=type=cache,id=tunepress-uv,target=/root/.cache/uv \
     --mount=type=bind,from=installer,source=/opt/installer,target=/opt/installer \
     HOME=/root /install /opt/installer/bin/uv pip install --python /opt/venv --link-mode copy --compile-bytecode \
         --requirement /requirements/search.txt --requirement /requirements/serve.txt --requirement /requirements/dev.txt \
-        --requirement /requirements/azure.txt \
-    && touch --date=2100-01-01 /opt/venv/.search /opt/venv/.serve /opt/venv/.dev /opt/venv/.azure
+        --requirement /requirements/azure.txt --requirement /requirements/harness.txt \
+    && touch --date=2100-01-01 /opt/venv/.search /opt/venv/.harness /opt/venv/.serve /opt/venv/.dev /opt/venv/.azure
 COPY . .
 USER 1000:1000
 

@@ -9,6 +9,7 @@
 The base model is not asked where the rows are in its chat template: there the candidate `base` is zero-shot.
 """
 
+import json
 import pickle
 import sys
 import time
@@ -22,11 +23,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import NearestNeighbors
 from sklearn.pipeline import Pipeline, make_pipeline, make_union
 
-from tunepress.config.evaluate import Baseline, Evaluate, Turns
+from tunepress.config.evaluate import Baseline, Evaluate, Guidance, Turns
 from tunepress.core.files import read_jsonl, size_mb, write_csv, write_json
 from tunepress.core.paths import BASE, METRICS, PREDICTIONS, PREPARED, TRAINING_ROWS
 from tunepress.core.stage import run
-from tunepress.inference.metrics import Metrics, answer_metrics
+from tunepress.inference.guidance import answer_rule
+from tunepress.inference.metrics import Metrics, answer_metrics, comparable
 from tunepress.inference.scoring import score
 from tunepress.inference.torch_model import TorchModel
 from tunepress.models.hf_model import load_tokenizer
@@ -35,6 +37,8 @@ from tunepress.text.prompt import Prompt
 from tunepress.text.segments import Turn, evaluated, last_turn
 
 INSTRUCTION = "Answer with one of these and nothing else: {labels}."
+JSON_INSTRUCTION = "Answer with JSON that matches this schema and nothing else: {schema}"
+NO_NUMBERS = ("rows", "per_class", "fields")
 
 
 @dataclass
@@ -64,7 +68,8 @@ def main(cfg: Config) -> str:
     prompt = Prompt.load(PREPARED)
     turns = evaluated(read_jsonl(PREPARED / f"{cfg.evaluate.split.value}.jsonl"), cfg.evaluate.turns is Turns.all)
     training = [last_turn(row) for row in read_jsonl(TRAINING_ROWS)]
-    baselines = Baselines(prompt, training, turns, cfg.evaluate.batch_size, cfg.evaluate.n_shot)
+    guidance = cfg.evaluate.guidance
+    baselines = Baselines(prompt, training, turns, cfg.evaluate.batch_size, cfg.evaluate.n_shot, guidance)
     answers = {name.value: baselines.answer(name) for name in cfg.evaluate.baselines if baselines.applies(name)}
     metrics = {name: measure(prompt, turns, part.predicted, cfg.evaluate.confidence_level) for name, part in answers.items()}
     speeds = {
@@ -76,7 +81,8 @@ def main(cfg: Config) -> str:
         for name, part in answers.items()
     }
     rows = [
-        {"source": turn.source, "expected": turn.expected} | {name: part.predicted[number] for name, part in answers.items()}
+        {"source": turn.source, "expected": comparable(turn.expected, prompt)}
+        | {name: part.predicted[number] for name, part in answers.items()}
         for number, turn in enumerate(turns)
     ]
     write_csv(PREDICTIONS / "baselines.csv", rows, ["source", "expected", *answers])
@@ -88,8 +94,8 @@ def main(cfg: Config) -> str:
 
 def measure(prompt: Prompt, turns: list[Turn], predicted: list[str], confidence_level: float) -> Metrics:
     """The score with its interval first, then the other metrics that are a single number."""
-    metrics = answer_metrics([turn.expected for turn in turns], predicted, prompt.labels, confidence_level)
-    return {name: value for name, value in metrics.items() if name not in ("rows", "per_class")} | {"rows": metrics["rows"]}
+    metrics = answer_metrics([turn.expected for turn in turns], predicted, prompt, confidence_level)
+    return {name: value for name, value in metrics.items() if name not in NO_NUMBERS} | {"rows": metrics["rows"]}
 
 
 class Baselines:
@@ -101,11 +107,20 @@ class Baselines:
         turns: to answer.
         batch_size: of the base model.
         n_shot: training rows before a question of few_shot.
+        guidance: what the base model may answer; None: anything.
     """
 
-    def __init__(self, prompt: Prompt, training: list[Turn], turns: list[Turn], batch_size: int, n_shot: int) -> None:
+    def __init__(
+        self,
+        prompt: Prompt,
+        training: list[Turn],
+        turns: list[Turn],
+        batch_size: int,
+        n_shot: int,
+        guidance: Guidance | None = None,
+    ) -> None:
         self._prompt, self._training, self._turns = prompt, training, turns
-        self._labels, self._batch_size, self._n_shot = prompt.labels, batch_size, n_shot
+        self._labels, self._batch_size, self._n_shot, self._guidance = prompt.labels, batch_size, n_shot, guidance
 
     def applies(self, name: Baseline) -> bool:
         """Whether a baseline is possible: of some there are none for free text, for conversations, or without training rows."""
@@ -150,7 +165,7 @@ class Baselines:
         start = time.perf_counter()
         _ = self._search
         fitted = time.perf_counter()
-        predicted = [near[0].expected for near in self._similar(1)]
+        predicted = [comparable(near[0].expected, self._prompt) for near in self._similar(1)]
         return Answers(predicted, fitted - start, time.perf_counter() - fitted, size_mb(TRAINING_ROWS))
 
     @cached_property
@@ -185,8 +200,14 @@ class Baselines:
             most_likely = score(model, questions, self._labels).logprobs.argmax(axis=1)
             predicted = [self._labels[choice] for choice in most_likely]
         else:
-            predicted = [text.strip() for text in model.answers([turn.prompt for turn in questions], self._prompt.max_new_tokens)]
+            texts = model.answers([turn.prompt for turn in questions], self._prompt.max_new_tokens, self._grammar)
+            predicted = [comparable(text, self._prompt) for text in texts]
         return Answers(predicted, loaded - start, time.perf_counter() - loaded, size_mb(BASE))
+
+    @property
+    def _grammar(self) -> str | None:
+        """Of the answers to questions in the base model's chat template, which has nothing around them."""
+        return f"start: {answer_rule(self._guidance, self._prompt)}\n" if self._guidance else None
 
     def _question(self, turn: Turn, examples: list[Turn]) -> Turn:
         """A turn in the base model's own chat template, without the first examples if all do not fit its context."""
@@ -197,6 +218,13 @@ class Baselines:
                 return Turn(turn.source, text, turn.expected, turn.expected)
             examples = examples[1:]
 
+    @property
+    def _instruction(self) -> str | None:
+        if self._labels:
+            return INSTRUCTION.format(labels=", ".join(self._labels))
+        schema = self._prompt.json_schema
+        return JSON_INSTRUCTION.format(schema=json.dumps(schema, ensure_ascii=False)) if schema else None
+
     def _render(self, turns: list[Turn]) -> str:
         """The prompts of turns with the expected answers of all but the last."""
         if self._template is None:
@@ -204,8 +232,7 @@ class Baselines:
         messages = []
         for turn in turns:
             messages += [{"role": "user", "content": turn.prompt.strip()}, {"role": "assistant", "content": turn.expected}]
-        if self._labels:
-            instruction = INSTRUCTION.format(labels=", ".join(self._labels))
+        if instruction := self._instruction:
             messages[0]["content"] = f"{instruction}\n\n{messages[0]['content']}"
         return self._template.render(messages[:-1]).removeprefix(self._model.encoder.added_bos)
 

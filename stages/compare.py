@@ -39,7 +39,8 @@ def main(cfg: Config) -> str:
     changed = changed_rows(merged, onnx)
     metrics = {"rows": len(merged), "changed": len(changed), **paired_test(merged, onnx), **flipped(merged, onnx)}
     prompt = Prompt.load(MERGED)
-    models = TorchModel(MERGED, cfg.evaluate.batch_size, prompt.eos_token_ids), OnnxModel(ONNX, free_cores())
+    second = OnnxModel(ONNX, free_cores())  # loaded first, so that what it takes is not free for merged
+    models = TorchModel(MERGED, cfg.evaluate.batch_size, prompt.eos_token_ids), second
     turns = evaluated(read_jsonl(PREPARED / f"{cfg.evaluate.split.value}.jsonl"), cfg.evaluate.turns is Turns.all)
     metrics |= compare_tokens(*models, turns, prompt.source_max_len)
     write_csv(CHANGED, changed, ["source", "prompt", "expected", "merged", "onnx"])

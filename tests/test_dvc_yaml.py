@@ -118,7 +118,7 @@ EVALUATE = {f"evaluate@{candidate}" for candidate in ("base", "merged", "onnx")}
         ("stages/report/templates/report.css", {"report", "gate"}),
         ("stages/gate.py", {"gate"}),
         ("stages/benchmark/speed.py", {"benchmark@merged", "benchmark@onnx", "report", "gate"}),
-        ("stages/evaluate.py", EVALUATE | AFTER_EVALUATE),
+        ("stages/evaluate/stage.py", EVALUATE | AFTER_EVALUATE),
         ("tunepress/config/evaluate.py", EVALUATE | AFTER_EVALUATE | {"baselines", "build", "benchmark@onnx"}),
     ],
 )

@@ -41,7 +41,7 @@ def test_an_edited_module_reruns_only_the_stages_that_import_it(clone: Clone) ->
     edit(clone.folder / "stages/report/tables.py")
     assert clone.ran("dvc", "repro") == ["report"]  # and not gate: it writes the same summary
     clone.restore()
-    edit(clone.folder / "stages/evaluate.py")
+    edit(clone.folder / "stages/evaluate/stage.py")
     assert clone.ran("dvc", "repro", "--dry") == ["evaluate@base", "evaluate@merged", "evaluate@onnx"]
     clone.restore()
 

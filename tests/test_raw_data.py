@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from tunepress.text.json_answers import read_schema, schema_problem, validator
+
 
 def test_the_phrases_are_many_distinct_and_in_balance(root: Path) -> None:
     rows = [json.loads(line) for line in (root / "data/raw/tone.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -68,3 +70,14 @@ def test_dialogues_are_not_near_duplicates(dialogues: list[dict[str, Any]]) -> N
     texts = [" ".join(message["content"] or "" for message in row["messages"][1:]) for row in dialogues]
     words = [frozenset(re.findall(r"\w+", text.lower())) for text in texts]
     assert not [pair for pair in itertools.combinations(words, 2) if len(pair[0] & pair[1]) > 0.8 * len(pair[0] | pair[1])]
+
+
+def test_the_orders_are_distinct_and_match_their_schema(root: Path) -> None:
+    rows = [json.loads(line) for line in (root / "data/raw/orders.jsonl").read_text(encoding="utf-8").splitlines()]
+    schema = validator(read_schema(root / "data/raw/orders.schema.json"))
+    assert len({row["email"] for row in rows}) == len(rows) >= 400
+    for row in rows:
+        assert schema_problem(row["order"], schema) is None
+        order = json.loads(row["order"])
+        assert len(order) == 5
+        assert all(order[key] in row["email"] for key in ("customer", "city"))

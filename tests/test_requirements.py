@@ -10,7 +10,7 @@ import pytest
 
 from tests.docker.tools import program
 
-ANYWHERE = ["cpu", "dev", "search", "serve", "azure"]  # for any system; the others are for NVIDIA GPUs on x86-64 Linux
+ANYWHERE = ["cpu", "dev", "search", "harness", "serve", "azure"]  # for any system; the others are for NVIDIA GPUs on x86-64 Linux
 ON_LINUX = ["cuda13", "cuda12", "serve-cuda13", "serve-cuda12"]
 
 

@@ -7,6 +7,7 @@ machine to machine; they are kept separate from the reproducible ones, and nothi
 """
 
 import platform
+import time
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -20,9 +21,11 @@ from tunepress.core.errors import InputError
 from tunepress.core.files import read_jsonl, size_mb, write_json
 from tunepress.core.paths import MERGED, METRICS, ONNX, PREPARED
 from tunepress.core.stage import peak_memory_mb
-from tunepress.text.segments import last_turn
+from tunepress.text.prompt import Prompt
+from tunepress.text.segments import evenly_spaced, last_turn
 
 MODELS = {"merged": MERGED, "onnx": ONNX}
+GUIDED_ROWS = 32  # at most, that are answered with guidance and without
 
 
 @dataclass
@@ -63,9 +66,25 @@ def main(name: str, cfg: Config) -> str:
         **({"gpu_memory_mb": gpu_memory} if (gpu_memory := gpu_memory_mb()) else {}),
         "size_mb": size_mb(MODELS[name]),
     }
+    if name == "onnx" and (grammar := Prompt.load(ONNX).guidance):
+        metrics["guidance"] = guidance_speed(grammar, [last_turn(row).prompt for row in evenly_spaced(rows, GUIDED_ROWS)])
     write_json(METRICS / "benchmark" / f"{name}.json", metrics)
     first, rate = (metrics["batch_1"][key]["median"] for key in ("time_to_first_token_ms", "decode_tokens_per_second"))
     return f"{rate:.1f} tokens/s, the first after {first:.0f} ms of {workload.prompt_tokens} tokens"
+
+
+def guidance_speed(grammar: str, prompts: list[str]) -> dict[str, float]:
+    """The mean seconds of the ONNX model's answers, free and within its grammar, and their number."""
+    from tunepress.inference.onnx_model import OnnxModel
+
+    model, length = OnnxModel(ONNX, available_cores()), Prompt.load(ONNX).max_new_tokens
+    seconds = {}
+    for name, guidance in {"free_seconds": None, "guided_seconds": grammar}.items():
+        model.answer(prompts[0], length, guidance)  # the first is slower
+        start = time.perf_counter()
+        model.answers(prompts, length, guidance)
+        seconds[name] = float(f"{(time.perf_counter() - start) / len(prompts):.4g}")
+    return seconds | {"answers": len(prompts)}
 
 
 def make_workload(benchmark: Benchmark) -> Workload:

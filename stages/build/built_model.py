@@ -58,6 +58,12 @@ def temperature(folder: Path, prompt: Prompt) -> float | None:
     return fit_temperature(OnnxModel(folder), prompt)
 
 
+def check_guidance(folder: Path, prompt: Prompt) -> None:
+    """Raises InputError if the model cannot answer within its grammar."""
+    if prompt.guidance and runs_here(GenaiConfig.read(folder)):
+        OnnxModel(folder).answer(example_prompt(folder, prompt), 1, prompt.guidance)
+
+
 def example_prompt(folder: Path, prompt: Prompt) -> str:
     if prompt.prompt is None:
         return ChatPrompt(folder, prompt).render_text("?")

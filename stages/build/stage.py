@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from onnx import ModelProto
+
 from stages.build import built_model
 from stages.build.block_size import DEFAULT_BLOCK_SIZE, check_model
 from stages.build.builder import Builder, key_value_pairs
@@ -28,6 +30,7 @@ from tunepress.core.errors import InputError
 from tunepress.core.files import atomic_output, read_jsonl, size_mb, write_json
 from tunepress.core.paths import ADAPTER, ADAPTER_FILE, BASE, CALIBRATION_ROWS, MERGED, METRICS, ONNX, TRAINING_ROWS
 from tunepress.inference import genai_config
+from tunepress.inference.guidance import answer_grammar
 from tunepress.models.hf_model import check, load_encoder
 from tunepress.text.chat_template import for_model_folder
 from tunepress.text.prompt import Prompt
@@ -69,14 +72,7 @@ def main(cfg: Config) -> str:
         else:
             recipe = build(cfg.build, MERGED, partial, prompt)
         release_memory()  # the check loads the model that was built
-        if prompt.chat_template:
-            template = for_model_folder(prompt.chat_template, prompt.chat_template_kwargs, prompt.chat_template_date)
-            (partial / "chat_template.jinja").write_text(template, encoding="utf-8")
-        prompt.save(partial)
-        genai_config.write_eos_token_ids(partial, load_encoder(source, prompt.eos_token_ids).eos_token_ids)
-        model = built_model.check(cfg.build, source, partial)
-        temperature = built_model.temperature(partial, prompt) if cfg.evaluate.calibration else None
-        replace(prompt, temperature=temperature, abstain_below=cfg.evaluate.abstain_below).save(partial)
+        model, shipped = complete(partial, source, prompt, cfg)
     write_json(METRICS / "build.json", built_model.metrics(cfg.build, ONNX, model) | recipe.metrics())
     summary = f"{cfg.build.precision} model for {cfg.build.execution_provider} in {ONNX} ({size_mb(ONNX):.0f} MB)"
     if cfg.build.algo_config == AUTO and cfg.build.precision in ("int4", "int8"):
@@ -84,9 +80,26 @@ def main(cfg: Config) -> str:
     calibration = recipe.calibration
     if calibration and calibration["tokens"] < calibration["tokens_chosen"]:
         summary += ", calibrated on {rows} of {rows_chosen} rows, {tokens} of their {tokens_chosen} tokens".format(**calibration)
-    if temperature:
-        summary += f", temperature {temperature:g}"
+    if shipped.temperature:
+        summary += f", temperature {shipped.temperature:g}"
     return summary
+
+
+def complete(folder: Path, source: Path, prompt: Prompt, cfg: Config) -> tuple[ModelProto, Prompt]:
+    """Adds to a model what it is asked with, and checks that it answers; returns its graph and its prompt."""
+    if prompt.chat_template:
+        template = for_model_folder(prompt.chat_template, prompt.chat_template_kwargs, prompt.chat_template_date)
+        (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    prompt.save(folder)
+    encoder = load_encoder(source, prompt.eos_token_ids)
+    genai_config.write_eos_token_ids(folder, encoder.eos_token_ids)
+    model = built_model.check(cfg.build, source, folder)
+    temperature = built_model.temperature(folder, prompt) if cfg.evaluate.calibration else None
+    guidance = answer_grammar(cfg.evaluate.guidance, prompt, source, encoder) if cfg.evaluate.guidance else None
+    shipped = replace(prompt, temperature=temperature, abstain_below=cfg.evaluate.abstain_below, guidance=guidance)
+    shipped.save(folder)
+    built_model.check_guidance(folder, shipped)
+    return model, shipped
 
 
 def build(config: Build, model: Path, folder: Path, prompt: Prompt | None = None) -> Recipe:

@@ -11,9 +11,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate, chain, islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jsonschema.protocols import Validator
 from tqdm import tqdm
 
 from stages.prepare.formats import RowFormat, row_format
@@ -26,6 +28,7 @@ from tunepress.core.files import atomic_output, write_json, write_jsonl
 from tunepress.core.paths import BASE, CALIBRATION_ROWS, METRICS, PREPARED
 from tunepress.models.hf_model import check_base_context, load_encoder
 from tunepress.remote.collected import LISTS, local_paths
+from tunepress.text.json_answers import Schema, read_schema, schema_problem, validator
 from tunepress.text.packing import Corpus, pack
 from tunepress.text.prompt import Prompt
 from tunepress.text.segments import answer
@@ -34,6 +37,11 @@ from tunepress.text.tokenizer import Encoder, Tokens
 BATCH = 5000  # rows that are encoded together
 PROGRESS_DELAY = 2  # seconds before a progress bar appears
 WRITTEN = ("source", "name", "segments", "sequence")  # of a row
+REASONS = (  # for which rows are dropped, in the order of metrics/prepare.json
+    *("duplicates", "conflicting_labels", "near_duplicates", "overlong"),
+    *("max_samples", "max_validation_samples", "max_test_samples"),
+)
+SHOWN = 5  # violations that are printed
 BINS = 20  # at most, of the histogram of lengths
 
 
@@ -70,28 +78,35 @@ def describe_caps(data: Data, metrics: dict[str, Any]) -> str:
     return text
 
 
+@dataclass(frozen=True)
+class Cleaned:
+    """The rows of a list of files that are kept.
+
+    Attributes:
+        rows: with their lengths in tokens.
+        total: how many were read.
+        dropped: how many are not kept, by reason.
+        truncated: how many of `rows` will be truncated.
+    """
+
+    rows: list[dict[str, Any]]
+    total: int
+    dropped: Counter[str]
+    truncated: int
+
+
 def prepare(data: Data, seed: int, encoder: Encoder) -> tuple[Prompt, dict[str, list[dict[str, Any]]], dict[str, Any]]:
     """Reads, checks, cleans and splits the rows; returns the prompt, the splits and the metrics."""
-    raw = read_rows(data)
-    source = next((key for key in LISTS if key in raw), None)
-    if source is None:
-        raise InputError("data.files: is empty; name a file, or a dataset in data.path")
-    first = next(raw[source])
-    format, rows_of = row_format(first, data, encoder)
-    if data.format is None and format is not Format.template:
-        print(f"prepare: the rows have the format {format.value}; data.format overrides")
-    raw[source] = chain([first], raw[source])
+    raw, rows_of = open_rows(data, encoder)
     encoder = replace(encoder, eos_token_ids=list(rows_of.prompt().eos_token_ids))
-    unique = {key: deduplicate(measured(converted(raw.get(key, ()), rows_of), data, encoder), bool(data.labels)) for key in LISTS}
-    prompt = rows_of.prompt()
-    report_conflicts([row for part in unique.values() for row in part.conflicts])
-    fitting = {key: fit(part.rows, data) for key, part in unique.items()}
-    rows, validation, test, calibration = (fitting[key][0] for key in LISTS)
+    schema = read_schema(Path(data.json_schema)) if data.json_schema else None
+    cleaned = {key: clean(converted(raw.get(key, ()), rows_of), data, encoder, schema) for key in LISTS}
+    rows, validation, test, calibration = (cleaned[key].rows for key in LISTS)
     if "files" in raw:
         check_labels(rows, data)
     for key in LISTS[1:]:
-        if unique[key].total and not fitting[key][0]:
-            raise InputError(f"data.{key}: no rows are left; all were dropped as duplicates, conflicts or overlong")
+        if cleaned[key].total and not cleaned[key].rows:
+            raise InputError(f"data.{key}: no rows are left; all were dropped ({describe_dropped(cleaned[key].dropped)})")
     splits = split_rows(rows, validation, test, data, seed)
     if calibration:
         check_overlap({"validation": splits["validation"], "test": splits["test"], "calibration": calibration})
@@ -101,22 +116,17 @@ def prepare(data: Data, seed: int, encoder: Encoder) -> tuple[Prompt, dict[str, 
     for name in ("validation", "test"):
         key = f"max_{name}_samples"
         splits[name] = cap(splits[name], getattr(data, key), key, bool(data.labels), seed)
-    capped = {name: sizes[name] - len(members) for name, members in splits.items()}
-    leaks = drop_near_duplicates(splits, data.near_duplicates) if data.near_duplicates is not None else 0
+    dropped = sum((part.dropped for part in cleaned.values()), Counter())
+    for name, key in {"train": "max_samples", "validation": "max_validation_samples", "test": "max_test_samples"}.items():
+        dropped[key] = sizes[name] - len(splits[name])
+    if data.near_duplicates is not None:
+        dropped["near_duplicates"] = drop_near_duplicates(splits, data.near_duplicates)
     if calibration:
         splits[CALIBRATION_ROWS.stem] = calibration
     metrics = {
-        "rows": sum(part.total for part in unique.values()),
-        "dropped": {
-            "duplicates": sum(len(part.duplicates) for part in unique.values()),
-            "conflicting_labels": sum(len(part.conflicts) for part in unique.values()),
-            "near_duplicates": leaks,
-            "overlong": sum(overlong for _, overlong, _ in fitting.values()),
-            "max_samples": capped["train"],
-            "max_validation_samples": capped["validation"],
-            "max_test_samples": capped["test"],
-        },
-        "truncated": sum(truncated for _, _, truncated in fitting.values()),
+        "rows": sum(part.total for part in cleaned.values()),
+        "dropped": {reason: dropped[reason] for reason in (*(["json_schema"] if schema else []), *REASONS)},
+        "truncated": sum(part.truncated for part in cleaned.values()),
         "overlap_between_splits": 0,
         "splits": {name: len(members) for name, members in splits.items()},
         "train_sequences": splits["train"][-1]["sequence"] + 1 if splits["train"] else 0,
@@ -132,7 +142,58 @@ def prepare(data: Data, seed: int, encoder: Encoder) -> tuple[Prompt, dict[str, 
         report_special_tokens(rows_of.special_tokens)
         metrics["special_tokens"] = dict(sorted(rows_of.special_tokens.items()))
     longest = max(row["longest"] for row in splits["train"] or calibration or test)
-    return replace(prompt, max_new_tokens=longest), splits, metrics
+    return replace(rows_of.prompt(), max_new_tokens=longest, json_schema=schema), splits, metrics
+
+
+def open_rows(data: Data, encoder: Encoder) -> tuple[dict[str, Iterator[Row]], RowFormat]:
+    """The rows of each of LISTS that is not empty, and what converts them.
+
+    Raises:
+        InputError: there are none, or their columns are those of no format.
+    """
+    raw = read_rows(data)
+    source = next((key for key in LISTS if key in raw), None)
+    if source is None:
+        raise InputError("data.files: is empty; name a file, or a dataset in data.path")
+    first = next(raw[source])
+    format, rows_of = row_format(first, data, encoder)
+    if data.format is None and format is not Format.template:
+        print(f"prepare: the rows have the format {format.value}; data.format overrides")
+    raw[source] = chain([first], raw[source])
+    return raw, rows_of
+
+
+def clean(rows: Iterable[dict[str, Any]], data: Data, encoder: Encoder, schema: Schema | None) -> Cleaned:
+    """Drops answers that do not match the schema, duplicates, contradictions and overlong rows, and reports some of them."""
+    violations: list[str] = []
+    if schema:
+        rows = matching(rows, validator(schema), violations)
+    unique = deduplicate(measured(rows, data, encoder), bool(data.labels))
+    report_violations(violations)
+    report_conflicts(unique.conflicts)
+    kept, overlong, truncated = fit(unique.rows, data)
+    dropped = {
+        "json_schema": len(violations),
+        "duplicates": len(unique.duplicates),
+        "conflicting_labels": len(unique.conflicts),
+        "overlong": overlong,
+    }
+    return Cleaned(kept, unique.total + len(violations), Counter(dropped), truncated)
+
+
+def matching(rows: Iterable[dict[str, Any]], schema: Validator, violations: list[str]) -> Iterator[dict[str, Any]]:
+    """The rows whose learned answers all match a schema; why the others do not is appended to `violations`."""
+    for row in rows:
+        problems = (schema_problem(segment["expected"], schema) for segment in row["segments"] if segment["train"])
+        if problem := next(filter(None, problems), None):
+            violations.append(f"{row['source']}: dropped, its answer {problem}")
+        else:
+            yield row
+
+
+def describe_dropped(dropped: Counter[str]) -> str:
+    """The reasons for which rows were dropped, with their number."""
+    return ", ".join(f"{reason}: {count}" for reason, count in dropped.items() if count)
 
 
 def split_rows(
@@ -187,6 +248,14 @@ def in_sequences(rows: list[dict[str, Any]], data: Data, seed: int) -> list[dict
     lengths = [min(row["length"], data.source_max_len) for row in rows]
     assigned = pack(lengths, data.corpus_strategy.value, data.source_max_len, data.max_samples, seed)
     return [{**rows[number], "sequence": sequence} for sequence, numbers in enumerate(assigned) for number in numbers]
+
+
+def report_violations(violations: list[str]) -> None:
+    """Prints the first rows whose answers do not match data.json_schema, and how many there are."""
+    for violation in violations[:SHOWN]:
+        print(f"prepare: {violation}")
+    if len(violations) > SHOWN:
+        print(f"prepare: {len(violations)} rows in all do not match data.json_schema")
 
 
 def report_conflicts(conflicts: list[dict[str, Any]]) -> None:
@@ -254,7 +323,7 @@ def fit(rows: list[dict[str, Any]], data: Data) -> tuple[list[dict[str, Any]], i
 def check_labels(rows: list[dict[str, Any]], data: Data) -> None:
     """Raises InputError unless there are rows, of at least two labels where there are labels."""
     if not rows:
-        raise InputError("data: no rows are left; all were dropped as conflicts or overlong")
+        raise InputError("data: no rows are left; all were dropped as conflicts, as overlong or because of data.json_schema")
     labels = sorted({last_answer(row) for row in rows}) if data.labels else []
     if len(labels) == 1:
         raise InputError(f"data: all rows have the label {labels[0]!r}; a classifier needs two")

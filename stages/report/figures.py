@@ -16,7 +16,7 @@ TIMED = ("merged", "onnx")  # those whose speed is measured
 PROBABILITIES = ("calibration_error", "brier", "nll")  # metrics of the probabilities of labels
 NO_COLUMNS = (  # metrics of a candidate that are not in its row of the scores
     *("split", "rows", "confidence_level", "per_class", "datasets", "temperature", "calibrated", "accuracy_at_coverage"),
-    *("coverage", "selective_accuracy", "retained", *PROBABILITIES),
+    *("coverage", "selective_accuracy", "retained", "fields", "unguided", *PROBABILITIES),
 )
 
 
@@ -62,8 +62,21 @@ class Run:
         """The metrics in a table of the candidates."""
         if self.score == "accuracy":
             return ["accuracy", "macro_f1", "invalid_rate"]
+        if self.has_schema:
+            return ["exact_match", "schema_valid_rate", "field_accuracy", "perplexity"]
         calls = ["tool_call_accuracy"] if "tool_call_accuracy" in self.evaluate["onnx"] else []
         return ["exact_match", *calls, "token_f1", "rouge_l", "perplexity"]
+
+    @property
+    def has_schema(self) -> bool:
+        """Whether the answers are JSON with a schema."""
+        return "schema_valid_rate" in self.evaluate["onnx"]
+
+    @property
+    def invalid_rate(self) -> float:
+        """The share of onnx's answers that are not a label, or do not match the schema; 0 for free text."""
+        onnx = self.evaluate["onnx"]
+        return 1 - float(onnx["schema_valid_rate"]) if self.has_schema else float(onnx.get("invalid_rate", 0.0))
 
     @property
     def all_names(self) -> list[str]:
@@ -140,7 +153,7 @@ class Run:
         onnx = self.evaluate["onnx"]
         return {
             self.score: onnx[self.score],
-            **({} if self.score == "accuracy" else {"token_f1": onnx["token_f1"]}),
+            **{name: onnx[name] for name in self._second_score},
             "drop": self.drop,
             "base": self.score_of("base"),
             **({"baseline": self.score_of(self.best_baseline)} if self.best_baseline else {}),
@@ -148,6 +161,11 @@ class Run:
             "size_mb": self.build["size_mb"],
             "gate": ", ".join(broken) or "passed",
         }
+
+    @property
+    def _second_score(self) -> tuple[str, ...]:
+        """The metric that shows how near an answer is that is not equal; none where the answers are labels."""
+        return () if self.score == "accuracy" else ("field_accuracy",) if self.has_schema else ("token_f1",)
 
     def speed(self) -> dict[str, float]:
         """The metric of metrics/speed.json, of the ONNX model: it differs from machine to machine and from run to run."""

@@ -29,7 +29,7 @@ def verdicts(gate: Gate, run: Run) -> list[Verdict]:
     measured = {
         "max_drop": run.drop,
         "min_gain": run.score_of("merged") - run.score_of("base"),
-        "max_invalid_rate": run.evaluate["onnx"].get("invalid_rate", 0.0),
+        "max_invalid_rate": run.invalid_rate,
         "max_calibration_error": run.calibrated("onnx")["calibration_error"] if "nll" in run.evaluate["onnx"] else 0.0,
         "max_flipped_share": run.compare.get("flipped_share", 0.0),
         "max_forgetting": run.forgetting or 0.0,

@@ -13,6 +13,7 @@ from tunepress.core.paths import ADAPTER_FILE
 from tunepress.text.prompt import Prompt
 from tunepress.text.template import literals
 
+GUIDANCE = ['parameters.set_guidance("lark_grammar", json.load(open("onnx/prompt.json"))["guidance"])']
 ACTIVATION = [
     "adapters = og.Adapters(model)",
     f'adapters.load("onnx/{ADAPTER_FILE}", "task")',
@@ -44,7 +45,9 @@ def card(findings: Findings) -> str:
         max_new_tokens=prompt.max_new_tokens,
         conversations=prompt.prompt is None,
         prompt=fenced(prompt.prompt or prompt.chat_template or ""),
-        snippet=fenced(snippet(prompt, parameters["build.adapters"] == "separate"), "python"),
+        snippet=fenced(
+            snippet(prompt, parameters["build.adapters"] == "separate", bool(parameters["evaluate.guidance"])), "python"
+        ),
     )  # fmt: skip
 
 
@@ -94,12 +97,13 @@ def requirement(execution_provider: str) -> str:
     return f"{name}=={installed.get('onnxruntime-genai') or installed['onnxruntime-genai-cuda']}"
 
 
-def snippet(prompt: Prompt, adapter: bool) -> str:
+def snippet(prompt: Prompt, adapter: bool, guidance: bool = False) -> str:
     """Python that runs the model on one row, a placeholder: the card may be public and the rows private.
 
     Args:
         prompt: the template.
         adapter: whether the fine-tuning is in a file of its own.
+        guidance: whether the model is shipped with a grammar.
     """
     return "\n".join(
         [
@@ -117,6 +121,7 @@ def snippet(prompt: Prompt, adapter: bool) -> str:
             'context = json.load(open("onnx/genai_config.json"))["model"]["context_length"]',
             f"length = min(len(tokens) + {prompt.max_new_tokens}, context)",
             "parameters.set_search_options(do_sample=False, max_length=length)",
+            *(GUIDANCE if guidance else []),
             "generator = og.Generator(model, parameters)",
             *(ACTIVATION if adapter else []),
             "generator.append_tokens(tokens)",

@@ -136,6 +136,7 @@ def tables_of(findings: Findings) -> dict[str, tables.Table]:
         *([tables.by_dataset(run)] if "datasets" in run.evaluate["onnx"] else []),
         tables.gate(findings.verdicts),
         *([tables.per_class(run)] if "per_class" in run.evaluate["onnx"] else []),
+        *([tables.json_fields(run)] if run.has_schema else []),
         *([tables.probabilities(run)] if "nll" in run.evaluate["onnx"] else []),
         *([tables.retained(run)] if run.retained else []),
         tables.agreement(run),
@@ -166,7 +167,7 @@ def draw(findings: Findings) -> dict[str, Markup]:
     }
     if findings.prompt.labels:
         drawn["reliability"] = plots.reliability({name: bins_of(findings.predictions[name]) for name in TIMED})
-        if "temperature" in run.evaluate["onnx"]:
+        if any(run.evaluate[name].get("temperature", 1) != 1 for name in TIMED):  # 1 changes nothing
             before = {name: bins_of(findings.predictions[name], "raw_confidence") for name in TIMED}
             drawn["reliability-before"] = plots.reliability(before, "reliability-before")
     if findings.experiments:

@@ -110,6 +110,21 @@ def confusions(predictions: Mapping[str, Sequence[Mapping[str, str]]], labels: S
     return matrices
 
 
+def json_fields(run: Run) -> Table:
+    """The share of the rows in which each field of the JSON is right, and what guidance changed."""
+    metrics = [run.evaluate[name] for name in CANDIDATES]
+    rows = [[pointer, *(figure(of.get("fields", {}).get(pointer, 0.0)) for of in metrics)] for pointer in metrics[-1]["fields"]]
+    for key in ("field_accuracy", "schema_valid_rate", "exact_match"):
+        rows.append([words(key), *(figure(of[key]) for of in metrics)])
+    for key in ("schema_valid_rate", "exact_match"):
+        if "unguided" in metrics[-1]:
+            rows.append([f"{words(key)} without guidance", *(figure(of["unguided"][key]) for of in metrics)])
+    if speeds := run.benchmark["onnx"].get("guidance"):
+        rows.append(["seconds an answer", "", "", f"{speeds['guided_seconds']:.3g}"])
+        rows.append(["seconds an answer without guidance", "", "", f"{speeds['free_seconds']:.3g}"])
+    return Table("fields", f"JSON, field by field, {run.rows}", ["JSON pointer", *CANDIDATES], rows)
+
+
 def probabilities(run: Run) -> Table:
     """What the probabilities of labels are worth, before and after the temperature."""
     pair = [run.evaluate[name] for name in TIMED]

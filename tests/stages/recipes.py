@@ -17,5 +17,13 @@ MERGE = Merge(MergeBase.original)
 def evaluation(**settings: Any) -> Evaluate:
     """An evaluation in small batches."""
     small: dict[str, Any] = {"split": Split.test, "turns": Turns.last, "batch_size": 4, "confidence_level": 0.95, "metric": None}
-    rest = {"baselines": list(Baseline), "n_shot": 2, "calibration": None, "abstain_below": None, "retained": None}
+    rest = {
+        "baselines": list(Baseline),
+        "n_shot": 2,
+        "guidance": None,
+        "calibration": None,
+        "abstain_below": None,
+        "retained": None,
+        "tasks": [],
+    }
     return Evaluate(**(small | rest | settings))

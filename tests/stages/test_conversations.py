@@ -12,8 +12,9 @@ from omegaconf import OmegaConf
 from tokenizers import processors
 from transformers import AutoTokenizer
 
-from stages import compare, evaluate
+from stages import compare
 from stages.build import stage as build
+from stages.evaluate import stage as evaluate
 from stages.merge import stage as merge
 from stages.prepare import stage as prepare
 from stages.report.model_card import snippet

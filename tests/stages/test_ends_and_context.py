@@ -11,9 +11,10 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from stages import compare, evaluate
+from stages import compare
 from stages.benchmark import stage as benchmark
 from stages.build import stage as build
+from stages.evaluate import stage as evaluate
 from stages.fetch.stage import fetch
 from stages.merge import stage as merge
 from stages.prepare import stage as prepare

@@ -19,15 +19,16 @@ from sklearn.metrics import accuracy_score
 from benchmarks import score
 from benchmarks.evaluate import contender as benchmark_of_evaluate
 from benchmarks.int4 import contender as benchmark_of_int4
-from stages import compare, evaluate
+from stages import compare
 from stages.build import built_model
 from stages.build import stage as build
+from stages.evaluate import stage as evaluate
 from stages.merge import stage as merge
 from stages.train import stage as train
 from tests.stages.outputs import hashes
 from tests.stages.recipes import MERGE, evaluation, recipe
 from tests.stages.training import new_project, sections
-from tunepress.config.evaluate import Calibration, Split
+from tunepress.config.evaluate import Calibration, Guidance, Split
 from tunepress.core.errors import InputError
 from tunepress.core.files import read_jsonl, size_mb, write_jsonl
 from tunepress.core.paths import ADAPTER, BASE, CHANGED, MERGED, METRICS, ONNX, PREDICTIONS, PREPARED
@@ -317,6 +318,26 @@ def test_build_ships_the_temperature_and_the_bound_in_prompt_json(project: Path)
         assert shipped.temperature
         assert line.endswith(f", temperature {shipped.temperature:g}")
         assert shipped == replace(before, temperature=shipped.temperature, abstain_below=0.7)
+    finally:
+        build.main(build.Config(FP32, MERGE, evaluation()))
+    assert Prompt.load(ONNX) == before
+
+
+def test_with_guidance_every_answer_is_a_label_and_the_model_is_shipped_with_it() -> None:
+    labels = Guidance.labels
+    before = Prompt.load(ONNX)
+    try:
+        build.main(build.Config(FP32, MERGE, evaluation(guidance=labels)))
+        shipped = Prompt.load(ONNX)
+        assert shipped == replace(before, guidance='start: ("joy" | "fear")\n')
+        for candidate in ("base", "merged", "onnx"):
+            unguided = evaluated(candidate)[1]
+            predictions, figures = evaluated(candidate, guidance=labels)
+            assert {row["answer"] for row in predictions} <= set(LABELS)
+            assert figures["invalid_rate"] == 0
+            assert figures["unguided"] == {key: unguided[key] for key in figures["unguided"]}
+            assert figures["likelihood_accuracy"] == unguided["likelihood_accuracy"]
+        assert OnnxModel(ONNX).answer(PROMPTS[0], 8, shipped.guidance) in LABELS
     finally:
         build.main(build.Config(FP32, MERGE, evaluation()))
     assert Prompt.load(ONNX) == before

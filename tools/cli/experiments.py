@@ -19,10 +19,8 @@ from scmrepo.exceptions import SCMError
 
 from tunepress.config.params import Composed
 from tunepress.core.errors import InputError, one_line
-from tunepress.core.files import parse_csv
-from tunepress.core.paths import PREDICTIONS
-from tunepress.core.pipeline import output
-from tunepress.inference.metrics import differences
+from tunepress.core.pipeline import shipped_answers
+from tunepress.inference.metrics import CHANCE, differences
 from tunepress.text.labels import SCORES
 
 FIGURES = {  # of metrics/summary.json and metrics/speed.json, and how they are written
@@ -37,8 +35,6 @@ UNREADABLE = "!"  # DVC's mark for all values of a file that a commit's dvc.yaml
 FILES = ("metrics/summary.json:", "metrics/speed.json:")
 FOLLOWING = re.compile(r"\.(logging_steps|eval_steps)$|^base_model\.(?!name$)|^dvc\.")  # another parameter tells as much
 
-ANSWERS = PREDICTIONS / "onnx.csv"
-CHANCE = 0.05
 MARK = "*"
 CAPTION = (
     f"{MARK} the int4 model differs from the commit's on the same rows by more than chance: p < {CHANCE} by McNemar's exact test "
@@ -86,7 +82,7 @@ def p_values(rows: list[Row]) -> dict[str, float]:
     if commit["rev"] == "workspace":  # a project without commits
         return {}
     experiments = [row["rev"] for row in rows if row["typ"] != "baseline" and row["State"] in (None, "Success")]
-    reference, *others = [parse_csv(output(ANSWERS, revision) or "") for revision in (commit["rev"], *experiments)]
+    reference, *others = map(shipped_answers, (commit["rev"], *experiments))
     if not reference:  # they are not in the cache
         return {}
     compared = zip(experiments, differences(reference, others), strict=True)

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from tunepress.core.errors import InputError
 from tunepress.core.paths import ONNX
-from tunepress.inference.calibration import answer_probabilities
+from tunepress.inference.calibration import abstention_bound, answer_probabilities
+from tunepress.inference.genai_config import GenaiConfig
 from tunepress.inference.onnx_model import OnnxModel
 from tunepress.text.chat_prompt import ChatPrompt
 from tunepress.text.labels import ABSTAINED
@@ -75,21 +76,20 @@ class Predictor:
     """
 
     def __init__(self, folder: Path, probabilities: bool, abstain_below: float | None) -> None:
-        self._model, self._prompt = OnnxModel(folder), Prompt.load(folder)
+        GenaiConfig.read(folder)  # a folder without a model is named as such
+        self._prompt = Prompt.load(folder)
         self._chat = ChatPrompt(folder, self._prompt)
         self._with_probabilities = probabilities
-        if abstain_below is not None and not 0 <= abstain_below < 1:
-            raise InputError(f"--abstain-below: must be a probability below 1, got {abstain_below}; 0 never abstains")
-        self._bound = (self._prompt.abstain_below if abstain_below is None else abstain_below) or 0.0
+        self._bound = abstention_bound(abstain_below, self._prompt, self._chat)
         self._completions = (self._chat.label_completions() or ()) if probabilities or self._bound else ()
-        if (probabilities or self._bound) and not self._completions:
-            option = "--probabilities" if probabilities else "--abstain-below"
-            raise InputError(f"{option}: this model has no probabilities of labels alone; leave it out")
+        if probabilities and not self._completions:
+            raise InputError("--probabilities: this model has no probabilities of labels alone; leave it out")
+        self._model = OnnxModel(folder)
 
     def answer(self, text: str) -> str:
         """What is printed for a text."""
         prompt = self._chat.render_text(text)
-        answer = self._model.answer(prompt, self._prompt.max_new_tokens).strip()
+        answer = self._model.answer(prompt, self._prompt.max_new_tokens, self._prompt.guidance).strip()
         if not self._completions:
             return answer
         completions = [self._model.encode_completion(completion, prompt) for completion in self._completions]

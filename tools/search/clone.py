@@ -24,16 +24,14 @@ from dvc.repo.experiments.refs import ExpRefInfo
 
 from tools.search.metrics import Metrics, metrics_of
 from tunepress.core.errors import InputError, one_line
-from tunepress.core.files import parse_csv, remove
+from tunepress.core.files import remove
 from tunepress.core.params import compose_conf, read_yaml
-from tunepress.core.paths import PREDICTIONS
-from tunepress.core.pipeline import output
+from tunepress.core.pipeline import shipped_answers
 
 # What trials read from the project, all of which must be committed. Stages write the other files, or do not read them.
 READ = ["conf", "data", "dvc.yaml", "hydra_plugins", "requirements/cpu.txt", "stages", "tunepress", "*.dvc"]
 NOT_READ = [":!conf/search", ":!conf/composed.yaml"]
 CHECKPOINTS = ".checkpoints"
-ANSWERS = PREDICTIONS / "onnx.csv"
 GRACE = 30  # seconds that an interrupted stage has to exit by itself
 
 
@@ -89,7 +87,7 @@ class Clone:
     def answers(self, name: str) -> list[dict[str, str]]:
         """The predictions of an experiment's int4 model; empty if they are not in the cache."""
         revision = self.revision(name)
-        return parse_csv((revision and output(ANSWERS, revision)) or "")
+        return shipped_answers(revision) if revision else []
 
     def run(self, name: str, overrides: list[str], message: str, on_stage: Callable[[str], None], lock: IO[str]) -> None:
         """Runs a recipe as the experiment `name`.

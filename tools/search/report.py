@@ -12,8 +12,8 @@ from rich.table import Table
 from tools.search.metrics import Metrics, axes, interval, limits, value_of
 from tools.search.verdict import Trial, Verdict, display
 from tunepress.core.files import atomic_output
+from tunepress.inference.metrics import CHANCE
 
-CHANCE = 0.05  # p-values below are more than chance
 BLUE, GREY, INK = "#2f6f9f", "#9aa5ad", "#1f2a30"
 
 

@@ -26,7 +26,8 @@ def router(service: Service) -> APIRouter:
         service.check_model(body.model)
         labels, scored = known_labels(service, bool(body.likelihoods) or bool(service.abstain_below))
         prompts, param = render(body, service.prompt, service.chat_prompt)
-        batch = service.submit([GenerationRequest(prompt, param, service.max_tokens, scored=scored) for prompt in prompts])
+        length, grammar = service.max_tokens, service.prompt.guidance
+        batch = service.submit([GenerationRequest(prompt, param, length, scored=scored, grammar=grammar) for prompt in prompts])
 
         async def respond() -> ClassifyResponse:
             data = [await classification_of(index, job, labels, service.abstain_below) for index, job in enumerate(batch.jobs)]
@@ -89,7 +90,7 @@ def check_columns(row: Row, prompt: Prompt, param: str) -> None:
         raise RequestError(400, f"{param}: is empty", param)
 
 
-async def classification_of(index: int, job: Job, labels: tuple[str, ...], abstain_below: float | None) -> Classification:
+async def classification_of(index: int, job: Job, labels: tuple[str, ...], abstain_below: float) -> Classification:
     answer, finished = await answer_of(job)
     label = find_label(answer, labels)
     classification = Classification(index=index, label=None if label == INVALID else label, answer=answer.strip())

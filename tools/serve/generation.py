@@ -53,7 +53,8 @@ def router(service: Service) -> APIRouter:
         service.check_model(body.model)
         max_tokens = body.max_completion_tokens or body.max_tokens or service.max_tokens
         rendered = render_chat(service.chat_prompt, body)
-        prompt = GenerationRequest(rendered.prompt, "messages", max_tokens, from_template=rendered.from_template)
+        grammar = service.prompt.guidance
+        prompt = GenerationRequest(rendered.prompt, "messages", max_tokens, grammar=grammar, from_template=rendered.from_template)
         batch = service.submit([service.with_sampling(prompt, body)])
         return await respond(batch, ChatFormat(service.settings.name), body, request)
 

@@ -19,6 +19,7 @@ class GenerationRequest:
         seed: of the random choice; None for a different one each time.
         stop: texts before which the answer ends.
         scored: completions of the prompt whose probabilities are requested.
+        grammar: that the answer cannot leave; None: it is free.
         from_template: whether a chat template wrote the prompt, which may include the first token (BOS).
     """
 
@@ -30,6 +31,7 @@ class GenerationRequest:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     scored: tuple[str, ...] = ()
+    grammar: str | None = None
     from_template: bool = False
 
 

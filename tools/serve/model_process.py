@@ -178,7 +178,8 @@ class ServedModel:
         room = self._room(prompt, max(map(len, completions), default=1))
         yield Started(len(prompt))
         text, token = AnswerText(self._model.decode, request.stop), -1
-        for token in self._model.generate(prompt, min(request.max_new_tokens, room), **sampling_options(request)):
+        length, sampling = min(request.max_new_tokens, room), sampling_options(request)
+        for token in self._model.generate(prompt, length, request.grammar, **sampling):
             yield Token("" if token in self._eos_token_ids else text.add(token))
             if text.stopped:
                 break

@@ -12,6 +12,7 @@ from tools.serve.responses import Health, RequestError
 from tools.serve.settings import CHARACTERS_PER_TOKEN, Settings
 from tools.serve.worker import Batch, Worker
 from tunepress.core.errors import InputError
+from tunepress.inference.calibration import abstention_bound
 from tunepress.inference.genai_config import GenaiConfig
 from tunepress.text.chat_prompt import ChatPrompt, RenderedChat
 from tunepress.text.prompt import Prompt
@@ -41,7 +42,7 @@ class Service:
         settings: of the server.
         prompt: with which the model was trained.
         chat_prompt: renders chat messages.
-        abstain_below: the probability of the most likely label below which a text gets none; None: each gets one.
+        abstain_below: the probability of the most likely label below which a text gets none; 0: each gets one.
         max_length: maximum number of tokens of a prompt and its answer together.
         created: when the model was built, in seconds since 1970.
         worker: answers prompts.
@@ -57,7 +58,7 @@ class Service:
         self.settings = settings
         self.prompt = Prompt.load(settings.model)
         self.chat_prompt = ChatPrompt(settings.model, self.prompt)
-        self.abstain_below = self._abstain_below()
+        self.abstain_below = abstention_bound(settings.abstain_below, self.prompt, self.chat_prompt)
         longest_row = self.prompt.source_max_len + self.prompt.max_new_tokens
         self.max_length = settings.max_length(config.model["context_length"], longest_row)
         self.created = int(config.path.stat().st_mtime)
@@ -122,12 +123,6 @@ class Service:
             self.worker.cancel_all(RequestError(503, reason, code="shutting_down"))
             return True
         return self.worker.idle
-
-    def _abstain_below(self) -> float | None:
-        bound = self.settings.abstain_below if self.settings.abstain_below is not None else self.prompt.abstain_below
-        if bound and not self.chat_prompt.label_completions():
-            raise InputError("--abstain-below: this model has no probabilities of labels alone; leave it out")
-        return bound
 
     def _check_size(self, request: GenerationRequest) -> None:
         """Checks the characters; the model process checks the tokens, which it counts."""

@@ -67,8 +67,6 @@ class Settings:
                 raise InputError(f"--{option}: must be at least 0")
         if self.max_tokens is not None and self.max_tokens < 2:
             raise InputError(f"--max-tokens: must be at least 2, a prompt and an answer of one token each, got {self.max_tokens}")
-        if self.abstain_below is not None and not 0 <= self.abstain_below < 1:
-            raise InputError(f"--abstain-below: must be a probability below 1, got {self.abstain_below}; 0 never abstains")
         self._check_files()
         if self.max_prompts > self.queue + 1:
             raise InputError(f"--max-prompts: {self.max_prompts} prompts never fit a queue of {self.queue}; increase --queue")

@@ -13,6 +13,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
@@ -21,7 +22,7 @@ from tunepress.config import adapter, build, train
 from tunepress.config.adapter import Adapter, Method
 from tunepress.config.build import SEPARATE_ON_ROUNDED_WEIGHTS, Adapters, Build
 from tunepress.config.data import Data
-from tunepress.config.evaluate import Evaluate
+from tunepress.config.evaluate import Evaluate, Guidance
 from tunepress.config.gate import Gate
 from tunepress.config.merge import LOFTQ_ON_ORIGINAL_WEIGHTS, Merge, MergeBase
 from tunepress.config.params import Params, key_problem
@@ -111,6 +112,26 @@ def baselines(evaluate: Evaluate, gate: Gate) -> str | None:
     return None
 
 
+def json_schema(data: Data, evaluate: Evaluate) -> str | None:
+    if data.json_schema and data.labels:
+        return "data.json_schema: is for answers in JSON, and data.labels are answers; set one of the two to null"
+    if evaluate.guidance is Guidance.schema and not data.json_schema:
+        return "evaluate.guidance: schema needs data.json_schema, which is null; name a file, or set it to null"
+    if evaluate.guidance is Guidance.schema and (wrong := guidance_problem(Path(data.json_schema or ""))):
+        return f"evaluate.guidance: {wrong}; simplify the schema, or set it to null"
+    if evaluate.guidance is Guidance.labels and not data.labels:
+        return "evaluate.guidance: labels needs data.labels, which is null; set it to null"
+    return None
+
+
+def guidance_problem(file: Path) -> str | None:
+    """Why a schema cannot guide answers. A file that does not exist is found by `prepare`."""
+    from tunepress.inference.guidance import unsupported_problem  # half a second
+    from tunepress.text.json_answers import read_schema
+
+    return unsupported_problem(read_schema(file)) if file.exists() else None
+
+
 def probabilities(data: Data, evaluate: Evaluate, gate: Gate) -> str | None:
     bound = evaluate.abstain_below
     if bound is not None and not 0 < bound < 1:
@@ -128,7 +149,7 @@ def probabilities(data: Data, evaluate: Evaluate, gate: Gate) -> str | None:
 
 
 def forgetting(evaluate: Evaluate, gate: Gate) -> str | None:
-    if gate.max_forgetting is not None and evaluate.retained is None:
+    if gate.max_forgetting is not None and evaluate.retained is None and not evaluate.tasks:
         return "gate.max_forgetting: needs evaluate.retained, which is null; set it to a folder, or remove the bound"
     return None
 
@@ -160,6 +181,7 @@ RULES: tuple[Callable[..., str | None], ...] = (
     rows,
     training_rows,
     baselines,
+    json_schema,
     probabilities,
     forgetting,
     adapter.problem,

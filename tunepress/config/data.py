@@ -116,6 +116,7 @@ class Data:
     chat_template: str | None  # a file in Jinja; null: that of the base model
     chat_template_kwargs: dict[str, Any]
     labels: Any  # the answers of a classification, a list[str]; null: free text
+    json_schema: str | None  # a file, the JSON schema of the answers; null: they need not be JSON
     source_max_len: int
     overlong: Overlong
     corpus_strategy: CorpusStrategy

@@ -28,6 +28,13 @@ class Baseline(Enum):
     few_shot = "few_shot"  # the same after n_shot training rows
 
 
+class Guidance(Enum):
+    """What an answer may be; the tokens of any other answer get no probability."""
+
+    labels = "labels"  # of data.labels
+    schema = "schema"  # JSON that matches data.json_schema
+
+
 class Calibration(Enum):
     """How probabilities of labels are corrected."""
 
@@ -44,7 +51,11 @@ class Evaluate:
     confidence_level: float  # of the intervals in the results
     baselines: list[Baseline]  # those that apply to the rows are measured
     n_shot: int  # training rows before a question of few_shot
+    guidance: Guidance | None  # of all candidates, of the baselines with the base model, and of the shipped model; null: none
     calibration: Calibration | None  # of merged and onnx, fitted on the validation rows; null: none
     abstain_below: float | None  # the probability of the most likely label below which the shipped model does not answer
     retained: str | None  # folder of texts (*.txt) and of questions with choices (*.jsonl), to measure what is forgotten
+    tasks: list[
+        str
+    ]  # of lm-evaluation-harness or of YAML files in `retained`, measured like its files; needs `make setup-harness`
     metric: str | None  # package.module.function of (expected, answers), both list[str], that returns a number

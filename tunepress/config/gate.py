@@ -10,7 +10,7 @@ class Gate:
     max_drop: float | None  # of the score, onnx against merged
     min_gain: float | None  # of the score, merged against base
     min_gain_over: dict[str, float] | None  # of the score, onnx against baselines by their names
-    max_invalid_rate: float | None  # of onnx
+    max_invalid_rate: float | None  # of onnx: answers without a label, or that do not match the schema
     max_calibration_error: float | None  # of onnx, after the temperature
     max_flipped_share: float | None  # of rows whose most likely label is another for onnx than for merged
     max_forgetting: float | None  # onnx against base: accuracy on questions, or nats per token of a text; the largest

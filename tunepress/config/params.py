@@ -49,6 +49,7 @@ class Dvc:
     retained: str
     remote: list[str]
     chat_template: str
+    json_schema: str
     calibration: str
     collected: str
 

@@ -4,21 +4,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tunepress.core.files import parse_csv
 from tunepress.core.params import read_yaml
+from tunepress.core.paths import PREDICTIONS
 
 DVC_YAML = Path("dvc.yaml")
 REMOTE = "${dvc.remote}"  # the matrix of the stages that bring rows from elsewhere
 
 
-def output(path: Path, revision: str) -> str | None:
-    """The text of a stage's output at a commit, from DVC's cache; None if it is not there."""
+def shipped_answers(revision: str) -> list[dict[str, str]]:
+    """The predictions of a commit's int4 model, from DVC's cache; empty if they are not there."""
     from dvc.api import DVCFileSystem  # seconds, which the stages do not need
 
     try:
-        text: str = DVCFileSystem(rev=revision).read_text(path.as_posix())
+        return parse_csv(DVCFileSystem(rev=revision).read_text((PREDICTIONS / "onnx.csv").as_posix()))
     except FileNotFoundError:
-        return None
-    return text
+        return []
 
 
 def commands(remote: Sequence[str]) -> dict[str, str]:

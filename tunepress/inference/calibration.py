@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tunepress.core.errors import InputError
 from tunepress.core.files import read_jsonl
 from tunepress.core.paths import VALIDATION_ROWS
 from tunepress.inference.scoring import Likelihoods, Scorer, completion_logprobs, score, softmax
+from tunepress.text.chat_prompt import ChatPrompt
 from tunepress.text.prompt import Prompt
 from tunepress.text.segments import evaluated, evenly_spaced
 from tunepress.text.tokenizer import Tokens
@@ -41,6 +43,25 @@ def answer_probabilities(model: Scorer, prompt: Tokens, answers: list[Tokens], t
     ((_, logprobs),) = completion_logprobs(model, [(prompt, answers)])
     probabilities: list[float] = label_probabilities(np.array(logprobs), temperature).tolist()
     return probabilities
+
+
+def abstention_bound(option: float | None, prompt: Prompt, chat: ChatPrompt) -> float:
+    """The probability of the most likely label below which a model gives none; 0: it always does.
+
+    Args:
+        option: of --abstain-below; None: that of prompt.json.
+        prompt: of the model.
+        chat: renders what the model learned to write for a label.
+
+    Raises:
+        InputError: it is not a probability below 1, or the model has no labels alone.
+    """
+    if option is not None and not 0 <= option < 1:
+        raise InputError(f"--abstain-below: must be a probability below 1, got {option}; 0 never abstains")
+    bound = (prompt.abstain_below if option is None else option) or 0.0
+    if bound and not chat.label_completions():
+        raise InputError("--abstain-below: this model has no probabilities of labels alone; leave it out")
+    return bound
 
 
 def fit_temperature(model: Scorer, prompt: Prompt) -> float | None:

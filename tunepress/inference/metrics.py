@@ -1,27 +1,42 @@
 """Metrics of a model's answers against the expected ones, with scikit-learn, scipy and rouge-score."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from statistics import fmean
 from typing import Any
 
+from jsonschema.protocols import Validator
 from rouge_score.rouge_scorer import RougeScorer
 from scipy.stats import binomtest
 from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 
 from tunepress.inference.tool_calls import equal_json, parse_tool_calls
-from tunepress.text.labels import INVALID
+from tunepress.text.json_answers import canonical, fields, parse, schema_problem, validator
+from tunepress.text.labels import INVALID, find_label
+from tunepress.text.prompt import Prompt
+
+CHANCE = 0.05  # p-values below are more than chance
 
 Metrics = dict[str, Any]
 Metric = Callable[[list[str], list[str]], float]
 Predictions = Sequence[Mapping[str, str]]  # rows with `source`, `expected` and `predicted`, as in predictions/
 
 
-def answer_metrics(expected: list[str], predicted: list[str], labels: Sequence[str] | None, confidence_level: float) -> Metrics:
-    """The metrics of a task with labels, or of one without."""
-    if labels:
-        return classification_metrics(expected, predicted, labels, confidence_level)
-    return generation_metrics(expected, predicted, confidence_level)
+def comparable(answer: str, prompt: Prompt) -> str:
+    """An answer as it is compared: the label in it, its JSON in canonical form, or its text without white space around it."""
+    if prompt.labels:
+        return find_label(answer, prompt.labels)
+    return canonical(answer) if prompt.json_schema else answer.strip()
+
+
+def answer_metrics(expected: Iterable[str], answers: Iterable[str], prompt: Prompt, confidence_level: float) -> Metrics:
+    """The metrics of a task with labels, of one with answers in JSON, or of one with free text."""
+    expected, predicted = ([comparable(text, prompt) for text in texts] for texts in (expected, answers))
+    if prompt.labels:
+        return classification_metrics(expected, predicted, prompt.labels, confidence_level)
+    metrics = generation_metrics(expected, predicted, confidence_level)
+    return metrics | (json_metrics(expected, predicted, validator(prompt.json_schema)) if prompt.json_schema else {})
 
 
 def classification_metrics(expected: list[str], predicted: list[str], labels: Sequence[str], confidence_level: float) -> Metrics:
@@ -63,6 +78,26 @@ def generation_metrics(expected: list[str], answers: list[str], confidence_level
         "token_f1": round(fmean(score["rouge1"].fmeasure for score in scores), 4),  # ROUGE-1 is the same
         "rouge_l": round(fmean(score["rougeL"].fmeasure for score in scores), 4),
         **tool_call_metrics(expected, answers),
+    }
+
+
+def json_metrics(expected: list[str], answers: list[str], schema: Validator) -> Metrics:
+    """The share of answers that match a schema, and the share of the expected fields that are equal in the answer, by field.
+
+    Fields are named by JSON pointers. One that only the answer has does not count; the exact match finds it.
+    """
+    right: dict[str, list[bool]] = {}
+    for text, answer in zip(expected, answers, strict=True):
+        try:
+            answered = dict(fields(parse(answer)))
+        except ValueError:
+            answered = {}
+        for pointer, value in fields(parse(text)):
+            right.setdefault(pointer, []).append(pointer in answered and equal_json(value, answered[pointer]))
+    return {
+        "schema_valid_rate": round(fmean(schema_problem(answer, schema) is None for answer in answers), 4),
+        "field_accuracy": round(fmean(chain.from_iterable(right.values())), 4),
+        "fields": {pointer: round(fmean(values), 4) for pointer, values in sorted(right.items())},
     }
 
 

@@ -18,6 +18,7 @@ from tunepress.inference.genai_config import GenaiConfig
 from tunepress.inference.scoring import CHUNK, Logits, Requests
 from tunepress.text.tokenizer import Tokens, continuation, max_answer_length
 
+GRAMMAR = "lark_grammar"  # the kind of guidance
 PROMPT_CHUNK = 256  # tokens of a prompt that are processed at a time when scoring: the graph computes logits for each of them
 # A graph with this node uses the long factors of longrope if the tokens of one call reach beyond the switch, and earlier keys
 # keep their factors (onnxruntime-genai 0.18, models/builders/base.py). It must get the whole prompt in one call, as torch does.
@@ -101,31 +102,34 @@ class OnnxModel:
         self.bare_tokenizer = og.Tokenizer(self.model)
         self.bare_tokenizer.update_options(add_special_tokens="false")
 
-    def answers(self, prompts: list[str], max_new_tokens: int) -> list[str]:
-        """The model's greedy answers, in the order of `prompts`."""
-        return [self.answer(prompt, max_new_tokens) for prompt in tqdm(prompts, desc="answers", unit="row")]
+    def answers(self, prompts: list[str], max_new_tokens: int, grammar: str | None = None) -> list[str]:
+        """The model's greedy answers, in the order of `prompts`, within a grammar of guidance.py if there is one."""
+        return [self.answer(prompt, max_new_tokens, grammar) for prompt in tqdm(prompts, desc="answers", unit="row")]
 
-    def answer(self, prompt: str, max_new_tokens: int) -> str:
+    def answer(self, prompt: str, max_new_tokens: int, grammar: str | None = None) -> str:
         """The model's greedy answer to one prompt, without its EOS token.
 
         Raises:
             InputError: the model's context has no room for an answer.
         """
-        return self.decode(list(self.generate(self.encode_prompt(prompt), max_new_tokens)))
+        return self.decode(list(self.generate(self.encode_prompt(prompt), max_new_tokens, grammar)))
 
-    def generate(self, prompt: Tokens, max_new_tokens: int, **sampling: bool | int | float) -> Iterator[int]:
+    def generate(
+        self, prompt: Tokens, max_new_tokens: int, grammar: str | None = None, **sampling: bool | int | float
+    ) -> Iterator[int]:
         """Generates tokens after a prompt, one by one, including the EOS token if the answer ends with one.
 
         Args:
             prompt: tokens.
             max_new_tokens: maximum number of tokens; there are fewer if the model's context is too short for them.
+            grammar: that the answer cannot leave.
             sampling: search options of onnxruntime-genai; by default the decoding is greedy.
 
         Raises:
             InputError: the context has no room for an answer.
         """
         length = max_answer_length(prompt, max_new_tokens, self.context_length)
-        generator = self._generator(len(prompt) + length, **sampling)
+        generator = self._generator(len(prompt) + length, grammar, **sampling)
         generator.append_tokens(prompt)
         while not generator.is_done():
             generator.generate_next_token()
@@ -139,6 +143,11 @@ class OnnxModel:
     def encode_prompt(self, text: str) -> Tokens:
         return list(self.tokenizer.encode(text))
 
+    @property
+    def bos_token_id(self) -> int:
+        """As in `Model`."""
+        return int(self.tokenizer.bos_token_id)
+
     def encode_completion(self, text: str, after: str) -> Tokens:
         tokens = continuation(lambda part: [int(token) for token in self.bare_tokenizer.encode(part)], text, after)
         ends = list(self.tokenizer.eos_token_ids)
@@ -147,7 +156,8 @@ class OnnxModel:
     def logits(self, requests: Requests) -> Iterator[tuple[int, int, Logits]]:
         """As in `Scorer`. Each prompt is computed once, and the generator is rewound to its end after each completion."""
         for index, (prompt, completions) in enumerate(requests):
-            generator = self._generator(len(prompt) + max(len(completion) for completion in completions))
+            longest = max(len(completion) for completion in completions)  # its last token is predicted and not read
+            generator = self._generator(min(len(prompt) + longest, max(self.context_length, len(prompt))))
             for start in range(0, len(prompt), self._prompt_chunk):
                 generator.append_tokens(prompt[start : start + self._prompt_chunk])
             first = np.array(generator.get_output("logits")[0, -1:], dtype=np.float32)
@@ -185,10 +195,16 @@ class OnnxModel:
         generator.append_tokens(tokens)
         return np.array(generator.get_output("logits")[0], dtype=np.float32)
 
-    def _generator(self, max_length: int, **sampling: bool | int | float) -> og.Generator:
+    def _generator(self, max_length: int, grammar: str | None = None, **sampling: bool | int | float) -> og.Generator:
         parameters = og.GeneratorParams(self.model)
         parameters.set_search_options(**{"do_sample": False, "max_length": max_length} | sampling)
-        return self._adapter.generator(parameters)
+        if not grammar:
+            return self._adapter.generator(parameters)
+        parameters.set_guidance(GRAMMAR, grammar)
+        try:
+            return self._adapter.generator(parameters)
+        except RuntimeError as error:
+            raise InputError(f"evaluate.guidance: {one_line(error)}") from error
 
     def prefill(self, prompts: list[Tokens], new_tokens: int) -> Tokens:
         """As `benchmark.speed.Runtime`. The minimum length is the maximum, so the end of an answer is never chosen."""

@@ -41,6 +41,21 @@ class Scorer(Protocol):
         """
 
 
+class Model(Scorer, Protocol):
+    """A model that answers too."""
+
+    @property
+    def context_length(self) -> int | None:
+        """The maximum number of tokens of a prompt and its answer together; None if the model does not say."""
+
+    @property
+    def bos_token_id(self) -> int:
+        """The token before the first one of a text, whether or not the tokenizer adds it."""
+
+    def answers(self, prompts: list[str], max_new_tokens: int, grammar: str | None = None) -> list[str]:
+        """Greedy answers, in the order of `prompts`, within a grammar of guidance.py if there is one."""
+
+
 def log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
     """Log-probabilities along the last axis, bit-identical to scipy's, which a served model does not install (100 MB)."""
     shifted: NDArray[np.float64] = logits - logits.max(axis=-1, keepdims=True)

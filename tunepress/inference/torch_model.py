@@ -4,7 +4,9 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,6 +19,11 @@ from tunepress.models.hf_model import check, context_length, load_config, load_e
 from tunepress.models.layerwise_casting import fits_in_float32, in_sixteen_bits, load_in_float32
 from tunepress.models.threads import DeterministicThreads
 from tunepress.text.tokenizer import Tokens, max_answer_length
+
+if TYPE_CHECKING:
+    from llguidance import LLTokenizer
+
+    from tunepress.inference.guided_logits import GuidedLogits
 
 MAX_TOKENS = 8 * CHUNK  # of the completions of a batch, whose logits are in memory at the same time
 
@@ -55,19 +62,25 @@ class TorchModel:
         self.context_length = context_length(self.model.config)
         self._free_cores = FreeCores(min(torch.get_num_threads(), available_cores()))
 
-    def answers(self, prompts: list[str], max_new_tokens: int) -> list[str]:
-        """The model's greedy answers, in the order of `prompts`."""
+    def answers(self, prompts: list[str], max_new_tokens: int, grammar: str | None = None) -> list[str]:
+        """The model's greedy answers, in the order of `prompts`, within a grammar of guidance.py if there is one."""
         answers = [""] * len(prompts)
         with tqdm(total=len(prompts), desc="answers", unit="row") as progress:
             encoded = [self.encode_prompt(prompt) for prompt in prompts]
             for indices, tokens in self._batches(encoded, self.batch_size):
-                for index, answer in zip(indices, self._generate(tokens, max_new_tokens), strict=True):
+                for index, answer in zip(indices, self._generate(tokens, max_new_tokens, grammar), strict=True):
                     answers[index] = answer
                 progress.update(len(indices))
         return answers
 
     def encode_prompt(self, text: str) -> Tokens:
         return self.encoder.encode_prompt(text)
+
+    @property
+    def bos_token_id(self) -> int:
+        """As in `Model`."""
+        bos = self.encoder.tokenizer.bos_token_id
+        return self.encoder.eos_token_ids[0] if bos is None else int(bos)
 
     def encode_completion(self, text: str, after: str) -> Tokens:
         return self.encoder.encode_completion(text, after)
@@ -143,7 +156,7 @@ class TorchModel:
                 yield batch, [encoded[index] for index in batch]
 
     @torch.inference_mode()
-    def _generate(self, tokens: list[Tokens], max_new_tokens: int) -> list[str]:
+    def _generate(self, tokens: list[Tokens], max_new_tokens: int, grammar: str | None) -> list[str]:
         input_ids = torch.tensor(tokens, device=self.model.device)
         generated = self.model.generate(
             input_ids=input_ids,
@@ -152,8 +165,20 @@ class TorchModel:
             do_sample=False,
             eos_token_id=self.encoder.eos_token_ids,
             pad_token_id=self.encoder.eos_token_ids[0],
+            logits_processor=[self._guided_logits(grammar, *input_ids.shape)] if grammar else None,
         )
         return self.encoder.tokenizer.batch_decode(generated[:, input_ids.shape[1] :], skip_special_tokens=True)
+
+    def _guided_logits(self, grammar: str, rows: int, prompt_length: int) -> "GuidedLogits":
+        from tunepress.inference.guided_logits import GuidedLogits
+
+        return GuidedLogits(self._grammar_tokenizer, self.encoder.eos_token_ids, grammar, rows, prompt_length)
+
+    @cached_property
+    def _grammar_tokenizer(self) -> "LLTokenizer":
+        from tunepress.inference.guided_logits import grammar_tokenizer
+
+        return grammar_tokenizer(self.encoder.tokenizer, self.encoder.eos_token_ids)
 
     def prefill(self, prompts: list[Tokens], new_tokens: int) -> Tokens:
         """As `benchmark.speed.Runtime`. The cache grows with the answer, so `new_tokens` is not used."""

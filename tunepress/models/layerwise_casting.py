@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 SIXTEEN_BITS = ("BF16", "F16")
-RESERVE = 2.0  # free memory for a model that computes, relative to its weights: compare has a second model next to it
+RESERVE = 2.0  # free memory for a model that computes, relative to its weights
 
 
 class CastingLinear(Linear):

@@ -73,20 +73,22 @@ class ChatPrompt:
 
     def label_completions(self) -> tuple[str, ...] | None:
         """What the model learned to write for each label; None if that contains columns whose values are unknown here."""
-        labels = self._prompt.labels or ()
-        if self._prompt.completion is None:
-            return tuple(map(self._completion, labels))
-        columns = column_names(self._prompt.completion)
-        if len(columns) > 1:
-            return None
-        return tuple(self._prompt.render_completion({columns[0]: label}) for label in labels)
+        frame = self.answer_frame()
+        return tuple(label.join(frame) for label in self._prompt.labels or ()) if frame else None
 
-    def _completion(self, answer: str) -> str:
-        """What a model of conversations learned to write for an answer."""
-        assert self._template
-        messages = normalize([{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}])
-        turn: str = segments(messages, [1], self._template, self._prompt.tools)[-1]["text"]
-        return turn
+    def answer_frame(self) -> tuple[str, str] | None:
+        """What the model learned to write before and after an answer; None if columns whose values are unknown here follow it."""
+        if self._prompt.completion is None:
+            assert self._template
+            messages = normalize([{"role": "user", "content": "?"}, {"role": "assistant", "content": MARKER}])
+            text = segments(messages, [1], self._template, self._prompt.tools)[-1]["text"]
+        else:
+            columns = column_names(self._prompt.completion)
+            if len(columns) > 1:
+                return None
+            text = self._prompt.render_completion({columns[0]: MARKER})
+        before, _, after = text.partition(MARKER)
+        return before, after
 
     def render(self, messages: Sequence[Message], tools: Tools | None = None) -> RenderedChat:
         """The prompt that asks for the answer to `messages`.

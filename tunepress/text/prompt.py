@@ -20,7 +20,7 @@ FILE_NAME = "prompt.json"
 # of Llama 3.1 and later use this date if the program provides no clock, so their models have been trained with it.
 CHAT_TEMPLATE_DATE = "2024-07-26"
 OF_CONVERSATIONS = {"chat_template", "chat_template_kwargs", "bos_token", "system", "tools"}
-OF_BUILT_MODELS = {"temperature", "abstain_below"}
+OF_BUILT_MODELS = {"temperature", "abstain_below", "guidance"}
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,8 @@ class Prompt:
         tools: the tools of all conversations if they have the same.
         temperature: of a built model, divides the log-probabilities of labels; None: it was not calibrated.
         abstain_below: of a built model, the probability of the most likely label below which it gives none; None: it always does.
+        guidance: of a built model, the grammar that its answers cannot leave; None: they are free.
+        json_schema: of the answers; None: they need not be JSON.
     """
 
     prompt: str | None
@@ -59,6 +61,8 @@ class Prompt:
     tools: list[dict[str, Any]] | None = None
     temperature: float | None = None
     abstain_below: float | None = None
+    guidance: str | None = None
+    json_schema: dict[str, Any] | None = None
 
     @property
     def columns(self) -> list[str]:
@@ -97,7 +101,7 @@ class Prompt:
         return values
 
     def save(self, folder: Path) -> None:
-        optional = OF_CONVERSATIONS | OF_BUILT_MODELS
+        optional = OF_CONVERSATIONS | OF_BUILT_MODELS | {"json_schema"}
         write_json(folder / FILE_NAME, {name: value for name, value in asdict(self).items() if name not in optional or value})
 
     @classmethod

@@ -8,8 +8,9 @@ from typing import Any
 import onnxruntime_genai as og
 import pytest
 
-from stages import compare, evaluate
+from stages import compare
 from stages.build import stage as build
+from stages.evaluate import stage as evaluate
 from stages.merge import stage as merge
 from stages.train import stage as train
 from tests.stages.outputs import hashes

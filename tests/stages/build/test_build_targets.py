@@ -11,10 +11,11 @@ import onnx
 import pytest
 from omegaconf import OmegaConf
 
-from stages import compare, evaluate
+from stages import compare
 from stages.benchmark import stage as benchmark
 from stages.build import built_model, onnx_graph
 from stages.build import stage as build
+from stages.evaluate import stage as evaluate
 from tests.command import run_module
 from tests.stages.built import PROMPT, built
 from tests.stages.outputs import hashes

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from stages.evaluate import measure
+from stages.evaluate.stage import measure
 from stages.prepare.stage import prepare
 from tests.stages.training import sections
 from tunepress.config import checks
@@ -18,6 +18,7 @@ from tunepress.config.adapter import Method
 from tunepress.config.data import Data, Dataset, Format
 from tunepress.core.errors import InputError
 from tunepress.models.hf_model import load_encoder
+from tunepress.text.prompt import Prompt
 from tunepress.text.segments import Turn
 
 TONES = ("joy", "fear")
@@ -69,7 +70,7 @@ def test_a_validation_row_that_is_trained_on_is_named(data: Data, tmp_path: Path
 
 def test_validation_files_that_lose_all_rows_are_refused(data: Data, tmp_path: Path, run: Callable[[Data], Prepared]) -> None:
     file = write(tmp_path / "validation.jsonl", [{"phrase": "both", "tone": tone} for tone in TONES])
-    with pytest.raises(InputError, match=r"^data\.validation_files: no rows are left; all were dropped as duplicates"):
+    with pytest.raises(InputError, match=r"^data\.validation_files: no rows are left; all were dropped \(conflicting_labels: 2"):
         run(replace(data, validation_files=file))
 
 
@@ -136,9 +137,10 @@ def test_each_dataset_may_have_another_format(data: Data, root: Path, tmp_path: 
 
 def test_each_dataset_is_measured_by_its_name() -> None:
     turns = [Turn("here", "x", "joy", "joy", name) for name in ("one", "one", "two")]
-    metrics = measure(turns, ["joy", "fear", "joy"], ("joy", "fear"), 0.95)["datasets"]
+    prompt = Prompt("{a}", "{b}", ("joy", "fear"), source_max_len=9)
+    metrics = measure(turns, ["joy", "fear", "joy"], prompt, 0.95)["datasets"]
     assert {name: (values["rows"], values["accuracy"]) for name, values in metrics.items()} == {"one": (2, 0.5), "two": (1, 1.0)}
-    assert "datasets" not in measure([Turn("here", "x", "joy", "joy")], ["joy"], ("joy", "fear"), 0.95)
+    assert "datasets" not in measure([Turn("here", "x", "joy", "joy")], ["joy"], prompt, 0.95)
 
 
 # rows without a training

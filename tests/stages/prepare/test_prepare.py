@@ -126,6 +126,40 @@ def test_rows_become_prompts_and_completions_that_make_up_the_template(data: Dat
     assert metrics["labels"] == dict.fromkeys(sorted(TONES), 10)
 
 
+def test_an_answer_that_does_not_match_the_schema_is_dropped_counted_and_reported(
+    data: Data, run: Callable[[Data], Prepared], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schema = {"type": "object", "properties": {"tone": {"enum": TONES}}, "required": ["tone"]}
+    (tmp_path / "schema.json").write_text(json.dumps(schema), encoding="utf-8")
+    rows = [{**row, "tone": json.dumps({"tone": row["tone"]})} for row in phrases(10)]
+    wrong = ['{"tone": "envy"}', "joy", '{"tone": "joy"', '{"tone": "joy", "x": NaN}', "[]", "{}", "1"]
+    file = rewrite(data, [*rows, *({"phrase": f"wrong {number}", "tone": answer} for number, answer in enumerate(wrong))])
+    chosen = replace(data, labels=None, json_schema=str(tmp_path / "schema.json"))
+    splits, metrics = run(chosen)
+    assert metrics["rows"] == 47
+    assert metrics["dropped"] == {"json_schema": 7} | UNCUT
+    assert sum(map(len, splits.values())) == 40
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith(f"prepare: {file} row 41: dropped, its answer does not match data.json_schema ($.tone: 'envy'")
+    assert printed[1].startswith(f"prepare: {file} row 42: dropped, its answer is not JSON (")
+    assert printed[-1] == "prepare: 7 rows in all do not match data.json_schema"
+    assert len(printed) == 6
+    assert "json_schema" not in run(replace(data, labels=None))[1]["dropped"]
+
+
+def test_no_answer_that_matches_the_schema_is_an_error(data: Data, refused: Callable[[Data], str], tmp_path: Path) -> None:
+    (tmp_path / "schema.json").write_text('{"type": "object"}', encoding="utf-8")
+    assert "because of data.json_schema" in refused(replace(data, labels=None, json_schema=str(tmp_path / "schema.json")))
+
+
+def test_the_schema_travels_in_the_prompt(data: Data, encoder: Encoder, tmp_path: Path) -> None:
+    (tmp_path / "schema.json").write_text('{"type": "string"}', encoding="utf-8")
+    rewrite(data, [{**row, "tone": json.dumps(row["tone"])} for row in phrases(10)])
+    chosen = replace(data, labels=None, json_schema=str(tmp_path / "schema.json"))
+    assert prepare(chosen, 0, encoder)[0].json_schema == {"type": "string"}
+    assert prepare(replace(chosen, json_schema=None), 0, encoder)[0].json_schema is None
+
+
 def test_what_is_left_out_is_counted(data: Data, run: Callable[[Data], Prepared]) -> None:
     extra = [
         {"phrase": "NUMBER 0 of joy ", "tone": "joy"},

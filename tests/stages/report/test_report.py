@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -299,6 +300,43 @@ def new_run_of(prompt: Prompt, row: dict[str, str], folder: Path) -> Path:
         rows = [prediction | {"prompt": prompt.render_prompt(row)} for prediction in predictions(name, labels=False)]
         write_csv(folder / PREDICTIONS / f"{name}.csv", rows, list(rows[0]))
     return folder
+
+
+def test_json_is_reported_field_by_field_and_the_cards_snippet_keeps_to_the_grammar(
+    tiny_phi3: Path, tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompt = Prompt("Text: {phrase}\n", "{answer}", None, 64, 12, json_schema={"enum": ["yes", "no"]})
+    monkeypatch.chdir(new_run_of(prompt, {"phrase": "What a day!"}, tmp_path))
+    build(recipe(block_size=32, accuracy_level=4, is_symmetric=True), tiny_phi3, ONNX)
+    replace(prompt, guidance='start: "yes" | "no"').save(ONNX)
+    fields = {"/city": 0.5, "/express": 0.9875}
+    for name in ("base", "merged", "onnx"):
+        unguided = {"schema_valid_rate": 0.25, "exact_match": 0.125}
+        measured = {"schema_valid_rate": 0.975, "field_accuracy": 0.7438, "fields": fields, "unguided": unguided}
+        write_json(METRICS / "evaluate" / f"{name}.json", metrics(f"evaluate/{name}") | measured)
+    speeds = {"guidance": {"free_seconds": 0.412, "guided_seconds": 0.437, "answers": 32}}
+    write_json(METRICS / "benchmark/onnx.json", metrics("benchmark/onnx") | speeds)
+    report.main(sections(root, labels=False, overrides=("evaluate.guidance=schema", "data.json_schema=schema.json")))
+    rows = {row[0]: row[1:] for row in tables.json_fields(Run.read()).rows}
+    assert rows["/city"] == ["0.500"] * 3
+    assert rows["schema valid rate without guidance"] == ["0.250"] * 3
+    assert rows["seconds an answer"][2] == "0.437"
+    assert "How much of the JSON is right" in page_of(tmp_path)
+    assert metrics("summary")["field_accuracy"] == 0.7438
+    assert Run.read().invalid_rate == pytest.approx(0.025)
+    assert ran_snippet() in ("yes\n", "no\n")
+
+
+def test_a_temperature_that_changes_nothing_has_no_plot(tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    new_run(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    report.main(sections(root))
+    assert "After it" in page_of(tmp_path)
+    for name in ("merged", "onnx"):
+        write_json(METRICS / "evaluate" / f"{name}.json", metrics(f"evaluate/{name}") | {"temperature": 1.0})
+    report.main(sections(root))
+    assert "After it" not in page_of(tmp_path)
+    assert "Is it as right as it is sure?" in page_of(tmp_path)
 
 
 CHAT = Prompt(None, None, None, 400, 8, chat_template="{% for message in messages %}`<{{ message.content }}>{% endfor %}<a>")

@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from stages import evaluate
 from stages.build import stage as build
+from stages.evaluate import stage as evaluate
 from stages.merge import stage as merge
 from stages.train import stage as train
 from stages.train.trainer import FlatteningCollator

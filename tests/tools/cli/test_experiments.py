@@ -8,6 +8,7 @@ from rich.console import Console
 
 from tools.cli import experiments
 from tools.cli.experiments import table
+from tunepress.core.files import parse_csv
 
 FIGURES: dict[str, Any] = {
     "accuracy": 0.9417,
@@ -111,12 +112,12 @@ def test_experiments_are_compared_with_the_commit_on_the_same_rows(monkeypatch: 
         return "\n".join(['"source","expected","predicted"', *lines])
 
     known = {"main": answers(20), "1111111": answers(8), "2222222": answers(19), "3333333": answers(9, rows=10)}
-    monkeypatch.setattr(experiments, "output", lambda path, revision: known.get(revision))
+    monkeypatch.setattr(experiments, "shipped_answers", lambda revision: parse_csv(known.get(revision, "")))
     names = ("1111111", "2222222", "3333333", "4444444")
     rows = [run(None, rev="workspace", typ="baseline"), COMMIT, *(run(name, rev=name) for name in names)]
     # 12 rows of 20 are wrong: 2 / 2 ** 12 = 0.000488, rounded to four digits, times two for Holm; one row is nothing
     assert experiments.p_values(rows) == {"1111111": pytest.approx(0.001), "2222222": 1.0}
-    monkeypatch.setattr(experiments, "output", lambda path, revision: None)
+    monkeypatch.setattr(experiments, "shipped_answers", lambda revision: [])
     assert experiments.p_values(rows) == {}
 
 

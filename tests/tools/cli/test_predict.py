@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from stages import evaluate
 from stages.build.stage import build
+from stages.evaluate import stage as evaluate
 from tests.command import run_module
 from tests.stages.recipes import evaluation, recipe
 from tools.cli.predict import VARIABLE
@@ -105,6 +105,12 @@ def test_a_text_below_the_bound_of_the_run_has_no_label(project: Path, labelled:
     assert answered(run_predict(project, "--model", str(labelled), *TEXTS)) == "(abstained)\n" * len(TEXTS)
     options = ("--model", str(labelled), "--abstain-below", "0")
     assert answered(run_predict(project, *options, *TEXTS)) == expected(project, *map(of_one, TEXTS))
+
+
+def test_a_model_with_a_grammar_answers_within_it(project: Path, labelled: Path) -> None:
+    prompt = replace(Prompt.load(labelled), abstain_below=None, guidance='start: ("joy" | "fear" | "sadness")')
+    prompt.save(labelled)
+    assert set(answered(run_predict(project, "--model", str(labelled), *TEXTS)).splitlines()) <= set(LABELS)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks.serve.letters_model import PROMPT as TEXT
-from stages import evaluate
+from stages.evaluate import stage as evaluate
 from tests.stages.recipes import evaluation
 from tests.tools.serve.prompts import COLUMNS, relabelled, with_prompt
 from tests.tools.serve.served import Server, serving
@@ -103,6 +103,18 @@ def test_probabilities_have_the_temperature_and_a_text_below_the_bound_has_no_la
     with serving(certain, "--abstain-below", "0") as server:
         never = server.post("/v1/classify", {"texts": TEXTS}).json()["data"]
     assert never == [{key: raw[key] for key in ("index", "label", "answer")} for raw in before]
+
+
+def test_a_model_with_a_grammar_answers_within_it_except_where_the_text_may_be_any(
+    project: Path, prompt: Prompt, labels_server: Server, tmp_path: Path
+) -> None:
+    guided = replace(prompt, guidance='start: ("joy" | "fear") "\\n"')
+    free = labels_server.post("/v1/completions", {"prompt": TEXTS}).json()["choices"]
+    with serving(with_prompt(project / ONNX, guided, tmp_path / "onnx")) as server:
+        assert {result["answer"] for result in server.post("/v1/classify", {"texts": TEXTS}).json()["data"]} <= {"joy", "fear"}
+        chat = server.post("/v1/chat/completions", {"messages": [{"role": "user", "content": TEXTS[0]}]}).json()
+        assert chat["choices"][0]["message"]["content"] in ("joy\n", "fear\n")
+        assert server.post("/v1/completions", {"prompt": TEXTS}).json()["choices"] == free
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 from transformers import AutoTokenizer
 
-from stages import evaluate
+from stages.evaluate import stage as evaluate
 from tests.stages.recipes import evaluation
 from tests.tools.serve.prompts import with_prompt
 from tests.tools.serve.served import ROOT, Server, serving

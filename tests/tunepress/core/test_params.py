@@ -32,6 +32,7 @@ data:
   chat_template: null
   chat_template_kwargs: {}
   labels: null
+  json_schema: null
   source_max_len: 256
   overlong: drop
   corpus_strategy: line-by-line

@@ -3,7 +3,9 @@
 import pytest
 
 from tunepress.inference.metrics import (
+    answer_metrics,
     classification_metrics,
+    comparable,
     differences,
     generation_metrics,
     holm,
@@ -12,6 +14,7 @@ from tunepress.inference.metrics import (
     wilson_interval,
 )
 from tunepress.text.labels import INVALID
+from tunepress.text.prompt import Prompt
 
 TONES = ["joy", "sadness", "fear"]
 
@@ -166,3 +169,20 @@ def test_models_are_compared_on_the_same_rows_only() -> None:
 
     p_values = differences(predictions(0), [predictions(12), predictions(1), predictions(12, "fear"), []])
     assert p_values == [pytest.approx(0.001), 1.0, None, None]
+
+
+def test_json_is_compared_by_its_values_and_field_by_field() -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n", "who"]}
+    prompt = Prompt("{a}", "{b}", None, source_max_len=9, json_schema=schema)
+    expected = ['{"n": 1, "who": {"name": "A"}}', '{"n": 2, "who": {"name": "B"}}', '{"n": 3, "who": {"name": "C"}}']
+    answers = ['{"who":{"name":"A"},"n":1.0}', '{"n": 2, "who": {"name": "X"}, "more": 1}', "three of C"]
+    metrics = answer_metrics(expected, answers, prompt, 0.95)
+    assert metrics["exact_match"] == 0.3333
+    assert metrics["schema_valid_rate"] == 0.6667
+    assert metrics["fields"] == {"/n": 0.6667, "/who/name": 0.3333}
+    assert metrics["field_accuracy"] == 0.5
+
+
+def test_an_answer_is_compared_as_its_label_or_without_white_space_around_it() -> None:
+    assert comparable(" Joy!", Prompt("{a}", "{b}", ("joy", "fear"), source_max_len=9)) == "joy"
+    assert comparable(" Joy! ", Prompt("{a}", "{b}", None, source_max_len=9)) == "Joy!"

@@ -11,8 +11,8 @@ import onnxruntime_genai
 import pytest
 from omegaconf import OmegaConf
 
-from stages import evaluate
 from stages.build import stage as build
+from stages.evaluate import stage as evaluate
 from stages.fetch import stage as fetch
 from stages.merge import stage as merge
 from stages.prepare import stage as prepare

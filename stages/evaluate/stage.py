@@ -5,31 +5,26 @@
 Each candidate runs in its own process, so that the peak memory is that of the candidate.
 """
 
-import math
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 from hydra.utils import get_method
 
-from tunepress.config.evaluate import Evaluate, Split, Turns
+from stages.evaluate.retained import retained
+from tunepress.config.evaluate import Evaluate, Guidance, Split, Turns
 from tunepress.core.cpu import free_cores
 from tunepress.core.errors import InputError
 from tunepress.core.files import read_jsonl, write_csv, write_json
 from tunepress.core.paths import BASE, MERGED, METRICS, ONNX, PREDICTIONS, PREPARED
-from tunepress.core.stage import run
 from tunepress.inference.calibration import fit_temperature, label_metrics, label_probabilities
-from tunepress.inference.metrics import Metric, Metrics, answer_metrics
-from tunepress.inference.scoring import Likelihoods, Scorer, completion_logprobs, score
-from tunepress.text.labels import find_label, score_name
+from tunepress.inference.guidance import answer_grammar
+from tunepress.inference.metrics import Metric, Metrics, answer_metrics, comparable
+from tunepress.inference.scoring import Likelihoods, Model, Scorer, score
+from tunepress.text.labels import score_name
 from tunepress.text.prompt import Prompt
 from tunepress.text.segments import Turn, evaluated
 
-FIRST_TOKENS = 8  # of a paragraph, which are given
-WINDOW = 512  # tokens of a paragraph that are read
 CANDIDATES = {"base": BASE, "merged": MERGED, "onnx": ONNX}
 ROWS_FROM = {Split.test: "data.test_size or data.test_files", Split.validation: "data.eval_dataset_size or data.validation_files"}
 
@@ -37,13 +32,6 @@ ROWS_FROM = {Split.test: "data.test_size or data.test_files", Split.validation: 
 @dataclass
 class Config:
     evaluate: Evaluate
-
-
-class Candidate(Scorer, Protocol):
-    """A model that can be evaluated."""
-
-    def answers(self, prompts: list[str], max_new_tokens: int) -> list[str]:
-        """Greedy answers, in the order of `prompts`."""
 
 
 def main(candidate: str, cfg: Config) -> str:
@@ -57,22 +45,24 @@ def main(candidate: str, cfg: Config) -> str:
     if not turns:
         raise InputError(f"{file}: no rows; set {ROWS_FROM[cfg.evaluate.split]}")
     model = load(candidate, cfg.evaluate.batch_size, prompt.eos_token_ids)
-    answers = model.answers([turn.prompt for turn in turns], prompt.max_new_tokens)
+    prompts = [turn.prompt for turn in turns]
+    free = model.answers(prompts, prompt.max_new_tokens)
+    grammar = grammar_of(candidate, cfg.evaluate.guidance, prompt) if cfg.evaluate.guidance else None
+    answers = model.answers(prompts, prompt.max_new_tokens, grammar) if grammar else free
     likelihoods = score(model, turns, prompt.labels, prompt.source_max_len)
     temperature = fitted_temperature(candidate, model, prompt) if cfg.evaluate.calibration else None
-    predicted = predictions(answers, prompt.labels)
-    metrics = measure(turns, predicted, prompt.labels, cfg.evaluate.confidence_level)
+    table = predictions(turns, answers, prompt)
+    metrics = measure(turns, answers, prompt, cfg.evaluate.confidence_level)
     metrics = {"split": cfg.evaluate.split.value, **metrics, "perplexity": round(likelihoods.perplexity, 4)}
-    table = [
-        {"source": turn.source, "prompt": turn.prompt, "expected": turn.expected, "predicted": prediction, "answer": answer}
-        for turn, prediction, answer in zip(turns, predicted, answers, strict=True)
-    ]
+    if grammar:
+        metrics["unguided"] = measure(turns, free, prompt, cfg.evaluate.confidence_level)
     if prompt.labels:
         metrics |= label_metrics(likelihoods, temperature, cfg.evaluate.abstain_below)
         likely = top_labels(likelihoods, prompt.labels, temperature)
         table = [row | columns for row, columns in zip(table, likely, strict=True)]
-    if cfg.evaluate.retained:
-        metrics["retained"] = retained(model, Path(cfg.evaluate.retained))
+    folder = Path(cfg.evaluate.retained) if cfg.evaluate.retained else None
+    if folder or cfg.evaluate.tasks:
+        metrics["retained"] = (retained(model, folder) if folder else {}) | harness_tasks(model, cfg.evaluate.tasks, folder)
     if metric:
         metrics[metric.__name__] = compute_metric(metric, turns, answers)
     write_csv(PREDICTIONS / f"{candidate}.csv", table, list(table[0]))
@@ -81,7 +71,7 @@ def main(candidate: str, cfg: Config) -> str:
     return f"{name} {metrics[name]:.3f} on {len(turns)} {cfg.evaluate.split.value} rows"
 
 
-def load(candidate: str, batch_size: int, eos_token_ids: Sequence[int] = ()) -> Candidate:
+def load(candidate: str, batch_size: int, eos_token_ids: Sequence[int] = ()) -> Model:
     """Loads a candidate's model. Only its own runtime is imported: the int4 model needs no torch.
 
     Args:
@@ -98,7 +88,17 @@ def load(candidate: str, batch_size: int, eos_token_ids: Sequence[int] = ()) -> 
     return TorchModel(CANDIDATES[candidate], batch_size, eos_token_ids)
 
 
-def fitted_temperature(candidate: str, model: Candidate, prompt: Prompt) -> float | None:
+def grammar_of(candidate: str, guidance: Guidance, prompt: Prompt) -> str | None:
+    """The grammar of a candidate's answers: onnx is shipped with its own."""
+    if candidate == "onnx":
+        return Prompt.load(ONNX).guidance
+    from tunepress.models.hf_model import load_encoder
+
+    folder = CANDIDATES[candidate]
+    return answer_grammar(guidance, prompt, folder, load_encoder(folder, prompt.eos_token_ids))
+
+
+def fitted_temperature(candidate: str, model: Scorer, prompt: Prompt) -> float | None:
     """The temperature of a candidate's probabilities: onnx is shipped with its own, and the base model has none."""
     if candidate == "onnx":
         return Prompt.load(ONNX).temperature
@@ -143,68 +143,43 @@ def compute_metric(metric: Metric, turns: list[Turn], answers: list[str]) -> flo
         raise InputError(f"evaluate.metric: {metric.__name__} failed ({type(error).__name__}: {message})") from error
 
 
-def predictions(answers: list[str], labels: Sequence[str] | None) -> list[str]:
-    """The label in each answer, or for free text the answer without white space around it."""
-    return [find_label(answer, labels) if labels else answer.strip() for answer in answers]
+def predictions(turns: list[Turn], answers: list[str], prompt: Prompt) -> list[dict[str, str]]:
+    """The rows of predictions/, with the answers as they are compared and as they were given."""
+    return [
+        {
+            "source": turn.source,
+            "prompt": turn.prompt,
+            "expected": comparable(turn.expected, prompt),
+            "predicted": comparable(answer, prompt),
+            "answer": answer,
+        }
+        for turn, answer in zip(turns, answers, strict=True)
+    ]
 
 
-def measure(turns: list[Turn], predicted: list[str], labels: Sequence[str] | None, confidence_level: float) -> Metrics:
+def measure(turns: list[Turn], answers: list[str], prompt: Prompt, confidence_level: float) -> Metrics:
     """The metrics of all answers, and under `datasets` the score of each of several datasets by its name."""
-    metrics = answer_metrics([turn.expected for turn in turns], predicted, labels, confidence_level)
+    metrics = answer_metrics([turn.expected for turn in turns], answers, prompt, confidence_level)
     by_name: dict[str, Metrics] = {}
     for name in dict.fromkeys(turn.name for turn in turns if turn.name):
-        pairs = [(turn.expected, answer) for turn, answer in zip(turns, predicted, strict=True) if turn.name == name]
-        expected, answers = map(list, zip(*pairs, strict=True))
-        of_dataset = answer_metrics(expected, answers, labels, confidence_level)
+        pairs = [(turn.expected, answer) for turn, answer in zip(turns, answers, strict=True) if turn.name == name]
+        expected, answered = zip(*pairs, strict=True)
+        of_dataset = answer_metrics(expected, answered, prompt, confidence_level)
         score = score_name(of_dataset)
         by_name[name] = {key: of_dataset[key] for key in ("rows", score, f"{score}_low", f"{score}_high")}
     return metrics | ({"datasets": by_name} if by_name else {})
 
 
-def retained(model: Candidate, folder: Path) -> dict[str, Metrics]:
-    """What a model knows of other subjects, by the name of the file: the perplexity of a text, the accuracy on questions.
+def harness_tasks(model: Model, names: Sequence[str], folder: Path | None) -> dict[str, Metrics]:
+    """The accuracy or the perplexity on tasks of lm-evaluation-harness.
 
     Raises:
-        InputError: the folder has no such files, or a file is not valid.
+        InputError: the harness is not installed, or a task cannot be measured.
     """
-    files = sorted(path for path in folder.glob("*") if path.suffix in (".txt", ".jsonl"))
-    if not files:
-        raise InputError(f"evaluate.retained: {folder} has no .txt or .jsonl file; name a folder that has, or null")
-    return {file.stem: (text_metrics if file.suffix == ".txt" else choice_metrics)(model, file) for file in files}
-
-
-def text_metrics(model: Candidate, file: Path) -> Metrics:
-    """The perplexity of a text's paragraphs, each after its first tokens."""
-    paragraphs = [model.encode_prompt(paragraph.strip())[:WINDOW] for paragraph in file.read_text(encoding="utf-8").split("\n\n")]
-    requests = [(tokens[:FIRST_TOKENS], [tokens[FIRST_TOKENS:]]) for tokens in paragraphs if len(tokens) > FIRST_TOKENS]
-    if not requests:
-        raise InputError(f"{file}: has no paragraph of more than {FIRST_TOKENS} tokens")
-    total = sum(logprobs[0] for _, logprobs in completion_logprobs(model, requests))
-    tokens = sum(len(completion) for _, (completion,) in requests)
-    return {"perplexity": round(math.exp(-total / tokens), 4), "tokens": tokens}
-
-
-def choice_metrics(model: Candidate, file: Path) -> Metrics:
-    """The share of questions whose right choice has the highest likelihood per character."""
-    rows = read_jsonl(file)
-    for number, row in enumerate(rows, start=1):
-        choices, answer = row.get("choices"), row.get("answer")
-        if not (isinstance(choices, list) and isinstance(answer, int) and 0 <= answer < len(choices) and row.get("prompt")):
-            raise InputError(f"{file} row {number}: needs prompt, choices, and answer, the number of the right choice from 0")
-        if len(choices) != len(rows[0]["choices"]):
-            raise InputError(f"{file} row {number}: has {len(choices)} choices, and row 1 has {len(rows[0]['choices'])}")
-    requests = []
-    for row in rows:
-        choices = [model.encode_completion(f" {choice}", row["prompt"])[:-1] for choice in row["choices"]]  # without their end
-        requests.append((model.encode_prompt(row["prompt"]), choices))
-    right = 0
-    for index, logprobs in completion_logprobs(model, requests):
-        scores = [logprob / len(choice) for logprob, choice in zip(logprobs, rows[index]["choices"], strict=True)]
-        right += scores.index(max(scores)) == rows[index]["answer"]
-    return {"accuracy": round(right / len(rows), 4), "rows": len(rows)}
-
-
-if __name__ == "__main__":
-    if sys.argv[1:2] == [] or sys.argv[1] not in CANDIDATES:
-        sys.exit(f"evaluate: name a candidate: python -m stages.evaluate {{{','.join(CANDIDATES)}}}")
-    run(f"evaluate_{sys.argv[1]}", partial(main, sys.argv[1]), Config, sys.argv[2:])
+    if not names:
+        return {}
+    try:
+        from stages.evaluate.harness import measure_tasks
+    except ModuleNotFoundError as error:
+        raise InputError(f"evaluate.tasks: needs lm-evaluation-harness ({error}); run `make setup-harness`") from error
+    return measure_tasks(model, names, folder)

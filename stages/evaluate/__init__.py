@@ -1,0 +1,1 @@
+"""evaluate: lets base, merged and onnx answer the same held-out rows."""

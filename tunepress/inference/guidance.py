@@ -1,0 +1,65 @@
+"""Guidance: a grammar that a model's answer cannot leave, a label or JSON that matches a schema.
+
+llguidance applies it, within onnxruntime-genai for the ONNX model and as a package for base and merged. In each step the tokens
+that the grammar does not allow get no probability, so the same grammar gives every model the same chance.
+"""
+
+import json
+from pathlib import Path
+
+from tunepress.config.evaluate import Guidance
+from tunepress.core.errors import InputError
+from tunepress.text.chat_prompt import ChatPrompt
+from tunepress.text.json_answers import Schema
+from tunepress.text.prompt import Prompt
+from tunepress.text.tokenizer import Encoder
+
+
+def answer_grammar(guidance: Guidance, prompt: Prompt, folder: Path, encoder: Encoder) -> str:
+    """The grammar of an answer with what the model learned to write around it, in llguidance's variant of Lark.
+
+    Args:
+        guidance: what an answer may be.
+        prompt: with which the model was trained, with labels or a schema.
+        folder: of the model, for the chat template.
+        encoder: of the model. The grammar leaves the tokens that end an answer to llguidance.
+
+    Raises:
+        InputError: the model writes other columns after the answer.
+    """
+    frame = ChatPrompt(folder, prompt).answer_frame()
+    if frame is None:
+        raise InputError(f"evaluate.guidance: {guidance.value} needs rows whose answer is the last column of data.text_template")
+    before, after = frame
+    for end in encoder.tokenizer.convert_ids_to_tokens(encoder.eos_token_ids):
+        after = after.partition(end)[0]
+    parts = [*_text(before), answer_rule(guidance, prompt), *_text(after)]
+    return f"start: {' '.join(parts)}\n"
+
+
+def answer_rule(guidance: Guidance, prompt: Prompt) -> str:
+    """An answer in Lark."""
+    if guidance is Guidance.labels:
+        return f"({' | '.join(map(_quoted, prompt.labels or ()))})"
+    return json_rule(prompt.json_schema or {})
+
+
+def json_rule(schema: Schema) -> str:
+    """JSON that matches a schema, in Lark. White space between its parts is free, unless the schema's `x-guidance` forbids it."""
+    return f"%json {json.dumps(schema, ensure_ascii=False)}"
+
+
+def unsupported_problem(schema: Schema) -> str | None:
+    """What of a schema llguidance cannot follow, in one line; None if it can."""
+    from llguidance import LLMatcher  # only here: base and merged import it in guided_logits.py, and a served model has its own
+
+    message: str = LLMatcher.validate_grammar(LLMatcher.grammar_from_lark(f"start: {json_rule(schema)}"))
+    return message.splitlines()[0] if message else None
+
+
+def _text(text: str) -> list[str]:
+    return [_quoted(text)] if text else []
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
