@@ -3,6 +3,7 @@
     python -m benchmarks.full_size                              # about an hour on two cores, 30 GB of disk below TMPDIR
     python -m benchmarks.full_size --shape qwen3-4b --output benchmarks/results/full_size_qwen3_4b.json
     python -m benchmarks.full_size --experiment phi3_mini_laptop --until train train.max_steps=1     # memory of hours of training
+    python -m benchmarks.full_size --keep /tmp/full_size         # may be stopped; again, it skips the stages that are measured
     python -m benchmarks.full_size --shape tiny                 # to see that it works
 
 The model has random weights in bfloat16 in a real shape, and the tokenizer of models/base, which `make repro` makes (without the
@@ -28,6 +29,7 @@ from benchmarks.models import SHAPES, add_shape
 from benchmarks.processes import ROOT, Figures, call, environment, make_repository, run, workspace
 from tools.cli.params import compose
 from tunepress.core.errors import InputError
+from tunepress.core.files import read_json, write_json
 from tunepress.core.params import PARAMS
 from tunepress.core.paths import BASE
 
@@ -35,12 +37,13 @@ STAGES = (
     *("fetch", "prepare", "train", "merge", "build", "evaluate base", "evaluate merged", "evaluate onnx", "compare", "baselines"),
     *("benchmark merged", "benchmark onnx", "report", "gate"),
 )
+MADE, MEASURED = "made.json", "measured.json"  # what an earlier run in the same folder has done
 FOLDERS = 3.5  # models on the disk at once: the source, base, merged, and the int4 model
 SMALL = (
     *("data.max_samples=48", "data.max_validation_samples=8", "data.max_test_samples=8"),
     *("benchmark.prompt_tokens=64", "benchmark.new_tokens=8", "benchmark.batch_sizes=[1]", "benchmark.repetitions=2"),
     *("gate.max_drop=null", "gate.min_gain=null", "gate.min_gain_over=null", "gate.max_invalid_rate=null"),  # it passes none
-    "evaluate.baselines=[majority,tfidf,zero_shot]",
+    *("evaluate.baselines=[majority,tfidf,zero_shot]", "evaluate.retained=null"),
 )
 
 
@@ -51,6 +54,7 @@ def add_options(parser: ArgumentParser) -> None:
         "overrides", nargs="*", metavar="KEY=VALUE", help="overrides of the experiment, such as train.max_steps=1"
     )
     add_until(parser)
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="work in this folder, keep it, and skip what it has measured")
 
 
 def add_until(parser: ArgumentParser) -> None:
@@ -60,33 +64,49 @@ def add_until(parser: ArgumentParser) -> None:
 
 def measure(options: Namespace, scratch: Path, console: Console) -> Figures:
     """Makes the model and runs the stages."""
-    check_disk(scratch, FOLDERS * SHAPES[options.shape].model_bytes)
+    if options.keep:
+        scratch = options.keep.resolve()
+        scratch.mkdir(parents=True, exist_ok=True)
     variables = environment(scratch, kernels=True) | {"PYTHONWARNINGS": "ignore"}
+    chosen = {"shape": options.shape, "experiment": options.experiment, "overrides": options.overrides}
+    if not (scratch / MADE).exists():
+        write_json(scratch / MADE, chosen | make_source(options, scratch, console))
+    made: Figures = read_json(scratch / MADE)
+    if differing := next((name for name, value in chosen.items() if made[name] != value), None):
+        raise InputError(f"{scratch}: has measured another {differing}, {made[differing]}; use another folder")
+    model = (f"+experiment={options.experiment}", "base_model=folder", "base_model.path=source", "train.bf16=false")
+    overrides = [*model, *fitting(options), *SMALL, *options.overrides]
+    return made | {"stages": run_stages(overrides, scratch, variables, console, options.until)}
+
+
+def make_source(options: Namespace, scratch: Path, console: Console) -> Figures:
+    """Makes the model that the stages work on."""
+    check_disk(scratch, FOLDERS * SHAPES[options.shape].model_bytes)
     tokenizer = None if options.shape == "tiny" else ROOT / BASE
     if tokenizer and not tokenizer.exists():
         raise InputError(f"{BASE}: not found; run `make repro`")
     with console.status("making the model"):
         make = partial(call, "benchmarks.full_size:make_model", scratch, kernels=True)
         made, _ = make(shape=options.shape, tokenizer=tokenizer and str(tokenizer))
-    model = (f"+experiment={options.experiment}", "base_model=folder", "base_model.path=source", "train.bf16=false")
-    overrides = [*model, *fitting(options), *SMALL, *options.overrides]
-    stages = run_stages(overrides, scratch, variables, console, options.until)
-    chosen = {"shape": options.shape, "experiment": options.experiment, "overrides": options.overrides}
-    return chosen | made | {"stages": stages}
+    return made
 
 
 def run_stages(overrides: list[str], scratch: Path, variables: Mapping[str, str], console: Console, until: str) -> Figures:
     """Runs a recipe's stages up to `until` in `scratch`; returns what each process used, and the memory that train planned."""
-    workspace(scratch, "conf", "data/raw", "data/retained", "dvc.yaml", "requirements")
-    make_repository(scratch, variables)
-    (scratch / PARAMS).write_text(compose(overrides), encoding="utf-8")
-    stages: Figures = {}
+    if not (scratch / PARAMS).exists():
+        workspace(scratch, "conf", "data/raw", "data/retained", "dvc.yaml", "requirements")
+        make_repository(scratch, variables)
+        (scratch / PARAMS).write_text(compose(overrides), encoding="utf-8")
+    stages: Figures = read_json(scratch / MEASURED) if (scratch / MEASURED).exists() else {}
     for name in STAGES[: STAGES.index(until) + 1]:
+        if name in stages:
+            continue
         with console.status(name):
             stage, *candidate = name.split()
             stages[name] = run(name, scratch, variables, sys.executable, "-m", f"stages.{stage}", *candidate).figures()
         if plan := re.search(r"about ([\d.]+) of [\d.]+ GB free memory", (scratch / "output.log").read_text(errors="replace")):
             stages[name]["planned_gb"] = float(plan[1])
+        write_json(scratch / MEASURED, stages)
     return stages
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.evaluate import load
+from stages.evaluate.stage import load
 from tunepress.core.files import read_jsonl
 from tunepress.core.paths import PREPARED
 from tunepress.inference.scoring import Logits, score, token_logprobs

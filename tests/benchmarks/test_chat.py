@@ -22,4 +22,4 @@ def test_each_model_has_its_line() -> None:
             console.print(part)
     lines = [line.replace(" ", "").strip("│").split("│") for line in shown.get().splitlines() if line.startswith("│")]
     assert lines == [[model, "0.250", "0.500", "3.00", "0.125", "9s"] for model in chat.MODELS]
-    assert "7 dialogues, 100 s of training, 4.00 GB" in shown.get()
+    assert "7 test rows, 100 s of training, 4.00 GB" in shown.get()

@@ -253,6 +253,34 @@ def serve() -> str:
     return table(head, [row]) + measured(figures) + load
 
 
+def extract() -> str:
+    figures = read("extract")
+    rows = [
+        [
+            name.replace("_", "-"),
+            f"{metrics['exact_match']:.3f} ({metrics['exact_match_low']:.3f} to {metrics['exact_match_high']:.3f})",
+            *(f"{metrics[key]:.3f}" for key in ("field_accuracy", "schema_valid_rate")),
+            *(f"{metrics['unguided'][key]:.3f}" if "unguided" in metrics else "" for key in ("exact_match", "schema_valid_rate")),
+        ]
+        for name, metrics in (figures["baselines"] | figures["candidates"]).items()
+    ]
+    head = ["", "exact match", "fields right", "schema valid", "exact match without guidance", "schema valid without guidance"]
+    speed, splits = figures["guidance"], figures["splits"]
+    seconds = f" An answer of onnx takes {speed['guided_seconds']:.2f} s, without guidance {speed['free_seconds']:.2f} s."
+    trained = f" {splits['train']} training e-mails, trained in {figures['training_seconds'] / 60:.0f} minutes;"
+    return table(head, rows) + measured(figures) + trained + f" {splits['test']} test e-mails." + seconds
+
+
+def tasks() -> str:
+    figures = read("tasks")
+    names = {"project": "this project", "backend": "lm-evaluation-harness's Hugging Face backend"}
+    rows = [
+        [names[name], f"{used['accuracy']:.2f}", f"{used['mean_logprob']:.4f}", f"{used['work_seconds']:.0f} s"]
+        for name, used in figures["contenders"].items()
+    ]
+    return table(["", "accuracy", "mean log-probability of a choice", "time"], rows) + measured(figures)
+
+
 def olive() -> str:
     figures = read("olive")
     rows = []
@@ -288,5 +316,5 @@ def accuracy(measurement: Figures, model: str) -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     f"benchmark {part.__name__}": part
-    for part in (prepare, train, chat, int4, memory, full_size, recipes, gptq, inference, busy, serve, olive)
+    for part in (prepare, train, chat, extract, tasks, int4, memory, full_size, recipes, gptq, inference, busy, serve, olive)
 }
