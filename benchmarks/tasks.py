@@ -1,6 +1,6 @@
 """Measures a task of lm-evaluation-harness through this project's models and through the harness's own Hugging Face backend.
 
-    python -m benchmarks.tasks       # after `make repro`, and with `make setup-harness`; some three minutes
+    python -m benchmarks.tasks       # after `make repro`, and with `make setup-harness`; a minute
 
 The task is data/retained/choices.jsonl, 100 questions with four choices, and the model models/merged in float32 in batches of 16.
 The figures must agree; the project computes a question once for all its choices.
@@ -10,6 +10,7 @@ import time
 from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -74,7 +75,7 @@ def evaluated(model: Any) -> dict[str, Any]:
     return {
         "accuracy": results["results"][NAME]["acc,none"],
         "work_seconds": seconds,
-        "mean_logprob": sum(logprobs) / len(logprobs),
+        "mean_logprob": fmean(logprobs),
     }
 
 
