@@ -27,7 +27,7 @@ from tunepress.config.evaluate import Baseline, Evaluate, Guidance, Turns
 from tunepress.core.files import read_jsonl, size_mb, write_csv, write_json
 from tunepress.core.paths import BASE, METRICS, PREDICTIONS, PREPARED, TRAINING_ROWS
 from tunepress.core.stage import run
-from tunepress.inference.guidance import answer_rule
+from tunepress.inference.guidance import answer_rule, grammar
 from tunepress.inference.metrics import Metrics, answer_metrics, comparable
 from tunepress.inference.scoring import score
 from tunepress.inference.torch_model import TorchModel
@@ -71,7 +71,8 @@ def main(cfg: Config) -> str:
     guidance = cfg.evaluate.guidance
     baselines = Baselines(prompt, training, turns, cfg.evaluate.batch_size, cfg.evaluate.n_shot, guidance)
     answers = {name.value: baselines.answer(name) for name in cfg.evaluate.baselines if baselines.applies(name)}
-    metrics = {name: measure(prompt, turns, part.predicted, cfg.evaluate.confidence_level) for name, part in answers.items()}
+    expected = [comparable(turn.expected, prompt) for turn in turns]
+    metrics = {name: measure(expected, part.predicted, prompt, cfg.evaluate.confidence_level) for name, part in answers.items()}
     speeds = {
         name: {
             "seconds_to_make": round(part.seconds_to_make, 2),
@@ -81,8 +82,7 @@ def main(cfg: Config) -> str:
         for name, part in answers.items()
     }
     rows = [
-        {"source": turn.source, "expected": comparable(turn.expected, prompt)}
-        | {name: part.predicted[number] for name, part in answers.items()}
+        {"source": turn.source, "expected": expected[number]} | {name: part.predicted[number] for name, part in answers.items()}
         for number, turn in enumerate(turns)
     ]
     write_csv(PREDICTIONS / "baselines.csv", rows, ["source", "expected", *answers])
@@ -92,9 +92,9 @@ def main(cfg: Config) -> str:
     return f"{scores or 'none applies'} on {len(turns)} {cfg.evaluate.split.value} rows"
 
 
-def measure(prompt: Prompt, turns: list[Turn], predicted: list[str], confidence_level: float) -> Metrics:
+def measure(expected: list[str], predicted: list[str], prompt: Prompt, confidence_level: float) -> Metrics:
     """The score with its interval first, then the other metrics that are a single number."""
-    metrics = answer_metrics([turn.expected for turn in turns], predicted, prompt, confidence_level)
+    metrics = answer_metrics(expected, predicted, prompt, confidence_level)
     return {name: value for name, value in metrics.items() if name not in NO_NUMBERS} | {"rows": metrics["rows"]}
 
 
@@ -207,7 +207,7 @@ class Baselines:
     @property
     def _grammar(self) -> str | None:
         """Of the answers to questions in the base model's chat template, which has nothing around them."""
-        return f"start: {answer_rule(self._guidance, self._prompt)}\n" if self._guidance else None
+        return grammar(answer_rule(self._guidance, self._prompt)) if self._guidance else None
 
     def _question(self, turn: Turn, examples: list[Turn]) -> Turn:
         """A turn in the base model's own chat template, without the first examples if all do not fit its context."""

@@ -45,6 +45,8 @@ class Model(Runtime, Protocol):
 
     def encode_prompt(self, text: str) -> list[int]: ...
 
+    def answers(self, prompts: list[str], max_new_tokens: int, grammar: str | None = None) -> list[str]: ...
+
 
 def main(name: str, cfg: Config) -> str:
     """Writes metrics/benchmark/<name>.json."""
@@ -66,23 +68,21 @@ def main(name: str, cfg: Config) -> str:
         **({"gpu_memory_mb": gpu_memory} if (gpu_memory := gpu_memory_mb()) else {}),
         "size_mb": size_mb(MODELS[name]),
     }
-    if name == "onnx" and (grammar := Prompt.load(ONNX).guidance):
-        metrics["guidance"] = guidance_speed(grammar, [last_turn(row).prompt for row in evenly_spaced(rows, GUIDED_ROWS)])
+    if name == "onnx" and (shipped := Prompt.load(ONNX)).guidance:
+        prompts = [last_turn(row).prompt for row in evenly_spaced(rows, GUIDED_ROWS)]
+        metrics["guidance"] = guidance_speed(model, prompts, shipped)
     write_json(METRICS / "benchmark" / f"{name}.json", metrics)
     first, rate = (metrics["batch_1"][key]["median"] for key in ("time_to_first_token_ms", "decode_tokens_per_second"))
     return f"{rate:.1f} tokens/s, the first after {first:.0f} ms of {workload.prompt_tokens} tokens"
 
 
-def guidance_speed(grammar: str, prompts: list[str]) -> dict[str, float]:
-    """The mean seconds of the ONNX model's answers, free and within its grammar, and their number."""
-    from tunepress.inference.onnx_model import OnnxModel
-
-    model, length = OnnxModel(ONNX, available_cores()), Prompt.load(ONNX).max_new_tokens
+def guidance_speed(model: Model, prompts: list[str], shipped: Prompt) -> dict[str, float]:
+    """The mean seconds of a model's answers, free and within its grammar, and their number."""
     seconds = {}
-    for name, guidance in {"free_seconds": None, "guided_seconds": grammar}.items():
-        model.answer(prompts[0], length, guidance)  # the first is slower
+    for name, grammar in {"free_seconds": None, "guided_seconds": shipped.guidance}.items():
+        model.answers(prompts[:1], shipped.max_new_tokens, grammar)  # the first is slower
         start = time.perf_counter()
-        model.answers(prompts, length, guidance)
+        model.answers(prompts, shipped.max_new_tokens, grammar)
         seconds[name] = float(f"{(time.perf_counter() - start) / len(prompts):.4g}")
     return seconds | {"answers": len(prompts)}
 

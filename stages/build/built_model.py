@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 import onnxruntime_genai as og
 import torch
@@ -10,19 +11,19 @@ from onnx import ModelProto
 
 from stages.build import onnx_graph, onnx_weights, twin, windows
 from tunepress.config.build import Build
+from tunepress.core.errors import InputError, one_line
 from tunepress.core.files import size_mb
 from tunepress.core.paths import ADAPTER_FILE
 from tunepress.inference import genai_config
-from tunepress.inference.calibration import fit_temperature
 from tunepress.inference.genai_config import GenaiConfig
-from tunepress.inference.onnx_model import OnnxModel, check_generates
+from tunepress.inference.onnx_model import OnnxModel
 from tunepress.models.hf_model import load_config, load_encoder
 from tunepress.text.chat_prompt import ChatPrompt
 from tunepress.text.prompt import Prompt
 
 
 def check(build: Build, merged: Path, folder: Path) -> ModelProto:
-    """Checks that a model will run on the provider it was built for, and runs it if this machine has the provider.
+    """Checks that a model will run on the provider it was built for.
 
     Args:
         build: the section build.
@@ -41,8 +42,6 @@ def check(build: Build, merged: Path, folder: Path) -> ModelProto:
     windows.check(model, config, windows.windows(source))
     if config.provider == "cpu":
         twin.check(source)
-    if runs_here(config):
-        check_generates(folder, example_prompt(folder, prompt))
     return model
 
 
@@ -51,17 +50,24 @@ def runs_here(config: GenaiConfig) -> bool:
     return config.provider == "cpu" or (config.provider == "cuda" and og.is_cuda_available() and torch.cuda.is_available())
 
 
-def temperature(folder: Path, prompt: Prompt) -> float | None:
-    """The temperature of a model's probabilities of labels; None where there are none, or where the model does not run."""
-    if not prompt.labels or not runs_here(GenaiConfig.read(folder)):
+def load_checked(folder: Path) -> OnnxModel | None:
+    """Loads a model and generates one token; None if this machine does not have its provider.
+
+    Raises:
+        InputError: it fails, as with some combinations of options that the builder accepts, or the logits are not finite.
+    """
+    if not runs_here(GenaiConfig.read(folder)):
         return None
-    return fit_temperature(OnnxModel(folder), prompt)
-
-
-def check_guidance(folder: Path, prompt: Prompt) -> None:
-    """Raises InputError if the model cannot answer within its grammar."""
-    if prompt.guidance and runs_here(GenaiConfig.read(folder)):
-        OnnxModel(folder).answer(example_prompt(folder, prompt), 1, prompt.guidance)
+    prompt = example_prompt(folder, Prompt.load(folder))
+    try:
+        model = OnnxModel(folder)
+        model.answer(prompt, 1)
+        ((_, _, logits),) = model.logits([(model.encode_prompt(prompt), [[0]])])
+    except RuntimeError as error:
+        raise InputError(f"the model built with these options does not run ({one_line(error)}); leave some out") from error
+    if not np.isfinite(logits).all():
+        raise InputError("the model built with these options computes NaN or infinite logits; leave some out")
+    return model
 
 
 def example_prompt(folder: Path, prompt: Prompt) -> str:

@@ -30,6 +30,7 @@ from tunepress.core.errors import InputError
 from tunepress.core.files import atomic_output, read_jsonl, size_mb, write_json
 from tunepress.core.paths import ADAPTER, ADAPTER_FILE, BASE, CALIBRATION_ROWS, MERGED, METRICS, ONNX, TRAINING_ROWS
 from tunepress.inference import genai_config
+from tunepress.inference.calibration import fit_temperature
 from tunepress.inference.guidance import answer_grammar
 from tunepress.models.hf_model import check, load_encoder
 from tunepress.text.chat_template import for_model_folder
@@ -72,8 +73,8 @@ def main(cfg: Config) -> str:
         else:
             recipe = build(cfg.build, MERGED, partial, prompt)
         release_memory()  # the check loads the model that was built
-        model, shipped = complete(partial, source, prompt, cfg)
-    write_json(METRICS / "build.json", built_model.metrics(cfg.build, ONNX, model) | recipe.metrics())
+        graph, shipped = complete(partial, source, prompt, cfg)
+    write_json(METRICS / "build.json", built_model.metrics(cfg.build, ONNX, graph) | recipe.metrics())
     summary = f"{cfg.build.precision} model for {cfg.build.execution_provider} in {ONNX} ({size_mb(ONNX):.0f} MB)"
     if cfg.build.algo_config == AUTO and cfg.build.precision in ("int4", "int8"):
         summary += f", quantized by {recipe.algo_config or 'the default of the builder'}"
@@ -93,13 +94,15 @@ def complete(folder: Path, source: Path, prompt: Prompt, cfg: Config) -> tuple[M
     prompt.save(folder)
     encoder = load_encoder(source, prompt.eos_token_ids)
     genai_config.write_eos_token_ids(folder, encoder.eos_token_ids)
-    model = built_model.check(cfg.build, source, folder)
-    temperature = built_model.temperature(folder, prompt) if cfg.evaluate.calibration else None
+    graph = built_model.check(cfg.build, source, folder)
+    model = built_model.load_checked(folder)
+    temperature = fit_temperature(model, prompt) if model and cfg.evaluate.calibration else None
     guidance = answer_grammar(cfg.evaluate.guidance, prompt, source, encoder) if cfg.evaluate.guidance else None
     shipped = replace(prompt, temperature=temperature, abstain_below=cfg.evaluate.abstain_below, guidance=guidance)
     shipped.save(folder)
-    built_model.check_guidance(folder, shipped)
-    return model, shipped
+    if model and guidance:
+        model.answer(built_model.example_prompt(folder, prompt), 1, guidance)
+    return graph, shipped
 
 
 def build(config: Build, model: Path, folder: Path, prompt: Prompt | None = None) -> Recipe:

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from lm_eval import simple_evaluate, utils
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
 
 from tunepress.core.errors import InputError, one_line
-from tunepress.inference.scoring import Model, Requests, token_logprobs
+from tunepress.inference.scoring import Model, Score, completion_scores
 from tunepress.text.tokenizer import Tokens
 
 ACCURACY = ("acc_norm", "acc", "exact_match")  # metrics of tasks, the first that a task has
@@ -64,7 +63,7 @@ class HarnessModel(LM):
         self._model, self._window = model, model.context_length or WINDOW
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        return self._scores([self._encode(*request.args) for request in requests])
+        return list(self._scores([self._encode(*request.args) for request in requests]))
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
         windows, owners = [], []
@@ -74,18 +73,20 @@ class HarnessModel(LM):
                 windows.append(utils.make_disjoint_window(window))
                 owners.append(number)
         totals = [0.0] * len(requests)
-        for number, (logprob, _) in zip(owners, self._scores(windows), strict=True):
-            totals[number] += logprob
+        for number, score in zip(owners, self._scores(windows), strict=True):
+            totals[number] += score.logprob
         return totals
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        return [self._generate(*request.args) for request in requests]
-
-    def _generate(self, prompt: str, options: dict[str, Any]) -> str:
-        (answer,) = self._model.answers([prompt], int(options.get("max_gen_toks", MAX_NEW_TOKENS)))
-        for stop in filter(None, options.get("until") or []):
-            answer = answer.partition(stop)[0]
-        return answer
+        by_length: dict[int, list[int]] = defaultdict(list)
+        for number, request in enumerate(requests):
+            by_length[int(request.args[1].get("max_gen_toks", MAX_NEW_TOKENS))].append(number)
+        answers = [""] * len(requests)
+        for length, numbers in by_length.items():
+            generated = self._model.answers([requests[number].args[0] for number in numbers], length)
+            for number, answer in zip(numbers, generated, strict=True):
+                answers[number] = _until(answer, requests[number].args[1].get("until"))
+        return answers
 
     def _encode(self, prompt: str, completion: str) -> tuple[Tokens, Tokens]:
         """The tokens of a prompt and its completion. White space between them belongs to the completion, as in the harness."""
@@ -94,23 +95,25 @@ class HarnessModel(LM):
         tokens = self._model.encode_completion(completion, text)[:-1]  # without the end
         return self._model.encode_prompt(text) if text else [self._model.bos_token_id], tokens
 
-    def _scores(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> list[tuple[float, bool]]:
-        """The log-probability of each completion, and whether it is the greedy answer. Equal prompts are computed once."""
+    def _scores(self, pairs: Sequence[tuple[Tokens, Tokens]]) -> list[Score]:
+        """The score of each completion. Equal prompts are computed once."""
         places: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for number, (prompt, completion) in enumerate(pairs):
             places[tuple(prompt[-max(1, self._window - len(completion)) :])].append(number)
-        scores = [(0.0, True)] * len(pairs)
+        scores = [Score(0.0, greedy=True)] * len(pairs)
         by_count: dict[int, list[tuple[Tokens, list[int]]]] = defaultdict(list)  # a model takes equally many for each prompt
         for tokens, numbers in places.items():
             by_count[len(numbers)].append((list(tokens), numbers))
         for group in by_count.values():
-            requests: Requests = [(prompt, [pairs[number][1] for number in numbers]) for prompt, numbers in group]
-            done = [[0] * len(numbers) for _, numbers in group]
-            for index, choice, logits in self._model.logits(requests):
-                start, number = done[index][choice], group[index][1][choice]
-                scored = pairs[number][1][start : start + len(logits)]
-                logprob, greedy = scores[number]
-                same = bool((logits.argmax(axis=-1) == np.array(scored)).all())
-                scores[number] = (logprob + float(token_logprobs(logits, scored).sum()), greedy and same)
-                done[index][choice] += len(logits)
+            requests = [(prompt, [pairs[number][1] for number in numbers]) for prompt, numbers in group]
+            for index, of_prompt in completion_scores(self._model, requests):
+                for number, score in zip(group[index][1], of_prompt, strict=True):
+                    scores[number] = score
         return scores
+
+
+def _until(answer: str, stops: str | Sequence[str] | None) -> str:
+    """An answer up to the first of the texts that end it."""
+    for stop in filter(None, [stops] if isinstance(stops, str) else stops or ()):
+        answer = answer.partition(stop)[0]
+    return answer

@@ -6,7 +6,7 @@ from pathlib import Path
 from tunepress.core.errors import InputError
 from tunepress.core.files import read_jsonl
 from tunepress.inference.metrics import Metrics
-from tunepress.inference.scoring import Scorer, completion_logprobs
+from tunepress.inference.scoring import Scorer, completion_scores
 
 FIRST_TOKENS = 8  # of a paragraph, which are given
 WINDOW = 512  # tokens of a paragraph that are read
@@ -30,7 +30,7 @@ def text_metrics(model: Scorer, file: Path) -> Metrics:
     requests = [(tokens[:FIRST_TOKENS], [tokens[FIRST_TOKENS:]]) for tokens in paragraphs if len(tokens) > FIRST_TOKENS]
     if not requests:
         raise InputError(f"{file}: has no paragraph of more than {FIRST_TOKENS} tokens")
-    total = sum(logprobs[0] for _, logprobs in completion_logprobs(model, requests))
+    total = sum(completion.logprob for _, (completion,) in completion_scores(model, requests))
     tokens = sum(len(completion) for _, (completion,) in requests)
     return {"perplexity": round(math.exp(-total / tokens), 4), "tokens": tokens}
 
@@ -49,7 +49,7 @@ def choice_metrics(model: Scorer, file: Path) -> Metrics:
         choices = [model.encode_completion(f" {choice}", row["prompt"])[:-1] for choice in row["choices"]]  # without their end
         requests.append((model.encode_prompt(row["prompt"]), choices))
     right = 0
-    for index, logprobs in completion_logprobs(model, requests):
-        scores = [logprob / len(choice) for logprob, choice in zip(logprobs, rows[index]["choices"], strict=True)]
-        right += scores.index(max(scores)) == rows[index]["answer"]
+    for index, scores in completion_scores(model, requests):
+        per_character = [score.logprob / len(choice) for score, choice in zip(scores, rows[index]["choices"], strict=True)]
+        right += per_character.index(max(per_character)) == rows[index]["answer"]
     return {"accuracy": round(right / len(rows), 4), "rows": len(rows)}

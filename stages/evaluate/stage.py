@@ -19,7 +19,7 @@ from tunepress.core.files import read_jsonl, write_csv, write_json
 from tunepress.core.paths import BASE, MERGED, METRICS, ONNX, PREDICTIONS, PREPARED
 from tunepress.inference.calibration import fit_temperature, label_metrics, label_probabilities
 from tunepress.inference.guidance import answer_grammar
-from tunepress.inference.metrics import Metric, Metrics, answer_metrics, comparable
+from tunepress.inference.metrics import Metric, Metrics, Predictions, answer_metrics, comparable
 from tunepress.inference.scoring import Likelihoods, Model, Scorer, score
 from tunepress.text.labels import score_name
 from tunepress.text.prompt import Prompt
@@ -52,10 +52,10 @@ def main(candidate: str, cfg: Config) -> str:
     likelihoods = score(model, turns, prompt.labels, prompt.source_max_len)
     temperature = fitted_temperature(candidate, model, prompt) if cfg.evaluate.calibration else None
     table = predictions(turns, answers, prompt)
-    metrics = measure(turns, answers, prompt, cfg.evaluate.confidence_level)
+    metrics = measure(turns, table, prompt, cfg.evaluate.confidence_level)
     metrics = {"split": cfg.evaluate.split.value, **metrics, "perplexity": round(likelihoods.perplexity, 4)}
     if grammar:
-        metrics["unguided"] = measure(turns, free, prompt, cfg.evaluate.confidence_level)
+        metrics["unguided"] = measure(turns, predictions(turns, free, prompt), prompt, cfg.evaluate.confidence_level)
     if prompt.labels:
         metrics |= label_metrics(likelihoods, temperature, cfg.evaluate.abstain_below)
         likely = top_labels(likelihoods, prompt.labels, temperature)
@@ -157,17 +157,19 @@ def predictions(turns: list[Turn], answers: list[str], prompt: Prompt) -> list[d
     ]
 
 
-def measure(turns: list[Turn], answers: list[str], prompt: Prompt, confidence_level: float) -> Metrics:
+def measure(turns: list[Turn], table: Predictions, prompt: Prompt, confidence_level: float) -> Metrics:
     """The metrics of all answers, and under `datasets` the score of each of several datasets by its name."""
-    metrics = answer_metrics([turn.expected for turn in turns], answers, prompt, confidence_level)
+
+    def metrics(rows: Predictions) -> Metrics:
+        expected, predicted = ([row[column] for row in rows] for column in ("expected", "predicted"))
+        return answer_metrics(expected, predicted, prompt, confidence_level)
+
     by_name: dict[str, Metrics] = {}
     for name in dict.fromkeys(turn.name for turn in turns if turn.name):
-        pairs = [(turn.expected, answer) for turn, answer in zip(turns, answers, strict=True) if turn.name == name]
-        expected, answered = zip(*pairs, strict=True)
-        of_dataset = answer_metrics(expected, answered, prompt, confidence_level)
+        of_dataset = metrics([row for turn, row in zip(turns, table, strict=True) if turn.name == name])
         score = score_name(of_dataset)
         by_name[name] = {key: of_dataset[key] for key in ("rows", score, f"{score}_low", f"{score}_high")}
-    return metrics | ({"datasets": by_name} if by_name else {})
+    return metrics(table) | ({"datasets": by_name} if by_name else {})
 
 
 def harness_tasks(model: Model, names: Sequence[str], folder: Path | None) -> dict[str, Metrics]:

@@ -7,41 +7,34 @@ counts everything that is dropped. A dropped row never reaches a model; a kept r
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import accumulate, chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jsonschema.protocols import Validator
-from tqdm import tqdm
 
+from stages.prepare.cleaning import clean
 from stages.prepare.formats import RowFormat, row_format
 from stages.prepare.near_duplicates import drop_near_duplicates
 from stages.prepare.rows import Row, read_files, read_hub
-from stages.prepare.split import cap, deduplicate, last_answer, overlap, split, weighted
-from tunepress.config.data import Data, Format, Overlong
+from stages.prepare.split import cap, last_answer, overlap, split, weighted
+from tunepress.config.data import Data, Format
 from tunepress.core.errors import InputError
 from tunepress.core.files import atomic_output, write_json, write_jsonl
 from tunepress.core.paths import BASE, CALIBRATION_ROWS, METRICS, PREPARED
 from tunepress.models.hf_model import check_base_context, load_encoder
 from tunepress.remote.collected import LISTS, local_paths
-from tunepress.text.json_answers import Schema, read_schema, schema_problem, validator
+from tunepress.text.json_answers import read_schema
 from tunepress.text.packing import Corpus, pack
 from tunepress.text.prompt import Prompt
-from tunepress.text.segments import answer
-from tunepress.text.tokenizer import Encoder, Tokens
+from tunepress.text.tokenizer import Encoder
 
-BATCH = 5000  # rows that are encoded together
-PROGRESS_DELAY = 2  # seconds before a progress bar appears
 WRITTEN = ("source", "name", "segments", "sequence")  # of a row
 REASONS = (  # for which rows are dropped, in the order of metrics/prepare.json
     *("duplicates", "conflicting_labels", "near_duplicates", "overlong"),
     *("max_samples", "max_validation_samples", "max_test_samples"),
 )
-SHOWN = 5  # violations that are printed
 BINS = 20  # at most, of the histogram of lengths
 
 
@@ -76,23 +69,6 @@ def describe_caps(data: Data, metrics: dict[str, Any]) -> str:
             kept = getattr(data, key)  # and not what is left of them without near duplicates
             text += f", {name} cut from {kept + cut} to {kept} (data.{key})"
     return text
-
-
-@dataclass(frozen=True)
-class Cleaned:
-    """The rows of a list of files that are kept.
-
-    Attributes:
-        rows: with their lengths in tokens.
-        total: how many were read.
-        dropped: how many are not kept, by reason.
-        truncated: how many of `rows` will be truncated.
-    """
-
-    rows: list[dict[str, Any]]
-    total: int
-    dropped: Counter[str]
-    truncated: int
 
 
 def prepare(data: Data, seed: int, encoder: Encoder) -> tuple[Prompt, dict[str, list[dict[str, Any]]], dict[str, Any]]:
@@ -163,34 +139,6 @@ def open_rows(data: Data, encoder: Encoder) -> tuple[dict[str, Iterator[Row]], R
     return raw, rows_of
 
 
-def clean(rows: Iterable[dict[str, Any]], data: Data, encoder: Encoder, schema: Schema | None) -> Cleaned:
-    """Drops answers that do not match the schema, duplicates, contradictions and overlong rows, and reports some of them."""
-    violations: list[str] = []
-    if schema:
-        rows = matching(rows, validator(schema), violations)
-    unique = deduplicate(measured(rows, data, encoder), bool(data.labels))
-    report_violations(violations)
-    report_conflicts(unique.conflicts)
-    kept, overlong, truncated = fit(unique.rows, data)
-    dropped = {
-        "json_schema": len(violations),
-        "duplicates": len(unique.duplicates),
-        "conflicting_labels": len(unique.conflicts),
-        "overlong": overlong,
-    }
-    return Cleaned(kept, unique.total + len(violations), Counter(dropped), truncated)
-
-
-def matching(rows: Iterable[dict[str, Any]], schema: Validator, violations: list[str]) -> Iterator[dict[str, Any]]:
-    """The rows whose learned answers all match a schema; why the others do not is appended to `violations`."""
-    for row in rows:
-        problems = (schema_problem(segment["expected"], schema) for segment in row["segments"] if segment["train"])
-        if problem := next(filter(None, problems), None):
-            violations.append(f"{row['source']}: dropped, its answer {problem}")
-        else:
-            yield row
-
-
 def describe_dropped(dropped: Counter[str]) -> str:
     """The reasons for which rows were dropped, with their number."""
     return ", ".join(f"{reason}: {count}" for reason, count in dropped.items() if count)
@@ -250,74 +198,10 @@ def in_sequences(rows: list[dict[str, Any]], data: Data, seed: int) -> list[dict
     return [{**rows[number], "sequence": sequence} for sequence, numbers in enumerate(assigned) for number in numbers]
 
 
-def report_violations(violations: list[str]) -> None:
-    """Prints the first rows whose answers do not match data.json_schema, and how many there are."""
-    for violation in violations[:SHOWN]:
-        print(f"prepare: {violation}")
-    if len(violations) > SHOWN:
-        print(f"prepare: {len(violations)} rows in all do not match data.json_schema")
-
-
-def report_conflicts(conflicts: list[dict[str, Any]]) -> None:
-    """Prints the rows that contradict another one."""
-    for row in conflicts:
-        print(f"prepare: {row['source']}: dropped, another row has the same prompt and another answer than {answer(row)!r}")
-
-
 def report_special_tokens(rows_with: Counter[str]) -> None:
     """Prints how many rows contain a special token, which the tokenizer does not read as text."""
     for token, count in sorted(rows_with.items()):
         print(f"prepare: {token} is in the text of {count} rows; the tokenizer reads it as a control token, not as text")
-
-
-def measured(rows: Iterable[dict[str, Any]], data: Data, encoder: Encoder) -> Iterator[dict[str, Any]]:
-    """Adds to each row the number of its tokens as `length`, and that of its longest answer as `longest`.
-
-    The tokenizer encodes a batch in a thread of its own while the next one is read.
-    """
-    with ThreadPoolExecutor(max_workers=1) as tokenizer:
-        batch: list[dict[str, Any]] = []
-        encoded: Future[list[list[Tokens]]] | None = None
-        for following in chain(in_batches(rows), [[]]):
-            starting = tokenizer.submit(encoder.encode_segments, following) if following else None
-            if encoded:
-                yield from map(partial(with_lengths, source_max_len=data.source_max_len), batch, encoded.result())
-            batch, encoded = following, starting
-
-
-def in_batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    remaining = iter(tqdm(rows, desc="rows", unit="row", delay=PROGRESS_DELAY))
-    return iter(lambda: list(islice(remaining, BATCH)), [])
-
-
-def with_lengths(row: dict[str, Any], encoded: list[Tokens], source_max_len: int) -> dict[str, Any]:
-    ends = list(accumulate(map(len, encoded)))
-    row["length"], row["begins"] = ends[-1], ends[-1] - len(encoded[-1])
-    row["longest"] = max(
-        min(end, source_max_len) - (end - len(tokens))
-        for segment, tokens, end in zip(row["segments"], encoded, ends, strict=True)
-        if segment["train"]
-    )
-    return row
-
-
-def fit(rows: list[dict[str, Any]], data: Data) -> tuple[list[dict[str, Any]], int, int]:
-    """Drops rows of more than source_max_len tokens, or keeps those in which the last answer begins before.
-
-    Returns:
-        The rows; how many are dropped; how many will be truncated.
-    """
-    fitting = [row for row in rows if row["length"] <= data.source_max_len]
-    kept, truncated = fitting, 0
-    if data.overlong is Overlong.truncate:
-        kept = [row for row in rows if row["begins"] < data.source_max_len]
-        truncated = len(kept) - len(fitting)
-    if rows and not kept:
-        shortest = min(row["length"] for row in rows)
-        raise InputError(
-            f"data.source_max_len: every row has more than {data.source_max_len} tokens (the shortest: {shortest}); increase it"
-        )
-    return kept, len(rows) - len(kept), truncated
 
 
 def check_labels(rows: list[dict[str, Any]], data: Data) -> None:

@@ -9,6 +9,7 @@ import pytest
 from benchmarks.harness import RESULTS
 from benchmarks.int4 import __main__ as int4
 from benchmarks.processes import Figures
+from tools.docs import int4 as documented
 from tunepress.core.files import read_json
 
 LEAST_P = 0.0001  # docs/benchmarks.md shows smaller values as < 0.0001
@@ -43,6 +44,21 @@ def test_probabilities_are_shown_before_and_after_the_temperature() -> None:
     seeds = [dict.fromkeys(("merged", "k_quant"), figures) for figures in (labels, other)]
     assert int4.label_cells("k_quant", seeds) == ["0.050\n0.020", "0.120\n0.100", "0.300\n0.200", "1.50", "2.0%"]
     assert int4.label_cells("merged", seeds)[-1] == ""
+
+
+def test_the_documented_probabilities_are_means_over_the_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    def calibrated(error: float, flipped: float) -> Figures:
+        before = {"calibration_error": error, "brier": 0.12, "nll": 0.3, "temperature": 1 + error, "flipped_share": flipped}
+        return dict.fromkeys(
+            ("merged", "k_quant"), before | {"calibrated": {"calibration_error": 0.02, "brier": 0.1, "nll": 0.2}}
+        )
+
+    runs = {"some": {"0": calibrated(0.1, 0.03), "1": calibrated(0.2, 0.01)}, "not calibrated": {"0": seed(90, 0.1, 3, 1)}}
+    monkeypatch.setattr(documented, "read", lambda name: {"runs": runs})
+    monkeypatch.setattr(documented, "measured", lambda figures: "")
+    *_, merged, k_quant = documented.probabilities().splitlines()
+    assert merged == "| some | merged | 0.150, 0.020 | 0.300, 0.200 | 0.120, 0.100 | 1.15 |  |"
+    assert k_quant == "| some | k_quant | 0.150, 0.020 | 0.300, 0.200 | 0.120, 0.100 | 1.15 | 2.0% |"
 
 
 def test_one_seed_has_no_standard_error_and_no_differing_row_is_no_evidence() -> None:

@@ -104,8 +104,10 @@ def test_an_answer_ends_before_the_first_stop(ours: TorchModel | OnnxModel) -> N
     longest = max(answers, key=len)
     prompt, stop = prompts[answers.index(longest)], longest[2:4]
     assert stop
-    requests = instances("generate_until", [(prompt, {"max_gen_toks": 12, "until": ["", stop, "never"]})])
-    assert HarnessModel(ours).generate_until(requests) == [longest.partition(stop)[0]]
+    options = [{"max_gen_toks": 12, "until": stops} for stops in (["", stop, "never"], stop)] + [{"max_gen_toks": 2}]
+    cut, also_cut, short = HarnessModel(ours).generate_until(instances("generate_until", [(prompt, part) for part in options]))
+    assert cut == also_cut == longest.partition(stop)[0]
+    assert short == ours.answers([prompt], 2)[0]
 
 
 def test_tasks_are_measured_as_by_the_harness(ours: TorchModel | OnnxModel, theirs: HFLM, tasks: Path) -> None:

@@ -20,7 +20,6 @@ from benchmarks import score
 from benchmarks.evaluate import contender as benchmark_of_evaluate
 from benchmarks.int4 import contender as benchmark_of_int4
 from stages import compare
-from stages.build import built_model
 from stages.build import stage as build
 from stages.evaluate import stage as evaluate
 from stages.merge import stage as merge
@@ -32,6 +31,7 @@ from tunepress.config.evaluate import Calibration, Guidance, Split
 from tunepress.core.errors import InputError
 from tunepress.core.files import read_jsonl, size_mb, write_jsonl
 from tunepress.core.paths import ADAPTER, BASE, CHANGED, MERGED, METRICS, ONNX, PREDICTIONS, PREPARED
+from tunepress.inference.calibration import fit_temperature
 from tunepress.inference.onnx_model import OnnxModel
 from tunepress.inference.torch_model import TorchModel
 from tunepress.models.hf_model import load_encoder, load_model
@@ -293,7 +293,7 @@ def test_the_top_label_stands_beside_the_answer() -> None:
 def test_the_temperature_is_fitted_for_merged_and_shipped_with_onnx(
     candidate: str, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    temperature = built_model.temperature(ONNX, Prompt.load(ONNX))
+    temperature = fit_temperature(OnnxModel(ONNX), Prompt.load(ONNX))
     shutil.copytree(ONNX, tmp_path / "onnx")
     replace(Prompt.load(ONNX), temperature=temperature).save(tmp_path / "onnx")
     monkeypatch.setattr(evaluate, "ONNX", tmp_path / "onnx")

@@ -3,12 +3,11 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 from tools.docs.markdown import table
 from tunepress.core.errors import InputError
-from tunepress.inference.metrics import mcnemar_p_value, wilson_bounds
+from tunepress.inference.metrics import wilson_bounds
 
 RESULTS = Path("benchmarks/results")
 TRAINERS = {
@@ -22,7 +21,6 @@ RUNTIMES = {
     "torch": "torch, float32",
     "llama.cpp": "llama.cpp, Q4_1",
 }
-LEAST_P = 0.0001  # the tables show smaller values as < 0.0001
 
 Figures = dict[str, Any]
 
@@ -95,33 +93,6 @@ def train() -> str:
     ]
     head = ["", "training", "real tokens/s", "share of the matrix rate", "peak memory", "accuracy of the merged model"]
     return table(head, rows) + measured(figures)
-
-
-def int4() -> str:
-    figures = read("int4")
-    recipes = [name for name in figures["runs"]["default rows"]["0"] if name != "merged"]
-    sets = {name: list(seeds.values()) for name, seeds in figures["runs"].items()}
-    head = ["`build.algo_config`", "size"]
-    for name, seeds in sets.items():
-        held_out = sum(seed["merged"]["rows"] for seed in seeds)
-        head += [f"{name}, {held_out:,} held-out rows: KL divergence, mean (least to most)", "points of accuracy lost"]
-    rows = []
-    for recipe in recipes:
-        row = [recipe, f"{fmean(seed[recipe]['size_mb'] for seed in sets['default rows']):.1f} MB"]
-        for seeds in sets.values():
-            divergences = [seed[recipe]["mean_kl"] for seed in seeds]
-            row += [f"{fmean(divergences):.3f} ({min(divergences):.3f} to {max(divergences):.3f})", lost_points(recipe, seeds)]
-        rows.append(row)
-    return table(head, rows) + measured(figures)
-
-
-def lost_points(recipe: str, seeds: list[Figures]) -> str:
-    """Points of accuracy lost against merged, their standard error over the trainings, and McNemar's p over all rows."""
-    points = [100 * (seed["merged"]["right"] - seed[recipe]["right"]) / seed[recipe]["rows"] for seed in seeds]
-    only_merged, only_onnx = (sum(seed[recipe][key] for seed in seeds) for key in ("only_merged_right", "only_onnx_right"))
-    p = mcnemar_p_value(only_merged, only_onnx)
-    shown = f"p < {LEAST_P}" if p < LEAST_P else f"p = {p:.1g}" if p < 0.01 else f"p = {p:.2f}"
-    return f"{fmean(points):.1f} ± {stdev(points) / len(points) ** 0.5:.1f}, {shown}"
 
 
 def memory() -> str:
@@ -316,5 +287,5 @@ def accuracy(measurement: Figures, model: str) -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     f"benchmark {part.__name__}": part
-    for part in (prepare, train, chat, extract, tasks, int4, memory, full_size, recipes, gptq, inference, busy, serve, olive)
+    for part in (prepare, train, chat, extract, tasks, memory, full_size, recipes, gptq, inference, busy, serve, olive)
 }

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tunepress.core.errors import InputError
 from tunepress.core.files import read_jsonl
 from tunepress.core.paths import VALIDATION_ROWS
-from tunepress.inference.scoring import Likelihoods, Scorer, completion_logprobs, score, softmax
+from tunepress.inference.scoring import Likelihoods, Scorer, completion_scores, score, softmax
 from tunepress.text.chat_prompt import ChatPrompt
 from tunepress.text.prompt import Prompt
 from tunepress.text.segments import evaluated, evenly_spaced
@@ -40,8 +40,9 @@ def label_probabilities(logprobs: Array, temperature: float | None) -> Array:
 
 def answer_probabilities(model: Scorer, prompt: Tokens, answers: list[Tokens], temperature: float | None) -> list[float]:
     """The probability of each of several answers to a prompt, relative to each other."""
-    ((_, logprobs),) = completion_logprobs(model, [(prompt, answers)])
-    probabilities: list[float] = label_probabilities(np.array(logprobs), temperature).tolist()
+    ((_, scores),) = completion_scores(model, [(prompt, answers)])
+    logprobs = np.array([answer.logprob for answer in scores])
+    probabilities: list[float] = label_probabilities(logprobs, temperature).tolist()
     return probabilities
 
 

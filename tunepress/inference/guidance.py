@@ -16,7 +16,7 @@ from tunepress.text.tokenizer import Encoder
 
 
 def answer_grammar(guidance: Guidance, prompt: Prompt, folder: Path, encoder: Encoder) -> str:
-    """The grammar of an answer with what the model learned to write around it, in llguidance's variant of Lark.
+    """The grammar of an answer with what the model learned to write around it.
 
     Args:
         guidance: what an answer may be.
@@ -34,7 +34,12 @@ def answer_grammar(guidance: Guidance, prompt: Prompt, folder: Path, encoder: En
     for end in encoder.tokenizer.convert_ids_to_tokens(encoder.eos_token_ids):
         after = after.partition(end)[0]
     parts = [*_text(before), answer_rule(guidance, prompt), *_text(after)]
-    return f"start: {' '.join(parts)}\n"
+    return grammar(" ".join(parts))
+
+
+def grammar(rule: str) -> str:
+    """The grammar of answers by a rule, in llguidance's variant of Lark."""
+    return f"start: {rule}\n"
 
 
 def answer_rule(guidance: Guidance, prompt: Prompt) -> str:
@@ -53,7 +58,7 @@ def unsupported_problem(schema: Schema) -> str | None:
     """What of a schema llguidance cannot follow, in one line; None if it can."""
     from llguidance import LLMatcher  # only here: base and merged import it in guided_logits.py, and a served model has its own
 
-    message: str = LLMatcher.validate_grammar(LLMatcher.grammar_from_lark(f"start: {json_rule(schema)}"))
+    message: str = LLMatcher.validate_grammar(LLMatcher.grammar_from_lark(grammar(json_rule(schema))))
     return message.splitlines()[0] if message else None
 
 

@@ -1,7 +1,7 @@
 """Metrics of a model's answers against the expected ones, with scikit-learn, scipy and rouge-score."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from statistics import fmean
 from typing import Any
@@ -30,9 +30,8 @@ def comparable(answer: str, prompt: Prompt) -> str:
     return canonical(answer) if prompt.json_schema else answer.strip()
 
 
-def answer_metrics(expected: Iterable[str], answers: Iterable[str], prompt: Prompt, confidence_level: float) -> Metrics:
-    """The metrics of a task with labels, of one with answers in JSON, or of one with free text."""
-    expected, predicted = ([comparable(text, prompt) for text in texts] for texts in (expected, answers))
+def answer_metrics(expected: list[str], predicted: list[str], prompt: Prompt, confidence_level: float) -> Metrics:
+    """The metrics of `comparable` answers of a task with labels, of one with answers in JSON, or of one with free text."""
     if prompt.labels:
         return classification_metrics(expected, predicted, prompt.labels, confidence_level)
     metrics = generation_metrics(expected, predicted, confidence_level)

@@ -4,6 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -45,22 +46,6 @@ def load(folder: Path, threads: int | None) -> og.Model:
         return og.Model(config)
     except RuntimeError as error:
         raise InputError(f"{folder}: {providers.load_problem(provider, one_line(error))}") from error
-
-
-def check_generates(folder: Path, prompt: str) -> None:
-    """Loads a model and generates one token after a prompt.
-
-    Raises:
-        InputError: it fails, as with some combinations of options that the builder accepts, or the logits are not finite.
-    """
-    try:
-        model = OnnxModel(folder)
-        model.answer(prompt, 1)
-        ((_, _, logits),) = model.logits([(model.encode_prompt(prompt), [[0]])])
-    except RuntimeError as error:
-        raise InputError(f"the model built with these options does not run ({one_line(error)}); leave some out") from error
-    if not np.isfinite(logits).all():
-        raise InputError("the model built with these options computes NaN or infinite logits; leave some out")
 
 
 class ActiveAdapter:
@@ -156,13 +141,37 @@ class OnnxModel:
     def logits(self, requests: Requests) -> Iterator[tuple[int, int, Logits]]:
         """As in `Scorer`. Each prompt is computed once, and the generator is rewound to its end after each completion."""
         for index, (prompt, completions) in enumerate(requests):
-            longest = max(len(completion) for completion in completions)  # its last token is predicted and not read
-            generator = self._generator(min(len(prompt) + longest, max(self.context_length, len(prompt))))
-            for start in range(0, len(prompt), self._prompt_chunk):
-                generator.append_tokens(prompt[start : start + self._prompt_chunk])
-            first = np.array(generator.get_output("logits")[0, -1:], dtype=np.float32)
-            for choice, completion in enumerate(completions):
-                yield from ((index, choice, chunk) for chunk in self._completion_logits(generator, first, completion))
+            generator = self._generator(self._longest(prompt, completions))
+            yield from ((index, *chunk) for chunk in self._choices_logits(generator, prompt, completions))
+
+    def shared_logits(self, requests: Requests) -> Iterator[tuple[int, int, Logits]]:
+        """As `logits`, but the tokens with which all prompts begin are computed only once, which may round differently."""
+        shared = _common_prefix([prompt for prompt, _ in requests])
+        if not shared or self._prompt_chunk == sys.maxsize:
+            yield from self.logits(requests)
+            return
+        generator = self._generator(max(self._longest(*request) for request in requests))
+        self._read(generator, shared)
+        for index, (prompt, completions) in enumerate(requests):
+            rest = prompt[len(shared) :]
+            yield from ((index, *chunk) for chunk in self._choices_logits(generator, rest, completions))
+            generator.rewind_to(len(shared))
+
+    def _longest(self, prompt: Tokens, completions: list[Tokens]) -> int:
+        """The number of tokens to make room for. The last one of a completion is predicted and not read."""
+        longest = len(prompt) + max(len(completion) for completion in completions)
+        return min(longest, max(self.context_length, len(prompt)))
+
+    def _choices_logits(self, generator: og.Generator, prompt: Tokens, completions: list[Tokens]) -> Iterator[tuple[int, Logits]]:
+        """Reads a prompt, or the rest of one; yields the index of a completion and logits that predict it."""
+        self._read(generator, prompt)
+        first = np.array(generator.get_output("logits")[0, -1:], dtype=np.float32)
+        for choice, completion in enumerate(completions):
+            yield from ((choice, chunk) for chunk in self._completion_logits(generator, first, completion))
+
+    def _read(self, generator: og.Generator, prompt: Tokens) -> None:
+        for start in range(0, len(prompt), self._prompt_chunk):
+            generator.append_tokens(prompt[start : start + self._prompt_chunk])
 
     def _completion_logits(self, generator: og.Generator, first: Logits, completion: Tokens) -> Iterator[Logits]:
         """Yields the logits that predict a completion, of at most CHUNK tokens at a time, and rewinds the generator.
@@ -219,3 +228,10 @@ class OnnxModel:
         assert self._batch
         self._batch.generate_next_token()
         return [int(token) for token in self._batch.get_next_tokens()]
+
+
+def _common_prefix(prompts: list[Tokens]) -> Tokens:
+    """The tokens with which all of several prompts begin; none for a single prompt. A token of each is left."""
+    shortest = min(map(len, prompts)) - 1
+    same = takewhile(lambda tokens: len(set(tokens)) == 1, zip(*(prompt[:shortest] for prompt in prompts), strict=True))
+    return [tokens[0] for tokens in same] if len(prompts) > 1 else []

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,15 +76,33 @@ def token_logprobs(logits: Logits, tokens: list[int]) -> NDArray[np.float64]:
     return log_probabilities[np.arange(len(tokens)), tokens]
 
 
-def completion_logprobs(model: Scorer, requests: Requests) -> Iterator[tuple[int, list[float]]]:
-    """Yields the index of a prompt and the log-probability of each of its completions, with the prompts in any order."""
-    for index, chunks in groupby(model.logits(requests), itemgetter(0)):
-        completions = requests[index][1]
-        logprobs: list[list[NDArray[np.float64]]] = [[] for _ in completions]
-        for _, choice, logits in chunks:
-            start = sum(map(len, logprobs[choice]))
-            logprobs[choice].append(token_logprobs(logits, completions[choice][start : start + len(logits)]))
-        yield index, [float(np.concatenate(parts).sum()) for parts in logprobs]
+class Score(NamedTuple):
+    """Of a completion: its log-probability, and whether each of its tokens is the most likely, as in greedy decoding."""
+
+    logprob: float
+    greedy: bool
+
+
+def completion_scores(model: Scorer, requests: Requests) -> Iterator[tuple[int, list[Score]]]:
+    """The index of each prompt and the scores of its completions, with the prompts in any order."""
+    return scores_of(model.logits(requests), requests)
+
+
+def scores_of(logits: Iterator[tuple[int, int, Logits]], requests: Requests) -> Iterator[tuple[int, list[Score]]]:
+    """The same from logits as `Scorer.logits` yields them."""
+    for index, chunks in groupby(logits, itemgetter(0)):
+        yield index, [_score(requests[index][1][choice], parts) for choice, parts in groupby(chunks, itemgetter(1))]
+
+
+def _score(completion: Tokens, chunks: Iterator[tuple[int, int, Logits]]) -> Score:
+    logprobs: list[NDArray[np.float64]] = []
+    greedy, start = True, 0
+    for _, _, logits in chunks:
+        tokens = completion[start : start + len(logits)]
+        logprobs.append(token_logprobs(logits, tokens))
+        greedy &= logits.argmax(axis=-1).tolist() == tokens
+        start += len(tokens)
+    return Score(float(np.concatenate(logprobs).sum()), greedy)
 
 
 @dataclass(frozen=True)
@@ -121,8 +139,8 @@ def score(model: Scorer, turns: list[Turn], labels: Sequence[str] | None, source
     answers = [[turn.with_answer(label) for label in labels or [turn.expected]] for turn in turns]
     requests = [encode_request(model, turn.prompt, texts, source_max_len) for turn, texts in zip(turns, answers, strict=True)]
     logprobs = np.zeros((len(turns), len(labels or [""])))
-    for index, turn_logprobs in tqdm(completion_logprobs(model, requests), total=len(turns), desc="likelihoods", unit="row"):
-        logprobs[index] = turn_logprobs
+    for index, scores in tqdm(completion_scores(model, requests), total=len(turns), desc="likelihoods", unit="row"):
+        logprobs[index] = [completion.logprob for completion in scores]
     expected = [labels.index(turn.expected) if labels else 0 for turn in turns]
     tokens = sum(len(completions[choice]) for (_, completions), choice in zip(requests, expected, strict=True))
     return Likelihoods(logprobs, np.array(expected), tokens)

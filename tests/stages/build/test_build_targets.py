@@ -93,6 +93,7 @@ def test_every_recipe_builds_and_passes_every_check_of_a_machine_without_its_har
     model = built_model.check(chosen, tiny_phi3, folder)
     metrics = built_model.metrics(chosen, folder, model)
     assert GenaiConfig.read(folder).provider == chosen.execution_provider
+    assert bool(built_model.load_checked(folder)) == (chosen.execution_provider == "cpu")
     if chosen.precision in ("int4", "int8"):
         least = int(chosen.precision.removeprefix("int"))
         assert least < metrics["effective_bits_per_weight"] < 10
@@ -142,6 +143,7 @@ def test_extra_options_reach_the_builder_and_change_the_graph(options: dict[str,
     chosen = recipe(extra_options=options)
     plain, other = built(recipe(), tiny_phi3, tmp_path / "plain"), built(chosen, tiny_phi3, tmp_path / "other")
     built_model.check(chosen, tiny_phi3, other)
+    assert built_model.load_checked(other)
     assert (plain / "model.onnx").read_bytes() != (other / "model.onnx").read_bytes()
 
 
@@ -194,8 +196,16 @@ def test_blocks_that_do_not_divide_the_model_are_filled_up(tie_word_embeddings: 
 def test_a_model_that_onnxruntime_cannot_run_is_found_by_the_build(tmp_path: Path) -> None:
     merged = random_llama(tmp_path / "merged", num_attention_heads=4)  # heads of 24, where its attention needs 16 or 32
     folder = built(recipe("fp32"), merged, tmp_path / "onnx")
+    built_model.check(recipe("fp32"), merged, folder)
     with pytest.raises(InputError, match=r"the model built with these options does not run \(.*head_size shall be a multiple of"):
-        built_model.check(recipe("fp32"), merged, folder)
+        built_model.load_checked(folder)
+
+
+def test_a_model_with_nan_logits_is_found_by_the_build(tiny_phi3: Path, tmp_path: Path) -> None:
+    folder = built(recipe("fp32"), tiny_phi3, tmp_path / "onnx")
+    (folder / "model.onnx.data").write_bytes(b"\xff" * (folder / "model.onnx.data").stat().st_size)  # all NaN
+    with pytest.raises(InputError, match="computes NaN or infinite logits"):
+        built_model.load_checked(folder)
 
 
 # the stage

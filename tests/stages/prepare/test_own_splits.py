@@ -138,9 +138,10 @@ def test_each_dataset_may_have_another_format(data: Data, root: Path, tmp_path: 
 def test_each_dataset_is_measured_by_its_name() -> None:
     turns = [Turn("here", "x", "joy", "joy", name) for name in ("one", "one", "two")]
     prompt = Prompt("{a}", "{b}", ("joy", "fear"), source_max_len=9)
-    metrics = measure(turns, ["joy", "fear", "joy"], prompt, 0.95)["datasets"]
+    table = [{"expected": "joy", "predicted": label} for label in ("joy", "fear", "joy")]
+    metrics = measure(turns, table, prompt, 0.95)["datasets"]
     assert {name: (values["rows"], values["accuracy"]) for name, values in metrics.items()} == {"one": (2, 0.5), "two": (1, 1.0)}
-    assert "datasets" not in measure([Turn("here", "x", "joy", "joy")], ["joy"], prompt, 0.95)
+    assert "datasets" not in measure([Turn("here", "x", "joy", "joy")], table[:1], prompt, 0.95)
 
 
 # rows without a training

@@ -19,10 +19,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ValidationError
 from tokenizers import processors
 
+from stages.prepare.cleaning import fit, measured
 from stages.prepare.formats import TemplateRows
 from stages.prepare.rows import Row
 from stages.prepare.split import overlap
-from stages.prepare.stage import Config, describe_caps, fit, in_sequences, main, measured, prepare
+from stages.prepare.stage import Config, describe_caps, in_sequences, main, prepare
 from tests.command import run_module
 from tests.stages.params import CPU
 from tunepress.config import checks

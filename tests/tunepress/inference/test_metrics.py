@@ -176,7 +176,8 @@ def test_json_is_compared_by_its_values_and_field_by_field() -> None:
     prompt = Prompt("{a}", "{b}", None, source_max_len=9, json_schema=schema)
     expected = ['{"n": 1, "who": {"name": "A"}}', '{"n": 2, "who": {"name": "B"}}', '{"n": 3, "who": {"name": "C"}}']
     answers = ['{"who":{"name":"A"},"n":1.0}', '{"n": 2, "who": {"name": "X"}, "more": 1}', "three of C"]
-    metrics = answer_metrics(expected, answers, prompt, 0.95)
+    expected, predicted = ([comparable(text, prompt) for text in texts] for texts in (expected, answers))
+    metrics = answer_metrics(expected, predicted, prompt, 0.95)
     assert metrics["exact_match"] == 0.3333
     assert metrics["schema_valid_rate"] == 0.6667
     assert metrics["fields"] == {"/n": 0.6667, "/who/name": 0.3333}

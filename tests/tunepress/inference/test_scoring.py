@@ -6,6 +6,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -153,6 +154,28 @@ def test_a_full_precision_onnx_model_gives_the_logits_of_torch(tiny_phi3: Path, 
         np.testing.assert_allclose(logits, expected[index, choice], atol=1e-4)
         logprobs, expected_logprobs = (token_logprobs(values, completion) for values in (logits, expected[index, choice]))
         np.testing.assert_allclose(logprobs, expected_logprobs, atol=1e-4)
+
+
+@pytest.mark.parametrize("shared", [[5, 6, 7, 8, 9], [5], []])
+def test_what_prompts_begin_with_is_read_once_and_changes_nothing(
+    shared: list[int], fp32: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = OnnxModel(fp32)
+    rests = ([20, 21, 22], [20], [30, 31])
+    requests = [(shared + rest, [[40, 41, 42], [43], [44, 45]][: 3 - number]) for number, rest in enumerate(rests)]
+    expected = list(model.logits(requests))
+    read: list[int] = []
+    append = OnnxModel._read
+
+    def recorded(self: OnnxModel, generator: Any, part: Tokens) -> None:
+        read.extend(part)
+        append(self, generator, part)
+
+    monkeypatch.setattr(OnnxModel, "_read", recorded)
+    for actual, (index, choice, logits) in zip(model.shared_logits(requests), expected, strict=True):
+        assert actual[:2] == (index, choice)
+        np.testing.assert_allclose(actual[2], logits, atol=1e-4)
+    assert read == [*shared, *(token for rest in rests for token in rest)]
 
 
 @pytest.mark.parametrize("text", ["joy", " joy", "", "joy<|end|>", "雨\n"])
