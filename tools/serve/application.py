@@ -10,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
 from tools.serve import classification, generation
+from tools.serve.decisions import routes as decisions
 from tools.serve.metrics import MetricsMiddleware
 from tools.serve.responses import Error, Health, Model, ModelList, RequestError
 from tools.serve.routing import route_class
@@ -35,6 +36,7 @@ def application(service: Service) -> FastAPI:
     )
     app.include_router(generation.router(service))
     app.include_router(classification.router(service))
+    app.include_router(decisions.router(service))
     app.include_router(models_router(service))
     app.include_router(status_router(service))
     add_error_handlers(app)

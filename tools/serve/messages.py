@@ -34,13 +34,35 @@ class GenerationRequest:
     grammar: str | None = None
     from_template: bool = False
 
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        return (self.prompt,)
+
+
+@dataclass(frozen=True)
+class ScoringRequest:
+    """Prompts whose completions are scored; nothing is generated. What all prompts begin with is read once.
+
+    Attributes:
+        prompts: the texts.
+        completions: of each prompt, the texts to score.
+        param: field of the HTTP request that holds what the prompts begin with, for errors.
+        from_template: as in `GenerationRequest`.
+    """
+
+    prompts: tuple[str, ...]
+    completions: tuple[tuple[str, ...], ...]
+    param: str
+    from_template: bool = False
+
 
 @dataclass(frozen=True)
 class Cancel:
     """To the model process: nobody is waiting for the current answer."""
 
 
-Command = GenerationRequest | Cancel | None  # None: exit
+ModelRequest = GenerationRequest | ScoringRequest
+Command = ModelRequest | Cancel | None  # None: exit
 
 
 @dataclass(frozen=True)
@@ -50,7 +72,7 @@ class Ready:
 
 @dataclass(frozen=True)
 class Started:
-    """The prompt has been read."""
+    """The prompts are known to have room; all their tokens are counted."""
 
     prompt_tokens: int
 
@@ -78,6 +100,13 @@ class Finished:
 
 
 @dataclass(frozen=True)
+class Scored:
+    """Log-probabilities of the completions of each prompt, divided by the model's temperature."""
+
+    logprobs: tuple[tuple[float, ...], ...]
+
+
+@dataclass(frozen=True)
 class Cancelled:
     """The answer was cancelled as requested."""
 
@@ -91,4 +120,4 @@ class Failed:
     code: str | None
 
 
-ModelEvent = Ready | Started | Token | Finished | Cancelled | Failed
+ModelEvent = Ready | Started | Token | Finished | Scored | Cancelled | Failed

@@ -22,7 +22,10 @@ from tools.serve.messages import (
     FinishReason,
     GenerationRequest,
     ModelEvent,
+    ModelRequest,
     Ready,
+    Scored,
+    ScoringRequest,
     Started,
     Token,
 )
@@ -30,6 +33,7 @@ from tunepress.core.errors import InputError, one_line
 from tunepress.inference.calibration import answer_probabilities
 from tunepress.inference.genai_config import GenaiConfig
 from tunepress.inference.onnx_model import OnnxModel
+from tunepress.inference.scoring import scores_of
 from tunepress.text.prompt import Prompt
 from tunepress.text.tokenizer import Tokens
 
@@ -123,15 +127,15 @@ def main(folder: Path, max_length: int, connection: "Connection[ModelEvent, Comm
     connection.send(Ready())
     try:
         while command := connection.recv():
-            if isinstance(command, GenerationRequest):  # otherwise a Cancel that came too late
+            if isinstance(command, GenerationRequest | ScoringRequest):  # otherwise a Cancel that came too late
                 answer(model, command, connection)
     except (EOFError, OSError):
         sys.exit()
 
 
-def answer(model: "ServedModel", request: GenerationRequest, connection: "Connection[ModelEvent, Command]") -> None:
+def answer(model: "ServedModel", request: ModelRequest, connection: "Connection[ModelEvent, Command]") -> None:
     """Sends the events of an answer until it is complete or cancelled."""
-    events = model.answer(request)
+    events = model.score(request) if isinstance(request, ScoringRequest) else model.answer(request)
     while True:
         try:
             event = next(events)
@@ -145,7 +149,7 @@ def answer(model: "ServedModel", request: GenerationRequest, connection: "Connec
             connection.send(Failed(f"the model failed ({one_line(error)})", None, None))
             return
         connection.send(event)
-        if not isinstance(event, Finished) and connection.poll():
+        if not isinstance(event, Finished | Scored) and connection.poll():
             if connection.recv() is None:
                 sys.exit()
             connection.send(Cancelled())
@@ -173,7 +177,7 @@ class ServedModel:
         Raises:
             GenerationError: the tokenizer makes nothing of the prompt, or there is no room for an answer.
         """
-        prompt = self._encode(request)
+        prompt = self._encode(request.prompt, request.from_template)
         completions = [self._model.encode_completion(text, request.prompt) for text in request.scored]
         room = self._room(prompt, max(map(len, completions), default=1))
         yield Started(len(prompt))
@@ -186,10 +190,27 @@ class ServedModel:
         reason: FinishReason = "stop" if text.stopped or token in self._eos_token_ids else "length"
         yield Finished(text.rest(), reason, self._probabilities(prompt, completions))
 
-    def _encode(self, request: GenerationRequest) -> Tokens:
-        tokens = self._model.encode_prompt(request.prompt)
-        bare = [int(token) for token in self._model.bare_tokenizer.encode(request.prompt)]
-        if request.from_template and bare and tokens == [bare[0], *bare]:
+    def score(self, request: ScoringRequest) -> Iterator[ModelEvent]:
+        """Yields Started and Scored.
+
+        Raises:
+            GenerationError: as `answer`.
+        """
+        requests = []
+        for text, options in zip(request.prompts, request.completions, strict=True):
+            prompt = self._encode(text, request.from_template)
+            completions = [self._model.encode_completion(option, text) for option in options]
+            self._room(prompt, max(map(len, completions)))
+            requests.append((prompt, completions))
+        yield Started(sum(len(prompt) for prompt, _ in requests))
+        scores = dict(scores_of(self._model.shared_logits(requests), requests))
+        temperature = self._temperature or 1.0
+        yield Scored(tuple(tuple(option.logprob / temperature for option in scores[index]) for index in range(len(requests))))
+
+    def _encode(self, text: str, from_template: bool) -> Tokens:
+        tokens = self._model.encode_prompt(text)
+        bare = [int(token) for token in self._model.bare_tokenizer.encode(text)]
+        if from_template and bare and tokens == [bare[0], *bare]:
             return bare  # the template and the tokenizer have both added the first token
         if not tokens:
             raise GenerationError("is not a text for this model: its tokenizer makes no token of it")

@@ -1,5 +1,6 @@
 """Bodies of requests: OpenAI's names, no unknown fields, no conversion between types."""
 
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -35,14 +36,19 @@ def only_texts(value: Any) -> Any:
     return texts
 
 
-def join_parts(content: Any) -> Any:
-    """Joins the parts of a message."""
-    if not isinstance(content, list):
-        return content
-    parts = [part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None for part in content]
-    if not parts or any(not isinstance(part, str) for part in parts):
-        raise PydanticCustomError("parts", 'only text is supported, as a string or as parts {"type": "text", "text": "..."}')
-    return "".join(map(str, parts))
+def join_parts(*types: str) -> Callable[[Any], Any]:
+    """Joins the parts of a text, which have one of several types."""
+
+    def join(content: Any) -> Any:
+        if not isinstance(content, list):
+            return content
+        parts = [part.get("text") if isinstance(part, dict) and part.get("type") in types else None for part in content]
+        if not parts or any(not isinstance(part, str) for part in parts):
+            reason = f'only text is supported, as a string or as parts {{"type": "{types[0]}", "text": "..."}}'
+            raise PydanticCustomError("parts", "{reason}", {"reason": reason})
+        return "".join(map(str, parts))
+
+    return join
 
 
 def only(allowed: tuple[Any, ...], reason: str) -> BeforeValidator:
@@ -131,7 +137,7 @@ class ToolCall(Strict):
 
 class Message(Strict):
     role: Literal["system", "user", "assistant", "tool"]
-    content: Annotated[Text | None, BeforeValidator(join_parts, json_schema_input_type=Text | TextParts | None)] = None
+    content: Annotated[Text | None, BeforeValidator(join_parts("text"), json_schema_input_type=Text | TextParts | None)] = None
     tool_calls: Annotated[list[ToolCall], Field(min_length=1)] | None = None
     tool_call_id: str | None = None
     name: str | None = None

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tools.serve.messages import GenerationRequest
+from tools.serve.messages import GenerationRequest, ModelRequest
 from tools.serve.metrics import Metrics
 from tools.serve.requests import ChatRequest, Sampling
 from tools.serve.responses import Health, RequestError
@@ -95,7 +95,7 @@ class Service:
             stop=tuple(body.stop or ()),
         )
 
-    def submit(self, requests: Sequence[GenerationRequest]) -> Batch:
+    def submit(self, requests: Sequence[ModelRequest]) -> Batch:
         """Queues the prompts of one HTTP request.
 
         Raises:
@@ -124,13 +124,14 @@ class Service:
             return True
         return self.worker.idle
 
-    def _check_size(self, request: GenerationRequest) -> None:
+    def _check_size(self, request: ModelRequest) -> None:
         """Checks the characters; the model process checks the tokens, which it counts."""
         max_characters = self.max_length * CHARACTERS_PER_TOKEN
-        if len(request.prompt) > max_characters:
+        longest = max(map(len, request.prompts))
+        if longest > max_characters:
             raise RequestError(
                 400,
-                f"{request.param}: has {len(request.prompt)} characters, at most {max_characters} are allowed "
+                f"{request.param}: has {longest} characters, at most {max_characters} are allowed "
                 f"({CHARACTERS_PER_TOKEN} for each of {self.max_length} tokens)",
                 request.param,
                 "context_length_exceeded",

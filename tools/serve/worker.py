@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
 
-from tools.serve.messages import Cancel, Cancelled, Failed, Finished, GenerationRequest, ModelEvent, Ready, Started, Token
+from tools.serve.messages import Cancel, Cancelled, Failed, Finished, ModelEvent, ModelRequest, Ready, Scored, Started, Token
 from tools.serve.metrics import Metrics
 from tools.serve.model_process import ModelProcess
 from tools.serve.responses import RequestError
@@ -81,7 +81,7 @@ class Worker:
     def idle(self) -> bool:
         return not (self._running or self._queue)
 
-    def submit(self, requests: Sequence[GenerationRequest], deadline: float) -> "Batch":
+    def submit(self, requests: Sequence[ModelRequest], deadline: float) -> "Batch":
         """Queues all prompts of one HTTP request, or none.
 
         Args:
@@ -131,7 +131,7 @@ class Worker:
     def _start(self) -> ModelProcess:
         return ModelProcess(self._settings.model, self._max_length)
 
-    def _send(self, command: GenerationRequest | Cancel) -> None:
+    def _send(self, command: ModelRequest | Cancel) -> None:
         if self._process:
             self._process.send(command)
 
@@ -145,7 +145,7 @@ class Worker:
             return
         self._count(event, job)
         job.put(event)
-        if isinstance(event, Finished | Cancelled | Failed):
+        if isinstance(event, Finished | Scored | Cancelled | Failed):
             seconds = time.monotonic() - job.started_at
             self._mean_seconds += (seconds - self._mean_seconds) / 10
             self._failures = 0
@@ -213,7 +213,7 @@ class Job:
         completion_tokens: of the answer so far, including the token that ends it.
     """
 
-    def __init__(self, request: GenerationRequest, deadline: float, worker: Worker) -> None:
+    def __init__(self, request: ModelRequest, deadline: float, worker: Worker) -> None:
         self.request, self._deadline, self._worker = request, deadline, worker
         self.submitted_at = self.started_at = time.monotonic()
         self.prompt_tokens = self.completion_tokens = 0
@@ -249,6 +249,18 @@ class Job:
             if isinstance(event, Token | Finished):
                 self._done = isinstance(event, Finished)
                 yield event
+
+    async def scores(self) -> tuple[tuple[float, ...], ...]:
+        """Waits for the log-probabilities of a `ScoringRequest`.
+
+        Raises:
+            RequestError: as `tokens`.
+        """
+        await self.started()
+        event = await self._next()
+        assert isinstance(event, Scored)
+        self._done = True
+        return event.logprobs
 
     def cancel(self) -> None:
         """Called when nobody is waiting for the answer any more."""

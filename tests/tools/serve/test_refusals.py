@@ -216,5 +216,6 @@ def test_errors_of_a_stream_that_has_not_begun_have_their_status(server: Server)
 def test_the_openapi_document_tells_every_route(server: Server) -> None:
     document = json.loads(server.get("/openapi.json").text)
     assert set(document["paths"]) == {
-        "/v1/completions", "/v1/chat/completions", "/v1/classify", "/v1/models", "/v1/models/{name}", "/health", "/metrics",
-    }  # fmt: skip
+        *("/v1/completions", "/v1/chat/completions", "/v1/classify", "/v1/decisions", "/v1/systemone"),
+        *("/v1/models", "/v1/models/{name}", "/health", "/metrics"),
+    }
