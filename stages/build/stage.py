@@ -96,7 +96,7 @@ def complete(folder: Path, source: Path, prompt: Prompt, cfg: Config) -> tuple[M
     genai_config.write_eos_token_ids(folder, encoder.eos_token_ids)
     graph = built_model.check(cfg.build, source, folder)
     model = built_model.load_checked(folder)
-    temperature = fit_temperature(model, prompt) if model and cfg.evaluate.calibration else None
+    temperature = fit_temperature(model, prompt) if model and prompt.labels and cfg.evaluate.calibration else None
     guidance = answer_grammar(cfg.evaluate.guidance, prompt, source, encoder) if cfg.evaluate.guidance else None
     shipped = replace(prompt, temperature=temperature, abstain_below=cfg.evaluate.abstain_below, guidance=guidance)
     shipped.save(folder)
