@@ -57,8 +57,8 @@ def test_the_documented_probabilities_are_means_over_the_seeds(monkeypatch: pyte
     monkeypatch.setattr(documented, "read", lambda name: {"runs": runs})
     monkeypatch.setattr(documented, "measured", lambda figures: "")
     *_, merged, k_quant = documented.probabilities().splitlines()
-    assert merged == "| some | merged | 0.150, 0.020 | 0.300, 0.200 | 0.120, 0.100 | 1.15 |  |"
-    assert k_quant == "| some | k_quant | 0.150, 0.020 | 0.300, 0.200 | 0.120, 0.100 | 1.15 | 2.0% |"
+    assert merged == "| some, 2 trainings | merged | 0.150, 0.020 | 0.300, 0.200 | 0.120, 0.100 | 1.15 |  |"
+    assert k_quant == "| some, 2 trainings | k_quant | 0.150, 0.020 | 0.300, 0.200 | 0.120, 0.100 | 1.15 | 2.0% |"
 
 
 def test_one_seed_has_no_standard_error_and_no_differing_row_is_no_evidence() -> None:

@@ -45,9 +45,10 @@ def probabilities() -> str:
     for name, by_seed in figures["runs"].items():
         seeds = [seed for seed in by_seed.values() if "calibrated" in seed["merged"]]
         for model in seeds[0] if seeds else ():
-            rows.append([name, model, *(change(seeds, model, key) for key in ("calibration_error", "nll", "brier"))])
-            rows[-1] += [f"{fmean(seed[model]['temperature'] for seed in seeds):.2f}"]
-            rows[-1] += ["" if model == "merged" else f"{fmean(seed[model]['flipped_share'] for seed in seeds):.1%}"]
+            changes = [change(seeds, model, key) for key in ("calibration_error", "nll", "brier")]
+            temperature = f"{fmean(seed[model]['temperature'] for seed in seeds):.2f}"
+            flipped = "" if model == "merged" else f"{fmean(seed[model]['flipped_share'] for seed in seeds):.1%}"
+            rows.append([f"{name}, {len(seeds)} trainings", model, *changes, temperature, flipped])
     head = ["rows", "model", "calibration error, after", "nll, after", "Brier score, after", "temperature", "decisions flipped"]
     return table(head, rows) + measured(figures)
 
@@ -58,4 +59,4 @@ def change(seeds: list[Figures], model: str, key: str) -> str:
     return f"{before:.3f}, {after:.3f}"
 
 
-PARTS: dict[str, Callable[[], str]] = {"benchmark int4": recipes}
+PARTS: dict[str, Callable[[], str]] = {"benchmark int4": recipes, "benchmark int4 probabilities": probabilities}
