@@ -25,7 +25,6 @@ MOST_QUESTIONS, MOST_OPTIONS = 400, 255  # OpenAI's
 INSTRUCTIONS, OPTIONS = "instructions", "options"  # columns of a prompt with which a model answers any question
 YES_NO: Mapping[str, str | None] = {"yes": None, "no": None}
 PAIRS = (("yes", "no"), ("true", "false"))  # of labels that a yes/no question has
-
 ROW: TypeAdapter[Row] = TypeAdapter(Row, config=ConfigDict(strict=True))
 
 Input = str | Row | list[dict[str, Any]]  # a text, the columns of a row, or messages
@@ -147,10 +146,10 @@ class Decider:
                 if len(self._columns) > 1 or content.keys() == set(self._columns):
                     return ROW.validate_python(content)
             except ValidationError as error:
-                column = ".".join(map(str, error.errors()[0]["loc"][:1]))
-                reason = f"{self._param}.{column}: must be a text, a number or a boolean"
-                raise RequestError(400, reason, f"{self._param}.{column}") from error
-        return json.dumps(content, ensure_ascii=False)
+                param = f"{self._param}.{error.errors()[0]['loc'][0]}"
+                raise RequestError(400, f"{param}: must be a text, a number or a boolean", param) from error
+        text: str = as_text(content)
+        return text
 
 
 @dataclass(frozen=True)
