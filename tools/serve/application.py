@@ -9,9 +9,11 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
-from tools.serve import classification, generation
+from tools.serve import classification
 from tools.serve.decisions import routes as decisions
+from tools.serve.generation import routes as generation
 from tools.serve.metrics import MetricsMiddleware
+from tools.serve.requests import OF_FIELD
 from tools.serve.responses import Error, Health, Model, ModelList, RequestError
 from tools.serve.routing import route_class
 from tools.serve.service import Service
@@ -105,7 +107,7 @@ def add_error_handlers(app: FastAPI) -> None:
 def explain(error: RequestValidationError) -> RequestError:
     """The first problem of a body, with the name of the field."""
     first = error.errors()[0]
-    location = [str(part) for part in first["loc"][1:]]
+    location = [str(part) for part in first["loc"][1:]] + ([first["ctx"]["name"]] if first["type"] == OF_FIELD else [])
     name = ".".join(location)
     if first["type"] == "extra_forbidden":
         reason, code = f"unknown parameter {name}", "unknown_parameter"

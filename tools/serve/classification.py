@@ -4,13 +4,12 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from tools.serve.generation import answer_of, usage
+from tools.serve.jobs import Job
 from tools.serve.messages import GenerationRequest
 from tools.serve.requests import ClassifyRequest, Row
 from tools.serve.responses import Classification, ClassifyResponse, RequestError
 from tools.serve.routing import route_class, while_connected
 from tools.serve.service import Service
-from tools.serve.worker import Job
 from tunepress.core.errors import InputError
 from tunepress.text.chat_prompt import ChatPrompt
 from tunepress.text.labels import INVALID, find_label
@@ -31,7 +30,7 @@ def router(service: Service) -> APIRouter:
 
         async def respond() -> ClassifyResponse:
             data = [await classification_of(index, job, labels, service.abstain_below) for index, job in enumerate(batch.jobs)]
-            return ClassifyResponse(object="classification", model=service.settings.name, data=data, usage=usage(batch))
+            return ClassifyResponse(object="classification", model=service.settings.name, data=data, usage=batch.usage)
 
         with batch:
             return await while_connected(request, respond())
@@ -91,11 +90,11 @@ def check_columns(row: Row, prompt: Prompt, param: str) -> None:
 
 
 async def classification_of(index: int, job: Job, labels: tuple[str, ...], abstain_below: float) -> Classification:
-    answer, finished = await answer_of(job)
-    label = find_label(answer, labels)
-    classification = Classification(index=index, label=None if label == INVALID else label, answer=answer.strip())
-    if finished.probabilities:
-        probabilities = dict(zip(labels, finished.probabilities, strict=True))
+    answer = await job.answer()
+    label = find_label(answer.text, labels)
+    classification = Classification(index=index, label=None if label == INVALID else label, answer=answer.text.strip())
+    if answer.probabilities:
+        probabilities = dict(zip(labels, answer.probabilities, strict=True))
         classification.probabilities = probabilities
         classification.top_label = max(probabilities, key=probabilities.__getitem__)
         if abstain_below:

@@ -20,6 +20,8 @@ class GenerationRequest:
         stop: texts before which the answer ends.
         scored: completions of the prompt whose probabilities are requested.
         grammar: that the answer cannot leave; None: it is free.
+        guided_by: field of the HTTP request that the grammar is from, for errors; None: the model has its own.
+        top_logprobs: number of the most likely tokens whose log-probabilities come with each token; None: it has none itself.
         from_template: whether a chat template wrote the prompt, which may include the first token (BOS).
     """
 
@@ -32,6 +34,8 @@ class GenerationRequest:
     stop: tuple[str, ...] = ()
     scored: tuple[str, ...] = ()
     grammar: str | None = None
+    guided_by: str | None = None
+    top_logprobs: int | None = None
     from_template: bool = False
 
     @property
@@ -78,10 +82,32 @@ class Started:
 
 
 @dataclass(frozen=True)
-class Token:
-    """One more token, and the text that has become certain with it, often none."""
+class TokenLogprob:
+    """A token's own text, and its log-probability before sampling and guidance."""
 
     text: str
+    logprob: float
+
+
+@dataclass(frozen=True)
+class TokenLogprobs:
+    """A token of an answer, and the most likely tokens in its place, in their order."""
+
+    chosen: TokenLogprob
+    top: tuple[TokenLogprob, ...]
+
+
+@dataclass(frozen=True)
+class Token:
+    """One more token.
+
+    Attributes:
+        text: that has become certain with it, often none.
+        logprobs: if they are requested; None for a token that ends the answer.
+    """
+
+    text: str
+    logprobs: TokenLogprobs | None = None
 
 
 @dataclass(frozen=True)

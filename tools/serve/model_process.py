@@ -14,6 +14,8 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+import numpy as np
+
 from tools.serve.messages import (
     Cancelled,
     Command,
@@ -28,12 +30,14 @@ from tools.serve.messages import (
     ScoringRequest,
     Started,
     Token,
+    TokenLogprob,
+    TokenLogprobs,
 )
 from tunepress.core.errors import InputError, one_line
 from tunepress.inference.calibration import answer_probabilities
 from tunepress.inference.genai_config import GenaiConfig
 from tunepress.inference.onnx_model import OnnxModel
-from tunepress.inference.scoring import scores_of
+from tunepress.inference.scoring import Logits, log_softmax, scores_of
 from tunepress.text.prompt import Prompt
 from tunepress.text.tokenizer import Tokens
 
@@ -142,7 +146,7 @@ def answer(model: "ServedModel", request: ModelRequest, connection: "Connection[
         except StopIteration:
             return
         except GenerationError as error:
-            connection.send(Failed(error.reason, request.param, error.code))
+            connection.send(Failed(error.reason, error.param or request.param, error.code))
             return
         except Exception as error:  # whatever onnxruntime raises: this answer fails, the next one may not
             traceback.print_exc()
@@ -159,8 +163,8 @@ def answer(model: "ServedModel", request: ModelRequest, connection: "Connection[
 class GenerationError(Exception):
     """The request cannot be answered."""
 
-    def __init__(self, reason: str, code: str | None = None) -> None:
-        self.reason, self.code = reason, code
+    def __init__(self, reason: str, code: str | None = None, param: str | None = None) -> None:
+        self.reason, self.code, self.param = reason, code, param
 
 
 class ServedModel:
@@ -175,20 +179,50 @@ class ServedModel:
         """Yields Started, a Token for each token, and Finished.
 
         Raises:
-            GenerationError: the tokenizer makes nothing of the prompt, or there is no room for an answer.
+            GenerationError: the tokenizer makes nothing of the prompt, there is no room for an answer, or the runtime cannot
+                follow the grammar.
         """
         prompt = self._encode(request.prompt, request.from_template)
         completions = [self._model.encode_completion(text, request.prompt) for text in request.scored]
         room = self._room(prompt, max(map(len, completions), default=1))
         yield Started(len(prompt))
         text, token = AnswerText(self._model.decode, request.stop), -1
-        length, sampling = min(request.max_new_tokens, room), sampling_options(request)
-        for token in self._model.generate(prompt, length, request.grammar, **sampling):
-            yield Token("" if token in self._eos_token_ids else text.add(token))
+        for token, logprobs in self._generate(prompt, min(request.max_new_tokens, room), request):
+            yield Token("", None) if token in self._eos_token_ids else Token(text.add(token), logprobs)
             if text.stopped:
                 break
         reason: FinishReason = "stop" if text.stopped or token in self._eos_token_ids else "length"
         yield Finished(text.rest(), reason, self._probabilities(prompt, completions))
+
+    def _generate(self, prompt: Tokens, length: int, request: GenerationRequest) -> Iterator[tuple[int, TokenLogprobs | None]]:
+        """Yields the tokens of an answer, with their log-probabilities if the request has `top_logprobs`."""
+        model, grammar, sampling = self._model, request.grammar, sampling_options(request)
+        try:
+            if request.top_logprobs is None:
+                yield from ((token, None) for token in model.generate(prompt, length, grammar, **sampling))
+                return
+            last = prompt[-1]
+            for token, logits in model.generate_with_logits(prompt, length, grammar, **sampling):
+                yield token, self._logprobs(token, last, logits, request.top_logprobs)
+                last = token
+        except InputError as error:
+            if request.guided_by is None:
+                raise
+            reason = f"cannot be followed ({one_line(error.__cause__ or error)})"
+            raise GenerationError(reason, "unsupported_grammar", request.guided_by) from error
+
+    def _logprobs(self, token: int, last: int, logits: Logits, top: int) -> TokenLogprobs:
+        """The log-probabilities of a token after another one, and of the most likely tokens in its place."""
+        logprobs = log_softmax(logits.astype(np.float64))
+        likely = np.argsort(-logits, kind="stable")[:top]
+        chosen, *others = (TokenLogprob(self._text(each, last), float(logprobs[each])) for each in (token, *map(int, likely)))
+        return TokenLogprobs(chosen, tuple(others))
+
+    def _text(self, token: int, last: int) -> str:
+        """The text of a token after another one; alone, some tokenizers would leave out the space with which it begins."""
+        before = self._model.decode([last])
+        both = self._model.decode([last, token])
+        return both[len(before) :] if both.startswith(before) else self._model.decode([token])
 
     def score(self, request: ScoringRequest) -> Iterator[ModelEvent]:
         """Yields Started and Scored.

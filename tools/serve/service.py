@@ -3,33 +3,19 @@
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 
-from tools.serve.messages import GenerationRequest, ModelRequest
+from tools.serve.jobs import Batch
+from tools.serve.messages import ModelRequest
 from tools.serve.metrics import Metrics
-from tools.serve.requests import ChatRequest, Sampling
 from tools.serve.responses import Health, RequestError
 from tools.serve.settings import CHARACTERS_PER_TOKEN, Settings
-from tools.serve.worker import Batch, Worker
-from tunepress.core.errors import InputError
+from tools.serve.worker import Worker
 from tunepress.inference.calibration import abstention_bound
 from tunepress.inference.genai_config import GenaiConfig
-from tunepress.text.chat_prompt import ChatPrompt, RenderedChat
+from tunepress.text.chat_prompt import ChatPrompt
 from tunepress.text.prompt import Prompt
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's for /v1/completions, for a model whose prompt.json says nothing
-
-
-def render_chat(chat: ChatPrompt, body: ChatRequest) -> RenderedChat:
-    """Returns the prompt that asks for the answer to the messages of a request.
-
-    Raises:
-        RequestError: the model cannot answer them.
-    """
-    try:
-        return chat.render([message.model_dump(exclude_none=True) for message in body.messages], body.tools)
-    except InputError as error:
-        raise RequestError(400, f"messages: {error}", "messages") from error
 
 
 class Service:
@@ -42,6 +28,7 @@ class Service:
         settings: of the server.
         prompt: with which the model was trained.
         chat_prompt: renders chat messages.
+        eos_tokens: texts of the tokens that end an answer.
         abstain_below: the probability of the most likely label below which a text gets none; 0: each gets one.
         max_length: maximum number of tokens of a prompt and its answer together.
         created: when the model was built, in seconds since 1970.
@@ -58,6 +45,7 @@ class Service:
         self.settings = settings
         self.prompt = Prompt.load(settings.model)
         self.chat_prompt = ChatPrompt(settings.model, self.prompt)
+        self.eos_tokens = config.eos_tokens
         self.abstain_below = abstention_bound(settings.abstain_below, self.prompt, self.chat_prompt)
         longest_row = self.prompt.source_max_len + self.prompt.max_new_tokens
         self.max_length = settings.max_length(config.model["context_length"], longest_row)
@@ -86,17 +74,12 @@ class Service:
             reason = f"model: {name!r} not found; the only model is {self.settings.name!r}"
             raise RequestError(404, reason, "model", "model_not_found")
 
-    def with_sampling(self, request: GenerationRequest, body: Sampling) -> GenerationRequest:
-        return replace(
-            request,
-            temperature=body.temperature or 0.0,
-            top_p=1.0 if body.top_p is None else body.top_p,
-            seed=body.seed,
-            stop=tuple(body.stop or ()),
-        )
-
-    def submit(self, requests: Sequence[ModelRequest]) -> Batch:
+    def submit(self, requests: Sequence[ModelRequest], samples: int = 1) -> Batch:
         """Queues the prompts of one HTTP request.
+
+        Args:
+            requests: `samples` per prompt.
+            samples: number of answers to each prompt.
 
         Raises:
             RequestError: they are too many or too long, or the queue is full.
@@ -104,11 +87,13 @@ class Service:
         self.check_open()
         settings = self.settings
         if len(requests) > settings.max_prompts:
-            param = requests[0].param
-            raise RequestError(400, f"{param}: has {len(requests)} items, at most {settings.max_prompts} are allowed", param)
+            param, items = requests[0].param, f"{len(requests) // samples} items"
+            if samples > 1:
+                param, items = "n", f"{len(requests)} answers"
+            raise RequestError(400, f"{param}: has {items}, at most {settings.max_prompts} are allowed", param)
         for request in requests:
             self._check_size(request)
-        return self.worker.submit(requests, asyncio.get_running_loop().time() + settings.timeout)
+        return self.worker.submit(requests, asyncio.get_running_loop().time() + settings.timeout, samples)
 
     def close(self, at_once: bool = False) -> None:
         """Refuses new requests; those accepted are answered within `settings.grace` seconds, or not at all."""

@@ -5,9 +5,9 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
-from types import TracebackType
+from collections.abc import Sequence
 
+from tools.serve.jobs import Batch, Job
 from tools.serve.messages import Cancel, Cancelled, Failed, Finished, ModelEvent, ModelRequest, Ready, Scored, Started, Token
 from tools.serve.metrics import Metrics
 from tools.serve.model_process import ModelProcess
@@ -81,12 +81,13 @@ class Worker:
     def idle(self) -> bool:
         return not (self._running or self._queue)
 
-    def submit(self, requests: Sequence[ModelRequest], deadline: float) -> "Batch":
+    def submit(self, requests: Sequence[ModelRequest], deadline: float, samples: int = 1) -> Batch:
         """Queues all prompts of one HTTP request, or none.
 
         Args:
-            requests: one per prompt.
+            requests: `samples` per prompt.
             deadline: when the last one must be answered, by the event loop's clock.
+            samples: number of answers to each prompt.
 
         Raises:
             RequestError: the queue is full, or the model is not loaded.
@@ -98,12 +99,12 @@ class Worker:
             retry_after = max(1, math.ceil(self._mean_seconds))
             reason = f"the queue is full: {len(self._queue)} of {self._capacity} prompts are waiting; retry in {retry_after} s"
             raise RequestError(429, reason, code="queue_full", headers={"Retry-After": str(retry_after)})
-        jobs = [Job(request, deadline, self) for request in requests]
+        jobs = [Job(request, deadline, self.cancel) for request in requests]
         self._queue.extend(jobs)
         self._run_next()
-        return Batch(jobs)
+        return Batch(jobs, samples)
 
-    def cancel(self, job: "Job") -> None:
+    def cancel(self, job: Job) -> None:
         """Removes a job from the queue, or stops its answer at the next token."""
         if job in self._queue:
             self._queue.remove(job)
@@ -152,7 +153,7 @@ class Worker:
             self._running = None
             self._run_next()
 
-    def _count(self, event: ModelEvent, job: "Job") -> None:
+    def _count(self, event: ModelEvent, job: Job) -> None:
         if isinstance(event, Started):
             self._metrics.prompt_tokens.inc(event.prompt_tokens)
         elif isinstance(event, Token):
@@ -200,107 +201,3 @@ class Worker:
 
     def _unavailable(self, reason: str) -> RequestError:
         return RequestError(503, reason, code="model_ended", headers={"Retry-After": f"{math.ceil(self._restart_delay())}"})
-
-
-class Job:
-    """A prompt in the queue or being answered.
-
-    Attributes:
-        request: what is sent to the model process.
-        submitted_at: in seconds of time.monotonic().
-        started_at: when it was sent to the model process.
-        prompt_tokens: once the prompt has been read.
-        completion_tokens: of the answer so far, including the token that ends it.
-    """
-
-    def __init__(self, request: ModelRequest, deadline: float, worker: Worker) -> None:
-        self.request, self._deadline, self._worker = request, deadline, worker
-        self.submitted_at = self.started_at = time.monotonic()
-        self.prompt_tokens = self.completion_tokens = 0
-        self._started = self._done = False
-        self._events: asyncio.Queue[ModelEvent | RequestError] = asyncio.Queue()
-
-    def put(self, event: ModelEvent | RequestError) -> None:
-        """Adds an event, or the error that ends the answer."""
-        if isinstance(event, Started):
-            self.prompt_tokens = event.prompt_tokens
-        elif isinstance(event, Token):
-            self.completion_tokens += 1
-        self._events.put_nowait(event)
-
-    async def started(self) -> None:
-        """Returns when the prompt has been read.
-
-        Raises:
-            RequestError: it cannot be answered, or was not started in time.
-        """
-        if not self._started:
-            self._started = isinstance(await self._next(), Started)
-
-    async def tokens(self) -> AsyncIterator[Token | Finished]:
-        """Yields the rest of the answer.
-
-        Raises:
-            RequestError: the model failed, or the request timed out.
-        """
-        await self.started()
-        while not self._done:
-            event = await self._next()
-            if isinstance(event, Token | Finished):
-                self._done = isinstance(event, Finished)
-                yield event
-
-    async def scores(self) -> tuple[tuple[float, ...], ...]:
-        """Waits for the log-probabilities of a `ScoringRequest`.
-
-        Raises:
-            RequestError: as `tokens`.
-        """
-        await self.started()
-        event = await self._next()
-        assert isinstance(event, Scored)
-        self._done = True
-        return event.logprobs
-
-    def cancel(self) -> None:
-        """Called when nobody is waiting for the answer any more."""
-        if not self._done:
-            self._done = True
-            self._worker.cancel(self)
-
-    async def _next(self) -> ModelEvent:
-        try:
-            async with asyncio.timeout_at(self._deadline):
-                event = await self._events.get()
-        except TimeoutError:
-            raise self._timeout() from None
-        if isinstance(event, RequestError):
-            raise event
-        if isinstance(event, Failed):
-            self._done = True
-            reason = f"{event.param} {event.reason}" if event.param else event.reason
-            raise RequestError(400 if event.param else 500, reason, event.param, event.code)
-        return event
-
-    def _timeout(self) -> RequestError:
-        if self._started:
-            return RequestError(504, f"the request timed out after {self.completion_tokens} tokens of the answer", code="timeout")
-        reason = "the request timed out before this prompt was started"
-        return RequestError(503, reason, code="timeout", headers={"Retry-After": "1"})
-
-
-class Batch:
-    """The jobs of one HTTP request; at the end of a with-block, the unfinished ones are cancelled."""
-
-    def __init__(self, jobs: list[Job]) -> None:
-        self.jobs = jobs
-
-    def __enter__(self) -> "Batch":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.cancel()
-
-    def cancel(self) -> None:
-        for job in self.jobs:
-            job.cancel()

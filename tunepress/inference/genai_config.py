@@ -61,6 +61,12 @@ class GenaiConfig:
         eos = self.model["eos_token_id"]
         return list(eos) if isinstance(eos, list) else [eos]
 
+    @property
+    def eos_tokens(self) -> list[str]:
+        """The texts of those that the tokenizer treats as special."""
+        added = json.loads((self.path.parent / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]
+        return [token["content"] for token in added if token["id"] in self.eos_token_ids]
+
 
 def write_eos_token_ids(folder: Path, eos_token_ids: list[int]) -> None:
     """Replaces the tokens that end an answer with those of training.

@@ -5,14 +5,18 @@ that the grammar does not allow get no probability, so the same grammar gives ev
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tunepress.config.evaluate import Guidance
 from tunepress.core.errors import InputError
 from tunepress.text.chat_prompt import ChatPrompt
-from tunepress.text.json_answers import Schema
 from tunepress.text.prompt import Prompt
 from tunepress.text.tokenizer import Encoder
+
+if TYPE_CHECKING:  # serving runs without jsonschema
+    from tunepress.text.json_answers import Schema
 
 
 def answer_grammar(guidance: Guidance, prompt: Prompt, folder: Path, encoder: Encoder) -> str:
@@ -22,7 +26,7 @@ def answer_grammar(guidance: Guidance, prompt: Prompt, folder: Path, encoder: En
         guidance: what an answer may be.
         prompt: with which the model was trained, with labels or a schema.
         folder: of the model, for the chat template.
-        encoder: of the model. The grammar leaves the tokens that end an answer to llguidance.
+        encoder: of the model.
 
     Raises:
         InputError: the model writes other columns after the answer.
@@ -30,11 +34,21 @@ def answer_grammar(guidance: Guidance, prompt: Prompt, folder: Path, encoder: En
     frame = ChatPrompt(folder, prompt).answer_frame()
     if frame is None:
         raise InputError(f"evaluate.guidance: {guidance.value} needs rows whose answer is the last column of data.text_template")
+    return framed(answer_rule(guidance, prompt), frame, encoder.tokenizer.convert_ids_to_tokens(encoder.eos_token_ids))
+
+
+def framed(rule: str, frame: tuple[str, str], ends: Iterable[str]) -> str:
+    """The grammar of answers with what the model learned to write before and after them.
+
+    Args:
+        rule: of the answer itself.
+        frame: the two texts.
+        ends: texts of the tokens that end an answer; the grammar leaves these to llguidance.
+    """
     before, after = frame
-    for end in encoder.tokenizer.convert_ids_to_tokens(encoder.eos_token_ids):
+    for end in ends:
         after = after.partition(end)[0]
-    parts = [*_text(before), answer_rule(guidance, prompt), *_text(after)]
-    return grammar(" ".join(parts))
+    return grammar(" ".join([*_text(before), rule, *_text(after)]))
 
 
 def grammar(rule: str) -> str:
@@ -49,12 +63,12 @@ def answer_rule(guidance: Guidance, prompt: Prompt) -> str:
     return json_rule(prompt.json_schema or {})
 
 
-def json_rule(schema: Schema) -> str:
+def json_rule(schema: "Schema") -> str:
     """JSON that matches a schema, in Lark. White space between its parts is free, unless the schema's `x-guidance` forbids it."""
     return f"%json {json.dumps(schema, ensure_ascii=False)}"
 
 
-def unsupported_problem(schema: Schema) -> str | None:
+def unsupported_problem(schema: "Schema") -> str | None:
     """What of a schema llguidance cannot follow, in one line; None if it can."""
     from llguidance import LLMatcher  # only here: base and merged import it in guided_logits.py, and a served model has its own
 

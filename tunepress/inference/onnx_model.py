@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import takewhile
 from pathlib import Path
 
@@ -24,6 +24,8 @@ PROMPT_CHUNK = 256  # tokens of a prompt that are processed at a time when scori
 # A graph with this node uses the long factors of longrope if the tokens of one call reach beyond the switch, and earlier keys
 # keep their factors (onnxruntime-genai 0.18, models/builders/base.py). It must get the whole prompt in one call, as torch does.
 ROPE_SWITCH = b"rope_caches_subgraph/If"
+
+Sampling = Mapping[str, bool | int | float]  # onnxruntime-genai's search options
 
 
 def load(folder: Path, threads: int | None) -> og.Model:
@@ -113,12 +115,26 @@ class OnnxModel:
         Raises:
             InputError: the context has no room for an answer.
         """
+        for generator in self._steps(prompt, max_new_tokens, grammar, sampling):
+            generator.generate_next_token()
+            yield int(generator.get_next_tokens()[0])
+
+    def generate_with_logits(
+        self, prompt: Tokens, max_new_tokens: int, grammar: str | None = None, **sampling: bool | int | float
+    ) -> Iterator[tuple[int, Logits]]:
+        """As `generate`, with the model's logits for each token, [vocabulary], before guidance and sampling change them."""
+        for generator in self._steps(prompt, max_new_tokens, grammar, sampling):
+            logits = np.array(generator.get_logits(), dtype=np.float32).reshape(-1)
+            generator.generate_next_token()
+            yield int(generator.get_next_tokens()[0]), logits
+
+    def _steps(self, prompt: Tokens, max_new_tokens: int, grammar: str | None, sampling: Sampling) -> Iterator[og.Generator]:
+        """Yields a generator that has read a prompt, until its answer is complete."""
         length = max_answer_length(prompt, max_new_tokens, self.context_length)
         generator = self._generator(len(prompt) + length, grammar, **sampling)
         generator.append_tokens(prompt)
         while not generator.is_done():
-            generator.generate_next_token()
-            yield int(generator.get_next_tokens()[0])
+            yield generator
 
     def decode(self, answer: Tokens) -> str:
         """The text of an answer without its EOS tokens, of which one alone would become U+FFFD."""

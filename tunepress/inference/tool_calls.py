@@ -58,7 +58,7 @@ def _load(text: str) -> Any:
 def _to_call(value: Any) -> ToolCall | None:
     if not isinstance(value, dict):
         return None
-    name, arguments = value.get("name"), value.get("arguments")
+    name, arguments = value.get("name"), value.get("arguments", value.get("parameters"))  # the latter in Llama 3's templates
     if isinstance(arguments, str):
         arguments = _load(arguments)
     return ToolCall(name, arguments) if isinstance(name, str) and isinstance(arguments, dict) else None

@@ -79,9 +79,7 @@ class ChatPrompt:
     def answer_frame(self) -> tuple[str, str] | None:
         """What the model learned to write before and after an answer; None if columns whose values are unknown here follow it."""
         if self._prompt.completion is None:
-            assert self._template
-            messages = normalize([{"role": "user", "content": "?"}, {"role": "assistant", "content": MARKER}])
-            text = segments(messages, [1], self._template, self._prompt.tools)[-1]["text"]
+            text = self.written({"role": "assistant", "content": MARKER}, self._prompt.tools)
         else:
             columns = column_names(self._prompt.completion)
             if len(columns) > 1:
@@ -89,6 +87,16 @@ class ChatPrompt:
             text = self._prompt.render_completion({columns[0]: MARKER})
         before, _, after = text.partition(MARKER)
         return before, after
+
+    def written(self, message: Message, tools: Tools | None) -> str:
+        """What the model learned to write for a message of the assistant, in a chat template.
+
+        Raises:
+            InputError: the template cannot write it.
+        """
+        assert self._template
+        messages = normalize([{"role": "user", "content": "?"}, message])
+        return segments(messages, [1], self._template, tools)[-1]["text"]
 
     def render(self, messages: Sequence[Message], tools: Tools | None = None) -> RenderedChat:
         """The prompt that asks for the answer to `messages`.
