@@ -40,6 +40,13 @@ def parse(arguments: list[str]) -> Settings:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8080, metavar="N", help="port; 0 chooses a free one")
     parser.add_argument(
+        "--processes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="that hold the model, each in its own memory; each answers one prompt at a time, and they share the cores",
+    )
+    parser.add_argument(
         "--queue", type=int, default=64, metavar="N", help="maximum number of waiting prompts; more are refused with 429"
     )
     parser.add_argument("--max-prompts", type=int, default=16, metavar="N", help="maximum number of prompts in a request")
@@ -74,7 +81,8 @@ def parse(arguments: list[str]) -> Settings:
         type=int,
         default=5,
         metavar="N",
-        help="maximum number of restarts of the model process in a row, without an answer in between, before the server exits",
+        help="maximum number of restarts of a model process in a row, without an answer in between; the server exits when "
+        "none is restarted any more",
     )
     parser.add_argument(
         "--abstain-below",

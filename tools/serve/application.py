@@ -14,7 +14,7 @@ from tools.serve.decisions import routes as decisions
 from tools.serve.generation import routes as generation
 from tools.serve.metrics import MetricsMiddleware
 from tools.serve.requests import OF_FIELD
-from tools.serve.responses import Error, Health, Model, ModelList, RequestError
+from tools.serve.responses import Error, Health, Live, Model, ModelList, RequestError
 from tools.serve.routing import route_class
 from tools.serve.service import Service
 
@@ -24,7 +24,7 @@ def application(service: Service) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        service.worker.listen()
+        service.queue.listen()
         yield
 
     app = FastAPI(
@@ -65,15 +65,20 @@ def models_router(service: Service) -> APIRouter:
 
 
 def status_router(service: Service) -> APIRouter:
-    """GET /health and /metrics, which need no API key."""
+    """GET /health, /health/live and /metrics, which need no API key."""
     routes = APIRouter()
 
     @routes.get("/health", responses={503: {"model": Health}})
     async def health(response: Response) -> Health:
-        """Returns 200 while the model is loaded and requests are accepted, otherwise 503."""
+        """Returns 200 while the model is loaded and requests are accepted (ready), otherwise 503."""
         state = service.health()
         response.status_code = 200 if state.status == "ok" else 503
         return state
+
+    @routes.get("/health/live")
+    async def live() -> Live:
+        """Returns 200 as long as the server runs, while the model is loaded again too."""
+        return Live()
 
     @routes.get("/metrics", response_class=Response, responses={200: {"content": {CONTENT_TYPE_LATEST: {}}}})
     async def metrics() -> Response:

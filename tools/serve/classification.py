@@ -4,12 +4,12 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from tools.serve.jobs import Job
-from tools.serve.messages import GenerationRequest
 from tools.serve.requests import ClassifyRequest, Row
 from tools.serve.responses import Classification, ClassifyResponse, RequestError
 from tools.serve.routing import route_class, while_connected
 from tools.serve.service import Service
+from tools.serve.workers.jobs import Job
+from tools.serve.workers.messages import GenerationRequest
 from tunepress.core.errors import InputError
 from tunepress.text.chat_prompt import ChatPrompt
 from tunepress.text.labels import INVALID, find_label

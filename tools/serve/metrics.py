@@ -1,10 +1,14 @@
 """The server's metrics, in Prometheus' format."""
 
 import time
-from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+if TYPE_CHECKING:
+    from tools.serve.workers.queue import Queue
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100)
 
@@ -46,11 +50,13 @@ class Metrics:
         self._model_alive = Gauge("tunepress_model_alive", "1 while the model is loaded.", registry=registry)
         ProcessCollector(registry=registry)
 
-    def watch(self, queue_length: Callable[[], float], alive: Callable[[], float], pid: Callable[[], int]) -> None:
-        """Reads the worker's state at each scrape; the model process is `tunepress_model_process_*`."""
-        self._queue_length.set_function(queue_length)
-        self._model_alive.set_function(alive)
-        ProcessCollector("tunepress_model", pid, registry=self._registry)
+    def watch(self, queue: "Queue") -> None:
+        """Reads the state at each scrape; model processes are `tunepress_model_process_*`, `tunepress_model_2_process_*` ..."""
+        self._queue_length.set_function(lambda: len(queue))
+        self._model_alive.set_function(lambda: queue.alive)
+        for number, worker in enumerate(queue.workers, start=1):
+            namespace = f"tunepress_model_{number}" if number > 1 else "tunepress_model"
+            ProcessCollector(namespace, partial(getattr, worker, "pid"), registry=self._registry)
 
     def text(self) -> bytes:
         return generate_latest(self._registry)

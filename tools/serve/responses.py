@@ -97,3 +97,7 @@ class ModelList(BaseModel):
 
 class Health(BaseModel):
     status: Literal["ok", "shutting down", "restarting the model"]
+
+
+class Live(BaseModel):
+    status: Literal["ok"] = "ok"

@@ -127,7 +127,7 @@ class Server(uvicorn.Server):
             for connection in list(self.server_state.connections):
                 if isinstance(connection, Connection):
                     connection.check()
-        return await super().on_tick(counter) or self._service.drained() or self._service.worker.failure is not None
+        return await super().on_tick(counter) or self._service.drained() or self._service.queue.failure is not None
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
@@ -152,17 +152,17 @@ def serve(service: Service) -> None:
         InputError: there is no model, the address cannot be used, or the model process failed repeatedly.
     """
     settings = service.settings
-    worker = service.worker
+    queue = service.queue
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until uvicorn handles it
     try:
-        worker.load()
+        queue.load()
         with listening_socket(settings.host, settings.port) as listener:
-            service.metrics.watch(lambda: worker.queue_length, lambda: worker.alive, lambda: worker.pid)
+            service.metrics.watch(queue)
             address, port, *_ = listener.getsockname()
             host = f"[{address}]" if ":" in address else address
             print(f"serving {settings.model} as {settings.name!r} at http://{host}:{port}", flush=True)
             Server(service).run(sockets=[listener])
-        if worker.failure:
-            raise InputError(worker.failure)
+        if queue.failure:
+            raise InputError(queue.failure)
     finally:
-        worker.stop()
+        queue.stop()

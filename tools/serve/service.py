@@ -4,12 +4,12 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from tools.serve.jobs import Batch
-from tools.serve.messages import ModelRequest
 from tools.serve.metrics import Metrics
 from tools.serve.responses import Health, RequestError
 from tools.serve.settings import CHARACTERS_PER_TOKEN, Settings
-from tools.serve.worker import Worker
+from tools.serve.workers.jobs import Batch
+from tools.serve.workers.messages import ModelRequest
+from tools.serve.workers.queue import Queue
 from tunepress.inference.calibration import abstention_bound
 from tunepress.inference.genai_config import GenaiConfig
 from tunepress.text.chat_prompt import ChatPrompt
@@ -32,7 +32,7 @@ class Service:
         abstain_below: the probability of the most likely label below which a text gets none; 0: each gets one.
         max_length: maximum number of tokens of a prompt and its answer together.
         created: when the model was built, in seconds since 1970.
-        worker: answers prompts.
+        queue: of prompts, which model processes answer.
         metrics: of the server.
         closing: whether new requests are refused.
 
@@ -51,7 +51,7 @@ class Service:
         self.max_length = settings.max_length(config.model["context_length"], longest_row)
         self.created = int(config.path.stat().st_mtime)
         self.metrics = Metrics()
-        self.worker = Worker(settings, self.max_length, self.metrics)
+        self.queue = Queue(settings, self.max_length, self.metrics)
         self.closing = False
         self._close_deadline = 0.0
 
@@ -61,7 +61,7 @@ class Service:
         return self.prompt.max_new_tokens or DEFAULT_MAX_TOKENS
 
     def health(self) -> Health:
-        return Health(status="shutting down" if self.closing else "ok" if self.worker.alive else "restarting the model")
+        return Health(status="shutting down" if self.closing else "ok" if self.queue.alive else "restarting the model")
 
     def check_open(self) -> None:
         """Raises RequestError if the server is shutting down."""
@@ -93,7 +93,7 @@ class Service:
             raise RequestError(400, f"{param}: has {items}, at most {settings.max_prompts} are allowed", param)
         for request in requests:
             self._check_size(request)
-        return self.worker.submit(requests, asyncio.get_running_loop().time() + settings.timeout, samples)
+        return self.queue.submit(requests, asyncio.get_running_loop().time() + settings.timeout, samples)
 
     def close(self, at_once: bool = False) -> None:
         """Refuses new requests; those accepted are answered within `settings.grace` seconds, or not at all."""
@@ -103,11 +103,11 @@ class Service:
         """Whether a closing service has nothing left to answer; after its deadline, the rest is cancelled."""
         if not self.closing:
             return False
-        if not self.worker.idle and time.monotonic() > self._close_deadline:
+        if not self.queue.idle and time.monotonic() > self._close_deadline:
             reason = "the server shut down before the answer was complete"
-            self.worker.cancel_all(RequestError(503, reason, code="shutting_down"))
+            self.queue.cancel_all(RequestError(503, reason, code="shutting_down"))
             return True
-        return self.worker.idle
+        return self.queue.idle
 
     def _check_size(self, request: ModelRequest) -> None:
         """Checks the characters; the model process checks the tokens, which it counts."""

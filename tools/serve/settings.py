@@ -24,7 +24,8 @@ class Settings:
         name: of the model, for clients.
         host: address to listen on.
         port: 0 chooses a free one.
-        queue: maximum number of prompts that wait while another is answered.
+        processes: number of processes that hold the model; each answers one prompt at a time.
+        queue: maximum number of prompts that wait while others are answered.
         max_prompts: maximum number of prompts in a request.
         max_body: maximum size of a request's body in bytes.
         max_tokens: maximum length of a prompt and its answer together, which determines the memory; None for the default.
@@ -32,7 +33,7 @@ class Settings:
         timeout: seconds for a request, including its time in the queue.
         client_timeout: seconds for a client to send a head or a body, or to continue reading.
         grace: seconds after SIGTERM for accepted requests.
-        restarts: of the model process, in a row without an answer in between, before the server exits.
+        restarts: of a model process, in a row without an answer in between, before it stays down; the server exits with the last.
         abstain_below: the probability of the most likely label below which /v1/classify gives none; None: as in prompt.json.
         api_key: that clients must send; None needs no key.
     """
@@ -41,6 +42,7 @@ class Settings:
     name: str
     host: str
     port: int
+    processes: int
     queue: int
     max_prompts: int
     max_body: int
@@ -59,7 +61,7 @@ class Settings:
         Raises:
             InputError: a setting is invalid.
         """
-        for option in ("queue", "max_prompts", "max_body", "max_connections", "timeout", "client_timeout"):
+        for option in ("processes", "queue", "max_prompts", "max_body", "max_connections", "timeout", "client_timeout"):
             if getattr(self, option) <= 0:
                 raise InputError(f"--{option.replace('_', '-')}: must be greater than 0")
         for option in ("grace", "restarts"):
@@ -68,7 +70,7 @@ class Settings:
         if self.max_tokens is not None and self.max_tokens < 2:
             raise InputError(f"--max-tokens: must be at least 2, a prompt and an answer of one token each, got {self.max_tokens}")
         self._check_files()
-        if self.max_prompts > self.queue + 1:
+        if self.max_prompts > self.queue + self.processes:
             raise InputError(f"--max-prompts: {self.max_prompts} prompts never fit a queue of {self.queue}; increase --queue")
         if not 0 <= self.port <= 65535:
             raise InputError("--port: must be between 0 and 65535")

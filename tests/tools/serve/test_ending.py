@@ -108,6 +108,7 @@ def test_a_model_that_is_killed_is_told_to_all_and_comes_back(slow_folder: Path)
             assert waiting.recv(100).startswith(b"HTTP/1.1 503 ")
         health = server.get("/health")
         assert (health.status_code, health.json()) == (503, {"status": "restarting the model"})
+        assert server.get("/health/live").status_code == 200
         refused = server.post("/v1/completions", {"prompt": "a"})
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "model_ended")
         assert refused.headers["Retry-After"] == "1"
@@ -226,7 +227,7 @@ def test_an_open_address_without_a_key_is_warned_of(folder: Path) -> None:
 
 
 def test_neither_process_loads_torch_or_transformers() -> None:
-    code = "import sys, tools.serve.__main__, tools.serve.model_process; print(*sys.modules)"
+    code = "import sys, tools.serve.__main__, tools.serve.workers.model_process; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     assert {"fastapi", "onnxruntime_genai"} <= set(loaded)
     assert not {"torch", "transformers", "scipy", "sklearn", "hydra", "omegaconf", "datasets"} & set(loaded)

@@ -13,7 +13,7 @@ from benchmarks.serve.letters_model import TINY, letters_model
 from tests.tools.serve.prompts import relabelled, with_prompt
 from tests.tools.serve.served import ROOT, Server, serving
 from tools.serve.generation.formats import ChatFormat
-from tools.serve.jobs import Answer
+from tools.serve.workers.jobs import Answer
 from tunepress.inference.onnx_model import OnnxModel
 from tunepress.text.json_answers import schema_problem, validator
 from tunepress.text.prompt import Prompt

@@ -217,5 +217,5 @@ def test_the_openapi_document_tells_every_route(server: Server) -> None:
     document = json.loads(server.get("/openapi.json").text)
     assert set(document["paths"]) == {
         *("/v1/completions", "/v1/chat/completions", "/v1/classify", "/v1/decisions", "/v1/systemone"),
-        *("/v1/models", "/v1/models/{name}", "/health", "/metrics"),
+        *("/v1/models", "/v1/models/{name}", "/health", "/health/live", "/metrics"),
     }

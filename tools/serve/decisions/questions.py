@@ -14,10 +14,10 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError
 
 from tools.serve.classification import check_columns
-from tools.serve.messages import ScoringRequest
 from tools.serve.requests import Row
 from tools.serve.responses import RequestError
 from tools.serve.service import Service
+from tools.serve.workers.messages import ScoringRequest
 from tunepress.core.errors import InputError
 from tunepress.inference.scoring import softmax
 

@@ -7,9 +7,9 @@ from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel
 
-from tools.serve.jobs import Answer
-from tools.serve.messages import FinishReason, TokenLogprob, TokenLogprobs
 from tools.serve.responses import Usage
+from tools.serve.workers.jobs import Answer
+from tools.serve.workers.messages import FinishReason, TokenLogprob, TokenLogprobs
 from tunepress.inference.tool_calls import START, ToolCall, parse_tool_calls
 
 ChatFinishReason = Literal["stop", "length", "tool_calls"]

@@ -13,11 +13,11 @@ from starlette.types import Receive, Scope, Send
 from tools.serve.generation.formats import ChatCompletion, ChatFormat, Completion, CompletionFormat, Format
 from tools.serve.generation.guidance import guidance
 from tools.serve.generation.requests import LARGEST_SEED, ChatRequest, CompletionRequest, Sampling
-from tools.serve.jobs import Answer, Batch
-from tools.serve.messages import GenerationRequest
 from tools.serve.responses import RequestError
 from tools.serve.routing import route_class, while_connected
 from tools.serve.service import Service
+from tools.serve.workers.jobs import Answer, Batch
+from tools.serve.workers.messages import GenerationRequest
 from tunepress.core.errors import InputError
 from tunepress.text.chat_prompt import ChatPrompt, RenderedChat
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tools.serve.model_process import AnswerText
+from tools.serve.workers.served_model import AnswerText
 
 
 def of_bytes(tokens: list[int]) -> str:

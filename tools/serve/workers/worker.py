@@ -1,18 +1,28 @@
-"""The queue of requests in front of the model process, which is restarted when it ends unexpectedly."""
+"""One model process, which is restarted when it ends unexpectedly."""
 
 import asyncio
 import logging
 import math
 import time
-from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable
 
-from tools.serve.jobs import Batch, Job
-from tools.serve.messages import Cancel, Cancelled, Failed, Finished, ModelEvent, ModelRequest, Ready, Scored, Started, Token
 from tools.serve.metrics import Metrics
-from tools.serve.model_process import ModelProcess
 from tools.serve.responses import RequestError
 from tools.serve.settings import Settings
+from tools.serve.workers.jobs import Job
+from tools.serve.workers.messages import (
+    Cancel,
+    Cancelled,
+    Failed,
+    Finished,
+    ModelEvent,
+    ModelRequest,
+    Ready,
+    Scored,
+    Started,
+    Token,
+)
+from tools.serve.workers.model_process import ModelProcess
 from tunepress.core.errors import InputError, one_line
 
 MAX_RESTART_DELAY = 30.0  # seconds before a restart; 1, 2, 4 ... before the first ones
@@ -21,38 +31,52 @@ logger = logging.getLogger("uvicorn.error")
 
 
 class Worker:
-    """One model process and its queue. After `load`, it is used from one event loop.
+    """Answers jobs one after the other. After `wait_until_loaded`, it is used from one event loop.
 
     Args:
         settings: of the server.
         max_length: maximum number of tokens of a prompt and its answer together.
         metrics: are updated with what happens.
+        next_job: returns the next job of the queue; None if nothing waits.
+        on_exit: called with the error for waiting requests when the process has ended.
 
     Attributes:
         alive: whether the model is loaded.
         failure: why the process is no longer restarted; None while it is.
+        running: the job that is being answered.
+        mean_seconds: of an answer.
     """
 
-    def __init__(self, settings: Settings, max_length: int, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        max_length: int,
+        metrics: Metrics,
+        next_job: Callable[[], Job | None],
+        on_exit: Callable[[RequestError], None],
+    ) -> None:
         self._settings, self._max_length, self._metrics = settings, max_length, metrics
-        self._capacity = settings.queue
-        self._queue: deque[Job] = deque()
-        self._running: Job | None = None
-        self._mean_seconds = 1.0  # of an answer
+        self._next_job, self._on_exit = next_job, on_exit
         self._process: ModelProcess | None = None
         self._load_error = ""  # why the process could not load the model
         self._failures = 0  # in a row
         self._load_timer: asyncio.TimerHandle | None = None  # kills a process that does not load the model in time
         self.alive = False
         self.failure: str | None = None
+        self.running: Job | None = None
+        self.mean_seconds = 1.0
 
-    def load(self) -> None:
-        """Starts the process and waits until the model is loaded.
+    def start(self) -> None:
+        """Starts the process, which loads the model."""
+        self._process = ModelProcess(self._settings.model, self._max_length, self._settings.processes)
+
+    def wait_until_loaded(self) -> None:
+        """Waits for the first start.
 
         Raises:
             InputError: the model cannot be loaded.
         """
-        self._process = self._start()
+        assert self._process
         try:
             event = self._process.receive()
         except EOFError:
@@ -74,84 +98,51 @@ class Worker:
         return self._process.pid
 
     @property
-    def queue_length(self) -> int:
-        return len(self._queue)
-
-    @property
     def idle(self) -> bool:
-        return not (self._running or self._queue)
+        """Whether it would begin with a job at once."""
+        return self.alive and self.running is None
 
-    def submit(self, requests: Sequence[ModelRequest], deadline: float, samples: int = 1) -> Batch:
-        """Queues all prompts of one HTTP request, or none.
+    def run_next(self) -> None:
+        """Sends the next request unless one is being answered."""
+        if self.idle and (job := self._next_job()):
+            self.running = job
+            job.started_at = time.monotonic()
+            self._send(job.request)
 
-        Args:
-            requests: `samples` per prompt.
-            deadline: when the last one must be answered, by the event loop's clock.
-            samples: number of answers to each prompt.
-
-        Raises:
-            RequestError: the queue is full, or the model is not loaded.
-        """
-        if not self.alive:
-            raise self._unavailable("the model's process has ended and is being restarted")
-        free = self._capacity - len(self._queue) + (self._running is None)
-        if len(requests) > free:
-            retry_after = max(1, math.ceil(self._mean_seconds))
-            reason = f"the queue is full: {len(self._queue)} of {self._capacity} prompts are waiting; retry in {retry_after} s"
-            raise RequestError(429, reason, code="queue_full", headers={"Retry-After": str(retry_after)})
-        jobs = [Job(request, deadline, self.cancel) for request in requests]
-        self._queue.extend(jobs)
-        self._run_next()
-        return Batch(jobs, samples)
-
-    def cancel(self, job: Job) -> None:
-        """Removes a job from the queue, or stops its answer at the next token."""
-        if job in self._queue:
-            self._queue.remove(job)
-        elif job is self._running:
-            self._send(Cancel())
-
-    def cancel_all(self, error: RequestError) -> None:
-        """Cancels all jobs; `error` is raised where their answers are awaited."""
-        for job in [*self._queue, *([self._running] if self._running else [])]:
-            job.put(error)
-            self.cancel(job)
+    def cancel(self) -> None:
+        """Stops the answer at the next token."""
+        self._send(Cancel())
 
     def stop(self) -> None:
         """Ends the process."""
         if self._process:
             self._process.stop()
 
-    def _run_next(self) -> None:
-        """Sends the next request unless one is being answered."""
-        if self._running is None and self._queue:
-            self._running = self._queue.popleft()
-            self._running.started_at = time.monotonic()
-            self._send(self._running.request)
-
-    def _start(self) -> ModelProcess:
-        return ModelProcess(self._settings.model, self._max_length)
+    def unavailable(self, reason: str) -> RequestError:
+        """The error of a request that meets no loaded model."""
+        return RequestError(503, reason, code="model_ended", headers={"Retry-After": f"{math.ceil(self._restart_delay())}"})
 
     def _send(self, command: ModelRequest | Cancel) -> None:
         if self._process:
             self._process.send(command)
 
     def _on_event(self, event: ModelEvent) -> None:
-        job = self._running
+        job = self.running
         if job is None:  # the process has been restarted
             self.alive = isinstance(event, Ready)
             self._load_error = event.reason if isinstance(event, Failed) else ""
             if self.alive:
                 logger.info("the model is loaded again")
+                self.run_next()
             return
         self._count(event, job)
         job.put(event)
         if isinstance(event, Finished | Scored | Cancelled | Failed):
             seconds = time.monotonic() - job.started_at
-            self._mean_seconds += (seconds - self._mean_seconds) / 10
+            self.mean_seconds += (seconds - self.mean_seconds) / 10
             self._failures = 0
-            self._running = None
-            self._run_next()
+            self.running = None
+            self.run_next()
 
     def _count(self, event: ModelEvent, job: Job) -> None:
         if isinstance(event, Started):
@@ -171,10 +162,14 @@ class Worker:
         if self._load_timer:
             self._load_timer.cancel()
         self._failures += 1
-        self.cancel_all(self._unavailable(reason))
-        self._running = None
+        error = self.unavailable(reason)
+        if self.running:
+            self.running.put(error)
+            self.running = None
+        self._on_exit(error)
         if self._failures > self._settings.restarts:
             self.failure = f"{reason}; {self._failures} times in a row without an answer in between (--restarts)"
+            logger.error("%s", self.failure)
             return
         delay = self._restart_delay()
         logger.error("%s; restarting it in %g s", reason, delay)
@@ -183,7 +178,7 @@ class Worker:
     def _restart(self) -> None:
         self._metrics.restarts.inc()
         try:
-            self._process = self._start()
+            self.start()
         except OSError as error:  # out of memory or process ids
             self._load_error = f"the model's process cannot be started ({one_line(error)})"
             self._on_process_exit()
@@ -198,6 +193,3 @@ class Worker:
 
     def _restart_delay(self) -> float:
         return float(min(MAX_RESTART_DELAY, 2 ** max(0, self._failures - 1)))
-
-    def _unavailable(self, reason: str) -> RequestError:
-        return RequestError(503, reason, code="model_ended", headers={"Retry-After": f"{math.ceil(self._restart_delay())}"})

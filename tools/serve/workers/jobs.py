@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 
-from tools.serve.messages import (
+from tools.serve.responses import RequestError, Usage
+from tools.serve.workers.messages import (
     Failed,
     Finished,
     FinishReason,
@@ -17,7 +18,6 @@ from tools.serve.messages import (
     Token,
     TokenLogprobs,
 )
-from tools.serve.responses import RequestError, Usage
 
 
 @dataclass
