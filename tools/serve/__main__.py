@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 
 from tools.serve.server import serve
@@ -37,6 +38,21 @@ def parse(arguments: list[str]) -> Settings:
     )
     parser.add_argument("--model", type=Path, default=ONNX, metavar="FOLDER", help="folder of the ONNX model")
     parser.add_argument("--name", default="tunepress", help="name of the model for clients")
+    parser.add_argument(
+        "--adapter",
+        type=named_folder,
+        action="append",
+        default=[],
+        dest="adapters",
+        metavar="NAME=FOLDER",
+        help="also serve the adapter of another model, built with build.adapters=separate from the same base; can be repeated",
+    )
+    parser.add_argument(
+        "--adapters-from",
+        type=Path,
+        metavar="FOLDER",
+        help="let clients load and unload adapters of folders in this one: /v1/load_lora_adapter and /v1/unload_lora_adapter",
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=8080, metavar="N", help="port; 0 chooses a free one")
     parser.add_argument(
@@ -91,7 +107,18 @@ def parse(arguments: list[str]) -> Settings:
         help="the probability of the most likely label below which /v1/classify gives none; by default evaluate.abstain_below of "
         "the run, and 0 never abstains",
     )
-    return Settings(**vars(parser.parse_args(arguments)), api_key=os.environ.get(KEY))
+    options = vars(parser.parse_args(arguments))
+    if repeated := [name for name, number in Counter(name for name, _ in options["adapters"]).items() if number > 1]:
+        parser.error(f"argument --adapter: the name {repeated[0]} is there twice")
+    return Settings(**options | {"adapters": dict(options["adapters"])}, api_key=os.environ.get(KEY))
+
+
+def named_folder(text: str) -> tuple[str, Path]:
+    """An adapter's name and folder."""
+    name, separator, folder = text.partition("=")
+    if not (name.strip() and separator and folder):
+        raise argparse.ArgumentTypeError(f"must be NAME=FOLDER, got {text!r}")
+    return name, Path(folder)
 
 
 if __name__ == "__main__":

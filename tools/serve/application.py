@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
-from tools.serve import classification
+from tools.serve import adapters, classification
 from tools.serve.decisions import routes as decisions
 from tools.serve.generation import routes as generation
 from tools.serve.metrics import MetricsMiddleware
@@ -40,6 +40,8 @@ def application(service: Service) -> FastAPI:
     app.include_router(classification.router(service))
     app.include_router(decisions.router(service))
     app.include_router(models_router(service))
+    if service.settings.adapters_from:
+        app.include_router(adapters.router(service, service.settings.adapters_from))
     app.include_router(status_router(service))
     add_error_handlers(app)
     app.add_middleware(MetricsMiddleware, metrics=service.metrics)
@@ -48,18 +50,16 @@ def application(service: Service) -> FastAPI:
 
 def models_router(service: Service) -> APIRouter:
     routes = APIRouter(route_class=route_class(service))
-    served = Model(id=service.settings.name, created=service.created)
 
     @routes.get("/v1/models")
     async def list_models() -> ModelList:
-        """Lists the only model."""
-        return ModelList(data=[served])
+        """Lists the model and the adapters on it."""
+        return ModelList(data=list(map(service.model, service.tasks.values())))
 
     @routes.get("/v1/models/{name}")
     async def get_model(name: str) -> Model:
         """Returns the model with this name."""
-        service.check_model(name)
-        return served
+        return service.model(service.task(name))
 
     return routes
 

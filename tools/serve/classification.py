@@ -8,6 +8,7 @@ from tools.serve.requests import ClassifyRequest, Row
 from tools.serve.responses import Classification, ClassifyResponse, RequestError
 from tools.serve.routing import route_class, while_connected
 from tools.serve.service import Service
+from tools.serve.tasks import Task
 from tools.serve.workers.jobs import Job
 from tools.serve.workers.messages import GenerationRequest
 from tunepress.core.errors import InputError
@@ -22,15 +23,15 @@ def router(service: Service) -> APIRouter:
     @routes.post("/v1/classify", response_model=ClassifyResponse, response_model_exclude_unset=True)
     async def classify(body: ClassifyRequest, request: Request) -> Any:
         """Assigns one of the trained labels to each text."""
-        service.check_model(body.model)
-        labels, scored = known_labels(service, bool(body.likelihoods) or bool(service.abstain_below))
-        prompts, param = render(body, service.prompt, service.chat_prompt)
-        length, grammar = service.max_tokens, service.prompt.guidance
-        batch = service.submit([GenerationRequest(prompt, param, length, scored=scored, grammar=grammar) for prompt in prompts])
+        task = service.task(body.model)
+        labels, scored = known_labels(task, bool(body.likelihoods) or bool(task.abstain_below))
+        prompts, param = render(body, task.prompt, task.chat_prompt)
+        options: dict[str, Any] = {"scored": scored, "grammar": task.prompt.guidance}
+        batch = service.submit([GenerationRequest(prompt, param, task.max_tokens, task.tuning, **options) for prompt in prompts])
 
         async def respond() -> ClassifyResponse:
-            data = [await classification_of(index, job, labels, service.abstain_below) for index, job in enumerate(batch.jobs)]
-            return ClassifyResponse(object="classification", model=service.settings.name, data=data, usage=batch.usage)
+            data = [await classification_of(index, job, labels, task.abstain_below) for index, job in enumerate(batch.jobs)]
+            return ClassifyResponse(object="classification", model=task.name, data=data, usage=batch.usage)
 
         with batch:
             return await while_connected(request, respond())
@@ -38,18 +39,18 @@ def router(service: Service) -> APIRouter:
     return routes
 
 
-def known_labels(service: Service, likelihoods: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def known_labels(task: Task, likelihoods: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Returns the model's labels and, if likelihoods are requested, the completions to score.
 
     Raises:
         RequestError: the model has no labels, or no completions of them alone.
     """
-    labels = service.prompt.labels
+    labels = task.prompt.labels
     if not labels:
         raise RequestError(400, "this model answers in free text and has no labels; use /v1/completions", code="no_labels")
     if not likelihoods:
         return labels, ()
-    completions = service.chat_prompt.label_completions()
+    completions = task.chat_prompt.label_completions()
     if completions is None:
         reason = "likelihoods: this model writes other columns after the label, so a label alone is not a complete answer"
         raise RequestError(400, reason, "likelihoods")

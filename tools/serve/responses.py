@@ -88,6 +88,7 @@ class Model(BaseModel):
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "tunepress"
+    parent: str | None = None  # of an adapter, the model that it is used on
 
 
 class ModelList(BaseModel):

@@ -5,17 +5,13 @@ import time
 from collections.abc import Sequence
 
 from tools.serve.metrics import Metrics
-from tools.serve.responses import Health, RequestError
+from tools.serve.responses import Health, Model, RequestError
 from tools.serve.settings import CHARACTERS_PER_TOKEN, Settings
+from tools.serve.tasks import Task, read_adapter
 from tools.serve.workers.jobs import Batch
 from tools.serve.workers.messages import ModelRequest
 from tools.serve.workers.queue import Queue
-from tunepress.inference.calibration import abstention_bound
 from tunepress.inference.genai_config import GenaiConfig
-from tunepress.text.chat_prompt import ChatPrompt
-from tunepress.text.prompt import Prompt
-
-DEFAULT_MAX_TOKENS = 16  # OpenAI's for /v1/completions, for a model whose prompt.json says nothing
 
 
 class Service:
@@ -26,12 +22,8 @@ class Service:
 
     Attributes:
         settings: of the server.
-        prompt: with which the model was trained.
-        chat_prompt: renders chat messages.
-        eos_tokens: texts of the tokens that end an answer.
-        abstain_below: the probability of the most likely label below which a text gets none; 0: each gets one.
+        tasks: by name, the model's own first.
         max_length: maximum number of tokens of a prompt and its answer together.
-        created: when the model was built, in seconds since 1970.
         queue: of prompts, which model processes answer.
         metrics: of the server.
         closing: whether new requests are refused.
@@ -43,22 +35,17 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         config = GenaiConfig.read(settings.model)
         self.settings = settings
-        self.prompt = Prompt.load(settings.model)
-        self.chat_prompt = ChatPrompt(settings.model, self.prompt)
-        self.eos_tokens = config.eos_tokens
-        self.abstain_below = abstention_bound(settings.abstain_below, self.prompt, self.chat_prompt)
-        longest_row = self.prompt.source_max_len + self.prompt.max_new_tokens
+        own = Task.read(settings.name, settings.model, settings.abstain_below)
+        adapters = {
+            name: read_adapter(name, folder, settings.model, settings.abstain_below) for name, folder in settings.adapters.items()
+        }
+        self.tasks = {own.name: own, **adapters}
+        longest_row = max(task.longest_row for task in self.tasks.values())
         self.max_length = settings.max_length(config.model["context_length"], longest_row)
-        self.created = int(config.path.stat().st_mtime)
         self.metrics = Metrics()
-        self.queue = Queue(settings, self.max_length, self.metrics)
+        self.queue = Queue(settings, self.max_length, [task.tuning for task in adapters.values()], self.metrics)
         self.closing = False
         self._close_deadline = 0.0
-
-    @property
-    def max_tokens(self) -> int:
-        """The maximum length of an answer if the request has none: that of the longest answer in training."""
-        return self.prompt.max_new_tokens or DEFAULT_MAX_TOKENS
 
     def health(self) -> Health:
         return Health(status="shutting down" if self.closing else "ok" if self.queue.alive else "restarting the model")
@@ -68,11 +55,24 @@ class Service:
         if self.closing:
             raise RequestError(503, "the server is shutting down", code="shutting_down", headers={"Connection": "close"})
 
-    def check_model(self, name: str | None) -> None:
-        """Raises RequestError if a request names another model."""
-        if name is not None and name != self.settings.name:
-            reason = f"model: {name!r} not found; the only model is {self.settings.name!r}"
-            raise RequestError(404, reason, "model", "model_not_found")
+    def task(self, name: str | None, param: str = "model") -> Task:
+        """The task that a request names, by default the model's own.
+
+        Raises:
+            RequestError: it is not served.
+        """
+        name = self.settings.name if name is None else name
+        if name not in self.tasks:
+            served = f"the models are {', '.join(map(repr, self.tasks))}"
+            if len(self.tasks) == 1:
+                served = f"the only model is {self.settings.name!r}"
+            raise RequestError(404, f"{param}: {name!r} not found; {served}", param, "model_not_found")
+        return self.tasks[name]
+
+    def model(self, task: Task) -> Model:
+        """A task as clients see it."""
+        parent = self.settings.name if task.tuning.adapter else None
+        return Model(id=task.name, created=task.created, parent=parent)
 
     def submit(self, requests: Sequence[ModelRequest], samples: int = 1) -> Batch:
         """Queues the prompts of one HTTP request.

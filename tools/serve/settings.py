@@ -1,6 +1,7 @@
 """The settings of a server, and the limits that keep one client from using all resources."""
 
 import resource
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ class Settings:
     Attributes:
         model: folder of the ONNX model.
         name: of the model, for clients.
+        adapters: folders of models whose adapters are served too, by name.
+        adapters_from: folder from which clients may load more; None: they may not.
         host: address to listen on.
         port: 0 chooses a free one.
         processes: number of processes that hold the model; each answers one prompt at a time.
@@ -40,6 +43,8 @@ class Settings:
 
     model: Path
     name: str
+    adapters: Mapping[str, Path]
+    adapters_from: Path | None
     host: str
     port: int
     processes: int
@@ -76,6 +81,10 @@ class Settings:
             raise InputError("--port: must be between 0 and 65535")
         if not self.name.strip():
             raise InputError("--name: must not be empty")
+        if self.name in self.adapters:
+            raise InputError(f"--adapter: {self.name} is the name of the model itself; choose another one, or set --name")
+        if self.adapters_from and not self.adapters_from.is_dir():
+            raise InputError(f"--adapters-from: {self.adapters_from} is not a folder")
         if self.api_key is not None:
             self._check_key(self.api_key)
 

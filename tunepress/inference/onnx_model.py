@@ -51,21 +51,39 @@ def load(folder: Path, threads: int | None) -> og.Model:
 
 
 class ActiveAdapter:
-    """The adapter beside an ONNX model, used for every answer; without one the model answers as it is."""
+    """The adapter with which an ONNX model answers: the file beside it, or another one. Without any it answers as it is."""
 
-    NAME = "adapter"  # under which onnxruntime-genai registers it
+    MOST = 16  # that are kept in memory
 
     def __init__(self, model: og.Model, folder: Path) -> None:
         self._model = model
-        self._adapters: og.Adapters | None = None
-        if (folder / ADAPTER_FILE).exists():
-            self._adapters = og.Adapters(model)
-            self._adapters.load(str(folder / ADAPTER_FILE), self.NAME)
+        self._own = folder / ADAPTER_FILE if (folder / ADAPTER_FILE).exists() else None
+        self._adapters = og.Adapters(model)
+        self._loaded: dict[str, None] = {}  # names, the most recently used last
+        self.use(None)
+
+    def use(self, file: Path | None, version: int = 0) -> None:
+        """As `OnnxModel.use_adapter`."""
+        file = file or self._own
+        self._active = f"{file} {version}" if file else None
+        if not file or not self._active:
+            return
+        if self._active not in self._loaded:
+            try:
+                self._adapters.load(str(file), self._active)
+            except RuntimeError as error:
+                raise InputError(f"{file}: {one_line(error)}") from error
+        self._loaded.pop(self._active, None)
+        self._loaded[self._active] = None
+        if len(self._loaded) > self.MOST:
+            oldest = next(iter(self._loaded))
+            self._adapters.unload(oldest)
+            del self._loaded[oldest]
 
     def generator(self, parameters: og.GeneratorParams) -> og.Generator:
         generator = og.Generator(self._model, parameters)
-        if self._adapters:
-            generator.set_active_adapter(self._adapters, self.NAME)
+        if self._active:
+            generator.set_active_adapter(self._adapters, self._active)
         return generator
 
 
@@ -88,6 +106,30 @@ class OnnxModel:
         self.tokenizer.update_options(add_special_tokens="true")  # onnxruntime-genai 0.18 adds none by default, not even BOS
         self.bare_tokenizer = og.Tokenizer(self.model)
         self.bare_tokenizer.update_options(add_special_tokens="false")
+
+    def use_adapter(self, file: Path | None, version: int = 0) -> None:
+        """Answers with another adapter from now on.
+
+        Args:
+            file: of the adapter; None: that of the folder, or none.
+            version: another one reads the file again.
+
+        Raises:
+            InputError: it is not the file of an adapter.
+        """
+        self._adapter.use(file, version)
+
+    def check_adapter(self, file: Path, version: int) -> None:
+        """Reads an adapter, and a token with it.
+
+        Raises:
+            InputError: it is not the file of an adapter, or of one that fits the model.
+        """
+        self.use_adapter(file, version)
+        try:
+            self._generator(2).append_tokens([0])
+        except RuntimeError as error:
+            raise InputError(f"{file}: does not fit the model ({one_line(error)})") from error
 
     def answers(self, prompts: list[str], max_new_tokens: int, grammar: str | None = None) -> list[str]:
         """The model's greedy answers, in the order of `prompts`, within a grammar of guidance.py if there is one."""

@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 from tools.serve.classification import check_columns
 from tools.serve.requests import Row
 from tools.serve.responses import RequestError
-from tools.serve.service import Service
+from tools.serve.tasks import Task
 from tools.serve.workers.messages import ScoringRequest
 from tunepress.core.errors import InputError
 from tunepress.inference.scoring import softmax
@@ -62,7 +62,7 @@ class Decider:
     """Asks a model questions about an input.
 
     Args:
-        service: of the model.
+        task: that is asked.
         content: the input, any JSON.
         param: its field in the request, for errors.
 
@@ -70,8 +70,8 @@ class Decider:
         RequestError: the model answers no questions with given options, or does not have the columns of the input.
     """
 
-    def __init__(self, service: Service, content: Any, param: str) -> None:
-        self._prompt, self._chat, self._param = service.prompt, service.chat_prompt, param
+    def __init__(self, task: Task, content: Any, param: str) -> None:
+        self._prompt, self._chat, self._tuning, self._param = task.prompt, task.chat_prompt, task.tuning, param
         self._any_question = not self._prompt.labels and {INSTRUCTIONS, OPTIONS} <= set(self._prompt.columns)
         self._columns = [name for name in self._prompt.columns if not (self._any_question and name in (INSTRUCTIONS, OPTIONS))]
         frame = self._chat.answer_frame()
@@ -99,7 +99,8 @@ class Decider:
             numbers = [completions.setdefault(text, len(completions)) for text in texts]
             places.append((list(scored).index(prompt), numbers))
         from_template = self._chat.trained and isinstance(self._content, list)
-        return ScoringRequest(tuple(scored), tuple(map(tuple, scored.values())), self._param, from_template), places
+        completions_of_all = tuple(map(tuple, scored.values()))
+        return ScoringRequest(tuple(scored), completions_of_all, self._param, self._tuning, from_template), places
 
     def _allowed(self, question: Question) -> list[str]:
         labels = self._prompt.labels

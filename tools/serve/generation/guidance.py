@@ -6,7 +6,7 @@ from typing import Any
 
 from tools.serve.generation.requests import ChatRequest, NamedTool, ResponseFormat
 from tools.serve.responses import RequestError
-from tools.serve.service import Service
+from tools.serve.tasks import Task
 from tunepress.config.evaluate import Guidance
 from tunepress.core.errors import InputError
 from tunepress.inference.guidance import answer_rule, framed, json_rule
@@ -15,20 +15,20 @@ from tunepress.inference.tool_calls import ToolCall, parse_tool_calls
 Tools = list[dict[str, Any]]
 
 
-def guidance(service: Service, body: ChatRequest) -> tuple[str | None, str | None]:
+def guidance(task: Task, body: ChatRequest) -> tuple[str | None, str | None]:
     """Returns the grammar of an answer, and the field of the request that it is from.
 
     Raises:
         RequestError: the model does not write such answers.
     """
     if body.offered and body.tool_choice not in (None, "auto"):
-        return call_grammar(service, allowed(body.offered, body.tool_choice)), "tool_choice"
+        return call_grammar(task, allowed(body.offered, body.tool_choice)), "tool_choice"
     if body.response_format and body.constrained:
-        return format_grammar(service, body.response_format), "response_format"
-    return service.prompt.guidance, None
+        return format_grammar(task, body.response_format), "response_format"
+    return task.prompt.guidance, None
 
 
-def format_grammar(service: Service, response_format: ResponseFormat) -> str:
+def format_grammar(task: Task, response_format: ResponseFormat) -> str:
     """The grammar of answers in a format.
 
     Raises:
@@ -38,18 +38,18 @@ def format_grammar(service: Service, response_format: ResponseFormat) -> str:
         rule = json_rule(response_format.json_schema.content)
     elif response_format.type == "json_object":
         rule = json_rule({"type": "object"})
-    elif service.prompt.labels:
-        rule = answer_rule(Guidance.labels, service.prompt)
+    elif task.prompt.labels:
+        rule = answer_rule(Guidance.labels, task.prompt)
     else:
         reason = "response_format: this model answers in free text and has no labels"
         raise RequestError(400, reason, "response_format", "no_labels")
     try:
-        frame = service.chat_prompt.answer_frame()
+        frame = task.chat_prompt.answer_frame()
     except InputError as error:
         raise RequestError(400, f"response_format: {error}", "response_format") from error
     if frame is None:
         raise RequestError(400, "response_format: this model writes other columns after its answer", "response_format")
-    return framed(rule, frame, service.eos_tokens)
+    return framed(rule, frame, task.eos_tokens)
 
 
 def allowed(tools: Tools, choice: object) -> Tools:
@@ -66,7 +66,7 @@ def allowed(tools: Tools, choice: object) -> Tools:
     return named
 
 
-def call_grammar(service: Service, tools: Tools) -> str:
+def call_grammar(task: Task, tools: Tools) -> str:
     """The grammar of a call of one of several functions, as the model's chat template writes it.
 
     Raises:
@@ -75,10 +75,10 @@ def call_grammar(service: Service, tools: Tools) -> str:
     name = tools[0]["function"]["name"]
     call = {"type": "function", "function": {"name": name, "arguments": {}}}
     try:
-        text = service.chat_prompt.written({"role": "assistant", "content": None, "tool_calls": [call]}, tools)
+        text = task.chat_prompt.written({"role": "assistant", "content": None, "tool_calls": [call]}, tools)
     except InputError:
         text = ""
-    for end in service.eos_tokens:
+    for end in task.eos_tokens:
         text = text.partition(end)[0]
     if parse_tool_calls(text) != [ToolCall(name, {})]:
         reason = "tool_choice: this model's chat template does not write calls as JSON; send auto or none"

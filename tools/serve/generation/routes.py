@@ -35,27 +35,28 @@ def router(service: Service) -> APIRouter:
     @routes.post("/v1/completions", response_model=Completion, responses=STREAM)
     async def complete(body: CompletionRequest, request: Request) -> Any:
         """Continues a text, which the model receives unchanged."""
-        service.check_model(body.model)
-        max_tokens = body.max_tokens or service.max_tokens
-        prompts = [GenerationRequest(text, "prompt", max_tokens, top_logprobs=body.logprobs) for text in body.prompt]
-        return await respond(service, prompts, CompletionFormat(service.settings.name, body.logprobs or 0), body, request)
+        task = service.task(body.model)
+        max_tokens = body.max_tokens or task.max_tokens
+        prompts = [GenerationRequest(text, "prompt", max_tokens, task.tuning, top_logprobs=body.logprobs) for text in body.prompt]
+        return await respond(service, prompts, CompletionFormat(task.name, body.logprobs or 0), body, request)
 
     @routes.post("/v1/chat/completions", response_model=ChatCompletion, responses=STREAM)
     async def chat(body: ChatRequest, request: Request) -> Any:
         """Answers the last message."""
-        service.check_model(body.model)
-        rendered = render(service.chat_prompt, body)
-        grammar, guided_by = guidance(service, body)
+        task = service.task(body.model)
+        rendered = render(task.chat_prompt, body)
+        grammar, guided_by = guidance(task, body)
         prompt = GenerationRequest(
             rendered.prompt,
             "messages",
-            body.max_completion_tokens or body.max_tokens or service.max_tokens,
+            body.max_completion_tokens or body.max_tokens or task.max_tokens,
+            task.tuning,
             grammar=grammar,
             guided_by=guided_by,
             top_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
             from_template=rendered.from_template,
         )
-        return await respond(service, [prompt], ChatFormat(service.settings.name, bool(body.offered)), body, request)
+        return await respond(service, [prompt], ChatFormat(task.name, bool(body.offered)), body, request)
 
     return routes
 

@@ -7,6 +7,21 @@ FinishReason = Literal["stop", "length"]  # length: max_new_tokens or the availa
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """What a fine-tuning changes in the served model.
+
+    Attributes:
+        adapter: path of its adapter's file; None: the model's own, or none.
+        version: of the file, so that a newer one is not taken for it.
+        temperature: divides the log-probabilities of labels; None: they are not calibrated.
+    """
+
+    adapter: str | None = None
+    version: int = 0
+    temperature: float | None = None
+
+
+@dataclass(frozen=True)
 class GenerationRequest:
     """One prompt to answer.
 
@@ -14,6 +29,7 @@ class GenerationRequest:
         prompt: the text.
         param: field of the HTTP request that holds the prompt, for errors.
         max_new_tokens: maximum length of the answer.
+        tuning: that answers it.
         temperature: 0 takes the most likely token each time.
         top_p: share of the probability to choose from.
         seed: of the random choice; None for a different one each time.
@@ -28,6 +44,7 @@ class GenerationRequest:
     prompt: str
     param: str
     max_new_tokens: int
+    tuning: Tuning = Tuning()
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int | None = None
@@ -51,12 +68,14 @@ class ScoringRequest:
         prompts: the texts.
         completions: of each prompt, the texts to score.
         param: field of the HTTP request that holds what the prompts begin with, for errors.
+        tuning: that scores them.
         from_template: as in `GenerationRequest`.
     """
 
     prompts: tuple[str, ...]
     completions: tuple[tuple[str, ...], ...]
     param: str
+    tuning: Tuning = Tuning()
     from_template: bool = False
 
 

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -25,6 +25,7 @@ from tools.serve.workers.messages import (
     Ready,
     Scored,
     ScoringRequest,
+    Tuning,
 )
 from tools.serve.workers.served_model import GenerationError, ServedModel
 from tunepress.core.cpu import available_cores
@@ -39,15 +40,16 @@ class ModelProcess:
     Args:
         folder: of the ONNX model.
         max_length: maximum number of tokens of a prompt and its answer together.
+        tunings: that it loads at its start.
         processes: number of such processes, which share the cores.
     """
 
-    def __init__(self, folder: Path, max_length: int, processes: int = 1) -> None:
+    def __init__(self, folder: Path, max_length: int, tunings: Sequence[Tuning], processes: int) -> None:
         threads = max(1, available_cores() // processes)
         context = get_context("spawn")  # a forked copy of a process with threads may hang
         self._connection: Connection[Command, ModelEvent]
         self._connection, remote_end = context.Pipe()
-        self._process = context.Process(target=main, args=(folder, max_length, threads, remote_end), name="model")
+        self._process = context.Process(target=main, args=(folder, max_length, tunings, threads, remote_end), name="model")
         self._process.start()
         remote_end.close()  # our copy; with it open, the end of the process would not be noticed
         self._join_lock = threading.Lock()
@@ -108,12 +110,14 @@ class ModelProcess:
                 self._process.join()
 
 
-def main(folder: Path, max_length: int, threads: int, connection: "Connection[ModelEvent, Command]") -> None:
+def main(
+    folder: Path, max_length: int, tunings: Sequence[Tuning], threads: int, connection: "Connection[ModelEvent, Command]"
+) -> None:
     """Loads the model, then answers requests until it receives None or the other process has ended."""
     for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole process group; the other process says when to exit
         signal.signal(number, signal.SIG_IGN)
     try:
-        model = ServedModel(folder, max_length, threads)
+        model = ServedModel(folder, max_length, tunings, threads)
     except (InputError, RuntimeError) as error:  # the latter is onnxruntime's for a broken file
         reason = str(error) if isinstance(error, InputError) else f"{folder}: {one_line(error)}"
         connection.send(Failed(reason, None, None))

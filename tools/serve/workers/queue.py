@@ -3,13 +3,15 @@
 import math
 from collections import deque
 from collections.abc import Sequence
+from functools import partial
 from statistics import fmean
 
 from tools.serve.metrics import Metrics
 from tools.serve.responses import RequestError
 from tools.serve.settings import Settings
 from tools.serve.workers.jobs import Batch, Job
-from tools.serve.workers.messages import ModelRequest
+from tools.serve.workers.messages import ModelRequest, Tuning
+from tools.serve.workers.model_process import ModelProcess
 from tools.serve.workers.worker import Worker
 
 
@@ -19,16 +21,18 @@ class Queue:
     Args:
         settings: of the server.
         max_length: maximum number of tokens of a prompt and its answer together.
+        tunings: that each process loads at its start.
         metrics: are updated with what happens.
 
     Attributes:
         workers: one for each process.
     """
 
-    def __init__(self, settings: Settings, max_length: int, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, max_length: int, tunings: Sequence[Tuning], metrics: Metrics) -> None:
         self._capacity = settings.queue
         self._waiting: deque[Job] = deque()
-        self.workers = [Worker(settings, max_length, metrics, self._next, self._on_exit) for _ in range(settings.processes)]
+        start = partial(ModelProcess, settings.model, max_length, tunings, settings.processes)
+        self.workers = [Worker(start, settings.restarts, metrics, self._next, self._on_exit) for _ in range(settings.processes)]
 
     def load(self) -> None:
         """Starts the processes and waits until each has loaded the model.

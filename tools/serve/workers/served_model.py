@@ -16,13 +16,13 @@ from tools.serve.workers.messages import (
     Token,
     TokenLogprob,
     TokenLogprobs,
+    Tuning,
 )
 from tunepress.core.errors import InputError, one_line
 from tunepress.inference.calibration import answer_probabilities
 from tunepress.inference.genai_config import GenaiConfig
 from tunepress.inference.onnx_model import OnnxModel
 from tunepress.inference.scoring import Logits, log_softmax, scores_of
-from tunepress.text.prompt import Prompt
 from tunepress.text.tokenizer import Tokens
 
 REPLACEMENT = "\ufffd"  # what a tokenizer makes of the first bytes of a character
@@ -38,10 +38,11 @@ class GenerationError(Exception):
 class ServedModel:
     """An ONNX model that yields its answers token by token."""
 
-    def __init__(self, folder: Path, max_length: int, threads: int) -> None:
+    def __init__(self, folder: Path, max_length: int, tunings: Sequence[Tuning], threads: int) -> None:
         self._model, self._max_length = OnnxModel(folder, threads), max_length
-        self._temperature = Prompt.load(folder).temperature
         self._eos_token_ids = set(GenaiConfig.read(folder).eos_token_ids)
+        for tuning in tunings:
+            self._model.check_adapter(Path(tuning.adapter or ""), tuning.version)
 
     def answer(self, request: GenerationRequest) -> Iterator[ModelEvent]:
         """Yields Started, a Token for each token, and Finished.
@@ -50,6 +51,7 @@ class ServedModel:
             GenerationError: the tokenizer makes nothing of the prompt, there is no room for an answer, or the runtime cannot
                 follow the grammar.
         """
+        self._use(request.tuning)
         prompt = self._encode(request.prompt, request.from_template)
         completions = [self._model.encode_completion(text, request.prompt) for text in request.scored]
         room = self._room(prompt, max(map(len, completions), default=1))
@@ -60,7 +62,8 @@ class ServedModel:
             if text.stopped:
                 break
         reason: FinishReason = "stop" if text.stopped or token in self._eos_token_ids else "length"
-        yield Finished(text.rest(), reason, self._probabilities(prompt, completions))
+        probabilities = answer_probabilities(self._model, prompt, completions, request.tuning.temperature) if completions else ()
+        yield Finished(text.rest(), reason, tuple(probabilities))
 
     def _generate(self, prompt: Tokens, length: int, request: GenerationRequest) -> Iterator[tuple[int, TokenLogprobs | None]]:
         """Yields the tokens of an answer, with their log-probabilities if the request has `top_logprobs`."""
@@ -98,6 +101,7 @@ class ServedModel:
         Raises:
             GenerationError: as `answer`.
         """
+        self._use(request.tuning)
         requests = []
         for text, options in zip(request.prompts, request.completions, strict=True):
             prompt = self._encode(text, request.from_template)
@@ -106,8 +110,14 @@ class ServedModel:
             requests.append((prompt, completions))
         yield Started(sum(len(prompt) for prompt, _ in requests))
         scores = dict(scores_of(self._model.shared_logits(requests), requests))
-        temperature = self._temperature or 1.0
+        temperature = request.tuning.temperature or 1.0
         yield Scored(tuple(tuple(option.logprob / temperature for option in scores[index]) for index in range(len(requests))))
+
+    def _use(self, tuning: Tuning) -> None:
+        try:
+            self._model.use_adapter(Path(tuning.adapter) if tuning.adapter else None, tuning.version)
+        except InputError as error:
+            raise GenerationError(str(error), "adapter_failed") from error
 
     def _encode(self, text: str, from_template: bool) -> Tokens:
         tokens = self._model.encode_prompt(text)
@@ -128,9 +138,6 @@ class ServedModel:
                 "context_length_exceeded",
             )
         return room
-
-    def _probabilities(self, prompt: Tokens, completions: list[Tokens]) -> tuple[float, ...]:
-        return tuple(answer_probabilities(self._model, prompt, completions, self._temperature)) if completions else ()
 
 
 def sampling_options(request: GenerationRequest) -> dict[str, bool | int | float]:

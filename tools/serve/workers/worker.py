@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 from tools.serve.metrics import Metrics
 from tools.serve.responses import RequestError
-from tools.serve.settings import Settings
 from tools.serve.workers.jobs import Job
 from tools.serve.workers.messages import (
     Cancel,
@@ -34,8 +33,8 @@ class Worker:
     """Answers jobs one after the other. After `wait_until_loaded`, it is used from one event loop.
 
     Args:
-        settings: of the server.
-        max_length: maximum number of tokens of a prompt and its answer together.
+        start: starts a process.
+        restarts: in a row without an answer in between.
         metrics: are updated with what happens.
         next_job: returns the next job of the queue; None if nothing waits.
         on_exit: called with the error for waiting requests when the process has ended.
@@ -49,13 +48,13 @@ class Worker:
 
     def __init__(
         self,
-        settings: Settings,
-        max_length: int,
+        start: Callable[[], ModelProcess],
+        restarts: int,
         metrics: Metrics,
         next_job: Callable[[], Job | None],
         on_exit: Callable[[RequestError], None],
     ) -> None:
-        self._settings, self._max_length, self._metrics = settings, max_length, metrics
+        self._start, self._restarts, self._metrics = start, restarts, metrics
         self._next_job, self._on_exit = next_job, on_exit
         self._process: ModelProcess | None = None
         self._load_error = ""  # why the process could not load the model
@@ -68,7 +67,7 @@ class Worker:
 
     def start(self) -> None:
         """Starts the process, which loads the model."""
-        self._process = ModelProcess(self._settings.model, self._max_length, self._settings.processes)
+        self._process = self._start()
 
     def wait_until_loaded(self) -> None:
         """Waits for the first start.
@@ -167,7 +166,7 @@ class Worker:
             self.running.put(error)
             self.running = None
         self._on_exit(error)
-        if self._failures > self._settings.restarts:
+        if self._failures > self._restarts:
             self.failure = f"{reason}; {self._failures} times in a row without an answer in between (--restarts)"
             logger.error("%s", self.failure)
             return
