@@ -2,12 +2,14 @@
 
 Both runtimes predict the tokens of the same reference completions. A full-precision build agrees to numerical noise, so this
 finds a broken template, a wrong end of sequence or a bad merge, and measures what int4 changes without the noise of sampling.
+What the ONNX model answers to some prompts is recorded for other machines, where tools.cli.verify compares it.
 """
 
 import sys
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -16,13 +18,48 @@ from tqdm import tqdm
 from tunepress.config.evaluate import Evaluate, Turns
 from tunepress.core.cpu import free_cores
 from tunepress.core.files import read_csv, read_jsonl, write_csv, write_json
-from tunepress.core.paths import CHANGED, MERGED, METRICS, ONNX, PREDICTIONS, PREPARED
+from tunepress.core.paths import CHANGED, CONFORMANCE, MERGED, METRICS, ONNX, PREDICTIONS, PREPARED
 from tunepress.core.stage import run
+from tunepress.inference import conformance
 from tunepress.inference.metrics import is_right, mcnemar
 from tunepress.inference.scoring import Scorer, agreement, encode_request
+from tunepress.text.chat_prompt import ChatPrompt
 from tunepress.text.prompt import Prompt
-from tunepress.text.segments import Turn, evaluated
+from tunepress.text.segments import Turn, evaluated, evenly_spaced
 from tunepress.text.tokenizer import truncate
+
+SENTENCES = (  # written for this project; conformance.jsonl publishes them
+    "The bus was late again this morning.",
+    "I finally found the keys under the sofa.",
+    "Could you send me the report before noon?",
+    "Nobody told us that the meeting had moved.",
+    "The soup is cold, but the bread is still warm.",
+    "My sister is learning to play the cello.",
+    "We should paint the kitchen before winter.",
+    "The neighbours have a new puppy.",
+    "It rained for three days and the cellar is wet.",
+    "Thank you for watering the plants.",
+    "The printer on the second floor is broken.",
+    "I did not expect to see you here!",
+    "How long does the train to the coast take?",
+    "The museum is closed on Mondays.",
+    "He forgot his umbrella in the restaurant.",
+    "The children built a tower of cardboard boxes.",
+    "Please turn off the lights when you leave.",
+    "The tickets were cheaper than last year.",
+    "Something in the attic made a strange noise.",
+    "Her speech was short and everyone clapped.",
+    "The parcel arrived with a dent in one corner.",
+    "We missed the last ferry and slept in the car.",
+    "Is there any milk left in the fridge?",
+    "The apples in the garden are almost ripe.",
+    "I have read this book four times already.",
+    "The lift is slow, so most people take the stairs.",
+    "Tomorrow the whole team will be in the office.",
+    "The old bridge has been repaired at last.",
+    "They cancelled the concert because of the storm.",
+    "What time does the bakery open on Sundays?",
+)
 
 
 @dataclass
@@ -31,7 +68,7 @@ class Config:
 
 
 def main(cfg: Config) -> str:
-    """Writes metrics/compare.json and predictions/changed.csv."""
+    """Writes metrics/compare.json, predictions/changed.csv and models/conformance.jsonl."""
     from tunepress.inference.onnx_model import OnnxModel
     from tunepress.inference.torch_model import TorchModel
 
@@ -43,6 +80,8 @@ def main(cfg: Config) -> str:
     models = TorchModel(MERGED, cfg.evaluate.batch_size, prompt.eos_token_ids), second
     turns = evaluated(read_jsonl(PREPARED / f"{cfg.evaluate.split.value}.jsonl"), cfg.evaluate.turns is Turns.all)
     metrics |= compare_tokens(*models, turns, prompt.source_max_len)
+    rows = [turn.prompt for turn in evenly_spaced(turns, len(SENTENCES))]
+    conformance.record(CONFORMANCE, second, ONNX, rows if cfg.evaluate.conformance_rows else invented_prompts(ONNX))
     write_csv(CHANGED, changed, ["source", "prompt", "expected", "merged", "onnx"])
     write_json(METRICS / "compare.json", metrics)
     return (
@@ -116,6 +155,14 @@ def compare_tokens(merged: Scorer, onnx: Scorer, turns: list[Turn], source_max_l
         "mean_kl": float(f"{divergence / tokens:.4g}"),
         "tokenized_differently": len(different),
     }
+
+
+def invented_prompts(folder: Path) -> list[str]:
+    """SENTENCES as a model's prompts: each in every column of the template, or as the user's message of a conversation."""
+    prompt = Prompt.load(folder)
+    if prompt.prompt is None:
+        return list(map(ChatPrompt(folder, prompt).render_text, SENTENCES))
+    return [prompt.render_prompt(dict.fromkeys(prompt.columns, sentence)) for sentence in SENTENCES]
 
 
 if __name__ == "__main__":

@@ -26,14 +26,14 @@ def published(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     ours: Any = OmegaConf.to_container(OmegaConf.load(root / "dvc.yaml"), resolve=False)
     outs = {
         "cmd": "true",
-        "outs": ["models/onnx", "models/MODEL_CARD.md"],
+        "outs": ["models/onnx", "models/MODEL_CARD.md", "models/conformance.jsonl"],
         "metrics": [{"metrics/summary.json": {"cache": False}}],
     }
     OmegaConf.save({"stages": {"build": outs}, "artifacts": ours["artifacts"]}, "dvc.yaml")
     git("init", "--quiet")
     assert dvc(["init", "--quiet"]) == dvc(["remote", "add", "--quiet", "--default", "store", str(tmp_path / "store")]) == 0
     for number in (1, 2):
-        for path in ("models/onnx/model.onnx", "models/MODEL_CARD.md", "metrics/summary.json"):
+        for path in ("models/onnx/model.onnx", "models/MODEL_CARD.md", "models/conformance.jsonl", "metrics/summary.json"):
             Path(path).unlink(missing_ok=True)
             Path(path).write_text(str(number))
         assert dvc(["commit", "--force", "--quiet"]) == 0
@@ -53,6 +53,8 @@ def test_a_version_is_fetched_by_its_name_and_its_tag_leads_to_card_and_figures(
 ) -> None:
     meta = OmegaConf.load(published / "dvc.yaml").artifacts.int4.meta
     assert dvc(["artifacts", "get", str(published), "int4", "--out", "int4", *options]) == 0
-    assert dvc(["get", str(published), meta.card, "--rev", tag, "--out", "card"]) == 0
+    for name in ("card", "conformance"):
+        assert dvc(["get", str(published), meta[name], "--rev", tag, "--out", name]) == 0
     figures = git("-C", str(published), "show", f"{tag}:{meta.metrics}")
-    assert [Path("int4/model.onnx").read_text(), Path("card").read_text(), figures] == [number] * 3
+    fetched = [Path(name).read_text() for name in ("int4/model.onnx", "card", "conformance")]
+    assert [*fetched, figures] == [number] * 4

@@ -96,7 +96,9 @@ def test_a_process_imports_no_package_that_takes_seconds_without_need(module: st
     assert done.stdout == "[]\n"
 
 
-@pytest.mark.parametrize("module", ["tools.cli.predict", "tools.serve.server", "tools.serve.workers.model_process"])
+@pytest.mark.parametrize(
+    "module", ["tools.cli.predict", "tools.cli.verify", "tools.serve.server", "tools.serve.workers.model_process"]
+)
 def test_what_the_serving_image_runs_needs_only_the_packages_of_its_lock(module: str, root: Path) -> None:
     locked = pins(root / "requirements/serve.txt").keys()
     absent = [

@@ -18,17 +18,20 @@ from tunepress.core.files import write_json
 
 PLACE = ["--subscription-id", SUBSCRIPTION, "--resource-group", GROUP, "--workspace-name", WORKSPACE]
 Said = Callable[..., str]
-FILES = {"model.onnx": b"onnx", "prompt.json": b"{}", "MODEL_CARD.md": b"# card", "summary.json": b""}
+BESIDE = {"MODEL_CARD.md": b"# card", "conformance.jsonl": b"{}"}
+FILES = {"model.onnx": b"onnx", "prompt.json": b"{}", **BESIDE, "summary.json": b""}
 
 
 @pytest.fixture
 def run(storage: Azurite, root: Path, tmp_path: Path) -> Path:
     """A project whose last run is committed."""
-    outs = {"build": {"cmd": "true", "outs": ["models/onnx"]}, "report": {"cmd": "true", "outs": ["models/MODEL_CARD.md"]}}
+    beside = [f"models/{name}" for name in BESIDE]
+    outs = {"build": {"cmd": "true", "outs": ["models/onnx"]}, "report": {"cmd": "true", "outs": beside}}
     (tmp_path / "models/onnx").mkdir(parents=True)
     for name in ("model.onnx", "prompt.json"):
         (tmp_path / "models/onnx" / name).write_bytes(FILES[name])
-    (tmp_path / "models/MODEL_CARD.md").write_bytes(FILES["MODEL_CARD.md"])
+    for name, content in BESIDE.items():
+        (tmp_path / "models" / name).write_bytes(content)
     write_json(tmp_path / "metrics/summary.json", {"accuracy": 0.96, "gate": "passed"})
     shutil.copyfile(root / "params.yaml", tmp_path / "params.yaml")
     OmegaConf.save({"stages": outs}, tmp_path / "dvc.yaml")
@@ -75,7 +78,7 @@ def test_a_model_is_registered_with_card_figures_and_provenance(
     assert registered["properties"]["sha256"].startswith(version)
     place = registered["modelUri"].partition("/paths/")[2]
     assert {f"{place}/{file}" for file in FILES} <= blobs
-    assert sorted(path.name for path in (run / "models").iterdir()) == [".gitignore", "MODEL_CARD.md", "onnx"]
+    assert sorted(path.name for path in (run / "models").iterdir()) == [".gitignore", *BESIDE, "onnx"]
 
 
 def test_the_same_bytes_are_registered_once_and_others_beside_them(
@@ -109,7 +112,7 @@ def test_no_name_is_refused(published: Said) -> None:
     assert published("", *PLACE).startswith("azure-publish: NAME=: must be a name")
 
 
-@pytest.mark.parametrize("path", ["models/onnx", "models/MODEL_CARD.md", "metrics/summary.json"])
+@pytest.mark.parametrize("path", ["models/onnx", *(f"models/{name}" for name in BESIDE), "metrics/summary.json"])
 def test_a_run_without_one_of_its_parts_is_refused(path: str, run: Path, published: Said) -> None:
     (run / path).rename(run / "away")
     assert published("tone", *PLACE) == f"azure-publish: {path}: not found; run `make repro`"

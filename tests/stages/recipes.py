@@ -25,5 +25,6 @@ def evaluation(**settings: Any) -> Evaluate:
         "abstain_below": None,
         "retained": None,
         "tasks": [],
+        "conformance_rows": False,
     }
     return Evaluate(**(small | rest | settings))

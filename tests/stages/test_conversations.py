@@ -21,11 +21,11 @@ from stages.report.model_card import snippet
 from stages.train import stage as train
 from tests.stages.recipes import MERGE, evaluation, recipe
 from tests.stages.training import new_project, sections
-from tools.cli import predict
+from tools.cli import predict, verify
 from tunepress.config.data import Data
 from tunepress.config.evaluate import Turns
 from tunepress.core.files import read_csv, read_json, read_jsonl, write_jsonl
-from tunepress.core.paths import MERGED, METRICS, ONNX, PREDICTIONS, PREPARED
+from tunepress.core.paths import CONFORMANCE, MERGED, METRICS, ONNX, PREDICTIONS, PREPARED
 from tunepress.inference.onnx_model import OnnxModel
 from tunepress.text.chat_prompt import ChatPrompt
 from tunepress.text.conversation import normalize
@@ -145,9 +145,14 @@ def test_turns_are_evaluated_and_compared_from_their_true_history(which: Turns, 
             assert [row[name] for row in predictions] == [getattr(turn, name) for turn in expected]
     figures = {name: read_json(METRICS / "evaluate" / f"{name}.json") for name in ("merged", "onnx")}
     assert figures["onnx"]["perplexity"] == pytest.approx(figures["merged"]["perplexity"], rel=1e-4)
-    compare.main(compare.Config(evaluation(turns=which)))
+    from_rows = which is Turns.all
+    compare.main(compare.Config(evaluation(turns=which, conformance_rows=from_rows)))
     compared = read_json(METRICS / "compare.json")
     assert (compared["rows"], compared["tokenized_differently"]) == (len(expected), 0)
+    chat = ChatPrompt(ONNX, Prompt.load(ONNX))
+    recorded = [turn.prompt for turn in expected] if from_rows else list(map(chat.render_text, compare.SENTENCES))
+    assert [line["prompt"] for line in read_jsonl(CONFORMANCE)[1:]] == recorded
+    assert verify.verify(ONNX).startswith(f"{len(recorded)} of {len(recorded)} answers as recorded")
     assert compared["tokens"] == sum(len(turn.expected.encode()) + 1 for turn in expected)
     assert compared["mean_kl"] < 1e-6
     capsys.readouterr()

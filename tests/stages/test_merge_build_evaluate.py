@@ -27,10 +27,11 @@ from stages.train import stage as train
 from tests.stages.outputs import hashes
 from tests.stages.recipes import MERGE, evaluation, recipe
 from tests.stages.training import new_project, sections
+from tools.cli import verify
 from tunepress.config.evaluate import Calibration, Guidance, Split
 from tunepress.core.errors import InputError
 from tunepress.core.files import read_jsonl, size_mb, write_jsonl
-from tunepress.core.paths import ADAPTER, BASE, CHANGED, MERGED, METRICS, ONNX, PREDICTIONS, PREPARED
+from tunepress.core.paths import ADAPTER, BASE, CHANGED, CONFORMANCE, MERGED, METRICS, ONNX, PREDICTIONS, PREPARED
 from tunepress.inference.calibration import fit_temperature
 from tunepress.inference.onnx_model import OnnxModel
 from tunepress.inference.torch_model import TorchModel
@@ -264,6 +265,18 @@ def test_a_full_precision_build_agrees_to_numerical_noise_and_int4_does_not(proj
     assert CHANGED.read_text(encoding="utf-8").splitlines() == ['"source","prompt","expected","merged","onnx"']
     rounded = compare.compare_tokens(TorchModel(MERGED), OnnxModel(int4), rows)
     assert rounded["mean_kl"] > 1e-4
+
+
+@pytest.mark.parametrize("conformance_rows", [False, True])
+def test_what_the_shipped_model_answers_is_recorded_for_other_machines(conformance_rows: bool) -> None:
+    for candidate in ("merged", "onnx"):
+        evaluated(candidate)
+    compare.main(compare.Config(evaluation(conformance_rows=conformance_rows)))
+    _, *lines = read_jsonl(CONFORMANCE)
+    rows, invented = [row.prompt for row in turns("test")], [f"Text: {sentence}\nTone: " for sentence in compare.SENTENCES]
+    assert [line["prompt"] for line in lines] == (rows if conformance_rows else invented)
+    assert {tuple(line["probabilities"]) for line in lines} == {LABELS}
+    assert verify.verify(ONNX).startswith(f"{len(lines)} of {len(lines)} answers as recorded (at least ")
 
 
 def test_rows_that_the_two_models_answer_differently_are_listed() -> None:

@@ -1,4 +1,4 @@
-"""Registers the int4 model in Azure ML, with its model card and metrics: `make azure-publish NAME=tone`.
+"""Registers the int4 model in Azure ML, with its model card, metrics and recorded answers: `make azure-publish NAME=tone`.
 
 A version is named after a hash of its files, so the same files are registered only once.
 """
@@ -24,7 +24,7 @@ from tunepress.config.base_model import BaseModel
 from tunepress.core.errors import InputError
 from tunepress.core.files import read_json, sha256, size_mb
 from tunepress.core.params import load
-from tunepress.core.paths import METRICS, MODEL_CARD, ONNX
+from tunepress.core.paths import CONFORMANCE, METRICS, MODEL_CARD, ONNX
 
 if TYPE_CHECKING:
     from azure.ai.ml import MLClient
@@ -100,14 +100,14 @@ def register(client: "MLClient", model: "RegisteredModel", folder: Path, hashed:
 
 
 def require_complete_run() -> None:
-    """Raises InputError unless model, model card and metrics exist, and are those in dvc.lock."""
+    """Raises InputError unless model, model card, conformance.jsonl and metrics exist, and are those in dvc.lock."""
     from dvc.repo import Repo
 
-    for path in (ONNX, MODEL_CARD, SUMMARY):
+    for path in (ONNX, MODEL_CARD, CONFORMANCE, SUMMARY):
         if not path.exists():
             raise InputError(f"{path}: not found; run `make repro`")
     with Repo() as repo:
-        changed = repo.data_status(targets=[str(ONNX), str(MODEL_CARD)])["uncommitted"]
+        changed = repo.data_status(targets=[str(ONNX), str(MODEL_CARD), str(CONFORMANCE)])["uncommitted"]
     if changed:
         raise InputError(
             f"{next(iter(changed.values()))[0]}: is not the version in dvc.lock; run `make repro`, or `dvc checkout`"
@@ -116,11 +116,11 @@ def require_complete_run() -> None:
 
 @contextmanager
 def publication_folder() -> Iterator[Path]:
-    """A temporary folder with the model's files, its card and its metrics; the files are hard links."""
+    """A temporary folder with the model's files, its card, its metrics and conformance.jsonl; the files are hard links."""
     with tempfile.TemporaryDirectory(dir=ONNX.parent, prefix=".publish-") as scratch:
         folder = Path(scratch) / "int4"
         shutil.copytree(ONNX, folder, copy_function=os.link)
-        for path in (MODEL_CARD, SUMMARY):
+        for path in (MODEL_CARD, CONFORMANCE, SUMMARY):
             shutil.copyfile(path, folder / path.name)
         yield folder
 

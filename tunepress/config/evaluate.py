@@ -59,3 +59,4 @@ class Evaluate:
         str
     ]  # of lm-evaluation-harness or of YAML files in `retained`, measured like its files; needs `make setup-harness`
     metric: str | None  # package.module.function of (expected, answers), both list[str], that returns a number
+    conformance_rows: bool  # whether models/conformance.jsonl has prompts of the split, which it publishes, or invented ones

@@ -8,6 +8,7 @@ MERGED = Path("models/merged")
 ONNX = Path("models/onnx")
 ADAPTER_FILE = "adapter.onnx_adapter"  # in ONNX, if the adapter is not merged into the weights
 MODEL_CARD = Path("models/MODEL_CARD.md")
+CONFORMANCE = Path("models/conformance.jsonl")  # what ONNX answers to some prompts, for tools.cli.verify
 PREPARED = Path("data/prepared")
 TRAINING_ROWS = PREPARED / "train.jsonl"
 VALIDATION_ROWS = PREPARED / "validation.jsonl"

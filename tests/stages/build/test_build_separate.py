@@ -17,11 +17,12 @@ from tests.stages.outputs import hashes
 from tests.stages.random_adapter import write_random_adapter
 from tests.stages.recipes import MERGE, evaluation, recipe
 from tests.stages.training import new_project, sections
+from tools.cli import verify
 from tunepress.config.build import Adapters
 from tunepress.config.merge import Merge, MergeBase
 from tunepress.core.errors import InputError
-from tunepress.core.files import size_mb, write_jsonl
-from tunepress.core.paths import ADAPTER, ADAPTER_FILE, BASE, METRICS, ONNX
+from tunepress.core.files import read_jsonl, size_mb, write_jsonl
+from tunepress.core.paths import ADAPTER, ADAPTER_FILE, BASE, CONFORMANCE, METRICS, ONNX
 from tunepress.inference.onnx_model import OnnxModel
 from tunepress.inference.torch_model import TorchModel
 from tunepress.models.bnb_4bit import Quantization
@@ -119,6 +120,8 @@ def test_evaluate_and_compare_see_the_adapter(task: str, projects: dict[str, Pat
     compare.main(compare.Config(evaluation()))
     assert metrics("compare")["changed"] == 0
     assert metrics("compare")["top1_agreement"] == 1
+    assert verify.verify(ONNX).startswith("30 of 30 answers as recorded")
+    assert ADAPTER_FILE in read_jsonl(CONFORMANCE)[0]["model"]
 
 
 def test_the_benchmark_runs_with_the_adapter(inside: Path, tmp_path: Path) -> None:

@@ -226,6 +226,7 @@ def test_the_model_card_says_what_it_must(project: Path, labels: bool, root: Pat
     assert (f"| accuracy of the answers | {' | '.join(f'{value:.3f}' for value in figures)} |" in text) == labels
     figures[0] = metrics("summary")["base"]
     assert f"| {score} | {' | '.join(f'{value:.3f}' for value in figures)} |" in text
+    assert "`python -m tools.cli.verify onnx`" in text
     assert "900 rows of data/raw/tone.jsonl" in text
     assert '"train.learning_rate": 0.001' in text
     assert ("| max_size_mb | 100 | 117.15 | broken |" in text) == labels
