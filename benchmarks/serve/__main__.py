@@ -1,12 +1,15 @@
 """Lets many clients ask the HTTP service: is an answer lost or another request's, how long does an answer take, does memory grow.
 
-    python -m benchmarks.serve                        # 50 clients for two minutes, on models/onnx
+    python -m benchmarks.serve                        # all workloads, on models/onnx; some five minutes
     python -m benchmarks.serve --shape tiny --seconds 5 --clients 8
 
 The server is started on a free port of this machine; clients are OpenAI's own, all in one process beside it, so they use
-some of the cores too. Each asks again as soon as it has its answer: alternately for a completion of half a phrase of data/raw, at
-temperature 1 and with its own seed, so that no two answers are alike, and with a chat message whose answer is streamed.
-Each answer must be the one that a single client got before.
+some of the cores too. Each asks again as soon as it has its answer, and each answer must be the one that a single client got
+before. The workloads:
+
+- answers: alternately a completion of half a phrase of data/raw, at temperature 1 and with its own seed, so that no two answers
+  are alike, and a chat message whose answer is streamed.
+- labels: /v1/classify of a phrase. With two processes, each has half of the cores.
 
 - lost: requests without an answer, or with an error.
 - mixed up: answers that differ from the single client's; `distinct` of its answers differ from one another.
@@ -23,9 +26,10 @@ import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import count
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import psutil
@@ -48,11 +52,17 @@ class Workload:
 
     clients: int  # at once
     seconds: float  # until no client asks again
-    phrases: int  # each asked as a completion and as a chat message
-    max_tokens: int  # of a completion
+    phrases: int = 32
+    max_tokens: int = 16  # of a completion
+    labels: bool = False  # /v1/classify instead of completions and chat messages
+    processes: int = 1  # of the server
 
 
-DEFAULT = Workload(clients=50, seconds=120, phrases=32, max_tokens=16)
+WORKLOADS = {
+    "answers": Workload(50, 120),
+    "labels": Workload(16, 60, labels=True),
+    "labels, two processes": Workload(16, 60, labels=True, processes=2),
+}
 
 
 @dataclass
@@ -67,23 +77,26 @@ class Measured:
 
 
 def add_options(parser: ArgumentParser) -> None:
-    parser.add_argument("--clients", type=int, default=DEFAULT.clients, metavar="N", help="at once (default: %(default)s)")
-    parser.add_argument("--seconds", type=float, default=DEFAULT.seconds, metavar="N", help="until no client asks again")
+    parser.add_argument("--clients", type=int, metavar="N", help="at once (default: 50, and 16 for labels)")
+    parser.add_argument("--seconds", type=float, metavar="N", help="until no client asks again (default: 120, and 60 for labels)")
     parser.add_argument("--shape", choices=("pipeline", "tiny"), default="pipeline", help="tiny: a random model made on the spot")
     parser.add_argument("--model", type=Path, default=ROOT / ONNX, metavar="FOLDER", help="instead of models/onnx")
 
 
 def check(options: Namespace) -> None:
-    if options.clients < 1 or options.seconds <= 0:
+    if (options.clients is not None and options.clients < 1) or (options.seconds is not None and options.seconds <= 0):
         raise InputError("--clients and --seconds: must be more than 0")
     if options.shape == "pipeline" and not options.model.is_dir():
         raise InputError(f"{options.model}: not found; run `make repro` first, or use --shape tiny")
 
 
 def measure(options: Namespace, scratch: Path, console: Console) -> Figures:
-    """Runs the chosen workload."""
-    workload = Workload(options.clients, options.seconds, DEFAULT.phrases, DEFAULT.max_tokens)
-    return run_clients(options.model if options.shape == "pipeline" else None, workload, scratch, console)
+    """Runs the workloads; a tiny model has no labels."""
+    changed = {name: value for name in ("clients", "seconds") if (value := getattr(options, name)) is not None}
+    tiny = options.shape == "tiny"
+    workloads = {name: replace(workload, **changed) for name, workload in WORKLOADS.items() if not (tiny and workload.labels)}
+    model = None if tiny else options.model
+    return {"runs": {name: run_clients(model, workload, scratch, console) for name, workload in workloads.items()}}
 
 
 def run_clients(model: Path | None, workload: Workload, scratch: Path, console: Console) -> Figures:
@@ -92,21 +105,21 @@ def run_clients(model: Path | None, workload: Workload, scratch: Path, console: 
         with console.status("making the model"):
             made, _ = call("benchmarks.serve.letters_model:make", scratch, kernels=True, title="the model")
         model = Path(made["model"])
-    with serving(model, scratch, workload.clients) as (url, server):
-        numbered = enumerate(phrases(workload.phrases))
-        requests = [Request(phrase, seed, streamed) for seed, phrase in numbered for streamed in (False, True)]
+    with serving(model, scratch, workload) as (url, server):
+        requests = requests_of(workload)
         measured, expected = asyncio.run(ask(console, url, server, requests, workload))
     return {"workload": asdict(workload), "distinct": len(set(expected)), **figures(measured)}
 
 
 @contextmanager
-def serving(model: Path, scratch: Path, clients: int) -> Iterator[tuple[str, psutil.Process]]:
+def serving(model: Path, scratch: Path, workload: Workload) -> Iterator[tuple[str, psutil.Process]]:
     """A server with room for all clients: its address and its process.
 
     Raises:
         InputError: it does not start.
     """
-    options = ["--model", str(model.resolve()), "--port", "0", "--queue", str(max(clients, 16))]
+    options = ["--model", str(model.resolve()), "--port", "0", "--queue", str(max(workload.clients, 16))]
+    options += ["--processes", str(workload.processes)]
     variables = environment(scratch, kernels=False)
     variables.pop("TUNEPRESS_API_KEY", None)
     with (scratch / "server.log").open("w+") as log:
@@ -123,25 +136,61 @@ def serving(model: Path, scratch: Path, clients: int) -> Iterator[tuple[str, psu
             server.communicate()
 
 
+class Request(Protocol):
+    """What a client asks."""
+
+    async def send(self, client: AsyncOpenAI) -> str:
+        """Returns the answer."""
+
+
 @dataclass(frozen=True)
-class Request:
-    """A completion, or a chat message whose answer is streamed."""
+class HalfPhrase:
+    """A completion of half a phrase."""
 
     phrase: str
     seed: int
-    streamed: bool
+    max_tokens: int
 
-    async def send(self, client: AsyncOpenAI, max_tokens: int) -> str:
-        if not self.streamed:
-            half = self.phrase[: len(self.phrase) // 2]
-            completion = await client.completions.create(
-                model="tunepress", prompt=half, max_tokens=max_tokens, temperature=1, seed=self.seed
-            )
-            return completion.choices[0].text
+    async def send(self, client: AsyncOpenAI) -> str:
+        half = self.phrase[: len(self.phrase) // 2]
+        completion = await client.completions.create(
+            model="tunepress", prompt=half, max_tokens=self.max_tokens, temperature=1, seed=self.seed
+        )
+        return completion.choices[0].text
+
+
+@dataclass(frozen=True)
+class Message:
+    """A chat message whose answer is streamed."""
+
+    phrase: str
+
+    async def send(self, client: AsyncOpenAI) -> str:
         chunks = await client.chat.completions.create(
             model="tunepress", messages=[{"role": "user", "content": self.phrase}], stream=True
         )
         return "".join([chunk.choices[0].delta.content or "" async for chunk in chunks])
+
+
+@dataclass(frozen=True)
+class Phrase:
+    """A phrase whose label is asked for."""
+
+    phrase: str
+
+    async def send(self, client: AsyncOpenAI) -> str:
+        response: Any = await client.post("/classify", body={"text": self.phrase}, cast_to=object)
+        return str(response["data"][0]["label"])
+
+
+def requests_of(workload: Workload) -> list[Request]:
+    """What the clients ask in turn."""
+    texts = phrases(workload.phrases)
+    if workload.labels:
+        return list(map(Phrase, texts))
+    return [
+        request for seed, text in enumerate(texts) for request in (HalfPhrase(text, seed, workload.max_tokens), Message(text))
+    ]
 
 
 def phrases(number: int) -> list[str]:
@@ -156,7 +205,7 @@ async def ask(
     measured, numbers = Measured(), count()
     async with AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=TIMEOUT) as client:
         with console.status("a single client is asking"):
-            expected = [await request.send(client, workload.max_tokens) for request in requests]
+            expected = [await request.send(client) for request in requests]
         end = time.monotonic() + workload.seconds
 
         async def client_loop() -> None:
@@ -164,7 +213,7 @@ async def ask(
                 number = next(numbers) % len(requests)
                 start = time.monotonic()
                 try:
-                    answer = await requests[number].send(client, workload.max_tokens)
+                    answer = await requests[number].send(client)
                 except (APIError, OSError) as error:
                     measured.lost.append(one_line(error))
                     await asyncio.sleep(0.1)  # a server that is gone refuses thousands a second
@@ -216,22 +265,26 @@ def figures(measured: Measured) -> Figures:
 
 
 def report(measured: Figures, options: Namespace | None = None) -> Iterator[RenderableType]:
-    """All figures, one a line."""
-    workload, latency, memory = measured["workload"], measured["latency_seconds"], measured["memory_mb"]
-    rows = Table(title=f"{workload['clients']} clients for {workload['seconds']:.0f} seconds", show_header=False)
-    rows.add_row("requests", f"{measured['requests']}, {measured['requests_per_second']:.1f} a second")
-    rows.add_row("lost", str(measured["lost"]))
-    rows.add_row("mixed up", f"{measured['mixed_up']}, with {measured['distinct']} distinct answers")
-    rows.add_row("latency, s", ", ".join(f"{name} {value:.2f}" for name, value in latency.items()))
-    quarters = ", ".join(map(str, memory["quarters"]))
-    rows.add_row("memory, MB", f"{memory['start']} at the start, {quarters} in the quarters, {memory['max']} at most")
-    yield rows
+    """All figures, one a line, in a table for each workload."""
+    for name, figures in measured["runs"].items():
+        workload, latency, memory = figures["workload"], figures["latency_seconds"], figures["memory_mb"]
+        rows = Table(title=f"{name}: {workload['clients']} clients for {workload['seconds']:.0f} seconds", show_header=False)
+        rows.add_row("requests", f"{figures['requests']}, {figures['requests_per_second']:.1f} a second")
+        rows.add_row("lost", str(figures["lost"]))
+        rows.add_row("mixed up", f"{figures['mixed_up']}, with {figures['distinct']} distinct answers")
+        rows.add_row("latency, s", ", ".join(f"{name} {value:.2f}" for name, value in latency.items()))
+        quarters = ", ".join(map(str, memory["quarters"]))
+        rows.add_row("memory, MB", f"{memory['start']} at the start, {quarters} in the quarters, {memory['max']} at most")
+        yield rows
 
 
 def failure(measured: Figures) -> str | None:
-    if not measured["lost"] and not measured["mixed_up"]:
-        return None
-    return f"{measured['lost']} lost, {measured['mixed_up']} mixed up {measured['reasons']}"
+    wrong = [
+        f"{name}: {figures['lost']} lost, {figures['mixed_up']} mixed up {figures['reasons']}"
+        for name, figures in measured["runs"].items()
+        if figures["lost"] or figures["mixed_up"]
+    ]
+    return "; ".join(wrong) or None
 
 
 BENCHMARK = Benchmark(

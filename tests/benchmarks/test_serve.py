@@ -34,7 +34,7 @@ def test_every_figure_is_there(measured: dict[str, Any]) -> None:
     assert len(memory["quarters"]) >= 3
     console = Console(width=130)
     with console.capture() as captured:
-        console.print(*serve.report(measured))
+        console.print(*serve.report({"runs": {"answers": measured}}))
     assert "8 clients for 3 seconds" in captured.get()
     assert f"{measured['requests']}, " in captured.get()
 
@@ -47,6 +47,12 @@ def test_what_is_lost_or_mixed_up_is_counted() -> None:
     assert figures["requests_per_second"] == 0.5
     assert figures["latency_seconds"] == {"median": 2.5, "p95": 3.85, "p99": 3.97, "max": 4.0}
     assert figures["memory_mb"] == {"start": 100, "quarters": [100, 102, 103, 120], "max": 120}
+
+
+def test_a_workload_with_lost_or_mixed_up_answers_fails(measured: dict[str, Any]) -> None:
+    assert serve.failure({"runs": {"answers": measured}}) is None
+    lost = measured | {"lost": 2, "reasons": ["gone"]}
+    assert serve.failure({"runs": {"answers": measured, "labels": lost}}) == "labels: 2 lost, 0 mixed up ['gone']"
 
 
 def test_a_server_that_does_not_start_is_reported_in_its_own_words(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from tools.docs.markdown import table
 from tunepress.core.errors import InputError
+from tunepress.inference.conformance import OF_LABELS, OF_TEXTS
 from tunepress.inference.metrics import wilson_bounds
 
 RESULTS = Path("benchmarks/results")
@@ -208,20 +209,21 @@ def busy() -> str:
 
 def serve() -> str:
     figures = read("serve")
-    latency, megabytes = figures["latency_seconds"], figures["memory_mb"]
-    row = [
-        str(figures["requests"]),
-        str(figures["lost"]),
-        str(figures["mixed_up"]),
-        f"{latency['median']:.1f} s",
-        f"{latency['p99']:.1f} s",
-        f"{megabytes['start']} MB",
-        f"{megabytes['max']} MB",
-    ]
-    head = ["answers", "lost", "mixed up", "latency, median", "latency, 99%", "memory at the start", "highest memory"]
-    work = figures["workload"]
-    load = f" {work['clients']} clients for {work['seconds']} s; load of the machine before: {figures['load_at_start']:.1f}."
-    return table(head, [row]) + measured(figures) + load
+    rows = []
+    for name, run in figures["runs"].items():
+        work, latency, megabytes = run["workload"], run["latency_seconds"], run["memory_mb"]
+        rows.append(
+            [
+                f"{name}, {work['clients']} clients for {work['seconds']:.0f} s",
+                f"{run['requests']}, {run['requests_per_second']:.1f} a second",
+                str(run["lost"]),
+                str(run["mixed_up"]),
+                *(f"{latency[key]:.2f} s" for key in ("median", "p99")),
+                *(f"{megabytes[key]} MB" for key in ("start", "max")),
+            ]
+        )
+    head = ["", "answers", "lost", "mixed up", "latency, median", "latency, 99%", "memory at the start", "highest memory"]
+    return table(head, rows) + measured(figures) + f" Load of the machine before: {figures['load_at_start']:.1f}."
 
 
 def extract() -> str:
@@ -250,6 +252,18 @@ def tasks() -> str:
         for name, used in figures["contenders"].items()
     ]
     return table(["", "accuracy", "mean log-probability of a choice", "time"], rows) + measured(figures)
+
+
+def conformance() -> str:
+    figures = read("conformance")
+    allowed = {"labels": OF_LABELS, "free text": OF_TEXTS}
+    rows = []
+    for kind, tolerance in allowed.items():
+        bounds = [f"{1 - tolerance.answers:.0%}", f"{tolerance.probability:g}"]
+        rows.append([kind, "the largest that `verify` lets pass", *bounds])
+        for name, changed in figures["models"][kind].items():
+            rows.append([kind, name, f"{changed['different']} of {changed['prompts']}", f"{changed['changes'][-1]:.3f}"])
+    return table(["answers", "", "other answers", "largest change of a probability"], rows) + measured(figures)
 
 
 def olive() -> str:
@@ -287,5 +301,20 @@ def accuracy(measurement: Figures, model: str) -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     f"benchmark {part.__name__}": part
-    for part in (prepare, train, chat, extract, tasks, memory, full_size, recipes, gptq, inference, busy, serve, olive)
+    for part in (
+        prepare,
+        train,
+        chat,
+        extract,
+        tasks,
+        memory,
+        full_size,
+        recipes,
+        gptq,
+        inference,
+        busy,
+        serve,
+        conformance,
+        olive,
+    )
 }

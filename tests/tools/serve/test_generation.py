@@ -3,6 +3,7 @@
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from openai import BadRequestError
@@ -10,9 +11,10 @@ from openai.types.chat import ChatCompletionMessageParam
 from transformers import AutoTokenizer
 
 from benchmarks.serve.letters_model import PROMPT as TEXT
-from tests.tools.serve.prompts import COLUMNS
+from tests.tools.serve.prompts import CHAT, COLUMNS
 from tests.tools.serve.served import Server, serving
 from tunepress.inference.onnx_model import OnnxModel
+from tunepress.text.chat_prompt import ChatPrompt
 
 PROMPTS = ["What a day!", 'It\'s "fine", $HOME and `pwd` \\n {phrase}', "Ça va? 🎉", "two\nlines\t", " ", "雨"]
 MODEL = "tunepress"
@@ -170,6 +172,31 @@ def test_many_clients_at_once_get_their_own_answers(server: Server, model: OnnxM
 
     answers = asyncio.run(ask_all())
     assert answers == expected
+
+
+def test_chats_of_many_clients_that_grow_stay_apart(chat_server: Server, chat_folder: Path, model: OnnxModel) -> None:
+    chat = ChatPrompt(chat_folder, CHAT)
+    client = chat_server.async_openai()
+
+    def expected(number: int) -> list[str]:
+        messages: list[Any] = []
+        for turn in range(5):
+            messages.append({"role": "user", "content": f"{number} asks {turn}"})
+            messages.append({"role": "assistant", "content": model.answer(chat.render(messages).prompt, 12) or "?"})
+        return [message["content"] for message in messages[1::2]]
+
+    async def talk(number: int) -> list[str]:
+        messages: list[Any] = []
+        for turn in range(5):
+            messages.append({"role": "user", "content": f"{number} asks {turn}"})
+            answer = (await client.chat.completions.create(model=MODEL, messages=messages)).choices[0].message.content
+            messages.append({"role": "assistant", "content": answer or "?"})
+        return [message["content"] for message in messages[1::2]]
+
+    async def talk_all() -> list[list[str]]:
+        return await asyncio.gather(*map(talk, range(16)))
+
+    assert asyncio.run(talk_all()) == list(map(expected, range(16)))
 
 
 def test_the_one_model_is_listed(server: Server, folder: Path) -> None:
