@@ -1,15 +1,16 @@
 """POST /v1/load_lora_adapter and /v1/unload_lora_adapter: adapters come and go while the server runs, with vLLM's names."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Request
 
 from tools.serve.requests import Strict, Words
 from tools.serve.responses import Model, RequestError
 from tools.serve.routing import route_class, while_connected
 from tools.serve.service import Service
-from tools.serve.tasks import read_adapter
+from tools.serve.tasks import Task, read_adapter
 from tools.serve.workers.messages import GenerationRequest
 from tunepress.core.errors import InputError
 
@@ -34,17 +35,16 @@ def router(service: Service, root: Path) -> APIRouter:
     @routes.post("/v1/load_lora_adapter", response_model=Model)
     async def load(body: LoadRequest, request: Request) -> Any:
         """Adds a task, whose folder is in the folder of --adapters-from."""
-        if body.lora_name in service.tasks:
-            raise RequestError(400, f"lora_name: {body.lora_name!r} is taken; unload it first", "lora_name")
+        check_free(service, body.lora_name)
         settings = service.settings
         try:
-            task = read_adapter(body.lora_name, inside(root, body.lora_path), settings.model, settings.abstain_below)
+            folder = inside(root, body.lora_path)
+            task = await asyncio.to_thread(read_adapter, body.lora_name, folder, settings.model, settings.abstain_below)
         except InputError as error:
             raise RequestError(400, f"lora_path: {error}", "lora_path") from error
-        with service.submit([GenerationRequest("a", "lora_path", 1, task.tuning)]) as batch:
-            closed = await while_connected(request, batch.jobs[0].answer())
-        if isinstance(closed, Response):
+        if closed := await while_connected(request, answer_with(service, task)):
             return closed
+        check_free(service, task.name)  # another request may have been faster
         service.tasks[task.name] = task
         return service.model(task)
 
@@ -58,6 +58,27 @@ def router(service: Service, root: Path) -> APIRouter:
         return service.model(task)
 
     return routes
+
+
+def check_free(service: Service, name: str) -> None:
+    """Raises RequestError if a task has this name."""
+    if name in service.tasks:
+        raise RequestError(400, f"lora_name: {name!r} is taken; unload it first", "lora_name")
+
+
+async def answer_with(service: Service, task: Task) -> None:
+    """Loads an adapter into a model process and answers a prompt with it.
+
+    Raises:
+        RequestError: it does not fit the model, or the model is not loaded.
+    """
+    with service.submit([GenerationRequest("a", "lora_path", 1, task.tuning)]) as batch:
+        try:
+            await batch.jobs[0].answer()
+        except RequestError as error:
+            if error.status_code != 500:
+                raise
+            raise RequestError(400, f"lora_path: the adapter does not fit; {error.reason}", "lora_path") from error
 
 
 def inside(root: Path, path: str) -> Path:

@@ -10,6 +10,7 @@ import pytest
 from openai import NotFoundError
 
 from benchmarks.serve.letters_model import PROMPT as TEXT
+from benchmarks.serve.letters_model import TINY, letters_model
 from stages.build.adapters import export, lora
 from tests.stages.random_adapter import write_random_adapter
 from tests.tools.serve.served import Server, serving, start
@@ -113,6 +114,7 @@ def test_adapters_come_and_go_while_the_server_runs(folders: dict[str, Path], tm
         ("/etc", "is outside the folder of --adapters-from"),
         ("broken", "adapter.onnx_adapter: "),
         ("other", "its adapter is for other weights"),
+        ("wide", "the adapter does not fit"),
     ],
 )
 def test_what_cannot_be_loaded_is_refused(path: str, message: str, folders: dict[str, Path], broken_server: Server) -> None:
@@ -134,6 +136,11 @@ def broken_server(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFac
     (root / "broken" / ADAPTER_FILE).write_bytes(b"not an adapter")
     with (root / "other/model.onnx.data").open("ab") as file:
         file.write(b"more")
+    wide = letters_model(root / "wide_base", TINY | {"hidden_size": 128}, context=512, endless=False)
+    adapter = lora.load(write_random_adapter(wide.parent / "base", root / "wide_adapter"))
+    export.add_adapter_inputs(adapter, wide / "model.onnx", wide / ADAPTER_FILE)
+    wide.rename(root / "wide")
+    (root / "wide/model.onnx.data").unlink()
     with serving(folders["tone"], "--adapters-from", str(root)) as running:
         yield running
 

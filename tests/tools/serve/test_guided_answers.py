@@ -128,6 +128,12 @@ def test_a_function_is_called_if_the_request_demands_it(choice: Any, stream: boo
     assert call.function.name == "cancel" or choice == "required"
 
 
+def test_a_function_without_its_wrapper_is_one_too(tools_server: Server) -> None:
+    flat = [{"name": "status", "parameters": TOOLS[0]["function"]["parameters"]}]
+    called = answer(tools_server, extra_body={"tools": flat, "tool_choice": "required", "max_tokens": 80})
+    assert called.message.tool_calls[0].function.name == "status"
+
+
 def test_a_call_and_its_result_can_follow_in_the_next_request(tools_server: Server) -> None:
     message = answer(tools_server, tools=TOOLS, tool_choice="required", max_tokens=80).message
     result = {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "in the van"}

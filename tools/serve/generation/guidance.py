@@ -60,7 +60,7 @@ def allowed(tools: Tools, choice: object) -> Tools:
     """
     if not isinstance(choice, NamedTool):
         return tools
-    named = [tool for tool in tools if tool["function"]["name"] == choice.function.name]
+    named = [tool for tool in tools if _function(tool)["name"] == choice.function.name]
     if not named:
         raise RequestError(400, f"tool_choice: tools has no function {choice.function.name!r}", "tool_choice")
     return named
@@ -72,7 +72,7 @@ def call_grammar(task: Task, tools: Tools) -> str:
     Raises:
         RequestError: the template does not write calls as JSON with a name and arguments.
     """
-    name = tools[0]["function"]["name"]
+    name = _function(tools[0])["name"]
     call = {"type": "function", "function": {"name": name, "arguments": {}}}
     try:
         text = task.chat_prompt.written({"role": "assistant", "content": None, "tool_calls": [call]}, tools)
@@ -84,7 +84,7 @@ def call_grammar(task: Task, tools: Tools) -> str:
         reason = "tool_choice: this model's chat template does not write calls as JSON; send auto or none"
         raise RequestError(400, reason, "tool_choice")
     begin, end_of_call, key = _json_of_call(text, name)
-    schemas = [_call_schema(tool["function"], key) for tool in tools]
+    schemas = [_call_schema(_function(tool), key) for tool in tools]
     rule = json_rule(schemas[0] if len(schemas) == 1 else {"anyOf": schemas})
     return framed(rule, (text[:begin], text[end_of_call:]), ())
 
@@ -99,6 +99,11 @@ def _json_of_call(text: str, name: str) -> tuple[int, int, str]:
         if value.pop("name", None) == name:
             return match.start(), end, next(iter(value))
     raise AssertionError(text)
+
+
+def _function(tool: dict[str, Any]) -> dict[str, Any]:
+    function: dict[str, Any] = tool.get("function", tool)
+    return function
 
 
 def _call_schema(function: dict[str, Any], key: str) -> dict[str, Any]:

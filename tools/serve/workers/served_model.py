@@ -85,7 +85,8 @@ class ServedModel:
     def _logprobs(self, token: int, last: int, logits: Logits, top: int) -> TokenLogprobs:
         """The log-probabilities of a token after another one, and of the most likely tokens in its place."""
         logprobs = log_softmax(logits.astype(np.float64))
-        likely = np.argsort(-logits, kind="stable")[:top]
+        likely = np.argpartition(-logits, top)[:top]
+        likely = likely[np.argsort(-logits[likely], kind="stable")]
         chosen, *others = (TokenLogprob(self._text(each, last), float(logprobs[each])) for each in (token, *map(int, likely)))
         return TokenLogprobs(chosen, tuple(others))
 
