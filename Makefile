@@ -3,8 +3,8 @@
 # Variables of the user reach a recipe through its environment, as "$$NAME", unchanged: neither make nor the shell evaluates
 # them. ARGS has words, quoted as for a shell; tools/cli/make_args.py splits them without a shell.
 # Every variable of make's command line is exported, because commands read others, such as PIP_INDEX_URL, from the environment.
-USERS := ACCOUNT ARGS BASE_DIGEST BASE_IMAGE CONFIG ENGINE EXPERIMENT EXTRA GPUS IMAGE JOB MODEL NAME PORT PYTHON REPO RESET REV \
-	SEARCH STORE STRICT TEXT TUNEPRESS_API_KEY URL VENV
+USERS := ACCOUNT ARGS BASE_DIGEST BASE_IMAGE CONFIG ENGINE EXPERIMENT EXTRA FOR GPUS IMAGE JOB MODEL NAME PORT PYTHON REPO RESET \
+	REV SEARCH STORE STRICT TEXT TUNEPRESS_API_KEY URL VENV
 USERS += $(foreach name,$(filter-out SHELL MAKE% USERS $(USERS),$(.VARIABLES)),$(if $(findstring command line,$(origin $(name))),$(name)))
 $(foreach name,$(USERS),$(if $(filter-out undefined,$(origin $(name))),$(eval override export $(name) := $$(value $(name)))))
 WITH_ARGS := python -m tools.cli.make_args
@@ -63,6 +63,10 @@ predict: setup ## TEXT="...": print the answer of the int4 model; without TEXT, 
 .PHONY: serve
 serve: setup-serve ## ARGS="--port 8080 ...": serve the int4 model over HTTP with OpenAI's API; ARGS=--help lists the options
 	@$(WITH_ARGS) tools.serve
+
+.PHONY: package
+package: setup ## FOR=foundry-local: write the int4 model for Foundry Local; FOR=hub REPO=me/x: upload it to the Hugging Face Hub; ARGS=--help lists the options
+	@$(WITH_ARGS) tools.package $${FOR:+"$$FOR"} $${REPO:+--repo="$$REPO"} $${NAME:+--name="$$NAME"}
 
 ##@ Configuration and experiments
 

@@ -1,5 +1,6 @@
-"""The Hugging Face Hub on this machine."""
+"""The Hugging Face Hub on this machine: one repo to download, and repos to upload to."""
 
+import base64
 import hashlib
 import json
 import os
@@ -73,6 +74,114 @@ class HubHandler(BaseHTTPRequestHandler):
         if self.command == "GET":
             self.wfile.write(content)
             self.server.sent += [name] if name else []
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+class UploadHub(ThreadingHTTPServer):
+    """The Hub's API for uploads: repos with their files, and commits as they arrive."""
+
+    daemon_threads = True
+    token = "of a test"
+    owner = "me"  # who has the token
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), UploadHandler)
+        self.repos: dict[str, dict[str, bytes]] = {}
+        self.public: set[str] = set()
+        self.blobs: dict[str, bytes] = {}  # large files by sha256, before they are committed
+        self.commits = 0
+        self.statuses: dict[str, int] = {}  # in place of an answer, by a part of the path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class UploadHandler(BaseHTTPRequestHandler):
+    """Answers what `create_repo`, `model_info` and `create_commit` of huggingface_hub 2.4 ask without hf_xet."""
+
+    server: UploadHub
+
+    def do_GET(self) -> None:
+        self.handle_request(b"")
+
+    def do_POST(self) -> None:
+        self.handle_request(self.rfile.read(int(self.headers["Content-Length"])))
+
+    def do_PUT(self) -> None:
+        self.server.blobs[self.path.removeprefix("/blobs/")] = self.rfile.read(int(self.headers["Content-Length"]))
+        self.answer({})
+
+    def handle_request(self, body: bytes) -> None:
+        path = self.path.partition("?")[0]
+        status = next((status for part, status in self.server.statuses.items() if part in path), None)
+        if self.headers.get("Authorization") != f"Bearer {self.server.token}":
+            self.answer({"error": "Invalid username or password."}, 401)
+        elif status:
+            self.answer({"error": "as the test says"}, status)
+        elif path == "/api/repos/create":
+            self.create(json.loads(body))
+        elif path == "/api/validate-yaml":
+            self.answer({"errors": [], "warnings": []})
+        elif path.endswith("/preupload/main"):
+            self.answer({"files": [self.upload_mode(file) for file in json.loads(body)["files"]]})
+        elif path.endswith("/info/lfs/objects/batch"):
+            self.answer({"transfer": "basic", "objects": [self.upload_action(blob) for blob in json.loads(body)["objects"]]})
+        elif path.endswith("/commit/main"):
+            self.commit(path.removeprefix("/api/models/").removesuffix("/commit/main"), body)
+        elif path.removeprefix("/api/models/") in self.server.repos:
+            self.answer(self.described(path.removeprefix("/api/models/")))
+        else:
+            self.answer({"error": "Not found"}, 404)
+
+    def create(self, request: dict[str, Any]) -> None:
+        name = f"{request['organization']}/{request['name']}"
+        exists = name in self.server.repos
+        if request["organization"] != self.server.owner:
+            self.answer({"error": "You don't have the rights to create a model under this namespace"}, 403)
+            return
+        self.server.repos.setdefault(name, {})
+        if not exists and request.get("visibility") == "public":
+            self.server.public.add(name)
+        self.answer({"url": f"{self.server.url}/{name}"}, 409 if exists else 200)
+
+    def described(self, name: str) -> dict[str, Any]:
+        siblings = [{"rfilename": file} for file in self.server.repos[name]]
+        return {"id": name, "sha": COMMIT, "siblings": siblings, "private": name not in self.server.public, "tags": []}
+
+    def upload_mode(self, file: dict[str, Any]) -> dict[str, Any]:
+        mode = "lfs" if ".onnx" in file["path"] else "regular"
+        return {"path": file["path"], "uploadMode": mode, "shouldIgnore": False}
+
+    def upload_action(self, blob: dict[str, Any]) -> dict[str, Any]:
+        return {**blob, "actions": {"upload": {"href": f"{self.server.url}/blobs/{blob['oid']}"}}}
+
+    def commit(self, name: str, body: bytes) -> None:
+        files = dict(self.server.repos[name])
+        for line in body.splitlines():
+            operation = json.loads(line)
+            value = operation["value"]
+            if operation["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif operation["key"] == "lfsFile":
+                files[value["path"]] = self.server.blobs[value["oid"]]
+            elif operation["key"] == "deletedFile":
+                del files[value["path"]]
+        self.server.repos[name] = files
+        self.server.commits += 1
+        self.answer({"commitUrl": f"{self.server.url}/{name}/commit/{COMMIT}", "commitOid": COMMIT, "success": True})
+
+    def answer(self, content: dict[str, Any], status: int = 200) -> None:
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        if status == 401:
+            self.send_header("X-Error-Message", "Invalid credentials in Authorization header")
+        self.end_headers()
+        self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
         pass

@@ -40,6 +40,7 @@ CREATED = {  # outputs that dvc.yaml does not name
     ".search/int4/pareto.svg",
     "data/identified/files.json",
     "metrics/timings",
+    "models/foundry-local",
 }
 TEMPLATES = {
     "conf/adapter/NAME.yaml",

@@ -31,6 +31,9 @@ HOSTILE = (
 HOSTILE_PATHS = ("x;touch${IFS}MARK", "`y`", "x\\y", "$(y)", "x|y", "x&y", "~", "[a-z]", "x*", "x?", "#x", "x:y", "x%y", "")
 # target, variable, where its value is in the command's words
 TARGETS = [
+    ("package", "FOR", "{}"),
+    ("package", "REPO", "--repo={}"),
+    ("package", "NAME", "--name={}"),
     ("exp-show", "REV", "--rev={}"),
     ("import-olive", "CONFIG", "{}"),
     ("import-olive", "NAME", "--name={}"),
@@ -47,7 +50,7 @@ TARGETS = [
     ("azure-fetch", "JOB", "{}"),
     ("doctor", "EXPERIMENT", "+experiment={}"),
 ]
-WITH_ARGS = ("predict", "serve", "push", "pull", "azure-publish", "azure-submit", "azure-fetch", "doctor")
+WITH_ARGS = ("predict", "serve", "package", "push", "pull", "azure-publish", "azure-submit", "azure-fetch", "doctor")
 
 
 class Project:

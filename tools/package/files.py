@@ -1,0 +1,37 @@
+"""The files of a model and what belongs to it."""
+
+import os
+import shutil
+from pathlib import Path
+
+CONFORMANCE = "conformance.jsonl"  # beside the model's folder: what the model answered where it was built
+
+
+def beside(folder: Path, name: str) -> Path:
+    """The path of a file beside a model's folder, wherever a symbolic link of the folder points."""
+    return (folder if folder.name not in ("", "..") else folder.resolve()).with_name(name)
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The files in a model's folder, relative to it. Hidden files are not the model's."""
+    paths = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return [path for path in paths if not any(part.startswith(".") for part in path.parts)]
+
+
+def copy_model(folder: Path, target: Path) -> None:
+    """Copies a model to a new folder. The weights are hard links where the file system has them."""
+    for path in model_files(folder):
+        copied = target / path
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        source = (folder / path).resolve()  # os.link would link a symbolic link itself
+        if ".onnx" in path.name:
+            link_or_copy(source, copied)
+        else:
+            shutil.copyfile(source, copied)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(source, target)
