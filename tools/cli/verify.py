@@ -13,7 +13,7 @@ from pathlib import Path
 from tunepress.core.errors import InputError, one_line
 from tunepress.core.paths import ONNX
 from tunepress.inference import conformance
-from tunepress.inference.conformance import FILE_NAME, Answer, Header
+from tunepress.inference.conformance import FILE_NAME, Answer, Header, beside
 from tunepress.inference.onnx_model import OnnxModel
 
 
@@ -51,8 +51,7 @@ def verify(folder: Path, against: Path | None = None) -> str:
 def recorded_path(folder: Path) -> Path:
     """conformance.jsonl in a model's folder, or the one beside it."""
     inside = folder / FILE_NAME
-    beside = (folder if folder.name not in ("", "..") else folder.resolve()).with_name(FILE_NAME)
-    return inside if inside.exists() else beside
+    return inside if inside.exists() else beside(folder, FILE_NAME)
 
 
 def check_files(folder: Path, header: Header, path: Path) -> None:

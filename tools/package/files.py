@@ -4,13 +4,6 @@ import os
 import shutil
 from pathlib import Path
 
-CONFORMANCE = "conformance.jsonl"  # beside the model's folder: what the model answered where it was built
-
-
-def beside(folder: Path, name: str) -> Path:
-    """The path of a file beside a model's folder, wherever a symbolic link of the folder points."""
-    return (folder if folder.name not in ("", "..") else folder.resolve()).with_name(name)
-
 
 def model_files(folder: Path) -> list[Path]:
     """The files in a model's folder, relative to it. Hidden files are not the model's."""

@@ -16,10 +16,12 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from tools.package.files import CONFORMANCE, beside, copy_model
+from tools.package.files import copy_model
 from tunepress.core.errors import InputError
 from tunepress.core.files import atomic_output, read_jsonl, sha256, write_json, write_jsonl
 from tunepress.core.paths import ADAPTER_FILE
+from tunepress.inference.conformance import FILE_NAME as CONFORMANCE
+from tunepress.inference.conformance import beside
 from tunepress.inference.genai_config import GenaiConfig
 from tunepress.text.chat_prompt import MARKER, ChatPrompt
 from tunepress.text.chat_template import ChatTemplate, for_model_folder, special_tokens, tokenizer_config

@@ -5,9 +5,10 @@ from pathlib import Path
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-from tools.package.files import CONFORMANCE, beside, model_files
+from tools.package.files import model_files
 from tunepress.core.errors import InputError, one_line
-from tunepress.core.paths import MODEL_CARD, ONNX
+from tunepress.core.paths import CONFORMANCE, MODEL_CARD, ONNX
+from tunepress.inference.conformance import beside
 from tunepress.inference.genai_config import GenaiConfig
 from tunepress.text.prompt import Prompt
 
@@ -53,12 +54,12 @@ def files_to_upload(model: Path) -> dict[str, Path]:
     """
     GenaiConfig.read(model)
     prompt = Prompt.load(model)
-    card, conformance = (beside(model, name) for name in (MODEL_CARD.name, CONFORMANCE))
+    card, conformance = (beside(model, path.name) for path in (MODEL_CARD, CONFORMANCE))
     if not card.exists():
         raise InputError(f"{card}: not found; run `dvc repro`")
     if (prompt.prompt or prompt.chat_template or "") not in card.read_text(encoding="utf-8"):
         raise InputError(f"{card}: does not show the prompt of {model}; run `dvc repro`")
-    paths = {CARD: card, CONFORMANCE: conformance} if conformance.exists() else {CARD: card}
+    paths = {CARD: card, CONFORMANCE.name: conformance} if conformance.exists() else {CARD: card}
     return paths | {(ONNX.name / path).as_posix(): model / path for path in model_files(model)}
 
 
@@ -78,7 +79,7 @@ def commit(api: HfApi, repo_id: str, paths: dict[str, Path], public: bool) -> st
 
 def is_managed(name: str) -> bool:
     """Whether `upload` writes a file of this path."""
-    return name in (CARD, CONFORMANCE) or name.startswith(f"{ONNX.name}/")
+    return name in (CARD, CONFORMANCE.name) or name.startswith(f"{ONNX.name}/")
 
 
 def refusal(error: HfHubHTTPError) -> str:

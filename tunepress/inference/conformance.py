@@ -147,6 +147,11 @@ def model_files(folder: Path) -> dict[str, str]:
     return {path.as_posix(): sha256(folder / path) for path in paths if not _is_beside(path)}
 
 
+def beside(folder: Path, name: str) -> Path:
+    """The path of a file beside a model's folder, wherever a symbolic link of the folder points."""
+    return (folder if folder.name not in ("", "..") else folder.resolve()).with_name(name)
+
+
 def _is_beside(path: Path) -> bool:
     is_hidden = any(part.startswith(".") for part in path.parts)
     return is_hidden or path.suffix == ".md" or path.as_posix() in PUBLISHED_WITH
