@@ -254,6 +254,16 @@ def tasks() -> str:
     return table(["", "accuracy", "mean log-probability of a choice", "time"], rows) + measured(figures)
 
 
+def batching() -> str:
+    figures = read("batching")
+    alone = figures["ways"]["one at a time"]["seconds"]
+    rows = [
+        [name, f"{figures['prompts'] / way['seconds']:.1f}", f"{alone / way['seconds']:.2f}", str(way["other_answers"])]
+        for name, way in figures["ways"].items()
+    ]
+    return table(["", "answers a second", "times one at a time", "other answers"], rows) + measured(figures)
+
+
 def conformance() -> str:
     figures = read("conformance")
     allowed = {"labels": OF_LABELS, "free text": OF_TEXTS}
@@ -314,6 +324,7 @@ PARTS: dict[str, Callable[[], str]] = {
         inference,
         busy,
         serve,
+        batching,
         conformance,
         olive,
     )
