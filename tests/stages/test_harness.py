@@ -112,9 +112,8 @@ def test_an_answer_ends_before_the_first_stop(ours: TorchModel | OnnxModel) -> N
 
 def test_tasks_are_measured_as_by_the_harness(ours: TorchModel | OnnxModel, theirs: HFLM, tasks: Path) -> None:
     measured = measure_tasks(ours, ["of_questions", "of_text", "of_answers"], tasks)
-    results = simple_evaluate(theirs, tasks=["of_questions", "of_text"], task_manager=TaskManager(include_path=str(tasks)))[
-        "results"
-    ]
+    own = TaskManager(include_path=str(tasks), include_defaults=False)
+    results = simple_evaluate(theirs, tasks=["of_questions", "of_text"], task_manager=own)["results"]
     assert measured["of_questions"] == {"accuracy": pytest.approx(results["of_questions"]["acc,none"], abs=1e-4), "rows": 100}
     assert measured["of_text"]["perplexity"] == pytest.approx(results["of_text"]["word_perplexity,none"], rel=1e-3)
     assert measured["of_answers"]["accuracy"] == 0
