@@ -12,7 +12,7 @@ from tools.serve.routing import route_class, while_connected
 from tools.serve.service import Service
 from tools.serve.tasks import Task, read_adapter
 from tools.serve.workers.messages import GenerationRequest
-from tunepress.core.errors import InputError
+from tunepress.core.errors import InputError, one_line
 
 
 class LoadRequest(Strict):
@@ -40,8 +40,8 @@ def router(service: Service, root: Path) -> APIRouter:
         try:
             folder = inside(root, body.lora_path)
             task = await asyncio.to_thread(read_adapter, body.lora_name, folder, settings.model, settings.abstain_below)
-        except InputError as error:
-            raise RequestError(400, f"lora_path: {error}", "lora_path") from error
+        except (InputError, OSError, RuntimeError) as error:  # the last two where the path or a file in it is broken
+            raise RequestError(400, f"lora_path: {one_line(error)}", "lora_path") from error
         if closed := await while_connected(request, answer_with(service, task)):
             return closed
         check_free(service, task.name)  # another request may have been faster

@@ -56,7 +56,7 @@ def models_router(service: Service) -> APIRouter:
         """Lists the model and the adapters on it."""
         return ModelList(data=list(map(service.model, service.tasks.values())))
 
-    @routes.get("/v1/models/{name}")
+    @routes.get("/v1/models/{name:path}")
     async def get_model(name: str) -> Model:
         """Returns the model with this name."""
         return service.model(service.task(name))

@@ -18,6 +18,8 @@ from tunepress.text.tokenizer import Encoder
 if TYPE_CHECKING:  # serving runs without jsonschema
     from tunepress.text.json_answers import Schema
 
+NO_FORCING = '%llguidance {"no_forcing": true}\n'
+
 
 def answer_grammar(guidance: Guidance, prompt: Prompt, folder: Path, encoder: Encoder) -> str:
     """The grammar of an answer with what the model learned to write around it.
@@ -52,14 +54,17 @@ def framed(rule: str, frame: tuple[str, str], ends: Iterable[str]) -> str:
 
 
 def grammar(rule: str) -> str:
-    """The grammar of answers by a rule, in llguidance's variant of Lark."""
-    return f"start: {rule}\n"
+    """The grammar of answers by a rule, in llguidance's variant of Lark.
+
+    onnxruntime-genai 0.18 fails where llguidance forces the rest of a character that has three tokens or more.
+    """
+    return f"{'' if rule.isascii() else NO_FORCING}start: {rule}\n"
 
 
 def answer_rule(guidance: Guidance, prompt: Prompt) -> str:
     """An answer in Lark."""
     if guidance is Guidance.labels:
-        return f"({' | '.join(map(_quoted, prompt.labels or ()))})"
+        return f"({' | '.join(map(quoted, prompt.labels or ()))})"
     return json_rule(prompt.json_schema or {})
 
 
@@ -77,8 +82,8 @@ def unsupported_problem(schema: "Schema") -> str | None:
 
 
 def _text(text: str) -> list[str]:
-    return [_quoted(text)] if text else []
+    return [quoted(text)] if text else []
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)

@@ -17,6 +17,10 @@ from tunepress.text.template import column_names, escape
 MARKER = "\ue000"  # a private-use character that no chat template contains
 
 
+class ToolsError(InputError):
+    """The tools are not functions, or the model cannot be shown them."""
+
+
 @dataclass(frozen=True)
 class RenderedChat:
     """A prompt.
@@ -110,7 +114,7 @@ class ChatPrompt:
         if self.trained and self._template:
             text = self._template.render(messages, tools=tools)
             if hidden := [name for name in map(_name, tools or ()) if name not in text]:
-                raise InputError(f"the model's chat template does not show the tool {hidden[0]!r}; send no tools")
+                raise ToolsError(f"the model's chat template does not show the tool {hidden[0]!r}; send no tools")
             return RenderedChat(text.removeprefix(self._prompt.bos_token), from_template=True)
         if len(messages) == 1 and not tools:
             row = self._prompt.parse_row(messages[0]["content"].strip())
@@ -125,7 +129,7 @@ def _name(tool: dict[str, Any]) -> str:
     function = tool.get("function", tool)
     name = function.get("name") if isinstance(function, dict) else None
     if not isinstance(name, str) or not name:
-        raise InputError('a tool must be {"type": "function", "function": {"name": "...", ...}}')
+        raise ToolsError('a tool must be {"type": "function", "function": {"name": "...", ...}}')
     return name
 
 
@@ -135,7 +139,7 @@ def _messages(text: str) -> list[Message] | None:
         return None
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if value and all(isinstance(entry, dict) and "role" in entry for entry in value) else None
 

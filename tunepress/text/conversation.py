@@ -186,13 +186,14 @@ def _call(call: Any, where: str) -> dict[str, Any]:
     function = call.get("function", call) if isinstance(call, dict) else None
     if not isinstance(function, dict) or not isinstance(function.get("name"), str) or not function["name"]:
         raise InputError(f"{where}: a tool call must be an object with a function's name and arguments")
-    arguments = function.get("arguments", {})
+    name, arguments = _text(function["name"], where), function.get("arguments", {})
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments or "{}")
-        except ValueError as error:
-            raise InputError(f"{where}: the arguments of {function['name']} are not JSON ({error})") from error
+            require_utf8(json.dumps(arguments, ensure_ascii=False, allow_nan=False))
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{where}: the arguments of {name} are not JSON ({error})") from error
     if not isinstance(arguments, dict):
-        raise InputError(f"{where}: the arguments of {function['name']} must be an object")
+        raise InputError(f"{where}: the arguments of {name} must be an object")
     identity = {"id": call["id"]} if "id" in call else {}
-    return {**identity, "type": "function", "function": {"name": function["name"], "arguments": arguments}}
+    return {**identity, "type": "function", "function": {"name": name, "arguments": arguments}}

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,8 @@ def test_adapters_come_and_go_while_the_server_runs(folders: dict[str, Path], tm
 @pytest.mark.parametrize(
     ("path", "message"),
     [
+        ("a" * 300, "File name too long"),
+        ("loop", "Symlink loop"),
         ("none", "has no adapter.onnx_adapter; build it with build.adapters=separate"),
         ("../tone", "is outside the folder of --adapters-from"),
         ("/etc", "is outside the folder of --adapters-from"),
@@ -131,6 +134,7 @@ def broken_server(folders: dict[str, Path], tmp_path_factory: pytest.TempPathFac
     """A server that may load adapters from folders none of which is right."""
     root = tmp_path_factory.mktemp("broken")
     (root / "none").mkdir()
+    (root / "loop").symlink_to("loop")
     for name in ("broken", "other"):
         shutil.copytree(folders["topic"], root / name)
     (root / "broken" / ADAPTER_FILE).write_bytes(b"not an adapter")
@@ -171,6 +175,18 @@ def test_a_wrong_option_is_named(options: list[str], message: str, folder: Path)
     _, errors = process.communicate(timeout=100)
     assert process.returncode in (1, 2)
     assert message in errors
+
+
+def test_an_adapter_whose_file_is_gone_is_no_mistake_of_the_client(folders: dict[str, Path], tmp_path: Path) -> None:
+    shutil.copytree(folders["topic"], tmp_path / "topic")
+    with serving(folders["tone"], "--adapters-from", str(tmp_path), "--processes", "2") as server:
+        assert server.post("/v1/load_lora_adapter", {"lora_name": "my/topic", "lora_path": "topic"}).status_code == 200
+        assert server.openai().models.retrieve("my/topic").id == "my/topic"
+        (tmp_path / "topic" / ADAPTER_FILE).unlink()
+        with ThreadPoolExecutor(8) as pool:
+            bodies = [{"model": "my/topic", "prompt": "a" * 50, "max_tokens": 30}] * 16
+            statuses = {response.status_code for response in pool.map(server.post, ["/v1/completions"] * 16, bodies)}
+        assert statuses <= {200, 500}
 
 
 def test_only_so_many_adapters_stay_in_memory(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,6 +31,14 @@ def test_a_character_of_several_tokens_is_returned_whole() -> None:
     assert pieces("a🎉b") == (["a", "", "", "", "🎉", "b", ""], False)
 
 
+def test_a_token_begins_where_the_complete_characters_end() -> None:
+    answer, places = AnswerText(of_bytes, ()), []
+    for token in "a🎉b".encode():
+        places.append(answer.complete)
+        answer.add(token)
+    assert places == [0, 1, 1, 1, 1, 2]
+
+
 def test_an_unfinished_character_at_the_end_is_returned_as_the_tokenizer_decodes_it() -> None:
     answer = AnswerText(of_bytes, ())
     assert [answer.add(token) for token in "a🎉".encode()[:3]] == ["a", "", ""]

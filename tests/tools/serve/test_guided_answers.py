@@ -12,8 +12,9 @@ from benchmarks.serve.letters_model import PROMPT as TEXT
 from benchmarks.serve.letters_model import TINY, letters_model
 from tests.tools.serve.prompts import relabelled, with_prompt
 from tests.tools.serve.served import ROOT, Server, serving
-from tools.serve.generation.formats import ChatFormat
+from tools.serve.generation.formats import ChatFormat, CompletionFormat
 from tools.serve.workers.jobs import Answer
+from tools.serve.workers.messages import TokenLogprob, TokenLogprobs
 from tunepress.inference.onnx_model import OnnxModel
 from tunepress.text.json_answers import schema_problem, validator
 from tunepress.text.prompt import Prompt
@@ -35,6 +36,7 @@ SCHEMA: dict[str, Any] = {
     "additionalProperties": False,
     "x-guidance": {"whitespace_flexible": False},  # a random model may write nothing but white space
 }
+LARGE = {"type": "object", "properties": {f"p{number}": {} for number in range(3000)}, "additionalProperties": False}
 ASKED: Any = [{"role": "user", "content": "What a day!"}]
 MODEL = "tunepress"
 
@@ -110,7 +112,7 @@ def test_text_is_what_the_model_answers_without_a_format(server: Server) -> None
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "cancel"}}])
 def test_a_function_is_called_if_the_request_demands_it(choice: Any, stream: bool, tools_server: Server) -> None:
-    options = {"tools": TOOLS, "tool_choice": choice, "max_tokens": 80}
+    options = {"tools": TOOLS, "tool_choice": choice, "max_tokens": 100}
     if stream:
         create = tools_server.openai().chat.completions.create
         chunks = [chunk.choices[0] for chunk in create(model=MODEL, messages=ASKED, stream=True, **options)]
@@ -130,12 +132,21 @@ def test_a_function_is_called_if_the_request_demands_it(choice: Any, stream: boo
 
 def test_a_function_without_its_wrapper_is_one_too(tools_server: Server) -> None:
     flat = [{"name": "status", "parameters": TOOLS[0]["function"]["parameters"]}]
-    called = answer(tools_server, extra_body={"tools": flat, "tool_choice": "required", "max_tokens": 80})
+    called = answer(tools_server, extra_body={"tools": flat, "tool_choice": "required", "max_tokens": 100})
     assert called.message.tool_calls[0].function.name == "status"
 
 
+def test_the_parameters_of_a_function_refer_to_their_own_definitions(tools_server: Server) -> None:
+    parameters = {"properties": {"order": {"$ref": "#/$defs/Order"}}, "required": ["order"], "$defs": {"Order": {"enum": ["鬱"]}}}
+    strict = {"additionalProperties": False, "x-guidance": {"whitespace_flexible": False}}
+    functions: Any = [{"type": "function", "function": {"name": "😀 {}", "parameters": parameters | strict}}, TOOLS[1]]
+    named = {"type": "function", "function": {"name": "😀 {}"}}
+    (call,) = answer(tools_server, tools=functions, tool_choice=named, max_tokens=100).message.tool_calls
+    assert (call.function.name, json.loads(call.function.arguments)) == ("😀 {}", {"order": "鬱"})
+
+
 def test_a_call_and_its_result_can_follow_in_the_next_request(tools_server: Server) -> None:
-    message = answer(tools_server, tools=TOOLS, tool_choice="required", max_tokens=80).message
+    message = answer(tools_server, tools=TOOLS, tool_choice="required", max_tokens=100).message
     result = {"role": "tool", "tool_call_id": message.tool_calls[0].id, "content": "in the van"}
     calling = message.model_dump(exclude_none=True, exclude={"refusal"})
     assert answer(tools_server, messages=[*ASKED, calling, result], max_tokens=5).message.content
@@ -162,6 +173,8 @@ CALL = '<tool_call>{"name": "status", "arguments": {"order": "A1 é"}}</tool_cal
         ("Hello", "Hello", None),
         ("<tool_call>{", "<tool_call>{", None),
         (f"{CALL}<tool_call>{{", f"{CALL}<tool_call>{{", None),
+        (r'{"name": "a", "arguments": {"b": "\ud800"}}', r'{"name": "a", "arguments": {"b": "\ud800"}}', None),
+        ('{"name": "a", "arguments": {"b": NaN}}', '{"name": "a", "arguments": {"b": NaN}}', None),
     ],
 )
 def test_calls_in_an_answer_are_not_text(text: str, content: str | None, names: list[str] | None) -> None:
@@ -184,6 +197,27 @@ def test_calls_in_an_answer_are_not_text(text: str, content: str | None, names: 
         ({"response_format": {"type": "text", "json_schema": {"name": "a"}}}, "response_format.json_schema", "belongs to"),
         ({"response_format": json_schema({"type": "nosuch"})}, "response_format", "cannot be followed (Error creating grammar"),
         ({"response_format": json_schema({"not": {}})}, "response_format", 'Unimplemented keys: ["not"]'),
+        (
+            {"response_format": json_schema({"items": {"maxItems": 10**9}})},
+            "response_format",
+            "minItems and maxItems",
+        ),
+        (
+            {"response_format": json_schema({"multipleOf": 10**4000 + 1})},
+            "response_format",
+            "multipleOf of a schema must be",
+        ),
+        (
+            {"response_format": json_schema({"multipleOf": 1.0000001})},
+            "response_format",
+            "multipleOf of a schema must be",
+        ),
+        ({"response_format": json_schema(LARGE)}, "response_format", "Current row has 11999 items; max is 2000"),
+        (
+            {"tools": [{"name": "status", "parameters": {"type": "string"}}], "tool_choice": "required"},
+            "tools",
+            "the parameters of 'status' must be a JSON schema of an object",
+        ),
         ({"response_format": json_schema({}) | {"x": 1}}, "response_format.x", "unknown parameter response_format.x"),
         ({"tool_choice": "required"}, "tool_choice", "tool_choice: needs tools"),
         ({"tools": TOOLS, "tool_choice": "any"}, "tool_choice", "must be none, auto, required or"),
@@ -246,6 +280,15 @@ def test_log_probabilities_of_a_completion(server: Server, model: OnnxModel) -> 
     for token, logprob, top in zip(logprobs.tokens, logprobs.token_logprobs, logprobs.top_logprobs, strict=True):
         assert len(top) == 2
         assert max(top.values()) == top[token] == logprob
+
+
+def test_log_probabilities_of_parts_of_characters_have_the_places_of_the_characters() -> None:
+    part, other = TokenLogprob("\ufffd", -0.5), TokenLogprob("\ufffd", -2.0)
+    tokens = [TokenLogprobs(part, (part, other), offset) for offset in (0, 0, 1)]
+    completion: Any = CompletionFormat(MODEL, 2).chunk(0, Answer("é!", tokens))
+    logprobs = completion.choices[0].logprobs
+    assert logprobs.text_offset == [0, 0, 1]
+    assert logprobs.top_logprobs == [{"\ufffd": -0.5}] * 3
 
 
 def test_log_probabilities_of_a_stream_are_those_of_the_whole(server: Server) -> None:

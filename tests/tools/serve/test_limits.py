@@ -32,12 +32,13 @@ def test_whoever_hangs_up_stops_the_answer(stream: bool, slow_server: Server) ->
     assert slow_server.post("/v1/completions", {"prompt": "a", "max_tokens": 3}).status_code == 200
 
 
-def test_whoever_hangs_up_while_waiting_leaves_the_queue(slow_server: Server) -> None:
+@pytest.mark.parametrize("stream", [False, True])
+def test_whoever_hangs_up_while_waiting_leaves_the_queue(stream: bool, slow_server: Server) -> None:
     with connected(slow_server) as first:
         send(first, ENDLESS)
         until(lambda: not is_idle(slow_server))
         with connected(slow_server) as second:
-            send(second, ENDLESS)
+            send(second, {**ENDLESS, "stream": stream})
             until(lambda: slow_server.metric("tunepress_queue_length") == 1)
         until(lambda: slow_server.metric("tunepress_queue_length") == 0)
         assert not is_idle(slow_server)

@@ -101,14 +101,25 @@ def test_a_parameter_that_cannot_be_taken_is_named(
             {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}]},
             "messages: message 1: the arguments of f are not JSON",
         ),
+        *(
+            (
+                {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]}]},
+                "messages: message 1: the arguments of f are not JSON",
+            )
+            for arguments in ("[" * 100_000, r'{"a": "\ud800"}', '{"a": NaN}')
+        ),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f\0"}}]}]},
+            "messages: message 1: contains a NUL character",
+        ),
         ({"messages": [{"role": "assistant", "tool_calls": [{"type": "x", "function": {"name": "f"}}]}]}, "tool_calls.0.type"),
         ({"messages": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}]}, "messages: the last must be"),
         ({"messages": [{"role": "user", "content": "x"}], "tools": []}, "tools: "),
         ({"messages": [{"role": "user", "content": "x"}], "tools": ["f"]}, "tools.0: "),
-        ({"messages": [{"role": "user", "content": "x"}], "tools": [{"type": "function"}]}, "messages: a tool must be "),
+        ({"messages": [{"role": "user", "content": "x"}], "tools": [{"type": "function"}]}, "tools: a tool must be "),
         (
             {"messages": [{"role": "user", "content": "x"}], "tools": [{"type": "function", "function": {"name": "f"}}]},
-            "messages: the model's chat template does not show the tool 'f'; send no tools",
+            "tools: the model's chat template does not show the tool 'f'; send no tools",
         ),
         ({"messages": [{"role": "user", "content": "x"}], "functions": []}, "unknown parameter functions"),
         (

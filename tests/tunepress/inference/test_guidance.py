@@ -47,6 +47,12 @@ def test_every_answer_is_a_label(model: TorchModel | OnnxModel, tiny_phi3: Path)
     assert model.answers(PROMPTS, LENGTH) == free
 
 
+def test_a_label_may_have_characters_of_several_tokens(model: TorchModel | OnnxModel, tiny_phi3: Path) -> None:
+    labels = ("鬱", "日本 😀")
+    guided = model.answers(PROMPTS, LENGTH, grammar(Guidance.labels, replace(PROMPT, labels=labels), tiny_phi3))
+    assert set(guided) <= set(labels)
+
+
 def test_every_answer_is_json_that_matches_the_schema(model: TorchModel | OnnxModel, tiny_phi3: Path) -> None:
     guided = model.answers(PROMPTS, LENGTH, grammar(Guidance.schema, replace(PROMPT, json_schema=SCHEMA), tiny_phi3))
     assert [schema_problem(answer, validator(SCHEMA)) for answer in guided] == [None] * len(PROMPTS)

@@ -11,6 +11,7 @@ from tools.serve.responses import Usage
 from tools.serve.workers.jobs import Answer
 from tools.serve.workers.messages import FinishReason, TokenLogprob, TokenLogprobs
 from tunepress.inference.tool_calls import START, ToolCall, parse_tool_calls
+from tunepress.text.template import require_utf8
 
 ChatFinishReason = Literal["stop", "length", "tool_calls"]
 
@@ -152,7 +153,6 @@ class CompletionFormat:
 
     def __init__(self, model: str, top: int) -> None:
         self._common, self._top = common_fields("cmpl", model), top
-        self._offsets: dict[int, int] = {}  # characters that each answer has had in chunks
 
     def complete(self, answers: list[Answer], usage: Usage) -> BaseModel:
         return Completion(**self._common, choices=[self._choice(*numbered) for numbered in enumerate(answers)], usage=usage)
@@ -167,19 +167,15 @@ class CompletionFormat:
         return Completion(**self._common, choices=[], usage=usage)
 
     def _choice(self, index: int, part: Answer) -> CompletionChoice:
-        logprobs = self._logprobs(index, part.logprobs) if part.logprobs else None
+        logprobs = self._logprobs(part.logprobs) if part.logprobs else None
         return CompletionChoice(index=index, text=part.text, logprobs=logprobs, finish_reason=part.finish_reason)
 
-    def _logprobs(self, index: int, tokens: list[TokenLogprobs]) -> CompletionLogprobs:
-        texts = [token.chosen.text for token in tokens]
-        begin = self._offsets.get(index, 0)
-        offsets = [begin + sum(map(len, texts[:number])) for number in range(len(texts) + 1)]
-        self._offsets[index] = offsets.pop()
+    def _logprobs(self, tokens: list[TokenLogprobs]) -> CompletionLogprobs:
         return CompletionLogprobs(
-            tokens=texts,
+            tokens=[token.chosen.text for token in tokens],
             token_logprobs=[token.chosen.logprob for token in tokens],
-            top_logprobs=[{other.text: other.logprob for other in token.top} for token in tokens] if self._top else None,
-            text_offset=offsets,
+            top_logprobs=list(map(most_likely, tokens)) if self._top else None,
+            text_offset=[token.offset for token in tokens],
         )
 
 
@@ -229,13 +225,31 @@ class ChatFormat:
         valid = [call for call in calls if call]
         if not valid or len(valid) < len(calls):
             return answer.text, None
+        try:
+            written = list(map(tool_call, valid))
+        except (ValueError, RecursionError):
+            return answer.text, None
         before, mark, _ = answer.text.partition(START)
-        return (before.strip() or None) if mark else None, list(map(tool_call, valid))
+        return (before.strip() or None) if mark else None, written
 
 
 def tool_call(call: ToolCall) -> ChatToolCall:
-    function = FunctionCall(name=call.name, arguments=json.dumps(call.arguments, ensure_ascii=False))
+    """A call in OpenAI's format.
+
+    Raises:
+        ValueError: it contains half a surrogate pair or NaN, which Python's json reads.
+    """
+    arguments = json.dumps(call.arguments, ensure_ascii=False, allow_nan=False)
+    function = FunctionCall(name=require_utf8(call.name), arguments=require_utf8(arguments))
     return ChatToolCall(id=f"call_{uuid.uuid4().hex}", function=function)
+
+
+def most_likely(token: TokenLogprobs) -> dict[str, float]:
+    """The log-probabilities of the most likely tokens by their texts; of parts of characters, which look alike, the largest."""
+    logprobs: dict[str, float] = {}
+    for other in token.top:
+        logprobs.setdefault(other.text, other.logprob)
+    return logprobs
 
 
 def chat_logprobs(tokens: list[TokenLogprobs]) -> ChatLogprobs | None:

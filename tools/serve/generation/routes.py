@@ -19,7 +19,7 @@ from tools.serve.service import Service
 from tools.serve.workers.jobs import Answer, Batch
 from tools.serve.workers.messages import GenerationRequest
 from tunepress.core.errors import InputError
-from tunepress.text.chat_prompt import ChatPrompt, RenderedChat
+from tunepress.text.chat_prompt import ChatPrompt, RenderedChat, ToolsError
 
 STREAM: dict[int | str, dict[str, Any]] = {
     200: {
@@ -70,7 +70,8 @@ def render(chat: ChatPrompt, body: ChatRequest) -> RenderedChat:
     try:
         return chat.render([message.model_dump(exclude_none=True) for message in body.messages], body.offered)
     except InputError as error:
-        raise RequestError(400, f"messages: {error}", "messages") from error
+        param = "tools" if isinstance(error, ToolsError) else "messages"
+        raise RequestError(400, f"{param}: {error}", param) from error
 
 
 async def respond(
@@ -112,7 +113,10 @@ async def stream(batch: Batch, form: Format, body: Sampling, request: Request) -
     except BaseException:
         batch.cancel()
         raise
-    return closed or EventStream(batch, events(batch, form, bool(body.stream_options and body.stream_options.include_usage)))
+    if closed:
+        batch.cancel()
+        return closed
+    return EventStream(batch, events(batch, form, bool(body.stream_options and body.stream_options.include_usage)))
 
 
 async def events(batch: Batch, form: Format, with_usage: bool) -> AsyncIterator[str]:

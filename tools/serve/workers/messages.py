@@ -110,10 +110,11 @@ class TokenLogprob:
 
 @dataclass(frozen=True)
 class TokenLogprobs:
-    """A token of an answer, and the most likely tokens in its place, in their order."""
+    """A token of an answer, the most likely tokens in its place, in their order, and the offset of its text in the answer."""
 
     chosen: TokenLogprob
     top: tuple[TokenLogprob, ...]
+    offset: int = 0
 
 
 @dataclass(frozen=True)

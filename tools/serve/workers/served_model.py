@@ -1,6 +1,7 @@
 """The model as its process uses it: answers token by token, and the scores of given ones."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -51,13 +52,15 @@ class ServedModel:
             GenerationError: the tokenizer makes nothing of the prompt, there is no room for an answer, or the runtime cannot
                 follow the grammar.
         """
-        self._use(request.tuning)
+        self._model.use_adapter(adapter_path(request.tuning), request.tuning.version)
         prompt = self._encode(request.prompt, request.from_template)
         completions = [self._model.encode_completion(text, request.prompt) for text in request.scored]
         room = self._room(prompt, max(map(len, completions), default=1))
         yield Started(len(prompt))
         text, token = AnswerText(self._model.decode, request.stop), -1
         for token, logprobs in self._generate(prompt, min(request.max_new_tokens, room), request):
+            if logprobs:
+                logprobs = replace(logprobs, offset=text.complete)
             yield Token("", None) if token in self._eos_token_ids else Token(text.add(token), logprobs)
             if text.stopped:
                 break
@@ -76,7 +79,7 @@ class ServedModel:
             for token, logits in model.generate_with_logits(prompt, length, grammar, **sampling):
                 yield token, self._logprobs(token, last, logits, request.top_logprobs)
                 last = token
-        except InputError as error:
+        except (InputError, RuntimeError) as error:  # the latter where an answer has become too complex for llguidance
             if request.guided_by is None:
                 raise
             reason = f"cannot be followed ({one_line(error.__cause__ or error)})"
@@ -102,7 +105,7 @@ class ServedModel:
         Raises:
             GenerationError: as `answer`.
         """
-        self._use(request.tuning)
+        self._model.use_adapter(adapter_path(request.tuning), request.tuning.version)
         requests = []
         for text, options in zip(request.prompts, request.completions, strict=True):
             prompt = self._encode(text, request.from_template)
@@ -113,12 +116,6 @@ class ServedModel:
         scores = dict(scores_of(self._model.shared_logits(requests), requests))
         temperature = request.tuning.temperature or 1.0
         yield Scored(tuple(tuple(option.logprob / temperature for option in scores[index]) for index in range(len(requests))))
-
-    def _use(self, tuning: Tuning) -> None:
-        try:
-            self._model.use_adapter(Path(tuning.adapter) if tuning.adapter else None, tuning.version)
-        except InputError as error:
-            raise GenerationError(str(error), "adapter_failed") from error
 
     def _encode(self, text: str, from_template: bool) -> Tokens:
         tokens = self._model.encode_prompt(text)
@@ -139,6 +136,10 @@ class ServedModel:
                 "context_length_exceeded",
             )
         return room
+
+
+def adapter_path(tuning: Tuning) -> Path | None:
+    return Path(tuning.adapter) if tuning.adapter else None
 
 
 def sampling_options(request: GenerationRequest) -> dict[str, bool | int | float]:
@@ -172,7 +173,12 @@ class AnswerText:
         if positions:
             self._text, self.stopped = self._text[: min(positions)], True
             return ""
-        return self._take(len(self._text.rstrip(REPLACEMENT)) - self._held_back())
+        return self._take(self.complete - self._held_back())
+
+    @property
+    def complete(self) -> int:
+        """The number of characters so far, without the first bytes of another one."""
+        return len(self._text.rstrip(REPLACEMENT))
 
     def rest(self) -> str:
         """Returns the remaining text once the last token has been added."""
