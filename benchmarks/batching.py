@@ -100,9 +100,13 @@ def batches(texts: list[str], threads: int, size: int) -> Answered:
 
 def answer_batch(model: Any, prompts: list[Tokens], length: int) -> list[str]:
     """The answers to prompts that are padded at their ends."""
+    import onnxruntime_genai as og
+
     longest = max(map(len, prompts))
     padding = model.tokenizer.pad_token_id
-    generator = model._generator(longest + length, batch_size=len(prompts))
+    parameters = og.GeneratorParams(model.model)
+    parameters.set_search_options(do_sample=False, max_length=longest + length, batch_size=len(prompts))
+    generator = og.Generator(model.model, parameters)
     generator.append_tokens(np.array([[*prompt, *[padding] * (longest - len(prompt))] for prompt in prompts], dtype=np.int32))
     ends = set(model.tokenizer.eos_token_ids)
     answers: list[Tokens] = [[] for _ in prompts]
