@@ -13,7 +13,7 @@ from pathlib import Path
 from tunepress.core.errors import InputError, one_line
 from tunepress.core.paths import ONNX
 from tunepress.inference import conformance
-from tunepress.inference.conformance import FILE_NAME, Answer, Header, beside
+from tunepress.inference.conformance import FILE_NAME, Answer, Header, recorded_path
 from tunepress.inference.onnx_model import OnnxModel
 
 
@@ -46,12 +46,6 @@ def verify(folder: Path, against: Path | None = None) -> str:
     except (RuntimeError, IndexError) as error:
         raise InputError(f"{path}: the model cannot compute its answers ({one_line(error)}); copy the file again") from error
     return compare(header, recorded, answers, path)
-
-
-def recorded_path(folder: Path) -> Path:
-    """conformance.jsonl in a model's folder, or the one beside it."""
-    inside = folder / FILE_NAME
-    return inside if inside.exists() else beside(folder, FILE_NAME)
 
 
 def check_files(folder: Path, header: Header, path: Path) -> None:

@@ -4,11 +4,13 @@ import os
 import shutil
 from pathlib import Path
 
+from tunepress.core.paths import CONFORMANCE
+
 
 def model_files(folder: Path) -> list[Path]:
-    """The files in a model's folder, relative to it. Hidden files are not the model's."""
+    """The files in a model's folder, relative to it, without hidden ones and conformance.jsonl, which describes them."""
     paths = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
-    return [path for path in paths if not any(part.startswith(".") for part in path.parts)]
+    return [path for path in paths if path.name != CONFORMANCE.name and not any(part.startswith(".") for part in path.parts)]
 
 
 def copy_model(folder: Path, target: Path) -> None:

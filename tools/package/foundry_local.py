@@ -19,9 +19,8 @@ from tokenizers import Tokenizer
 from tools.package.files import copy_model
 from tunepress.core.errors import InputError
 from tunepress.core.files import atomic_output, read_jsonl, sha256, write_json, write_jsonl
-from tunepress.core.paths import ADAPTER_FILE
-from tunepress.inference.conformance import FILE_NAME as CONFORMANCE
-from tunepress.inference.conformance import beside
+from tunepress.core.paths import ADAPTER_FILE, CONFORMANCE
+from tunepress.inference.conformance import recorded_path
 from tunepress.inference.genai_config import GenaiConfig
 from tunepress.text.chat_prompt import MARKER, ChatPrompt
 from tunepress.text.chat_template import ChatTemplate, for_model_folder, special_tokens, tokenizer_config
@@ -58,7 +57,7 @@ def write_package(model: Path, output: Path, name: str) -> None:
         write_chat_template(partial, chat_template(model, prompt, question))
         # Late: after a kill the folder of this block stays, and with this file Foundry Local would find it.
         write_json(partial / INFERENCE_MODEL, {"Name": name, "PromptTemplate": templates})
-        write_conformance(beside(model, CONFORMANCE), partial)
+        write_conformance(recorded_path(model), partial)
 
 
 def check_name(name: str) -> None:
@@ -167,4 +166,4 @@ def write_conformance(path: Path, folder: Path) -> None:
     rows: list[dict[str, Any]] = read_jsonl(path)
     written = [folder / name for name in (INFERENCE_MODEL, CHAT_TEMPLATE, TOKENIZER_CONFIG)]
     rows[0]["model"] |= {file.name: sha256(file) for file in written if file.exists()}
-    write_jsonl(folder / CONFORMANCE, rows)
+    write_jsonl(folder / CONFORMANCE.name, rows)

@@ -8,7 +8,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from tools.package.files import model_files
 from tunepress.core.errors import InputError, one_line
 from tunepress.core.paths import CONFORMANCE, MODEL_CARD, ONNX
-from tunepress.inference.conformance import beside
+from tunepress.inference.conformance import beside, recorded_path
 from tunepress.inference.genai_config import GenaiConfig
 from tunepress.text.prompt import Prompt
 
@@ -54,7 +54,7 @@ def files_to_upload(model: Path) -> dict[str, Path]:
     """
     GenaiConfig.read(model)
     prompt = Prompt.load(model)
-    card, conformance = (beside(model, path.name) for path in (MODEL_CARD, CONFORMANCE))
+    card, conformance = beside(model, MODEL_CARD.name), recorded_path(model)
     if not card.exists():
         raise InputError(f"{card}: not found; run `dvc repro`")
     if (prompt.prompt or prompt.chat_template or "") not in card.read_text(encoding="utf-8"):

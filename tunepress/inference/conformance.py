@@ -152,6 +152,12 @@ def beside(folder: Path, name: str) -> Path:
     return (folder if folder.name not in ("", "..") else folder.resolve()).with_name(name)
 
 
+def recorded_path(folder: Path) -> Path:
+    """conformance.jsonl in a model's folder, or the one beside it."""
+    inside = folder / FILE_NAME
+    return inside if inside.exists() else beside(folder, FILE_NAME)
+
+
 def _is_beside(path: Path) -> bool:
     is_hidden = any(part.startswith(".") for part in path.parts)
     return is_hidden or path.suffix == ".md" or path.as_posix() in PUBLISHED_WITH

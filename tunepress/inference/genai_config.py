@@ -32,12 +32,19 @@ class GenaiConfig:
         """Reads the file of a model folder.
 
         Raises:
-            InputError: the file does not exist.
+            InputError: the file does not exist, or does not describe a model.
         """
         path = folder / FILE_NAME
         if not path.exists():
             raise InputError(f"{folder}: no {FILE_NAME}, so there is no ONNX model; run `make repro`")
-        return cls(path, json.loads(path.read_text(encoding="utf-8"))["model"])
+        try:
+            config = cls(path, json.loads(path.read_text(encoding="utf-8"))["model"])
+            missing = [name for name in ("context_length", "decoder", "eos_token_id") if name not in config.model]
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            raise InputError(f"{path}: not a configuration of onnxruntime-genai; run `make repro`") from error
+        if missing:
+            raise InputError(f"{path}: has no {missing[0]}; run `make repro`")
+        return config
 
     @property
     def provider(self) -> str:

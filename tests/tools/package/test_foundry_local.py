@@ -161,11 +161,13 @@ def test_the_first_token_is_in_the_text_if_the_tokenizer_added_it(model: Path, t
         write_package(folder, tmp_path / "package", "tone")
 
 
-def test_conformance_is_that_of_the_package(model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("inside", [False, True])
+def test_conformance_is_that_of_the_package(inside: bool, model: Path, tmp_path: Path) -> None:
     folder = with_prompt(model, PROMPT, tmp_path / "onnx")
     before = {path.name: sha256(path) for path in folder.iterdir()}
     lines = [{"format": 1, "model": before, "packages": {}}, {"prompt": "ü", "probabilities": {"a": 0.125}}]
-    (tmp_path / "conformance.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+    recorded = (model if inside else tmp_path) / "conformance.jsonl"
+    recorded.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
     write_package(folder, tmp_path / "package", "tone")
     header, answer = read_jsonl(tmp_path / "package/conformance.jsonl")
     files = {path.name: sha256(path) for path in (tmp_path / "package").iterdir() if path.name != "conformance.jsonl"}

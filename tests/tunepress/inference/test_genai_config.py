@@ -43,6 +43,21 @@ def test_the_ends_of_training_are_written_for_the_runtime(folder: Path, ends: li
     assert ((folder / "genai_config.json").read_bytes() == unchanged) == (ends == [256, 259])
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "not a configuration of onnxruntime-genai"),
+        ("{}", "not a configuration of onnxruntime-genai"),
+        ("[" * 100_000, "not a configuration of onnxruntime-genai"),
+        ('{"model": {"decoder": {}}}', "has no context_length"),
+    ],
+)
+def test_a_file_that_describes_no_model_is_an_error(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "genai_config.json").write_text(content, encoding="utf-8")
+    with pytest.raises(InputError, match=message):
+        GenaiConfig.read(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["bos_token_id", "pad_token_id"])
 @pytest.mark.parametrize("token", [-1, 260])
 def test_a_token_outside_the_vocabulary_is_an_error(name: str, token: int, folder: Path, tiny_phi3: Path) -> None:

@@ -13,6 +13,7 @@ from tools.serve.workers.jobs import Batch, Job
 from tools.serve.workers.messages import ModelRequest, Tuning
 from tools.serve.workers.model_process import ModelProcess
 from tools.serve.workers.worker import Worker
+from tunepress.core.errors import InputError, one_line
 
 
 class Queue:
@@ -40,8 +41,11 @@ class Queue:
         Raises:
             InputError: the model cannot be loaded.
         """
-        for worker in self.workers:
-            worker.start()
+        try:
+            for worker in self.workers:
+                worker.start()
+        except OSError as error:
+            raise InputError(f"the model's process cannot be started ({one_line(error)}); use fewer --processes") from error
         for worker in self.workers:
             worker.wait_until_loaded()
 
@@ -81,7 +85,8 @@ class Queue:
             RequestError: the queue is full, or the model is not loaded.
         """
         if not self.alive:
-            raise self.workers[0].unavailable("the model's process has ended and is being restarted")
+            restarting = min(self.workers, key=lambda worker: worker.failure is not None)
+            raise restarting.unavailable("the model's process has ended and is being restarted")
         idle = sum(worker.idle for worker in self.workers)
         if len(requests) > self._capacity - len(self._waiting) + idle:
             seconds = fmean(worker.mean_seconds for worker in self.workers) / len(self.workers)
@@ -102,6 +107,8 @@ class Queue:
 
     def stop(self) -> None:
         """Ends the processes."""
+        for worker in self.workers:
+            worker.ask_to_exit()
         for worker in self.workers:
             worker.stop()
 

@@ -12,10 +12,10 @@ from tools.serve.workers.jobs import Job
 from tools.serve.workers.messages import (
     Cancel,
     Cancelled,
+    Command,
     Failed,
     Finished,
     ModelEvent,
-    ModelRequest,
     Ready,
     Scored,
     Started,
@@ -112,6 +112,10 @@ class Worker:
         """Stops the answer at the next token."""
         self._send(Cancel())
 
+    def ask_to_exit(self) -> None:
+        """Lets the process end by itself, without waiting for it."""
+        self._send(None)
+
     def stop(self) -> None:
         """Ends the process."""
         if self._process:
@@ -121,7 +125,7 @@ class Worker:
         """The error of a request that meets no loaded model."""
         return RequestError(503, reason, code="model_ended", headers={"Retry-After": f"{math.ceil(self._restart_delay())}"})
 
-    def _send(self, command: ModelRequest | Cancel) -> None:
+    def _send(self, command: Command) -> None:
         if self._process:
             self._process.send(command)
 
