@@ -166,7 +166,7 @@ def test_conformance_is_that_of_the_package(inside: bool, model: Path, tmp_path:
     folder = with_prompt(model, PROMPT, tmp_path / "onnx")
     before = {path.name: sha256(path) for path in folder.iterdir()}
     lines = [{"format": 1, "model": before, "packages": {}}, {"prompt": "ü", "probabilities": {"a": 0.125}}]
-    recorded = (model if inside else tmp_path) / "conformance.jsonl"
+    recorded = (folder if inside else tmp_path) / "conformance.jsonl"
     recorded.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
     write_package(folder, tmp_path / "package", "tone")
     header, answer = read_jsonl(tmp_path / "package/conformance.jsonl")
