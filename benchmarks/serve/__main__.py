@@ -122,18 +122,19 @@ def serving(model: Path, scratch: Path, workload: Workload) -> Iterator[tuple[st
     options += ["--processes", str(workload.processes)]
     variables = environment(scratch, kernels=False)
     variables.pop("TUNEPRESS_API_KEY", None)
-    with (scratch / "server.log").open("w+") as log:
+    path = scratch / "server.log"  # a pipe that nobody reads would be full after 1,000 lines of the access log
+    with path.open("w") as log:
         command = [sys.executable, "-m", "tools.serve", *options]
-        server = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=log, text=True)
-        try:
-            assert server.stdout
-            started = re.search(r"http://\S+", server.stdout.readline())
-            if not started:
-                raise InputError(f"the server did not start: {(scratch / 'server.log').read_text().strip().splitlines()[-1]}")
-            yield started[0], psutil.Process(server.pid)
-        finally:
-            server.terminate()
-            server.communicate()
+        server = subprocess.Popen(command, cwd=ROOT, env=variables, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        while not (address := re.search(r"serving .* at (http://\S+)\n", path.read_text())):
+            if server.poll() is not None:
+                raise InputError(f"the server did not start: {path.read_text().strip().splitlines()[-1]}")
+            time.sleep(0.1)
+        yield address[1], psutil.Process(server.pid)
+    finally:
+        server.terminate()
+        server.wait()
 
 
 class Request(Protocol):
