@@ -41,7 +41,7 @@ def test_the_format_is_the_one_that_it_says_it_is(folder: Path) -> None:
 
 @pytest.mark.parametrize("path", ["/v1/models/any", "/health", "/metrics"])
 def test_a_route_is_counted_by_its_pattern(path: str, folder: Path) -> None:
-    pattern = "/v1/models/{name}" if path.startswith("/v1") else path
+    pattern = "/v1/models/{name:path}" if path.startswith("/v1") else path
     with serving(folder) as server:
         before = server.metric("tunepress_requests_total", route=pattern)
         server.get(path)
