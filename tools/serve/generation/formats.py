@@ -202,7 +202,7 @@ class ChatFormat:
         delta: dict[Literal["role", "content", "tool_calls"], Any] = {"content": content} if content else {}
         if calls:
             delta["tool_calls"] = [{"index": number, **call.model_dump()} for number, call in enumerate(calls)]
-        finish = "tool_calls" if calls and part.finish_reason == "stop" else part.finish_reason
+        finish = finish_reason(part, calls)
         choice = ChatChunkChoice(index=index, delta=delta, logprobs=chat_logprobs(part.logprobs), finish_reason=finish)
         return ChatChunk(**self._common, choices=[choice], usage=None)
 
@@ -211,12 +211,13 @@ class ChatFormat:
 
     def _choice(self, index: int, answer: Answer) -> ChatChoice:
         content, calls = self._parts(answer)
-        assert answer.finish_reason
+        finish = finish_reason(answer, calls)
+        assert finish
         return ChatChoice(
             index=index,
             message=ChatMessage(content=content, tool_calls=calls),
             logprobs=chat_logprobs(answer.logprobs),
-            finish_reason="tool_calls" if calls and answer.finish_reason == "stop" else answer.finish_reason,
+            finish_reason=finish,
         )
 
     def _parts(self, answer: Answer) -> tuple[str | None, list[ChatToolCall] | None]:
@@ -231,6 +232,11 @@ class ChatFormat:
             return answer.text, None
         before, mark, _ = answer.text.partition(START)
         return (before.strip() or None) if mark else None, written
+
+
+def finish_reason(part: Answer, calls: list[ChatToolCall] | None) -> ChatFinishReason | None:
+    """What ended an answer: with calls of functions, these."""
+    return "tool_calls" if calls and part.finish_reason == "stop" else part.finish_reason
 
 
 def tool_call(call: ToolCall) -> ChatToolCall:
