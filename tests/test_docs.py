@@ -317,7 +317,7 @@ def test_every_part_is_used() -> None:
 
 
 def test_every_result_of_a_benchmark_is_in_a_table() -> None:
-    modules = [(ROOT / f"tools/docs/{name}.py").read_text(encoding="utf-8") for name in ("benchmarks", "int4")]
+    modules = [(ROOT / f"tools/docs/{name}.py").read_text(encoding="utf-8") for name in ("benchmarks", "int4", "serving")]
     read = re.findall(r'read\("(\w+)"\)', "".join(modules))
     results = {re.sub("^full_size_.*", "full_size", path.stem) for path in ROOT.glob("benchmarks/results/*.json")}
     assert results == {*read, "full_size"}

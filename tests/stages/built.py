@@ -11,6 +11,13 @@ from tunepress.inference.genai_config import GenaiConfig
 from tunepress.text.prompt import Prompt
 
 PROMPT = Prompt("Text: {phrase}\nTone: ", "{tone}", None, source_max_len=100, max_new_tokens=8)
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {"tone": {"enum": ["joy", "fear"]}, "loud": {"type": "boolean"}},
+    "required": ["tone", "loud"],
+    "additionalProperties": False,
+    "x-guidance": {"whitespace_flexible": False},  # a random model may write nothing but white space
+}
 
 
 def built(chosen: Build, merged: Path, folder: Path) -> Path:

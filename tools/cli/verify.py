@@ -32,7 +32,7 @@ def verify(folder: Path, against: Path | None = None) -> str:
     """Compares a model with its conformance.jsonl and returns the result in one line.
 
     Raises:
-        InputError: there is no model or no such file, the model has other files, or it answers differently.
+        InputError: the folder or the file does not exist, the model has other files, or it answers differently.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: not found; name the folder of an ONNX model, or run `make repro`")

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tools.docs import benchmarks, int4, messages, parameters, results
+from tools.docs import benchmarks, int4, messages, parameters, results, serving
 from tunepress.core.errors import InputError
 from tunepress.core.files import atomic_output
 
@@ -21,6 +21,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "messages": messages.sections,
     **benchmarks.PARTS,
     **int4.PARTS,
+    **serving.PARTS,
 }
 MARKED = re.compile(r"(?P<begin><!-- generated: (?P<name>[\w ]+) -->\n).*?(?P<end><!-- end -->)", re.DOTALL)
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from tools.docs.markdown import table
 from tunepress.core.errors import InputError
-from tunepress.inference.conformance import OF_LABELS, OF_TEXTS
 from tunepress.inference.metrics import wilson_bounds
 
 RESULTS = Path("benchmarks/results")
@@ -207,25 +206,6 @@ def busy() -> str:
     return table(head, rows) + measured(figures)
 
 
-def serve() -> str:
-    figures = read("serve")
-    rows = []
-    for name, run in figures["runs"].items():
-        work, latency, megabytes = run["workload"], run["latency_seconds"], run["memory_mb"]
-        rows.append(
-            [
-                f"{name}, {work['clients']} clients for {work['seconds']:.0f} s",
-                f"{run['requests']}, {run['requests_per_second']:.1f} a second",
-                str(run["lost"]),
-                str(run["mixed_up"]),
-                *(f"{latency[key]:.2f} s" for key in ("median", "p99")),
-                *(f"{megabytes[key]} MB" for key in ("start", "max")),
-            ]
-        )
-    head = ["", "answers", "lost", "mixed up", "latency, median", "latency, 99%", "memory at the start", "highest memory"]
-    return table(head, rows) + measured(figures) + f" Load of the machine before: {figures['load_at_start']:.1f}."
-
-
 def extract() -> str:
     figures = read("extract")
     rows = [
@@ -252,28 +232,6 @@ def tasks() -> str:
         for name, used in figures["contenders"].items()
     ]
     return table(["", "accuracy", "mean log-probability of a choice", "time"], rows) + measured(figures)
-
-
-def batching() -> str:
-    figures = read("batching")
-    alone = figures["ways"]["one at a time"]["seconds"]
-    rows = [
-        [name, f"{figures['prompts'] / way['seconds']:.1f}", f"{alone / way['seconds']:.2f}", str(way["other_answers"])]
-        for name, way in figures["ways"].items()
-    ]
-    return table(["", "answers a second", "times one at a time", "other answers"], rows) + measured(figures)
-
-
-def conformance() -> str:
-    figures = read("conformance")
-    allowed = {"labels": OF_LABELS, "free text": OF_TEXTS}
-    rows = []
-    for kind, tolerance in allowed.items():
-        bounds = [f"{1 - tolerance.answers:.0%}", f"{tolerance.probability:g}"]
-        rows.append([kind, "the largest that `verify` lets pass", *bounds])
-        for name, changed in figures["models"][kind].items():
-            rows.append([kind, name, f"{changed['different']} of {changed['prompts']}", f"{changed['changes'][-1]:.3f}"])
-    return table(["answers", "", "other answers", "largest change of a probability"], rows) + measured(figures)
 
 
 def olive() -> str:
@@ -323,9 +281,6 @@ PARTS: dict[str, Callable[[], str]] = {
         gptq,
         inference,
         busy,
-        serve,
-        batching,
-        conformance,
         olive,
     )
 }

@@ -43,7 +43,7 @@ def write_package(model: Path, output: Path, name: str) -> None:
         name: of the model in Foundry Local, with or without a version.
 
     Raises:
-        InputError: there is no model, Foundry Local cannot ask it, or `output` is something else.
+        InputError: the folder has no model, Foundry Local cannot ask it, or `output` is not a package.
     """
     check_name(name)
     GenaiConfig.read(model)

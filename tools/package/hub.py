@@ -50,7 +50,7 @@ def files_to_upload(model: Path) -> dict[str, Path]:
     """The files by their path in the repo.
 
     Raises:
-        InputError: there is no model, or no card of it.
+        InputError: the model or its card does not exist.
     """
     GenaiConfig.read(model)
     prompt = Prompt.load(model)

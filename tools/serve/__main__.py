@@ -60,7 +60,7 @@ def parse(arguments: list[str]) -> Settings:
         type=int,
         default=1,
         metavar="N",
-        help="that hold the model, each in its own memory; each answers one prompt at a time, and they share the cores",
+        help="number of processes that hold the model; each answers one prompt at a time, and they share the cores",
     )
     parser.add_argument(
         "--queue", type=int, default=64, metavar="N", help="maximum number of waiting prompts; more are refused with 429"

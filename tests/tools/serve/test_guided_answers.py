@@ -10,6 +10,7 @@ from openai import BadRequestError
 
 from benchmarks.serve.letters_model import PROMPT as TEXT
 from benchmarks.serve.letters_model import TINY, letters_model
+from tests.stages.built import SCHEMA
 from tests.tools.serve.prompts import relabelled, with_prompt
 from tests.tools.serve.served import ROOT, Server, serving
 from tools.serve.generation.formats import ChatFormat, CompletionFormat
@@ -29,13 +30,6 @@ LLAMA = (
     "{% if add_generation_prompt %}{{ '<|start|>assistant\\n' }}{% endif %}"
 )
 LABELS = ("joy", "joyful", "not sure")
-SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "properties": {"tone": {"enum": ["joy", "fear"]}, "loud": {"type": "boolean"}},
-    "required": ["tone", "loud"],
-    "additionalProperties": False,
-    "x-guidance": {"whitespace_flexible": False},  # a random model may write nothing but white space
-}
 LARGE = {"type": "object", "properties": {f"p{number}": {} for number in range(3000)}, "additionalProperties": False}
 ASKED: Any = [{"role": "user", "content": "What a day!"}]
 MODEL = "tunepress"

@@ -4,11 +4,10 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.stages.built import PROMPT
+from tests.stages.built import PROMPT, SCHEMA
 from tunepress.config.evaluate import Guidance
 from tunepress.core.errors import InputError
 from tunepress.inference.guidance import answer_grammar
@@ -19,13 +18,6 @@ from tunepress.text.json_answers import schema_problem, validator
 from tunepress.text.prompt import Prompt
 
 LABELS = ("joy", "joyful", 'a "quoted" \\ label', "fröhlich 🎉")
-SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "properties": {"tone": {"enum": ["joy", "fear"]}, "loud": {"type": "boolean"}},
-    "required": ["tone", "loud"],
-    "additionalProperties": False,
-    "x-guidance": {"whitespace_flexible": False},  # a random model may write nothing but white space
-}
 PROMPTS = ["Text: hello\nTone: ", "Text: good-bye\nTone: ", "Text: a much longer text than the others\nTone: "]
 LENGTH = 200
 
